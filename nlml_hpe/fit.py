@@ -1,0 +1,145 @@
+"""From a landmark tensor to a pose manifold: decomposition, cosines, and noise statistics.
+
+Noise is measured where it matters, on people the model has not seen: the tensor is decomposed again
+without each fold of people, the held-out people are explained at their known angles, and what is
+left over is the noise. It is far from white (neighbouring landmarks err together), so its full
+covariance in the manifold's basis is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.config import TuckerConfig
+from nlml_hpe.cosine import Cosines
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.manifold import Noise, PoseManifold, fit_axes
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotations import Angles
+from nlml_hpe.tucker import TuckerModel, decompose, rotation_tensor
+
+N_FOLDS = 4
+_MAX_FOLD_PEOPLE = 200
+_MAX_CELLS_PER_FOLD = 2000
+_SHRINKAGE = 0.02
+"""Share of the noise covariance that is spread evenly over all directions, so that it has an inverse
+and no direction is trusted without limit."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FittedManifold:
+    """The manifold with what its making showed: the decomposition and the cosine fits."""
+
+    manifold: PoseManifold
+    tucker: TuckerModel
+    cosines: tuple[Cosines, Cosines, Cosines]
+
+
+def fit_manifold(tensor: LandmarkTensor, config: TuckerConfig, seed: int, progress: bool = False) -> FittedManifold:
+    """Learn the manifold of a landmark tensor. Raises ``TensorError`` where its shape does not allow it."""
+    features, detected = tensor.features, tensor.detected
+    if config.use_rotation_features:
+        features, detected = rotation_tensor(features, detected, tensor.grid), np.ones_like(detected)
+    model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, progress)
+    noise = _noise(manifold, model, features, detected, config, np.random.default_rng([seed, 3]))
+    return FittedManifold(replace(manifold, noise=noise), model, cosines)
+
+
+def _fit(
+    features: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    grid: PoseGrid,
+    feature: str,
+    config: TuckerConfig,
+    progress: bool,
+) -> tuple[TuckerModel, PoseManifold, tuple[Cosines, Cosines, Cosines]]:
+    ranks = (config.ranks.identity, config.ranks.yaw, config.ranks.pitch, config.ranks.roll)
+    model = decompose(
+        features, ranks, grid, detected, config.hooi_sweeps, config.max_fill_iterations, progress=progress
+    )
+    cosines = fit_axes(grid, model.factors[1:])
+    yaw, pitch, roll = (fit.parameters for fit in cosines)
+    facts = {
+        "people": len(features),
+        "cells_filled": model.filled,
+        "fill_iterations": model.fill_iterations,
+        "relative_error": model.relative_error,
+        "cosine_rms": [fit.rms.tolist() for fit in cosines],
+    }
+    manifold = PoseManifold(
+        model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, feature, None, facts
+    )
+    return model, manifold, cosines
+
+
+def _noise(
+    manifold: PoseManifold,
+    model: TuckerModel,
+    features: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    config: TuckerConfig,
+    rng: np.random.Generator,
+) -> Noise:
+    """Noise statistics by cross-validation over people; from the training residuals where they are too few."""
+    folds = _folds(len(features), config.ranks.identity, rng)
+    residuals, scores = [], []
+    for kept, held_out in folds:
+        if kept is held_out:
+            fold_model, fold = model, manifold
+        else:
+            quick = config.model_copy(update={"hooi_sweeps": 0, "max_fill_iterations": 5})
+            fold_model, fold, _ = _fit(features[kept], detected[kept], manifold.grid, manifold.feature, quick, False)
+        faces, angles = _cells(features, detected, manifold.grid, held_out, rng)
+        residual = faces - fold.synthesize(fold.solve_identity(faces, angles), angles)
+        residuals.append(residual @ manifold.basis.T)
+        own = Noise(*_identity_statistics(fold_model), _covariance(residual @ fold.basis.T), np.ones(3))
+        found = replace(fold, noise=own).infer(faces)
+        scores.append((found.angles.columns() - angles.columns()) / found.sigma)
+    # The 68.3% quantile of |z| is one for a standard normal, and stray failures do not move it.
+    scale = np.quantile(np.abs(np.concatenate(scores)), 0.6827, axis=0)
+    return Noise(*_identity_statistics(model), _covariance(np.concatenate(residuals)), scale)
+
+
+def _folds(people: int, rank: int, rng: np.random.Generator) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    order = rng.permutation(people)
+    count = min(N_FOLDS, people)
+    if people - -(-people // count) < max(rank, 2):
+        return [(order, order)]
+    parts = np.array_split(order, count)
+    return [
+        (np.sort(np.concatenate([p for p in parts if p is not part])[:_MAX_FOLD_PEOPLE]), np.sort(part))
+        for part in parts
+    ]
+
+
+def _cells(
+    features: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    grid: PoseGrid,
+    people: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[FloatArray, Angles]:
+    """Some detected cells (n, F) of these people, and their angles."""
+    person, yaw, pitch, roll = np.nonzero(detected[people])
+    chosen = np.sort(rng.permutation(len(person))[:_MAX_CELLS_PER_FOLD])
+    place = (person[chosen], yaw[chosen], pitch[chosen], roll[chosen])
+    faces = np.array([features[people[i], y, p, r] for i, y, p, r in zip(*place, strict=True)], dtype=np.float64)
+    return faces, Angles.from_columns(grid.angles().columns()[place[1:]])
+
+
+def _identity_statistics(model: TuckerModel) -> tuple[FloatArray, FloatArray]:
+    rows = model.factors[0]
+    spread = np.cov(rows.T, bias=False).reshape(rows.shape[1], -1) if len(rows) > 1 else np.zeros((rows.shape[1],) * 2)
+    # The leading identity column is nearly constant: a floor keeps the prior invertible.
+    return rows.mean(axis=0), spread + np.eye(len(spread)) * 1e-3 * (rows**2).mean()
+
+
+def _covariance(residuals: FloatArray) -> FloatArray:
+    covariance = residuals.T @ residuals / len(residuals)
+    size = len(covariance)
+    return (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.trace(covariance) / size * np.eye(size)

@@ -1,0 +1,216 @@
+"""The tensor (identity, yaw, pitch, roll, feature) on disk, with the mask of detected cells.
+
+``landmarks.npy`` is float32 and memory-mapped; a cell whose face was missed holds zeros and is
+False in ``detected.npy``. Off-grid samples lie beside it: ``random_landmarks.npy`` (identity,
+sample, feature), ``random_detected.npy`` and ``random_angles.npy`` (yaw, pitch, roll in degrees).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.artifacts import (
+    ArtifactError,
+    digest_of,
+    exclusive,
+    read_json,
+    read_manifest,
+    replace_folder,
+    write_bytes,
+    write_json,
+    write_manifest,
+)
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotations import CONVENTION
+
+KIND = "landmark_tensor"
+_DATA = ("landmarks", "detected", "random_landmarks", "random_detected")
+
+
+class PersonRows(NamedTuple):
+    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), and what was detected."""
+
+    grid: NDArray[np.float32]
+    detected: NDArray[np.bool_]
+    random: NDArray[np.float32]
+    random_detected: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LandmarkTensor:
+    """A finished landmark tensor, memory-mapped.
+
+    ``features`` (I, Y, P, R, F) float32, ``detected`` (I, Y, P, R) bool, ``random_features``
+    (I, K, F) float32, ``random_detected`` (I, K) bool, ``random_angles`` (I, K, 3) degrees.
+    """
+
+    grid: PoseGrid
+    feature: str
+    people: tuple[int, ...]
+    features: NDArray[np.float32]
+    detected: NDArray[np.bool_]
+    random_features: NDArray[np.float32]
+    random_detected: NDArray[np.bool_]
+    random_angles: NDArray[np.float64]
+
+    @classmethod
+    def open(cls, folder: Path) -> LandmarkTensor:
+        """Open a finished tensor. Raises ``ArtifactError`` where it is unfinished or damaged."""
+        facts = read_manifest(folder, KIND)["facts"]
+        if facts["convention"] != CONVENTION:
+            raise ArtifactError(f"{folder}: angles follow {facts['convention']!r}, expected {CONVENTION!r}; run Landmarks again")
+        grid = PoseGrid.from_dict(facts["grid"])
+        arrays = {name: open_array(folder / f"{name}.npy") for name in (*_DATA, "random_angles")}
+        expected = (len(facts["people"]), *grid.shape, facts["feature_length"])
+        if arrays["landmarks"].shape != expected or arrays["detected"].shape != expected[:-1]:
+            raise ArtifactError(
+                f"{folder}: expected landmarks of shape {expected}, found {arrays['landmarks'].shape} with mask "
+                f"{arrays['detected'].shape}; run Landmarks again"
+            )
+        return cls(
+            grid,
+            facts["feature"],
+            tuple(facts["people"]),
+            arrays["landmarks"],
+            arrays["detected"],
+            arrays["random_landmarks"],
+            arrays["random_detected"],
+            arrays["random_angles"],
+        )
+
+
+def open_array(path: Path) -> NDArray[Any]:
+    """Memory-map a ``.npy`` file read-only.
+
+    Raises ``ArtifactError`` where it is missing, holds objects, or is shorter than its header says.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; run the stage that makes it again")
+    try:
+        # Copy-on-write: nothing is copied unless written, and torch takes it without a warning.
+        return np.load(path, mmap_mode="c" if _elements(path) else None, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ArtifactError(
+            f"{path} ({path.stat().st_size} bytes) is damaged or shorter than its header says ({error}); "
+            "run the stage that makes it again"
+        ) from error
+
+
+def _elements(path: Path) -> int:
+    """Number of elements that a ``.npy`` header announces; an empty array cannot be mapped."""
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+    return int(np.prod(shape))
+
+
+class LandmarkTensorWriter:
+    """Writes a tensor person by person; a run that was killed goes on where it stopped.
+
+    Space is reserved at the start, so that a full disk is an error then and there. Rows are flushed
+    before a person is marked done; the folder takes its final name when all are.
+    """
+
+    def __init__(
+        self, folder: Path, people: list[int], grid: PoseGrid, feature_length: int, random_angles: NDArray[np.float64],
+        identity: Any,
+    ) -> None:
+        self.folder, self.people, self.grid = folder, people, grid
+        self.feature_length, self.random_angles = feature_length, random_angles
+        self._partial = folder.with_name(f"{folder.name}.partial")
+        self._digest = digest_of(identity)
+        self._lock = exclusive(folder)
+        self._arrays: dict[str, Any] = {}
+
+    def __enter__(self) -> LandmarkTensorWriter:
+        self._lock.__enter__()
+        marker = self._partial / "identity.json"
+        if not (marker.is_file() and read_json(marker) == self._digest):
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
+            for name, shape, kind in self._layout():
+                _reserve(self._partial / f"{name}.npy", shape, kind)
+            with (self._partial / "random_angles.npy").open("wb") as stream:
+                np.save(stream, self.random_angles, allow_pickle=False)
+            write_json(marker, self._digest)
+        self._arrays = {name: self._open(name, shape) for name, shape, _ in self._layout()}
+        return self
+
+    def _open(self, name: str, shape: tuple[int, ...]) -> Any:
+        path = self._partial / f"{name}.npy"
+        # An empty file cannot be mapped, and has nothing to be written.
+        return np.load(path) if 0 in shape else np.lib.format.open_memmap(path, mode="r+")
+
+    def __exit__(self, *details: Any) -> None:
+        self._arrays.clear()
+        self._lock.__exit__(*details)
+
+    def _layout(self) -> list[tuple[str, tuple[int, ...], str]]:
+        count, samples = len(self.people), self.random_angles.shape[1]
+        shapes = (
+            (count, *self.grid.shape, self.feature_length),
+            (count, *self.grid.shape),
+            (count, samples, self.feature_length),
+            (count, samples),
+        )
+        return list(zip(_DATA, shapes, ("<f4", "|b1", "<f4", "|b1"), strict=True))
+
+    def pending(self) -> list[int]:
+        """People whose rows are not written yet."""
+        return [person for person in self.people if not (self._partial / f"done_{person}").is_file()]
+
+    def put(self, person: int, rows: PersonRows) -> None:
+        """Write one person's rows durably."""
+        index = self.people.index(person)
+        for name, row in zip(_DATA, rows, strict=True):
+            self._arrays[name][index] = row
+            if isinstance(self._arrays[name], np.memmap):
+                self._arrays[name].flush()
+        write_bytes(self._partial / f"done_{person}", b"")
+
+    def finish(self, config: Any, inputs: Mapping[str, str], feature: str) -> Path:
+        """Give the complete tensor its final name. Raises ``ArtifactError`` where people are missing."""
+        if self.pending():
+            raise ArtifactError(f"{self.folder}: {len(self.pending())} people are not written yet: {self.pending()[:5]}")
+        detected = self._arrays["detected"]
+        facts = {
+            "grid": self.grid.as_dict(),
+            "convention": CONVENTION,
+            "feature": feature,
+            "feature_length": self.feature_length,
+            "people": self.people,
+            "cells": int(detected.size),
+            "cells_missed": int(detected.size - detected.sum()),
+            "random": int(self._arrays["random_detected"].size),
+            "random_missed": int((~self._arrays["random_detected"]).sum()),
+        }
+        self._arrays.clear()
+        for marker in [*self._partial.glob("done_*"), self._partial / "identity.json"]:
+            marker.unlink()
+        write_manifest(self._partial, KIND, config, inputs, facts)
+        replace_folder(self._partial, self.folder)
+        return self.folder
+
+
+def _reserve(path: Path, shape: tuple[int, ...], kind: str) -> None:
+    """Create a zero-filled ``.npy`` whose space is really taken: a sparse file on a full disk kills with SIGBUS."""
+    if 0 in shape:
+        with path.open("wb") as stream:
+            np.save(stream, np.zeros(shape, dtype=kind), allow_pickle=False)
+        return
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(kind), shape=shape)
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path}: no room for {size / 1e9:.2f} GB of landmarks ({error.strerror})") from error

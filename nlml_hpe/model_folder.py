@@ -1,0 +1,100 @@
+"""One folder that holds all that inference needs: config.json, model.safetensors, manifold.npz, README.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nlml_hpe.artifacts import ArtifactError, atomic_path, digest_of_file, read_json, write_json
+from nlml_hpe.landmarks import POINT_SETS, Normalization, PointSet
+from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.rotations import CONVENTION
+
+FORMAT = "nlml-hpe model 1"
+_CONFIG, _WEIGHTS, _MANIFOLD = "config.json", "model.safetensors", "manifold.npz"
+
+
+@dataclass(frozen=True)
+class HeadPoseModel:
+    """Network and manifold of one model, and the feature both were trained on."""
+
+    network: HeadPoseNetwork
+    manifold: PoseManifold
+    point_set: PointSet
+    normalization: Normalization
+    min_confidence: float
+
+
+def save_model(folder: Path, model: HeadPoseModel) -> None:
+    """Write the model's three files into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / _WEIGHTS) as temporary:
+        save_file(model.network.state_dict(), temporary)
+    model.manifold.save(folder / _MANIFOLD)
+    config = {
+        "format": FORMAT,
+        "convention": CONVENTION,
+        "point_set": model.point_set.name,
+        "normalization": model.normalization,
+        "min_confidence": model.min_confidence,
+        "network": asdict(model.network.shape),
+        "sha256": {name: digest_of_file(folder / name) for name in (_WEIGHTS, _MANIFOLD)},
+    }
+    write_json(folder / _CONFIG, config)
+
+
+def load_model(folder: str | Path) -> HeadPoseModel:
+    """Read a model folder.
+
+    Raises ``ArtifactError`` where a file is missing, was changed after it was written, or is of
+    another version or convention.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise ArtifactError(f"{place}: no such model folder; run the pipeline, or name the folder that ModelBuilder wrote")
+    config = read_json(place / _CONFIG)
+    for key, expected in (("format", FORMAT), ("convention", CONVENTION)):
+        if not isinstance(config, dict) or config.get(key) != expected:
+            found = config.get(key) if isinstance(config, dict) else config
+            raise ArtifactError(f"{place}: expected {key} {expected!r}, found {found!r}; build the model again")
+    try:
+        for name, digest in config["sha256"].items():
+            _verify(place / name, digest)
+        shape = _network_shape(config["network"])
+        network = HeadPoseNetwork(shape)
+        network.load_state_dict(load_file(place / _WEIGHTS))
+        point_set = POINT_SETS[config["point_set"]]
+        manifold = PoseManifold.load(place / _MANIFOLD)
+        model = HeadPoseModel(network.eval(), manifold, point_set, config["normalization"], config["min_confidence"])
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{place}: the model does not read ({error}); build it again") from error
+    if manifold.feature_length != shape.feature_length or shape.feature_length != point_set.feature_length:
+        raise ArtifactError(
+            f"{place}: network ({shape.feature_length}), manifold ({manifold.feature_length}) and point set "
+            f"({point_set.feature_length}) differ in feature length; build the model again"
+        )
+    return model
+
+
+def _verify(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; build the model again")
+    if digest_of_file(path) != digest:
+        raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
+
+
+def _network_shape(data: dict[str, Any]) -> NetworkShape:
+    yaw, pitch, roll = map(int, data["row_lengths"])
+    return NetworkShape(
+        int(data["feature_length"]),
+        (yaw, pitch, roll),
+        tuple(map(int, data["encoder_hidden"])),
+        tuple(map(int, data["head_hidden"])),
+    )

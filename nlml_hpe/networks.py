@@ -1,0 +1,88 @@
+"""The networks, each defined once: landmark encoder, angle head, and both together.
+
+The encoder maps a feature to the factor rows of yaw, pitch and roll; a head inverts one factor row
+to its angle. Layer sizes come from the configuration. Rows and angles are brought to unit scale
+inside (buffers), so that callers see factor rows and degrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """Everything that fixes the layers: feature length, rows per axis, hidden sizes."""
+
+    feature_length: int
+    row_lengths: tuple[int, int, int]
+    encoder_hidden: tuple[int, ...]
+    head_hidden: tuple[int, ...]
+
+
+class LandmarkEncoder(nn.Module):
+    """Features (N, F) to factor rows (N, ry + rp + rr); ReLU, and tanh before the last layer."""
+
+    row_mean: Tensor
+    row_scale: Tensor
+
+    def __init__(self, feature_length: int, row_length: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = _perceptron([feature_length, *hidden, row_length], last_activation=nn.Tanh())
+        self.register_buffer("row_mean", torch.zeros(row_length))
+        self.register_buffer("row_scale", torch.ones(row_length))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Factor rows side by side, in axis order."""
+        rows: Tensor = self.layers(features) * self.row_scale + self.row_mean
+        return rows
+
+
+class AngleHead(nn.Module):
+    """Factor rows (N, r) of one axis to angles (N,) in degrees."""
+
+    row_mean: Tensor
+    row_scale: Tensor
+    angle_scale: Tensor
+
+    def __init__(self, row_length: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = _perceptron([row_length, *hidden, 1], last_activation=nn.ReLU())
+        self.register_buffer("row_mean", torch.zeros(row_length))
+        self.register_buffer("row_scale", torch.ones(row_length))
+        self.register_buffer("angle_scale", torch.ones(1))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Angles in degrees."""
+        angles: Tensor = self.layers((rows - self.row_mean) / self.row_scale)[:, 0] * self.angle_scale
+        return angles
+
+
+class HeadPoseNetwork(nn.Module):
+    """Features (N, F) to angles (N, 3) in degrees, columns yaw, pitch, roll."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = LandmarkEncoder(shape.feature_length, sum(shape.row_lengths), shape.encoder_hidden)
+        self.heads = nn.ModuleList(AngleHead(length, shape.head_hidden) for length in shape.row_lengths)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Angles in degrees."""
+        rows = self.encoder(features).split(self.shape.row_lengths, dim=1)
+        return torch.stack([head(row) for head, row in zip(self.heads, rows, strict=True)], dim=1)
+
+
+def _perceptron(sizes: Sequence[int], last_activation: nn.Module) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers.append(nn.Linear(inputs, outputs))
+        if index < len(sizes) - 3:
+            layers.append(nn.ReLU())
+        elif index == len(sizes) - 3:
+            layers.append(last_activation)
+    return nn.Sequential(*layers)

@@ -1,0 +1,408 @@
+"""Tucker decomposition of the landmark tensor in few passes over the data, with missing cells.
+
+Sequentially truncated HOSVD (Vannieuwenhoven, Vandebril & Meerbergen 2012, alg. 1): first the three
+pose Grams in one pass, then every person projected from Y*P*R poses to ry*rp*rr in a second, then
+the identity mode of what is left. The feature mode is not decomposed: its rank cannot exceed
+ri*ry*rp*rr, so the core is kept as (ranks, K) times an orthonormal basis (K, F), which is exact.
+Optional HOOI sweeps (De Lathauwer, De Moor & Vandewalle 2000) alternate poses and identities.
+
+Memory holds one person's block and ry*rp*rr*F numbers per person. Products are formed block by
+block in float32 and summed in float64; every pass is a sum over people, so shards may be summed
+anywhere and in any order. Cells that the detector missed are filled by the model itself (EM with
+identities solved on the observed cells), starting from rigidly rotated frontal landmarks.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import tensorly as tl
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
+
+FloatArray = NDArray[np.float64]
+Ranks = tuple[int, int, int, int]
+Fill = Callable[[int, NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
+_FILL_TOLERANCE = 1e-4
+"""EM stops when no pose subspace turns by more than this (radians, about 0.006 degrees)."""
+
+
+class TensorError(ValueError):
+    """The tensor cannot be decomposed as asked; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class PoseGrams:
+    """Gram matrices of the three pose unfoldings, float64; sums over people, hence additive."""
+
+    yaw: FloatArray
+    pitch: FloatArray
+    roll: FloatArray
+    people: int
+
+    def __add__(self, other: PoseGrams) -> PoseGrams:
+        return PoseGrams(
+            self.yaw + other.yaw, self.pitch + other.pitch, self.roll + other.roll, self.people + other.people
+        )
+
+    @property
+    def matrices(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The Grams in axis order."""
+        return (self.yaw, self.pitch, self.roll)
+
+
+@dataclass(frozen=True)
+class TuckerModel:
+    """``core`` (ri, ry, rp, rr, K), orthonormal ``basis`` (K, F), orthonormal factors, energies.
+
+    ``factors`` are identity (I, ri), yaw (Y, ry), pitch (P, rp), roll (R, rr); ``energy`` lists, per
+    mode, the eigenvalues of its Gram as shares of the whole; ``relative_error`` is |X - model| / |X|
+    of the (filled) tensor; ``filled`` counts the cells that were filled.
+    """
+
+    core: FloatArray
+    basis: FloatArray
+    factors: tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+    energy: tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+    relative_error: float
+    filled: int
+    fill_iterations: int
+
+    def reconstruct(self, person: int) -> FloatArray:
+        """The model's features (Y, P, R, F) of one person of the tensor."""
+        weights = np.tensordot(self.factors[0][person], self.core, axes=1)
+        return expand_poses(weights, self.factors[1:]) @ self.basis
+
+
+class PersonBlocks:
+    """The tensor one person at a time: ``features`` (I, Y, P, R, F) with ``detected`` (I, Y, P, R).
+
+    Pages of a memory-mapped tensor are given back after each pass over a person, so that resident
+    memory does not grow with the file.
+    """
+
+    def __init__(
+        self, features: NDArray[np.float32], detected: NDArray[np.bool_] | None = None, fill: Fill | None = None
+    ) -> None:
+        self.features, self.detected, self.fill = features, detected, fill
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def observed(self, person: int) -> NDArray[np.bool_] | None:
+        """Mask (Y, P, R) of the cells that hold data, or None where all do."""
+        if self.detected is None or self.detected[person].all():
+            return None
+        return np.asarray(self.detected[person])
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for person in range(len(self)):
+            block = np.asarray(self.features[person])
+            mask = self.observed(person)
+            if mask is not None and self.fill is not None:
+                block = np.array(block)
+                block[~mask] = self.fill(person, block, mask)
+            yield block
+            self._release(person)
+
+    def _release(self, person: int) -> None:
+        mapped = getattr(self.features, "_mmap", None)
+        if mapped is None or not self.features.flags.c_contiguous:
+            return
+        # The mapping starts at a page boundary at or before the array's own offset.
+        skipped = self.features.offset % mmap.ALLOCATIONGRANULARITY  # type: ignore[attr-defined]
+        stride = self.features.strides[0]
+        page = mmap.PAGESIZE
+        start = (skipped + person * stride) // page * page
+        stop = (skipped + (person + 1) * stride) // page * page
+        if stop > start:
+            mapped.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the arithmetic runs: a tensorly ``backend`` ("numpy" or "pytorch") and a torch ``device``."""
+
+    backend: str = "pytorch"
+    device: str = "cpu"
+
+    def array(self, block: NDArray[Any]) -> Any:
+        """The block as a tensor of the backend, not copied where it need not be."""
+        if self.backend == "numpy":
+            return block
+        contiguous = np.ascontiguousarray(block)
+        if not contiguous.flags.writeable:
+            contiguous = contiguous.copy()
+        return torch.from_numpy(contiguous).to(self.device)
+
+
+def pose_grams(blocks: Iterable[NDArray[np.float32]], engine: Engine) -> PoseGrams:
+    """Pose Grams of some people's blocks (Y, P, R, F); add those of several shards."""
+    return reduce(PoseGrams.__add__, (_person_grams(block, engine) for block in blocks))
+
+
+def _person_grams(block: NDArray[np.float32], engine: Engine) -> PoseGrams:
+    n_yaw, n_pitch, n_roll, length = block.shape
+    x = engine.array(block)
+    by_pitch = tl.reshape(x, (n_yaw, n_pitch, n_roll * length))
+    by_roll = tl.reshape(x, (n_yaw * n_pitch, n_roll, length))
+    # One product per pitch column bounds the length of each float32 sum.
+    by_yaw = tl.transpose(by_pitch, (1, 0, 2))
+    grams = [_summed(tl.matmul(part, tl.transpose(part, (0, 2, 1)))) for part in (by_yaw, by_pitch, by_roll)]
+    if not all(np.isfinite(gram).all() for gram in grams):
+        raise TensorError("the tensor holds NaN or infinite features; run Landmarks again, or mark the cells as missed")
+    return PoseGrams(*grams, people=1)
+
+
+def _summed(products: Any) -> FloatArray:
+    return np.asarray(tl.to_numpy(products), dtype=np.float64).sum(axis=0)
+
+
+def project_poses(block: NDArray[np.floating], factors: Sequence[FloatArray], engine: Engine) -> FloatArray:
+    """A person's block (Y, P, R, F) in the pose subspaces: (ry, rp, rr, F), through float32 products."""
+    x = engine.array(block)
+    yaw, pitch, roll = (engine.array(np.ascontiguousarray(f.T.astype(block.dtype))) for f in factors)
+    n_yaw, n_pitch, n_roll, length = block.shape
+    x = tl.reshape(tl.matmul(yaw, tl.reshape(x, (n_yaw, -1))), (-1, n_pitch, n_roll * length))
+    x = tl.reshape(tl.matmul(pitch, x), (-1, n_roll, length))
+    x = tl.matmul(roll, x)
+    shape = (*(f.shape[1] for f in factors), length)
+    return np.asarray(tl.to_numpy(tl.reshape(x, shape)))
+
+
+def expand_poses(weights: FloatArray, factors: Sequence[FloatArray]) -> FloatArray:
+    """The inverse of ``project_poses`` on its subspaces: (ry, rp, rr, K) -> (Y, P, R, K)."""
+    return np.asarray(np.einsum("abck,ya,pb,rc->yprk", weights, *factors, optimize=True))
+
+
+def leading_eigenvectors(gram: FloatArray, rank: int) -> tuple[FloatArray, FloatArray]:
+    """Orthonormal leading eigenvectors (n, rank), largest entry positive, and all shares of energy."""
+    values, vectors = np.linalg.eigh(gram)
+    vectors = vectors[:, ::-1][:, :rank]
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(rank)]
+    shares = np.maximum(values[::-1], 0.0)
+    return vectors * np.where(largest < 0, -1.0, 1.0), shares / max(shares.sum(), np.finfo(float).tiny)
+
+
+def decompose(
+    features: NDArray[np.float32],
+    ranks: Ranks,
+    grid: PoseGrid,
+    detected: NDArray[np.bool_] | None = None,
+    hooi_sweeps: int = 2,
+    max_fill_iterations: int = 30,
+    engine: Engine | None = None,
+    progress: bool = False,
+) -> TuckerModel:
+    """Tucker decomposition of ``features`` (I, Y, P, R, F) with ranks (identity, yaw, pitch, roll).
+
+    ``detected`` (I, Y, P, R) is False at missing cells. Raises ``TensorError`` for ranks that do not
+    fit, for values that are not finite, and for a person or grid line without any detected cell.
+    """
+    engine = engine or Engine()
+    _check(features, ranks, grid, detected)
+    with tl.backend_context(engine.backend, local_threadsafe=True):
+        run = _Run(features, ranks, detected, engine, progress)
+        iterations = run.fill_missing(grid, max_fill_iterations)
+        for sweep in range(hooi_sweeps):
+            run.hooi_sweep(f"HOOI {sweep + 1}/{hooi_sweeps}")
+        return run.model(iterations)
+
+
+def _check(
+    features: NDArray[np.float32], ranks: Ranks, grid: PoseGrid, detected: NDArray[np.bool_] | None
+) -> None:
+    if features.ndim != 5 or features.shape[1:4] != grid.shape or 0 in features.shape:
+        raise TensorError(f"expected features (I, {', '.join(map(str, grid.shape))}, F); received {features.shape}")
+    for mode, size, rank in zip(("identity", "yaw", "pitch", "roll"), features.shape, ranks, strict=False):
+        if rank > size:
+            raise TensorError(
+                f"rank {rank} of mode {mode} exceeds its {size} entries; lower tucker.ranks.{mode} to {size} "
+                f"or less, or add data"
+            )
+    if detected is None:
+        return
+    if detected.shape != features.shape[:4]:
+        raise TensorError(f"expected a mask of shape {features.shape[:4]}; received {detected.shape}")
+    for axis, mode in enumerate(("person", "yaw", "pitch", "roll")):
+        others = tuple(a for a in range(4) if a != axis)
+        empty = np.flatnonzero(~detected.any(axis=others))
+        if empty.size:
+            raise TensorError(
+                f"nothing was detected in {mode} slice {empty.tolist()}: nothing can be learned of it; "
+                "drop it from the data or from the grid"
+            )
+
+
+class _Run:
+    """State of one decomposition: the current factors, and the passes that improve them."""
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        ranks: Ranks,
+        detected: NDArray[np.bool_] | None,
+        engine: Engine,
+        progress: bool,
+    ) -> None:
+        self.ranks, self.engine, self.progress = ranks, engine, progress
+        self.blocks = PersonBlocks(features, detected)
+        self.filled = 0 if detected is None else int(detected.size - detected.sum())
+        self.poses: list[FloatArray] = []
+        self.pose_energy: list[FloatArray] = []
+        self.norm_squared = 0.0
+
+    def fill_missing(self, grid: PoseGrid, max_iterations: int) -> int:
+        """ST-HOSVD; with missing cells EM until the pose subspaces rest. Returns the iterations used."""
+        if not self.filled:
+            self.hosvd("Tucker")
+            return 0
+        self.blocks.fill = RigidFill(grid)
+        self.hosvd("Tucker, rigid fill")
+        for iteration in range(1, max_iterations + 1):
+            before = self.poses
+            self.blocks.fill = LowRankFill(self.poses, self.core, self.engine)
+            self.hosvd(f"Tucker, fill {iteration}")
+            if max(map(largest_angle, before, self.poses)) < _FILL_TOLERANCE:
+                return iteration
+        return max_iterations
+
+    def hosvd(self, label: str) -> None:
+        """Pose factors from one pass, the identity factor and core from a second."""
+        grams = pose_grams(self._shown(f"{label}: poses"), self.engine)
+        self.norm_squared = float(np.trace(grams.yaw))
+        found = [leading_eigenvectors(g, r) for g, r in zip(grams.matrices, self.ranks[1:], strict=True)]
+        self.poses = [vectors for vectors, _ in found]
+        self.pose_energy = [energy for _, energy in found]
+        self.identities(label)
+
+    def identities(self, label: str) -> None:
+        """The identity factor and the core (ri, ry, rp, rr, F) of the current pose factors."""
+        shape = (len(self.blocks), *self.ranks[1:], self.blocks.features.shape[-1])
+        projected = np.empty(shape, dtype=np.float32)
+        for person, block in enumerate(self._shown(f"{label}: identities")):
+            projected[person] = project_poses(block, self.poses, self.engine)
+        rows = projected.reshape(len(self.blocks), -1)
+        gram = sum_of_outer_products(rows, self.engine)
+        self.identity, self.identity_energy = leading_eigenvectors(gram, self.ranks[0])
+        core = np.zeros((self.ranks[0], rows.shape[1]))
+        for chunk in np.array_split(np.arange(len(rows)), max(1, len(rows) // 64)):
+            core += self.identity[chunk].T @ rows[chunk].astype(np.float64)
+        self.core = core.reshape(self.ranks[0], *shape[1:])
+
+    def hooi_sweep(self, label: str) -> None:
+        """Pose factors anew on the identity-compressed tensor, then identities on the new poses."""
+        compressed = np.zeros((self.ranks[0], *self.blocks.features.shape[1:]))
+        flat = compressed.reshape(self.ranks[0], -1)
+        for weights, block in zip(self.identity, self._shown(f"{label}: poses"), strict=True):
+            vector = block.reshape(-1)
+            for row, weight in zip(flat, weights, strict=True):
+                row += weight * vector
+        for _ in range(3):
+            for mode in range(3):
+                others = [np.eye(f.shape[0]) if m == mode else f for m, f in enumerate(self.poses)]
+                partial = np.stack([project_poses(part, others, self.engine) for part in compressed])
+                unfolded = np.moveaxis(partial, mode + 1, 0).reshape(partial.shape[mode + 1], -1)
+                self.poses[mode] = leading_eigenvectors(unfolded @ unfolded.T, self.ranks[mode + 1])[0]
+        self.identities(label)
+
+    def model(self, fill_iterations: int) -> TuckerModel:
+        """The finished decomposition, its features in an orthonormal basis."""
+        flat = self.core.reshape(-1, self.core.shape[-1])
+        left, singular, basis = np.linalg.svd(flat, full_matrices=False)
+        kept = singular > singular[0] * 1e-12
+        small = (left * singular)[:, kept]
+        captured = float((self.core**2).sum())
+        return TuckerModel(
+            core=small.reshape(*self.core.shape[:-1], -1),
+            basis=basis[kept],
+            factors=(self.identity, *self.poses),  # type: ignore[arg-type]
+            energy=(self.identity_energy, *self.pose_energy),  # type: ignore[arg-type]
+            relative_error=float(np.sqrt(max(0.0, 1 - captured / self.norm_squared))),
+            filled=self.filled,
+            fill_iterations=fill_iterations,
+        )
+
+    def _shown(self, label: str) -> Iterable[NDArray[np.float32]]:
+        return tqdm(self.blocks, desc=label, unit="person", disable=not self.progress, leave=False)
+
+
+def sum_of_outer_products(rows: NDArray[np.float32], engine: Engine) -> FloatArray:
+    """Gram ``rows @ rows.T`` (I, I) summed in float64 over slices of the columns."""
+    gram = np.zeros((len(rows), len(rows)))
+    step = 4096
+    for start in range(0, rows.shape[1], step):
+        part = engine.array(np.ascontiguousarray(rows[:, start : start + step]))
+        gram += tl.to_numpy(tl.matmul(part, tl.transpose(part)))
+    return gram
+
+
+def largest_angle(first: FloatArray, second: FloatArray) -> float:
+    """Largest principal angle in radians between the column spaces of two orthonormal matrices."""
+    # The sine is accurate for the small angles that matter here, the cosine is not.
+    outside = second - first @ (first.T @ second)
+    return float(np.arcsin(min(1.0, np.linalg.norm(outside, 2))))
+
+
+class RigidFill:
+    """Missing cells as the person's most frontal detected landmarks, rigidly rotated.
+
+    The perspective change and the detector's own habits are not in it: a start for EM, no more.
+    """
+
+    def __init__(self, grid: PoseGrid) -> None:
+        self.rotations = rotation_from_angles(grid.angles())
+        self._turn = np.linalg.norm(grid.angles().columns(), axis=-1)
+
+    def __call__(self, person: int, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Features (missing, F) for the cells where ``mask`` is False."""
+        frontal = np.unravel_index(np.where(mask, self._turn, np.inf).argmin(), mask.shape)
+        return rotate_features(block[frontal], self.rotations[~mask] @ self.rotations[frontal].T)
+
+
+def rotate_features(feature: NDArray[np.floating], rotations: FloatArray) -> NDArray[np.float32]:
+    """A feature (F,) of image-axes points turned by camera-frame rotations (n, 3, 3): (n, F)."""
+    points = feature.reshape(1, -1, 3)
+    return rotate_image_points(points, rotations).reshape(len(rotations), -1).astype(np.float32)
+
+
+def rotation_tensor(features: NDArray[np.float32], detected: NDArray[np.bool_], grid: PoseGrid) -> NDArray[np.float32]:
+    """The tensor of purely rotated points: every person's most frontal landmarks at every pose."""
+    fill = RigidFill(grid)
+    made = np.empty(features.shape, dtype=np.float32)
+    everywhere = np.zeros(grid.shape, dtype=bool)
+    for person, block in enumerate(features):
+        frontal = np.unravel_index(np.where(detected[person], fill._turn, np.inf).argmin(), grid.shape)
+        upright = fill.rotations[~everywhere] @ fill.rotations[frontal].T
+        made[person] = rotate_features(block[frontal], upright).reshape(made[person].shape)
+    return made
+
+
+class LowRankFill:
+    """Missing cells from the current model, each person's identity solved on the observed cells."""
+
+    def __init__(self, poses: Sequence[FloatArray], core: FloatArray, engine: Engine) -> None:
+        self.poses, self.engine = list(poses), engine
+        self.cells = np.einsum("ya,pb,rc->yprabc", *poses).reshape(*(len(f) for f in poses), -1)
+        self.core = core.reshape(len(core), -1, core.shape[-1])
+        self.overlap = np.einsum("imf,jnf->ijmn", self.core, self.core, optimize=True)
+
+    def __call__(self, person: int, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Features (missing, F) for the cells where ``mask`` is False."""
+        seen = self.cells[mask]
+        normal = np.einsum("ijmn,mn->ij", self.overlap, seen.T @ seen)
+        projected = seen.T @ block[mask].astype(np.float64)
+        target = np.einsum("imf,mf->i", self.core, projected)
+        # A trace-relative ridge keeps identities finite where a person has very few cells.
+        normal += np.eye(len(normal)) * 1e-9 * np.trace(normal)
+        weights = np.tensordot(np.linalg.solve(normal, target), self.core, axes=1)
+        return np.asarray(self.cells[~mask] @ weights, dtype=np.float32)

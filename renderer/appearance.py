@@ -1,0 +1,57 @@
+"""What varies between two renders of one head: camera distance, light and background, all seeded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.config import AppearanceConfig
+from renderer.shading import Light
+
+FIXED_LIGHT = Light(direction=(0.0, 0.26, 0.966), ambient=0.65, color=(1.0, 1.0, 1.0))
+FIXED_BACKGROUND = 128
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image's setting: camera ``distance`` in mm, head ``fraction`` of the image, light, background."""
+
+    distance: float
+    fraction: float
+    light: Light
+    background: NDArray[np.uint8]
+
+
+def draw_scene(config: AppearanceConfig, size: int, rng: np.random.Generator) -> Scene:
+    """A setting for one ``size`` px square image; the middle of every range where nothing varies."""
+    if not config.vary:
+        grey = np.full((size, size, 3), FIXED_BACKGROUND, dtype=np.uint8)
+        return Scene(sum(config.distance_mm) / 2, sum(config.head_fraction) / 2, FIXED_LIGHT, grey)
+    return Scene(
+        distance=float(rng.uniform(*config.distance_mm)),
+        fraction=float(rng.uniform(*config.head_fraction)),
+        light=_draw_light(config, rng),
+        background=_draw_background(size, rng),
+    )
+
+
+def _draw_light(config: AppearanceConfig, rng: np.random.Generator) -> Light:
+    azimuth, elevation = np.radians(rng.uniform(-1, 1, size=2) * config.light_angle_deg)
+    direction = (np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
+    warmth = rng.uniform(-0.08, 0.08)
+    gain = rng.uniform(0.85, 1.1)
+    return Light(
+        direction=(float(direction[0]), float(direction[1]), float(direction[2])),
+        ambient=float(rng.uniform(*config.ambient)),
+        color=(float(gain * (1 + warmth)), float(gain), float(gain * (1 - warmth))),
+    )
+
+
+def _draw_background(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    grey = rng.uniform(30, 225, size=(4, 4, 1))
+    coarse = (grey + rng.normal(0, 12, size=(4, 4, 3))).astype(np.float32)
+    smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.clip(smooth, 0, 255).astype(np.uint8)

@@ -1,0 +1,39 @@
+"""A pinhole camera that looks along -z at the head's origin.
+
+Camera frame: x right, y up, z towards the viewer; the camera sits at z = 0 and the head's origin
+at z = -distance. Pixel (row, column) has its centre at (column + 0.5, row + 0.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Camera:
+    """``focal`` and principal point ``centre`` (x, y) in pixels, ``distance`` to the head in mm."""
+
+    focal: float
+    centre: tuple[float, float]
+    distance: float
+
+    @classmethod
+    def framing(cls, size: int, extent: float, fraction: float, distance: float) -> Camera:
+        """A camera at ``distance`` mm for which ``extent`` mm fill ``fraction`` of a ``size`` px image."""
+        return cls(focal=fraction * size * distance / extent, centre=(size / 2, size / 2), distance=distance)
+
+    def view(self, vertices: NDArray[np.floating], rotation: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Head-frame vertices ``(V, 3)`` in the camera frame, turned by ``rotation`` (head to camera)."""
+        turned = vertices @ np.asarray(rotation, dtype=vertices.dtype).T
+        turned[:, 2] -= self.distance
+        return np.asarray(turned, dtype=np.float32)
+
+    def project(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Pixel positions ``(V, 2)`` (x right, y down) of camera-frame points ``(V, 3)``."""
+        scale = self.focal / -points[:, 2]
+        x = self.centre[0] + points[:, 0] * scale
+        y = self.centre[1] - points[:, 1] * scale
+        return np.stack([x, y], axis=1).astype(np.float32)

@@ -1,0 +1,46 @@
+"""Detected faces to the encoder: ``python stages/EncoderTrainer.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from nlml_hpe.artifacts import fresh_folder, manifest_digest, write_json, write_manifest
+from nlml_hpe.config import Config
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.network_training import train_encoder
+from nlml_hpe.plots import plot_history
+from stages.common import Plan, Stage, Workdir, stage_command
+
+KIND = "encoder"
+
+
+def plan(config: Config) -> Plan:
+    """What the encoder depends on."""
+    work = Workdir(config.workdir)
+    inputs = {name: manifest_digest(work.root / name) for name in ("landmarks_train", "manifold")}
+    return Plan((work.encoder,), KIND, config.sections("seed", "encoder"), inputs)
+
+
+def main(config: Config) -> Path:
+    """Train the encoder; returns the folder of weights and loss curves."""
+    work, made = Workdir(config.workdir), plan(config)
+    tensor = LandmarkTensor.open(work.landmarks_train)
+    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    encoder, history = train_encoder(tensor, manifold, config.encoder, config.seed, work.root)
+    with fresh_folder(work.encoder) as folder:
+        save_file(encoder.state_dict(), folder / "encoder.safetensors")
+        write_json(folder / "history.json", asdict(history))
+        plot_history({"encoder": history}, folder / "losses.png")
+        write_manifest(folder, KIND, made.settings, made.inputs, {"best_epoch": history.best_epoch})
+    return work.encoder
+
+
+STAGE = Stage("EncoderTrainer", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Train the landmark encoder."))

@@ -1,0 +1,69 @@
+"""Images to the landmark tensor: ``python stages/Landmarks.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from nlml_hpe.artifacts import digest_of_names_and_sizes, manifest_digest
+from nlml_hpe.config import Config
+from nlml_hpe.extraction import extract
+from nlml_hpe.landmark_tensor import KIND, LandmarkTensor
+from nlml_hpe.plots import plot_misses
+from nlml_hpe.rotations import AXES
+from stages.common import Plan, Stage, Workdir, stage_command
+
+SPLITS = ("train", "validation")
+
+
+def images_of(config: Config, split: str) -> tuple[Path, str]:
+    """Folder of one split's images and the digest that stands for it."""
+    own: Path | None = getattr(config.landmarks, f"{split}_images")
+    if own is not None:
+        if not own.is_dir():
+            raise FileNotFoundError(f"{own}: no such folder of images (landmarks.{split}_images)")
+        return own, digest_of_names_and_sizes(own)
+    renders = Workdir(config.workdir).renders
+    return renders / split, manifest_digest(renders)
+
+
+def plan(config: Config) -> Plan:
+    """What both landmark tensors depend on."""
+    work = Workdir(config.workdir)
+    inputs = {split: images_of(config, split)[1] for split in SPLITS}
+    return Plan((work.landmarks_train, work.landmarks_validation), KIND, config.sections("grid", "landmarks"), inputs)
+
+
+def main(config: Config) -> Path:
+    """Detect and normalise both splits; returns the folder of the training tensor."""
+    work, made = Workdir(config.workdir), plan(config)
+    for split, folder in zip(SPLITS, made.folders, strict=True):
+        images, _ = images_of(config, split)
+        extract(
+            images, folder, config.grid.pose_grid(), config.landmarks, (made.settings, made.inputs), config.n_workers
+        )
+        report(LandmarkTensor.open(folder), split, work.root / f"landmarks_{split}_misses.png")
+    return work.landmarks_train
+
+
+def report(tensor: LandmarkTensor, split: str, picture: Path) -> None:
+    """Print how many faces were missed, by pose, and save the picture of it."""
+    missed = ~np.asarray(tensor.detected)
+    text = f"{split}: {missed.sum()} of {missed.size} grid faces not found ({missed.mean():.1%})"
+    if tensor.random_detected.size:
+        lost = ~np.asarray(tensor.random_detected)
+        text += f"; off the grid {lost.sum()} of {lost.size} ({lost.mean():.1%})"
+    print(text)
+    for axis, name in enumerate(AXES):
+        others = tuple(i for i in range(4) if i != axis + 1)
+        counts = zip(tensor.grid.axes[axis], missed.sum(axis=others), strict=True)
+        print(f"  not found by {name:<5}: " + "  ".join(f"{angle:g}: {count}" for angle, count in counts))
+    plot_misses(np.asarray(tensor.detected), tensor.grid, picture, f"{split}: {text.split(': ', 1)[1]}")
+
+
+STAGE = Stage("Landmarks", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Detect landmarks on rendered images."))

@@ -1,0 +1,45 @@
+"""The manifold's cosines to three angle heads: ``python stages/MLPHeadsTrainer.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from nlml_hpe.artifacts import fresh_folder, manifest_digest, write_json, write_manifest
+from nlml_hpe.config import Config
+from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.network_training import train_heads
+from nlml_hpe.plots import plot_history
+from stages.common import Plan, Stage, Workdir, stage_command
+
+KIND = "angle_heads"
+
+
+def plan(config: Config) -> Plan:
+    """What the heads depend on."""
+    work = Workdir(config.workdir)
+    return Plan((work.heads,), KIND, config.sections("seed", "angle_heads"), {"manifold": manifest_digest(work.manifold)})
+
+
+def main(config: Config) -> Path:
+    """Train the three heads; returns the folder of weights and loss curves."""
+    work, made = Workdir(config.workdir), plan(config)
+    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    heads, histories = train_heads(manifold, config.angle_heads, config.seed, work.root)
+    with fresh_folder(work.heads) as folder:
+        save_file(nn.ModuleList(heads).state_dict(), folder / "heads.safetensors")
+        write_json(folder / "history.json", {name: asdict(history) for name, history in histories.items()})
+        plot_history(histories, folder / "losses.png")
+        facts = {"best_epoch": {name: history.best_epoch for name, history in histories.items()}}
+        write_manifest(folder, KIND, made.settings, made.inputs, facts)
+    return work.heads
+
+
+STAGE = Stage("MLPHeadsTrainer", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Train the three angle heads."))

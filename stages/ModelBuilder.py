@@ -1,0 +1,57 @@
+"""Encoder, heads and manifold to one model folder: ``python stages/ModelBuilder.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+from nlml_hpe.artifacts import fresh_folder, manifest_digest, read_manifest, write_bytes, write_manifest
+from nlml_hpe.config import Config
+from nlml_hpe.landmark_tensor import KIND as LANDMARKS
+from nlml_hpe.landmarks import FACEMESH
+from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.model_card import model_card
+from nlml_hpe.model_folder import HeadPoseModel, load_model, save_model
+from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
+from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
+from stages.common import Plan, Stage, Workdir, stage_command
+
+KIND = "model"
+
+
+def plan(config: Config) -> Plan:
+    """What the model folder depends on."""
+    work = Workdir(config.workdir)
+    inputs = {name: manifest_digest(work.root / name) for name in ("encoder", "heads", "manifold", "landmarks_train")}
+    return Plan((work.model,), KIND, config.sections("encoder", "angle_heads", "landmarks"), inputs)
+
+
+def main(config: Config) -> Path:
+    """Assemble, write, and read back the model; returns its folder."""
+    work, made = Workdir(config.workdir), plan(config)
+    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    lengths = (manifold.ranks[1], manifold.ranks[2], manifold.ranks[3])
+    shape = NetworkShape(manifold.feature_length, lengths, config.encoder.hidden, config.angle_heads.hidden)
+    network = HeadPoseNetwork(shape).eval()
+    network.encoder.load_state_dict(load_file(work.encoder / "encoder.safetensors"))
+    nn.ModuleList(network.heads).load_state_dict(load_file(work.heads / "heads.safetensors"))
+    settings = config.landmarks
+    model = HeadPoseModel(network, manifold, FACEMESH, settings.normalization, settings.min_confidence)
+    stages = {"manifold": TD_main.KIND, "encoder": EncoderTrainer.KIND, "heads": MLPHeadsTrainer.KIND}
+    manifests = {name: read_manifest(work.root / name, kind) for name, kind in stages.items()}
+    manifests["landmarks_train"] = read_manifest(work.landmarks_train, LANDMARKS)
+    with fresh_folder(work.model) as folder:
+        save_model(folder, model)
+        write_bytes(folder / "README.md", model_card(model, manifests, config).encode())
+        write_manifest(folder, KIND, made.settings, made.inputs)
+    load_model(work.model)
+    return work.model
+
+
+STAGE = Stage("ModelBuilder", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Build the model folder."))

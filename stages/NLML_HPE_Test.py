@@ -1,0 +1,60 @@
+"""Errors on the rendered validation people: ``python stages/NLML_HPE_Test.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_bytes, write_json, write_manifest
+from nlml_hpe.config import Config
+from nlml_hpe.estimator import HeadPoseEstimator
+from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, table
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.plots import plot_intervals
+from stages.common import Plan, Stage, Workdir, stage_command
+
+KIND = "test"
+ROUTES = ("network", "exact", "refined")
+
+
+def plan(config: Config) -> Plan:
+    """What the evaluation depends on."""
+    work = Workdir(config.workdir)
+    inputs = {name: manifest_digest(work.root / name) for name in ("model", "landmarks_validation")}
+    return Plan((work.test,), KIND, config.sections("test"), inputs)
+
+
+def main(config: Config) -> Path:
+    """Evaluate every route; returns the folder of table, JSON, CSV and plots."""
+    work, made = Workdir(config.workdir), plan(config)
+    tensor = LandmarkTensor.open(work.landmarks_validation)
+    with HeadPoseEstimator.from_pretrained(work.model) as estimator, fresh_folder(work.test) as folder:
+        mend = "run Landmarks and the training stages with one config"
+        require_equal("feature of model and tensor", estimator.model.manifold.feature, tensor.feature, mend)
+        routes = {name: (lambda x, name=name: estimator.angles(x, name)) for name in ROUTES}
+        report = {}
+        for kind, faces in rendered_faces(tensor).items():
+            report[kind], estimates = evaluate_routes(faces, routes, config.test.interval_deg)
+            write_bytes(folder / f"predictions_{kind}.csv", predictions_csv(faces, estimates).encode())
+            intervals = {name: row["per_interval"] for name, row in report[kind]["routes"].items()}
+            plot_intervals(intervals, folder / f"mae_per_interval_{kind}.png")
+        write_json(folder / "metrics.json", report)
+        write_bytes(folder / "table.txt", table(report).encode())
+        write_manifest(folder, KIND, made.settings, made.inputs)
+    return work.test
+
+
+STAGE = Stage("NLML_HPE_Test", plan, main)
+
+
+def command() -> int:
+    """The command line; the table is printed even where it is up to date."""
+    shown: list[Path] = []
+    code = stage_command(STAGE, "Evaluate on the rendered validation people.", done=shown.append)
+    for folder in shown:
+        print((folder / "table.txt").read_text(), end="")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,44 @@
+"""Heads to images on the pose grid: ``python stages/Render.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from nlml_hpe.config import Config
+from nlml_hpe.images import read_image
+from nlml_hpe.plots import contact_sheet
+from nlml_hpe.pose_grid import image_stem
+from renderer.grid import KIND, people_of, render_people, render_sections
+from stages.common import Plan, Stage, Workdir, stage_command
+
+
+def plan(config: Config) -> Plan:
+    """What the rendered images depend on."""
+    return Plan((Workdir(config.workdir).renders,), KIND, render_sections(config))
+
+
+def main(config: Config) -> Path:
+    """Render every person and a contact sheet beside them; returns the folder of images."""
+    renders = render_people(config, Workdir(config.workdir).renders)
+    contact_sheet(_sheet(config, renders), renders.with_name("renders_sheet.jpg"))
+    return renders
+
+
+def _sheet(config: Config, renders: Path) -> list[list]:
+    """Up to six people of each split at the corners, edges and middle of the grid."""
+    yaw, pitch, roll = ((axis[0], axis[len(axis) // 2], axis[-1]) for axis in config.grid.pose_grid().axes)
+    poses = [
+        (yaw[1], pitch[1], roll[1]), (yaw[0], pitch[1], roll[1]), (yaw[2], pitch[1], roll[1]), (yaw[1], pitch[0], roll[1]),
+        (yaw[1], pitch[2], roll[1]), (yaw[1], pitch[1], roll[0]), (yaw[0], pitch[2], roll[2]), (yaw[2], pitch[0], roll[0]),
+    ]  # fmt: skip
+    people = [(split, person) for split, numbers in people_of(config).items() for person in numbers[:4]]
+    return [
+        [read_image(renders / split / f"ID{n}" / f"{image_stem(n, *pose)}.jpg") for pose in poses] for split, n in people
+    ]
+
+
+STAGE = Stage("Render", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Render heads on the pose grid."))

@@ -1,0 +1,62 @@
+"""The landmark tensor to the manifold: ``python stages/TD_main.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_manifest
+from nlml_hpe.config import Config
+from nlml_hpe.fit import fit_manifold
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.plots import plot_energy, plot_factors
+from nlml_hpe.rotations import AXES
+from stages.common import Plan, Stage, Workdir, stage_command
+
+KIND = "manifold"
+
+
+def plan(config: Config) -> Plan:
+    """What the manifold depends on."""
+    work = Workdir(config.workdir)
+    inputs = {"landmarks_train": manifest_digest(work.landmarks_train)}
+    return Plan((work.manifold,), KIND, config.sections("seed", "grid", "tucker"), inputs)
+
+
+def main(config: Config) -> Path:
+    """Decompose, fit the cosines, measure the noise; returns the folder of manifold and plots."""
+    work, made = Workdir(config.workdir), plan(config)
+    tensor = LandmarkTensor.open(work.landmarks_train)
+    mend = "run Landmarks with this config, or correct the config's grid"
+    require_equal("grid of config and landmark tensor", config.grid.pose_grid().as_dict(), tensor.grid.as_dict(), mend)
+    fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True)
+    with fresh_folder(work.manifold) as folder:
+        fitted.manifold.save(folder / "manifold.npz")
+        plot_factors(fitted.tucker, fitted.cosines, tensor.grid, folder / "factors.png")
+        plot_energy(fitted.tucker, folder / "energy.png")
+        write_manifest(folder, KIND, made.settings, made.inputs, fitted.manifold.facts)
+    facts = fitted.manifold.facts
+    print(f"filled {facts['cells_filled']} missing cells; relative error of the model {facts['relative_error']:.4f}")
+    for name, fit in zip(AXES, fitted.cosines, strict=True):
+        print(f"  cosine rms of U_{name}: " + "  ".join(f"{rms:.5f}" for rms in fit.rms))
+    return work.manifold
+
+
+def arguments(parser: argparse.ArgumentParser) -> Callable[[Config, argparse.Namespace], Config]:
+    """``--use_rotation_features``, as in the reference."""
+    text = "build the tensor from rigidly rotated frontal landmarks instead of detected ones"
+    parser.add_argument("--use_rotation_features", action="store_true", help=text)
+
+    def change(config: Config, given: argparse.Namespace) -> Config:
+        rotated = given.use_rotation_features or config.tucker.use_rotation_features
+        return config.model_copy(update={"tucker": config.tucker.model_copy(update={"use_rotation_features": rotated})})
+
+    return change
+
+
+STAGE = Stage("TD_main", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Learn the pose manifold by Tucker decomposition.", arguments))

@@ -1,0 +1,110 @@
+"""What every stage shares: where artefacts lie, when one is up to date, and the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nlml_hpe.artifacts import ArtifactError, is_current
+from nlml_hpe.config import Config, ConfigError, load_config
+from nlml_hpe.images import ImageReadError
+from nlml_hpe.pose_grid import RenderFolderError
+from nlml_hpe.training import TrainingError
+from nlml_hpe.tucker import TensorError
+
+USER_ERRORS = (
+    ArtifactError, ConfigError, ImageReadError, RenderFolderError, TensorError, TrainingError, ValidationError, OSError, ValueError,
+)  # fmt: skip
+
+
+class Workdir:
+    """Folders of one experiment's artefacts below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.renders = root / "renders"
+        self.landmarks_train = root / "landmarks_train"
+        self.landmarks_validation = root / "landmarks_validation"
+        self.manifold = root / "manifold"
+        self.encoder = root / "encoder"
+        self.heads = root / "heads"
+        self.model = root / "model"
+        self.test = root / "test"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage would write: folders, kind, and everything the result depends on."""
+
+    folders: tuple[Path, ...]
+    kind: str
+    settings: dict[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def is_current(self) -> bool:
+        """Whether the artefacts are there, complete, and made from exactly this."""
+        return all(is_current(folder, self.kind, self.settings, self.inputs) for folder in self.folders)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage by name: ``plan`` says what it depends on, ``main`` does the work and returns the artefact."""
+
+    name: str
+    plan: Callable[[Config], Plan]
+    main: Callable[[Config], Path]
+
+
+def run_stage(stage: Stage, config: Config, force: bool = False) -> Path:
+    """Run a stage unless it is up to date; prints one line with time and what was written."""
+    plan = stage.plan(config)
+    if plan.is_current() and not force:
+        print(f"{stage.name:<16} up to date   {plan.folders[0]}", flush=True)
+        return plan.folders[0]
+    start = time.monotonic()
+    written = stage.main(config)
+    print(f"{stage.name:<16} {time.monotonic() - start:8.1f} s   wrote {written}", flush=True)
+    return written
+
+
+def stage_command(
+    stage: Stage,
+    description: str,
+    adjust: Callable[[argparse.ArgumentParser], Callable[[Config, argparse.Namespace], Config]] | None = None,
+    done: Callable[[Path], Any] | None = None,
+) -> int:
+    """The command line of one stage: ``--config``, ``--force`` and what ``adjust`` adds.
+
+    ``adjust`` may add arguments and returns a function (config, arguments) -> config; ``done`` is
+    called with the artefact.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
+    parser.add_argument("--force", action="store_true", help="run even where the artefact is up to date")
+    change = adjust(parser) if adjust else None
+    arguments = parser.parse_args()
+
+    def work() -> None:
+        config = load_config(arguments.config)
+        written = run_stage(stage, change(config, arguments) if change else config, arguments.force)
+        if done:
+            done(written)
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Run and turn errors that are the user's to mend into a message and exit code 1."""
+    try:
+        work()
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,47 @@
+"""The whole chain in order: ``python stages/run_pipeline.py --config configs/demo.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nlml_hpe.config import load_config
+from stages import EncoderTrainer, Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_main
+from stages.common import guarded, run_stage
+
+STAGES = [
+    Render.STAGE,
+    Landmarks.STAGE,
+    TD_main.STAGE,
+    EncoderTrainer.STAGE,
+    MLPHeadsTrainer.STAGE,
+    ModelBuilder.STAGE,
+    NLML_HPE_Test.STAGE,
+]
+NAMES = [stage.name for stage in STAGES]
+
+
+def main(config_path: Path, first: str, last: str, force: bool) -> None:
+    """Run the stages from ``first`` to ``last``; those that are up to date are skipped unless ``force``."""
+    config = load_config(config_path)
+    start, stop = NAMES.index(first), NAMES.index(last)
+    if start > stop:
+        raise ValueError(f"--from {first} comes after --until {last}; the order is {' -> '.join(NAMES)}")
+    for stage in STAGES[start : stop + 1]:
+        run_stage(stage, config, force)
+
+
+def command() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
+    parser.add_argument("--from", dest="first", choices=NAMES, default=NAMES[0])
+    parser.add_argument("--until", dest="last", choices=NAMES, default=NAMES[-1])
+    parser.add_argument("--force", action="store_true", help="run stages even where they are up to date")
+    given = parser.parse_args()
+    return guarded(lambda: main(given.config, given.first, given.last, given.force))
+
+
+if __name__ == "__main__":
+    sys.exit(command())
