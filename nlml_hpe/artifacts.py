@@ -160,7 +160,9 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ArtifactError(f"{folder} is being written by another run; wait for it, or use another workdir") from None
+            raise ArtifactError(
+                f"{folder} is being written by another run; wait for it, or use another workdir"
+            ) from None
         yield
 
 

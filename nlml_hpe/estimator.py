@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from nlml_hpe.images import RgbImage, read_image
 from nlml_hpe.landmarks import FaceLandmarks, MediaPipeFaceMesh, normalize_landmarks
 from nlml_hpe.model_folder import HeadPoseModel, load_model
+from nlml_hpe.powell import infer_powell
 from nlml_hpe.rotations import Angles, rotation_from_angles
 
-Method = Literal["network", "exact", "refined"]
+Method = Literal["network", "exact", "refined", "powell"]
 MAX_FACES = 16
 
 
@@ -65,8 +66,8 @@ class HeadPoseEstimator:
     def predict(self, image: RgbImage | str | Path, method: Method = "network") -> list[HeadPose]:
         """Poses of all faces in an RGB uint8 image (H, W, 3) or an image file, largest face first.
 
-        No face is an empty list. ``method``: the network, the exact inverse of the manifold, or the
-        exact inverse started from the network (refined). Raises ``ImageReadError`` for a file that
+        No face is an empty list. ``method``: the network, the exact inverse of the manifold, the
+        exact inverse started from the network (refined), or the slow reference (powell). Raises ``ImageReadError`` for a file that
         is no readable image and ``ValueError`` for an array that is no RGB uint8 image.
         """
         faces = self.detect(read_image(image) if isinstance(image, (str, Path)) else image)
@@ -84,7 +85,13 @@ class HeadPoseEstimator:
         angles, sigma = self.angles(features, method)
         rotations = rotation_from_angles(angles)
         return [
-            _head_pose(face, Angles(*(a[i] for a in angles)), rotations[i], None if sigma is None else sigma[i], self._in_range(angles, i))
+            _head_pose(
+                face,
+                Angles(*(a[i] for a in angles)),
+                rotations[i],
+                None if sigma is None else sigma[i],
+                self._in_range(angles, i),
+            )
             for i, face in enumerate(faces)
         ]
 
@@ -93,6 +100,9 @@ class HeadPoseEstimator:
         if method == "exact":
             found = self.model.manifold.infer(features)
             return found.angles, found.sigma
+        if method == "powell":
+            slow = [infer_powell(self.model.manifold, feature) for feature in features]
+            return Angles.from_columns(np.reshape([(f.yaw, f.pitch, f.roll) for f in slow], (-1, 3))), None
         with torch.inference_mode():
             columns = self.model.network(torch.from_numpy(np.asarray(features, dtype=np.float32))).double().numpy()
         angles = Angles.from_columns(columns)
@@ -119,9 +129,20 @@ class HeadPoseEstimator:
 
 
 def _head_pose(
-    face: FaceLandmarks, angles: Angles, rotation: NDArray[np.float64], sigma: NDArray[np.float64] | None, in_range: bool
+    face: FaceLandmarks,
+    angles: Angles,
+    rotation: NDArray[np.float64],
+    sigma: NDArray[np.float64] | None,
+    in_range: bool,
 ) -> HeadPose:
     deviations = None if sigma is None else (float(sigma[0]), float(sigma[1]), float(sigma[2]))
     return HeadPose(
-        float(angles.yaw), float(angles.pitch), float(angles.roll), rotation, deviations, in_range, face.points, face.box
+        float(angles.yaw),
+        float(angles.pitch),
+        float(angles.roll),
+        rotation,
+        deviations,
+        in_range,
+        face.points,
+        face.box,
     )

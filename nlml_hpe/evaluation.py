@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nlml_hpe.estimator import Method
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.metrics import errors, per_interval, summary
 from nlml_hpe.rotations import AXES, Angles
@@ -53,7 +54,9 @@ def rendered_faces(tensor: LandmarkTensor) -> dict[str, Faces]:
     return sets
 
 
-def evaluate_routes(faces: Faces, routes: dict[str, Route], interval: float) -> tuple[dict[str, Any], dict[str, Angles]]:
+def evaluate_routes(
+    faces: Faces, routes: Mapping[Method, Route], interval: float
+) -> tuple[dict[str, Any], dict[Method, Angles]]:
     """Errors of every route on the detected faces with coverage, and the estimated angles."""
     true = Angles.from_columns(faces.angles.columns()[faces.detected])
     report: dict[str, Any] = {
@@ -63,7 +66,7 @@ def evaluate_routes(faces: Faces, routes: dict[str, Route], interval: float) -> 
         "coverage": float(faces.detected.mean()),
         "routes": {},
     }
-    estimates = {}
+    estimates: dict[Method, Angles] = {}
     for name, route in routes.items():
         estimated, sigma = route(faces.features)
         found = errors(estimated, true)
@@ -92,7 +95,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def predictions_csv(faces: Faces, estimates: dict[str, Angles]) -> str:
+def predictions_csv(faces: Faces, estimates: Mapping[Method, Angles]) -> str:
     """One row per rendered face: person, true angles, whether it was found, and every route's angles."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

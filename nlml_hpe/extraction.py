@@ -16,7 +16,14 @@ from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.images import read_image
 from nlml_hpe.landmark_tensor import LandmarkTensorWriter, PersonRows
 from nlml_hpe.landmarks import FACEMESH, MediaPipeFaceMesh, normalize_landmarks
-from nlml_hpe.pose_grid import IMAGE_SUFFIXES, PoseGrid, RenderFolderError, grid_images, identity_folders, parse_image_name
+from nlml_hpe.pose_grid import (
+    IMAGE_SUFFIXES,
+    PoseGrid,
+    RenderFolderError,
+    grid_images,
+    identity_folders,
+    parse_image_name,
+)
 
 RANDOM_FOLDER = "random"
 
@@ -64,7 +71,9 @@ def _random_images(folder: Path, person: int) -> tuple[list[Path], list[tuple[fl
 def _random_angles(images: Path, poses: Mapping[int, list[tuple[float, float, float]]]) -> NDArray[np.float64]:
     counts = {len(p) for p in poses.values()}
     if len(counts) != 1:
-        raise RenderFolderError(f"{images}: people have different numbers of off-grid images ({sorted(counts)}); render again")
+        raise RenderFolderError(
+            f"{images}: people have different numbers of off-grid images ({sorted(counts)}); render again"
+        )
     return np.array(list(poses.values()), dtype=np.float64).reshape(len(poses), counts.pop(), 3)
 
 

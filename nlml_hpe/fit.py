@@ -71,9 +71,7 @@ def _fit(
         "relative_error": model.relative_error,
         "cosine_rms": [fit.rms.tolist() for fit in cosines],
     }
-    manifold = PoseManifold(
-        model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, feature, None, facts
-    )
+    manifold = PoseManifold(model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, feature, None, facts)
     return model, manifold, cosines
 
 

@@ -33,7 +33,10 @@ def read_image(path: str | Path) -> RgbImage:
         raise ImageReadError(f"{source}: the file is empty")
     try:
         # Pillow warns of large images; our own limit below raises a clear error instead.
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), Image.open(source) as image:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(source) as image,
+        ):
             if image.width * image.height > MAX_PIXELS:
                 raise ImageReadError(
                     f"{source}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read, make it smaller"

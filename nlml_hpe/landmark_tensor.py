@@ -66,7 +66,9 @@ class LandmarkTensor:
         """Open a finished tensor. Raises ``ArtifactError`` where it is unfinished or damaged."""
         facts = read_manifest(folder, KIND)["facts"]
         if facts["convention"] != CONVENTION:
-            raise ArtifactError(f"{folder}: angles follow {facts['convention']!r}, expected {CONVENTION!r}; run Landmarks again")
+            raise ArtifactError(
+                f"{folder}: angles follow {facts['convention']!r}, expected {CONVENTION!r}; run Landmarks again"
+            )
         grid = PoseGrid.from_dict(facts["grid"])
         arrays = {name: open_array(folder / f"{name}.npy") for name in (*_DATA, "random_angles")}
         expected = (len(facts["people"]), *grid.shape, facts["feature_length"])
@@ -120,7 +122,12 @@ class LandmarkTensorWriter:
     """
 
     def __init__(
-        self, folder: Path, people: list[int], grid: PoseGrid, feature_length: int, random_angles: NDArray[np.float64],
+        self,
+        folder: Path,
+        people: list[int],
+        grid: PoseGrid,
+        feature_length: int,
+        random_angles: NDArray[np.float64],
         identity: Any,
     ) -> None:
         self.folder, self.people, self.grid = folder, people, grid
@@ -179,7 +186,9 @@ class LandmarkTensorWriter:
     def finish(self, config: Any, inputs: Mapping[str, str], feature: str) -> Path:
         """Give the complete tensor its final name. Raises ``ArtifactError`` where people are missing."""
         if self.pending():
-            raise ArtifactError(f"{self.folder}: {len(self.pending())} people are not written yet: {self.pending()[:5]}")
+            raise ArtifactError(
+                f"{self.folder}: {len(self.pending())} people are not written yet: {self.pending()[:5]}"
+            )
         detected = self._arrays["detected"]
         facts = {
             "grid": self.grid.as_dict(),
@@ -213,4 +222,6 @@ def _reserve(path: Path, shape: tuple[int, ...], kind: str) -> None:
             os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{path}: no room for {size / 1e9:.2f} GB of landmarks ({error.strerror})") from error
+        raise OSError(
+            error.errno, f"{path}: no room for {size / 1e9:.2f} GB of landmarks ({error.strerror})"
+        ) from error

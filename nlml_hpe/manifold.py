@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -198,7 +198,7 @@ class PoseManifold:
 
     def save(self, path: Path) -> None:
         """Write ``manifold.npz`` atomically; arrays only, nothing is pickled."""
-        arrays = {name: array for name, array in self._arrays()}
+        arrays = dict(self._arrays())
         header = {"format": FORMAT, "convention": CONVENTION, "feature": self.feature, "grid": self.grid.as_dict()}
         text = np.frombuffer(json.dumps({**header, "facts": self.facts}, sort_keys=True).encode(), dtype=np.uint8)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -250,8 +250,8 @@ class PoseManifold:
         trained, matrices = _load_npz(trained_data), _load_npz(factor_matrices)
         try:
             weights = np.asarray(trained["W"], dtype=np.float64)
-            cosines = tuple(np.asarray(trained[f"optimized_{axis}"], dtype=np.float64) for axis in AXES)
-            factors = tuple(np.asarray(matrices[f"U_{axis}"], dtype=np.float64) for axis in AXES)
+            cosines = _triple(np.asarray(trained[f"optimized_{axis}"], dtype=np.float64) for axis in AXES)
+            factors = _triple(np.asarray(matrices[f"U_{axis}"], dtype=np.float64) for axis in AXES)
             identities = np.asarray(matrices["U_id"], dtype=np.float64)
         except KeyError as error:
             raise ArtifactError(f"{trained_data}, {factor_matrices}: {error} is missing") from error
@@ -259,16 +259,12 @@ class PoseManifold:
         core = (left * singular).reshape(*weights.shape[:-1], -1)
         axes = (tuple(10.0 * (i - (len(f) - 1) / 2) for i in range(len(f))) for f in factors)
         facts = {"people": len(identities), "source": "official"}
-        return cls(core, basis, factors, cosines, PoseGrid(*axes), OFFICIAL_FEATURE, None, facts)  # type: ignore[arg-type]
+        return cls(core, basis, factors, cosines, PoseGrid(*axes), OFFICIAL_FEATURE, None, facts)
 
-    def refitted(self) -> PoseManifold:
-        """The same manifold with the cosines fitted anew to its factor columns."""
-        fitted = tuple(
-            fit_cosines(axis, factor).parameters for axis, factor in zip(self.grid.axes, self.factors, strict=True)
-        )
-        return PoseManifold(
-            self.core, self.basis, self.factors, fitted, self.grid, self.feature, self.noise, self.facts  # type: ignore[arg-type]
-        )
+
+def _triple(arrays: Iterable[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    yaw, pitch, roll = arrays
+    return yaw, pitch, roll
 
 
 def fit_axes(grid: PoseGrid, factors: tuple[FloatArray, FloatArray, FloatArray]) -> tuple[Cosines, Cosines, Cosines]:

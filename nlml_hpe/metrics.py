@@ -50,7 +50,12 @@ def per_interval(found: Errors, true: Angles, width: float) -> dict[str, list[di
     for axis, (name, values) in enumerate(zip(AXES, true, strict=True)):
         bins = np.floor(np.asarray(values) / width).astype(int)
         table[name] = [
-            {"from": b * width, "to": (b + 1) * width, "n": int((bins == b).sum()), "mae": float(found.angle[bins == b, axis].mean())}
+            {
+                "from": b * width,
+                "to": (b + 1) * width,
+                "n": int((bins == b).sum()),
+                "mae": float(found.angle[bins == b, axis].mean()),
+            }
             for b in np.unique(bins)
         ]
     return table

@@ -21,6 +21,9 @@ def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]],
         f"{name} " + ", ".join(f"{value:.5f}" for value in values)
         for name, values in zip(AXES, manifold["cosine_rms"], strict=True)
     )
+    filled = f"filled by the model, {manifold['fill_iterations']} iterations"
+    encoder_epoch = manifests["encoder"]["facts"]["best_epoch"] + 1
+    head_epochs = ", ".join(f"{name} {epoch + 1}" for name, epoch in epochs.items())
     parameters = sum(p.numel() for p in model.network.parameters())
     return f"""# Head-pose model
 
@@ -32,11 +35,11 @@ Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(F
 | range of training poses (degrees) | {ranges}; grid {" x ".join(map(str, grid.shape))} |
 | convention | `{CONVENTION}` |
 | feature | `{model.manifold.feature}`, {model.manifold.feature_length} numbers |
-| faces not found | {landmarks["cells_missed"]} of {landmarks["cells"]} grid cells ({missed:.1%}); filled by the model, {manifold["fill_iterations"]} iterations |
+| faces not found | {landmarks["cells_missed"]} of {landmarks["cells"]} grid cells ({missed:.1%}); {filled} |
 | ranks (identity, yaw, pitch, roll) | {", ".join(map(str, model.manifold.ranks))} |
 | relative error of the decomposition | {manifold["relative_error"]:.4f} |
 | rms of the cosines, per column | {rms} |
-| network | {parameters:,} parameters; encoder kept from epoch {manifests["encoder"]["facts"]["best_epoch"] + 1}, heads from {", ".join(f"{n} {e + 1}" for n, e in epochs.items())} |
+| network | {parameters:,} parameters; encoder kept from epoch {encoder_epoch}, heads from {head_epochs} |
 | seed | {config.seed} |
 
 Angles outside the range above are extrapolated; `in_range` says so. Heads made of one photograph

@@ -56,7 +56,9 @@ def load_model(folder: str | Path) -> HeadPoseModel:
     """
     place = Path(folder)
     if not place.is_dir():
-        raise ArtifactError(f"{place}: no such model folder; run the pipeline, or name the folder that ModelBuilder wrote")
+        raise ArtifactError(
+            f"{place}: no such model folder; run the pipeline, or name the folder that ModelBuilder wrote"
+        )
     config = read_json(place / _CONFIG)
     for key, expected in (("format", FORMAT), ("convention", CONVENTION)):
         if not isinstance(config, dict) or config.get(key) != expected:

@@ -55,9 +55,7 @@ def train_encoder(
     require_equal("grid of manifold and tensor", manifold.grid.as_dict(), tensor.grid.as_dict(), mend)
     if len(tensor.people) < 2:
         raise TrainingError("the encoder needs at least two people: one to train on, one to stop on; raise heads.train")
-    kept, held_out = train_test_split(
-        np.arange(len(tensor.people)), test_size=config.held_out_share, random_state=seed
-    )
+    kept, held_out = train_test_split(np.arange(len(tensor.people)), test_size=config.held_out_share, random_state=seed)
     training, stopping = (_row_samples(detected_faces(tensor, np.sort(p)), manifold) for p in (kept, held_out))
     with torch.random.fork_rng():
         torch.manual_seed(seed)

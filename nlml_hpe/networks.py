@@ -7,6 +7,7 @@ inside (buffers), so that callers see factor rows and degrees.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ class HeadPoseNetwork(nn.Module):
 
 def _perceptron(sizes: Sequence[int], last_activation: nn.Module) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(inputs, outputs))
         if index < len(sizes) - 3:
             layers.append(nn.ReLU())

@@ -40,7 +40,9 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
         for column in range(factor.shape[1]):
             color = f"C{column}"
             panel.plot(dense, curves[:, column], color=color, lw=1.4)
-            panel.plot(axis, factor[:, column], "o", color=color, ms=4, label=f"{column + 1}: rms {fit.rms[column]:.4f}")
+            panel.plot(
+                axis, factor[:, column], "o", color=color, ms=4, label=f"{column + 1}: rms {fit.rms[column]:.4f}"
+            )
         panel.set(title=f"U_{name}", xlabel=f"{name} (degrees)")
         panel.legend(fontsize=7)
     figure.suptitle("Factor columns (dots) over a cos(b w + c) + d (lines)")
@@ -55,6 +57,7 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
         kept = np.arange(len(shown)) < factor.shape[1]
         panel.bar(np.arange(1, len(shown) + 1), shown, color=np.where(kept, "C0", "lightgrey"))
         panel.set(title=f"{name}: {shares[: factor.shape[1]].sum():.4%} kept", yscale="log", xlabel="component")
+        panel.set_xticks(np.arange(1, len(shown) + 1, 2))
     return _save(figure, path)
 
 
@@ -66,7 +69,9 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
         picture = panel.imshow(missed[:, :, index].T, origin="lower", vmin=0, vmax=1, cmap="magma_r", aspect="auto")
         panel.set(title=f"roll {roll:g}", xlabel="yaw")
         panel.set_xticks([0, len(grid.yaw) - 1], [f"{grid.yaw[0]:g}", f"{grid.yaw[-1]:g}"])
-        panel.set_yticks([0, len(grid.pitch) - 1], [f"{grid.pitch[0]:g}", f"{grid.pitch[-1]:g}"])
+        panel.set_yticks(
+            [0, len(grid.pitch) - 1], [f"{p:g}" for p in (grid.pitch[0], grid.pitch[-1])] if not index else []
+        )
     panels[0, 0].set_ylabel("pitch")
     figure.colorbar(picture, ax=panels.ravel().tolist(), label="share missed")
     figure.suptitle(title, y=1.08)
@@ -93,7 +98,7 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
             middle = [(row["from"] + row["to"]) / 2 for row in table[name]]
             panel.plot(middle, [row["mae"] for row in table[name]], "o-", ms=3, label=route)
         panel.set(xlabel=f"true {name} (degrees)", title=name)
-        panel.set_ylim(bottom=0)
+    panels[0].set_ylim(bottom=0)  # shared, so after all panels have scaled it
     panels[0].set_ylabel("MAE (degrees)")
     panels[0].legend(fontsize=8)
     return _save(figure, path)
@@ -101,7 +106,9 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
 
 def contact_sheet(rows: Sequence[Sequence[RgbImage]], path: Path, side: int = 128) -> Path:
     """Images in rows, each resized to ``side`` px, as one JPEG."""
-    cells: list[list[Any]] = [[cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in row] for row in rows]
+    cells: list[list[Any]] = [
+        [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in row] for row in rows
+    ]
     sheet = np.vstack([np.hstack(row) for row in cells])
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), sheet[..., ::-1]):

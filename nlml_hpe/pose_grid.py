@@ -6,6 +6,7 @@ library and not in the renderer. Axis order is always yaw, pitch, roll; unit is 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class PoseGrid:
     def __post_init__(self) -> None:
         for axis in AXES:
             values = getattr(self, axis)
-            if not values or any(b <= a for a, b in zip(values, values[1:], strict=False)):
+            if not values or any(b <= a for a, b in itertools.pairwise(values)):
                 raise ValueError(f"grid axis {axis}: expected ascending angles, received {list(values)}")
 
     @property
@@ -101,7 +102,7 @@ def identity_folders(root: Path) -> list[tuple[int, Path]]:
     if not found:
         raise RenderFolderError(f"{root}: no identity folders (ID1, ID2, ...) here; is this one level too high or low?")
     found.sort()
-    for (first, folder), (second, other) in zip(found, found[1:], strict=False):
+    for (first, folder), (second, other) in itertools.pairwise(found):
         if first == second:
             raise RenderFolderError(f"{root}: {folder.name} and {other.name} both stand for identity {first}")
     return found

@@ -27,10 +27,6 @@ class PowellResult:
     objective: float
     evaluations: int
 
-    def named(self) -> dict[str, float]:
-        """The angles by name."""
-        return {"yaw": self.yaw, "pitch": self.pitch, "roll": self.roll}
-
 
 def infer_powell(manifold: PoseManifold, feature: ArrayLike) -> PowellResult:
     """Minimise half the squared error of one feature (F,) over angles and identity from zero."""

@@ -29,7 +29,9 @@ class Samples:
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets) or not len(self.inputs):
-            raise TrainingError(f"expected as many inputs as targets, at least one; received {len(self.inputs)} and {len(self.targets)}")
+            raise TrainingError(
+                f"expected as many inputs as targets, at least one; received {len(self.inputs)} and {len(self.targets)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nlml_hpe.pose_grid import PoseGrid
-from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
+from nlml_hpe.rotations import rotate_image_points, rotation_from_angles
 
 FloatArray = NDArray[np.float64]
 Ranks = tuple[int, int, int, int]
@@ -157,10 +157,10 @@ def _person_grams(block: NDArray[np.float32], engine: Engine) -> PoseGrams:
     by_roll = tl.reshape(x, (n_yaw * n_pitch, n_roll, length))
     # One product per pitch column bounds the length of each float32 sum.
     by_yaw = tl.transpose(by_pitch, (1, 0, 2))
-    grams = [_summed(tl.matmul(part, tl.transpose(part, (0, 2, 1)))) for part in (by_yaw, by_pitch, by_roll)]
-    if not all(np.isfinite(gram).all() for gram in grams):
+    yaw, pitch, roll = (_summed(tl.matmul(part, tl.transpose(part, (0, 2, 1)))) for part in (by_yaw, by_pitch, by_roll))
+    if not all(np.isfinite(gram).all() for gram in (yaw, pitch, roll)):
         raise TensorError("the tensor holds NaN or infinite features; run Landmarks again, or mark the cells as missed")
-    return PoseGrams(*grams, people=1)
+    return PoseGrams(yaw, pitch, roll, people=1)
 
 
 def _summed(products: Any) -> FloatArray:
@@ -218,9 +218,7 @@ def decompose(
         return run.model(iterations)
 
 
-def _check(
-    features: NDArray[np.float32], ranks: Ranks, grid: PoseGrid, detected: NDArray[np.bool_] | None
-) -> None:
+def _check(features: NDArray[np.float32], ranks: Ranks, grid: PoseGrid, detected: NDArray[np.bool_] | None) -> None:
     if features.ndim != 5 or features.shape[1:4] != grid.shape or 0 in features.shape:
         raise TensorError(f"expected features (I, {', '.join(map(str, grid.shape))}, F); received {features.shape}")
     for mode, size, rank in zip(("identity", "yaw", "pitch", "roll"), features.shape, ranks, strict=False):
@@ -305,8 +303,8 @@ class _Run:
         flat = compressed.reshape(self.ranks[0], -1)
         for weights, block in zip(self.identity, self._shown(f"{label}: poses"), strict=True):
             vector = block.reshape(-1)
-            for row, weight in zip(flat, weights, strict=True):
-                row += weight * vector
+            for rank, weight in enumerate(weights):
+                flat[rank] += weight * vector
         for _ in range(3):
             for mode in range(3):
                 others = [np.eye(f.shape[0]) if m == mode else f for m, f in enumerate(self.poses)]
@@ -350,7 +348,7 @@ def largest_angle(first: FloatArray, second: FloatArray) -> float:
     """Largest principal angle in radians between the column spaces of two orthonormal matrices."""
     # The sine is accurate for the small angles that matter here, the cosine is not.
     outside = second - first @ (first.T @ second)
-    return float(np.arcsin(min(1.0, np.linalg.norm(outside, 2))))
+    return float(np.arcsin(min(1.0, float(np.linalg.norm(outside, 2)))))
 
 
 class RigidFill:

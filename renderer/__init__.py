@@ -1,0 +1,1 @@
+"""3D heads to images on a pose grid."""

@@ -83,7 +83,11 @@ def render_people(config: Config, folder: Path) -> Path:
         poses = dict(tqdm(results, total=len(work), desc="Render", unit="person"))
         index = {"convention": CONVENTION, "grid": config.grid.pose_grid().as_dict(), "random_poses": poses}
         write_json(folder / "renders.json", index)
-        facts = {"people": people_of(config), "heads": heads.describe(), "images_per_person": config.grid.pose_grid().size}
+        facts = {
+            "people": people_of(config),
+            "heads": heads.describe(),
+            "images_per_person": config.grid.pose_grid().size,
+        }
         (folder / _IN_PROGRESS).unlink()
         write_manifest(folder, KIND, sections, {}, facts)
     return folder

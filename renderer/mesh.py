@@ -28,7 +28,7 @@ class Mesh:
                 f"expected vertices (V, 3), uv (V, 2), faces (F, 3); received {self.vertices.shape}, "
                 f"{self.uv.shape}, {self.faces.shape}"
             )
-        if self.faces.size and not (0 <= self.faces.min() and self.faces.max() < count):
+        if self.faces.size and not (self.faces.min() >= 0 and self.faces.max() < count):
             raise ValueError(f"faces index vertices {self.faces.min()}..{self.faces.max()} of {count}")
         if not np.isfinite(self.vertices).all():
             raise ValueError("vertices hold NaN or infinite values")

@@ -22,7 +22,9 @@ KIND = "angle_heads"
 def plan(config: Config) -> Plan:
     """What the heads depend on."""
     work = Workdir(config.workdir)
-    return Plan((work.heads,), KIND, config.sections("seed", "angle_heads"), {"manifold": manifest_digest(work.manifold)})
+    return Plan(
+        (work.heads,), KIND, config.sections("seed", "angle_heads"), {"manifold": manifest_digest(work.manifold)}
+    )
 
 
 def main(config: Config) -> Path:

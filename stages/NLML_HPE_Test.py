@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_bytes, write_json, write_manifest
 from nlml_hpe.config import Config
-from nlml_hpe.estimator import HeadPoseEstimator
+from nlml_hpe.estimator import HeadPoseEstimator, Method
 from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, table
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.plots import plot_intervals
 from stages.common import Plan, Stage, Workdir, stage_command
 
 KIND = "test"
-ROUTES = ("network", "exact", "refined")
+ROUTES: tuple[Method, ...] = ("network", "exact", "refined")
 
 
 def plan(config: Config) -> Plan:
@@ -31,7 +32,7 @@ def main(config: Config) -> Path:
     with HeadPoseEstimator.from_pretrained(work.model) as estimator, fresh_folder(work.test) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", estimator.model.manifold.feature, tensor.feature, mend)
-        routes = {name: (lambda x, name=name: estimator.angles(x, name)) for name in ROUTES}
+        routes = {name: partial(estimator.angles, method=name) for name in ROUTES}
         report = {}
         for kind, faces in rendered_faces(tensor).items():
             report[kind], estimates = evaluate_routes(faces, routes, config.test.interval_deg)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from nlml_hpe.config import Config
-from nlml_hpe.images import read_image
+from nlml_hpe.images import RgbImage, read_image
 from nlml_hpe.plots import contact_sheet
 from nlml_hpe.pose_grid import image_stem
 from renderer.grid import KIND, people_of, render_people, render_sections
@@ -25,16 +25,16 @@ def main(config: Config) -> Path:
     return renders
 
 
-def _sheet(config: Config, renders: Path) -> list[list]:
+def _sheet(config: Config, renders: Path) -> list[list[RgbImage]]:
     """Up to six people of each split at the corners, edges and middle of the grid."""
-    yaw, pitch, roll = ((axis[0], axis[len(axis) // 2], axis[-1]) for axis in config.grid.pose_grid().axes)
-    poses = [
-        (yaw[1], pitch[1], roll[1]), (yaw[0], pitch[1], roll[1]), (yaw[2], pitch[1], roll[1]), (yaw[1], pitch[0], roll[1]),
-        (yaw[1], pitch[2], roll[1]), (yaw[1], pitch[1], roll[0]), (yaw[0], pitch[2], roll[2]), (yaw[2], pitch[0], roll[0]),
-    ]  # fmt: skip
+    axes = config.grid.pose_grid().axes
+    # Which end of each axis: -1 the lowest, 0 the middle, 1 the highest angle.
+    ends = [(0, 0, 0), (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (-1, 1, 1), (1, -1, -1)]
+    poses = [tuple(axis[(end + 1) * (len(axis) - 1) // 2] for axis, end in zip(axes, e, strict=True)) for e in ends]
     people = [(split, person) for split, numbers in people_of(config).items() for person in numbers[:4]]
     return [
-        [read_image(renders / split / f"ID{n}" / f"{image_stem(n, *pose)}.jpg") for pose in poses] for split, n in people
+        [read_image(renders / split / f"ID{n}" / f"{image_stem(n, *pose)}.jpg") for pose in poses]
+        for split, n in people
     ]
 
 

@@ -13,40 +13,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nlml_hpe.estimator import HeadPoseEstimator
+from nlml_hpe.estimator import HeadPoseEstimator, Method
 from nlml_hpe.images import read_image
-from nlml_hpe.landmarks import normalize_landmarks
-from nlml_hpe.powell import infer_powell
 from renderer.heads.photo import embedded_photo
 from stages.common import guarded
 
-METHODS = ("powell", "exact", "network")
+METHODS: tuple[Method, ...] = ("powell", "exact", "network")
 
 
-def main(image_path: Path | None, model: Path, methods: tuple[str, ...]) -> list[dict[str, Any]]:
+def main(image_path: Path | None, model: Path, methods: tuple[Method, ...]) -> list[dict[str, Any]]:
     """Angles in degrees by every method for every face, largest first; the embedded photo without a path."""
     image = embedded_photo() if image_path is None else read_image(image_path)
     results = []
     with HeadPoseEstimator.from_pretrained(model) as estimator:
-        faces = estimator.detect(image)
-        for number, face in enumerate(faces, start=1):
-            feature = normalize_landmarks(face.points, estimator.model.point_set, estimator.model.normalization)
+        for number, face in enumerate(estimator.detect(image), start=1):
             for method in methods:
-                estimate(estimator, feature, method)  # the first call also builds tables; it is not timed
+                estimator.poses([face], method)  # the first call also builds tables; it is not timed
                 start = time.perf_counter()
-                angles, sigma = estimate(estimator, feature, method)
+                pose = estimator.poses([face], method)[0]
                 elapsed = 1000 * (time.perf_counter() - start)
-                results.append({"face": number, "method": method, **angles, "sigma": sigma, "milliseconds": elapsed})
+                results.append({"face": number, "method": method, **pose.as_dict(), "milliseconds": elapsed})
     return results
-
-
-def estimate(estimator: HeadPoseEstimator, feature: Any, method: str) -> tuple[dict[str, float], list[float] | None]:
-    """Named angles in degrees of one feature, and their standard deviations where the method has them."""
-    if method == "powell":
-        return infer_powell(estimator.model.manifold, feature).named(), None
-    angles, sigma = estimator.angles(feature[None], "exact" if method == "exact" else "network")
-    named = {name: float(value[0]) for name, value in angles._asdict().items()}
-    return named, None if sigma is None else sigma[0].tolist()
 
 
 def show(results: list[dict[str, Any]]) -> None:

@@ -1,0 +1,1 @@
+"""Thin scripts, one per stage: parse, call the library, write an artefact."""

@@ -10,18 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from nlml_hpe.artifacts import ArtifactError, is_current
-from nlml_hpe.config import Config, ConfigError, load_config
-from nlml_hpe.images import ImageReadError
-from nlml_hpe.pose_grid import RenderFolderError
+from nlml_hpe.config import Config, load_config
 from nlml_hpe.training import TrainingError
-from nlml_hpe.tucker import TensorError
 
-USER_ERRORS = (
-    ArtifactError, ConfigError, ImageReadError, RenderFolderError, TensorError, TrainingError, ValidationError, OSError, ValueError,
-)  # fmt: skip
+# Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
+# this project's own or say what was wrong with a value.
+USER_ERRORS = (ArtifactError, TrainingError, OSError, ValueError)
 
 
 class Workdir:

@@ -8,6 +8,7 @@ seeded, smooth changes of shape and tone of such heads.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -206,8 +207,8 @@ def _neck(face: NDArray[np.float64]) -> NDArray[np.float64]:
     angle = np.linspace(0, 2 * np.pi, len(oval), endpoint=False)
     ring = np.stack([0.36 * breadth * np.cos(angle), np.zeros_like(angle), 0.36 * breadth * np.sin(angle)], axis=1)
     back = oval[:, 2].min() - 0.25 * breadth
-    upper = ring + [0.0, oval[:, 1].min() + 0.25 * height, back]
-    lower = ring * [1.15, 1, 1.15] + [0.0, oval[:, 1].min() - 0.8 * height, back - 0.15 * breadth]
+    upper = ring + np.array([0.0, oval[:, 1].min() + 0.25 * height, back])
+    lower = ring * np.array([1.15, 1, 1.15]) + np.array([0.0, oval[:, 1].min() - 0.8 * height, back - 0.15 * breadth])
     return np.concatenate([upper, lower, np.broadcast_to(lower.mean(axis=0), lower.shape)])
 
 
@@ -225,8 +226,10 @@ def _faces(vertices: NDArray[np.float64], topology: _Topology) -> NDArray[np.int
     ]
     first_ring = count + len(topology.holes)
     rings = [topology.oval]
-    rings += [list(range(start, start + n_oval)) for start in range(first_ring, first_ring + (_RINGS + 1) * n_oval, n_oval)]
-    skull = [face for inner, outer in zip(rings, rings[1:], strict=False) for face in _band(inner, outer)]
+    rings += [
+        list(range(start, start + n_oval)) for start in range(first_ring, first_ring + (_RINGS + 1) * n_oval, n_oval)
+    ]
+    skull = [face for inner, outer in itertools.pairwise(rings) for face in _band(inner, outer)]
     head = np.array([*map(tuple, topology.triangles.tolist()), *fans, *skull], dtype=np.int32)
     upper = list(range(rings[-1][-1] + 1, rings[-1][-1] + 1 + n_oval))
     lower, end = ([v + k * n_oval for v in upper] for k in (1, 2))
@@ -266,7 +269,7 @@ def _texture(
     around = [radial * (1 + _UNROLL * step / (_RINGS + 1)) for step in range(1, _RINGS + 2)]
     neck = np.tile([[0.0, 0.9 * _TEXTURE_PX / 2]], (3 * len(outline), 1))
     pixels = np.concatenate([(face_px - centre) * scale, *around, neck]) + _TEXTURE_PX / 2
-    return _fade_background(patch, radial), (pixels / _TEXTURE_PX).astype(np.float32)
+    return _fade_background(np.asarray(patch, dtype=np.uint8), radial), (pixels / _TEXTURE_PX).astype(np.float32)
 
 
 def _fade_background(patch: NDArray[np.uint8], outline: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -275,9 +278,7 @@ def _fade_background(patch: NDArray[np.uint8], outline: NDArray[np.float64]) -> 
     y, x = np.mgrid[0:_TEXTURE_PX, 0:_TEXTURE_PX] + 0.5 - half
     bearing = np.arctan2(outline[:, 1], outline[:, 0])
     order = np.argsort(bearing)
-    oval_radius = np.interp(
-        np.arctan2(y, x), bearing[order], np.linalg.norm(outline, axis=1)[order], period=2 * np.pi
-    )
+    oval_radius = np.interp(np.arctan2(y, x), bearing[order], np.linalg.norm(outline, axis=1)[order], period=2 * np.pi)
     outside = np.hypot(x, y) / oval_radius - 1
     upwards = -y / np.hypot(x, y)
     skin = np.median(patch[(outside < -0.1) & (outside > -0.6)], axis=0)
@@ -286,7 +287,7 @@ def _fade_background(patch: NDArray[np.uint8], outline: NDArray[np.float64]) -> 
     share = _smoothstep((upwards + 0.45) / 0.5)[..., None]
     filled = share * hair + (1 - share) * skin * 0.9
     # Ears and hair reach further out than the jaw, beside which the photo shows its background.
-    reach = 0.07 * _smoothstep((upwards + 0.3) / 0.4)
+    reach = 0.07 * _smoothstep((upwards + 0.12) / 0.3)
     keep = 1 - _smoothstep((outside - reach) / (0.04 + 2.2 * reach))[..., None]
     return np.asarray(np.clip(keep * patch + (1 - keep) * filled, 0, 255), dtype=np.uint8)
 
