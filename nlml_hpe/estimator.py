@@ -67,8 +67,9 @@ class HeadPoseEstimator:
         """Poses of all faces in an RGB uint8 image (H, W, 3) or an image file, largest face first.
 
         No face is an empty list. ``method``: the network, the exact inverse of the manifold, the
-        exact inverse started from the network (refined), or the slow reference (powell). Raises ``ImageReadError`` for a file that
-        is no readable image and ``ValueError`` for an array that is no RGB uint8 image.
+        exact inverse started from the network (refined), or the slow reference (powell). Raises
+        ``ImageReadError`` for a file that is no readable image and ``ValueError`` for an array that
+        is no RGB uint8 image.
         """
         faces = self.detect(read_image(image) if isinstance(image, (str, Path)) else image)
         return self.poses(faces, method) if faces else []

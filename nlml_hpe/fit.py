@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nlml_hpe.config import TuckerConfig
 from nlml_hpe.cosine import Cosines
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.manifold import Noise, PoseManifold, fit_axes
+from nlml_hpe.manifold import IdentityPrior, Noise, PoseManifold, fit_axes
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotations import Angles
 from nlml_hpe.tucker import TuckerModel, decompose, rotation_tensor
@@ -46,7 +46,7 @@ def fit_manifold(tensor: LandmarkTensor, config: TuckerConfig, seed: int, progre
     if config.use_rotation_features:
         features, detected = rotation_tensor(features, detected, tensor.grid), np.ones_like(detected)
     model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, progress)
-    noise = _noise(manifold, model, features, detected, config, np.random.default_rng([seed, 3]))
+    noise = _noise(manifold, features, detected, config, np.random.default_rng([seed, 3]))
     return FittedManifold(replace(manifold, noise=noise), model, cosines)
 
 
@@ -71,13 +71,15 @@ def _fit(
         "relative_error": model.relative_error,
         "cosine_rms": [fit.rms.tolist() for fit in cosines],
     }
-    manifold = PoseManifold(model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, feature, None, facts)
+    prior = IdentityPrior.of_rows(model.factors[0])
+    manifold = PoseManifold(
+        model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, feature, prior, None, facts
+    )
     return model, manifold, cosines
 
 
 def _noise(
     manifold: PoseManifold,
-    model: TuckerModel,
     features: NDArray[np.float32],
     detected: NDArray[np.bool_],
     config: TuckerConfig,
@@ -88,19 +90,19 @@ def _noise(
     residuals, scores = [], []
     for kept, held_out in folds:
         if kept is held_out:
-            fold_model, fold = model, manifold
+            fold = manifold
         else:
             quick = config.model_copy(update={"hooi_sweeps": 0, "max_fill_iterations": 5})
-            fold_model, fold, _ = _fit(features[kept], detected[kept], manifold.grid, manifold.feature, quick, False)
+            _, fold, _ = _fit(features[kept], detected[kept], manifold.grid, manifold.feature, quick, False)
         faces, angles = _cells(features, detected, manifold.grid, held_out, rng)
         residual = faces - fold.synthesize(fold.solve_identity(faces, angles), angles)
         residuals.append(residual @ manifold.basis.T)
-        own = Noise(*_identity_statistics(fold_model), _covariance(residual @ fold.basis.T), np.ones(3))
+        own = Noise(_covariance(residual @ fold.basis.T), np.ones(3))
         found = replace(fold, noise=own).infer(faces)
         scores.append((found.angles.columns() - angles.columns()) / found.sigma)
     # The 68.3% quantile of |z| is one for a standard normal, and stray failures do not move it.
     scale = np.quantile(np.abs(np.concatenate(scores)), 0.6827, axis=0)
-    return Noise(*_identity_statistics(model), _covariance(np.concatenate(residuals)), scale)
+    return Noise(_covariance(np.concatenate(residuals)), scale)
 
 
 def _folds(people: int, rank: int, rng: np.random.Generator) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -128,13 +130,6 @@ def _cells(
     place = (person[chosen], yaw[chosen], pitch[chosen], roll[chosen])
     faces = np.array([features[people[i], y, p, r] for i, y, p, r in zip(*place, strict=True)], dtype=np.float64)
     return faces, Angles.from_columns(grid.angles().columns()[place[1:]])
-
-
-def _identity_statistics(model: TuckerModel) -> tuple[FloatArray, FloatArray]:
-    rows = model.factors[0]
-    spread = np.cov(rows.T, bias=False).reshape(rows.shape[1], -1) if len(rows) > 1 else np.zeros((rows.shape[1],) * 2)
-    # The leading identity column is nearly constant: a floor keeps the prior invertible.
-    return rows.mean(axis=0), spread + np.eye(len(spread)) * 1e-3 * (rows**2).mean()
 
 
 def _covariance(residuals: FloatArray) -> FloatArray:

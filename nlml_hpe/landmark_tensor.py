@@ -29,7 +29,7 @@ from nlml_hpe.artifacts import (
     write_manifest,
 )
 from nlml_hpe.pose_grid import PoseGrid
-from nlml_hpe.rotations import CONVENTION
+from nlml_hpe.rotations import AXES, CONVENTION
 
 KIND = "landmark_tensor"
 _DATA = ("landmarks", "detected", "random_landmarks", "random_detected")
@@ -112,6 +112,21 @@ def _elements(path: Path) -> int:
         np.lib.format.read_magic(stream)
         shape, _, _ = np.lib.format.read_array_header_1_0(stream)
     return int(np.prod(shape))
+
+
+def misses(tensor: LandmarkTensor) -> list[str]:
+    """How many faces were not found, in words: in all, then by the angles of each axis."""
+    missed = ~tensor.detected
+    text = f"{missed.sum()} of {missed.size} grid faces not found ({missed.mean():.1%})"
+    if tensor.random_detected.size:
+        lost = ~tensor.random_detected
+        text += f"; off the grid {lost.sum()} of {lost.size} ({lost.mean():.1%})"
+    lines = [text]
+    for axis, (name, angles) in enumerate(zip(AXES, tensor.grid.axes, strict=True)):
+        counts = missed.sum(axis=tuple(mode for mode in range(4) if mode != axis + 1))
+        cells = "  ".join(f"{angle:g}: {count}" for angle, count in zip(angles, counts, strict=True))
+        lines.append(f"not found by {name:<5}: {cells}")
+    return lines
 
 
 class LandmarkTensorWriter:

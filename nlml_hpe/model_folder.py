@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from nlml_hpe.artifacts import ArtifactError, atomic_path, digest_of_file, read_json, write_json
+from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json, write_bytes, write_json
 from nlml_hpe.landmarks import POINT_SETS, Normalization, PointSet
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
@@ -33,8 +33,7 @@ class HeadPoseModel:
 def save_model(folder: Path, model: HeadPoseModel) -> None:
     """Write the model's three files into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / _WEIGHTS) as temporary:
-        save_file(model.network.state_dict(), temporary)
+    write_bytes(folder / _WEIGHTS, save(model.network.state_dict()))
     model.manifold.save(folder / _MANIFOLD)
     config = {
         "format": FORMAT,

@@ -6,9 +6,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from nlml_hpe.artifacts import fresh_folder, manifest_digest, write_json, write_manifest
+from nlml_hpe.artifacts import fresh_folder, manifest_digest, write_bytes, write_json, write_manifest
 from nlml_hpe.config import Config
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import PoseManifold
@@ -33,7 +33,7 @@ def main(config: Config) -> Path:
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
     encoder, history = train_encoder(tensor, manifold, config.encoder, config.seed, work.root)
     with fresh_folder(work.encoder) as folder:
-        save_file(encoder.state_dict(), folder / "encoder.safetensors")
+        write_bytes(folder / "encoder.safetensors", save(encoder.state_dict()))
         write_json(folder / "history.json", asdict(history))
         plot_history({"encoder": history}, folder / "losses.png")
         write_manifest(folder, KIND, made.settings, made.inputs, {"best_epoch": history.best_epoch})

@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from nlml_hpe.artifacts import digest_of_names_and_sizes, manifest_digest
 from nlml_hpe.config import Config
 from nlml_hpe.extraction import extract
-from nlml_hpe.landmark_tensor import KIND, LandmarkTensor
+from nlml_hpe.landmark_tensor import KIND, LandmarkTensor, misses
 from nlml_hpe.plots import plot_misses
-from nlml_hpe.rotations import AXES
 from stages.common import Plan, Stage, Workdir, stage_command
 
 SPLITS = ("train", "validation")
@@ -44,23 +41,11 @@ def main(config: Config) -> Path:
         extract(
             images, folder, config.grid.pose_grid(), config.landmarks, (made.settings, made.inputs), config.n_workers
         )
-        report(LandmarkTensor.open(folder), split, work.root / f"landmarks_{split}_misses.png")
+        tensor = LandmarkTensor.open(folder)
+        title, *by_axis = misses(tensor)
+        print("\n  ".join([f"{split}: {title}", *by_axis]))
+        plot_misses(tensor.detected, tensor.grid, work.root / f"landmarks_{split}_misses.png", f"{split}: {title}")
     return work.landmarks_train
-
-
-def report(tensor: LandmarkTensor, split: str, picture: Path) -> None:
-    """Print how many faces were missed, by pose, and save the picture of it."""
-    missed = ~np.asarray(tensor.detected)
-    text = f"{split}: {missed.sum()} of {missed.size} grid faces not found ({missed.mean():.1%})"
-    if tensor.random_detected.size:
-        lost = ~np.asarray(tensor.random_detected)
-        text += f"; off the grid {lost.sum()} of {lost.size} ({lost.mean():.1%})"
-    print(text)
-    for axis, name in enumerate(AXES):
-        others = tuple(i for i in range(4) if i != axis + 1)
-        counts = zip(tensor.grid.axes[axis], missed.sum(axis=others), strict=True)
-        print(f"  not found by {name:<5}: " + "  ".join(f"{angle:g}: {count}" for angle, count in counts))
-    plot_misses(np.asarray(tensor.detected), tensor.grid, picture, f"{split}: {text.split(': ', 1)[1]}")
 
 
 STAGE = Stage("Landmarks", plan, main)

@@ -6,10 +6,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
-from nlml_hpe.artifacts import fresh_folder, manifest_digest, write_json, write_manifest
+from nlml_hpe.artifacts import fresh_folder, manifest_digest, write_bytes, write_json, write_manifest
 from nlml_hpe.config import Config
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.network_training import train_heads
@@ -33,7 +33,7 @@ def main(config: Config) -> Path:
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
     heads, histories = train_heads(manifold, config.angle_heads, config.seed, work.root)
     with fresh_folder(work.heads) as folder:
-        save_file(nn.ModuleList(heads).state_dict(), folder / "heads.safetensors")
+        write_bytes(folder / "heads.safetensors", save(nn.ModuleList(heads).state_dict()))
         write_json(folder / "history.json", {name: asdict(history) for name, history in histories.items()})
         plot_history(histories, folder / "losses.png")
         facts = {"best_epoch": {name: history.best_epoch for name, history in histories.items()}}

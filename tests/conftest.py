@@ -1,0 +1,85 @@
+"""Fixtures: the shared real data, the real detector, and real runs of the pipeline, tiny and full."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nlml_hpe.config import Config, load_config
+from nlml_hpe.images import RgbImage
+from nlml_hpe.landmarks import MediaPipeFaceMesh
+from renderer.heads.photo import embedded_photo
+from stages import run_pipeline
+
+REPOSITORY = Path(__file__).parent.parent
+
+TINY = {
+    "seed": 3,
+    "workers": 2,
+    "grid": {
+        "yaw": {"min": -30, "max": 30, "step": 20},
+        "pitch": {"min": -20, "max": 20, "step": 20},
+        "roll": {"min": -10, "max": 10, "step": 10},
+    },
+    "heads": {"train": 5, "validation": 2},
+    "render": {"size": 160, "random_poses_validation": 8},
+    "tucker": {"ranks": {"identity": 3}},
+    "encoder": {"epochs": 3, "hidden": [32, 16]},
+    "angle_heads": {"epochs": 3, "hidden": [16, 8], "samples": 500},
+}
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    folder = Path(os.environ.get("NLML_HPE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the development data is not at {folder} (set NLML_HPE_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def detector() -> Iterator[MediaPipeFaceMesh]:
+    with MediaPipeFaceMesh(max_faces=4) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def photo() -> RgbImage:
+    return embedded_photo()
+
+
+def write_config(folder: Path, **changes: object) -> Path:
+    """The tiny configuration with its workdir below ``folder``; returns the YAML's path."""
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"workdir": str(folder / "work"), **TINY, **changes}))
+    return path
+
+
+def digests(root: Path) -> dict[str, bytes]:
+    """Every artefact file below ``root`` with its bytes; locks are no artefacts."""
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".lock"
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The whole chain, run undisturbed on a tiny grid."""
+    path = write_config(tmp_path_factory.mktemp("tiny"))
+    run_pipeline.main(path, run_pipeline.NAMES[0], run_pipeline.NAMES[-1], force=False)
+    return load_config(path)
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The whole chain as ``make demo`` runs it, in a folder of its own (minutes)."""
+    folder = tmp_path_factory.mktemp("demo")
+    data = yaml.safe_load((REPOSITORY / "configs" / "demo.yaml").read_text())
+    path = folder / "demo.yaml"
+    path.write_text(yaml.safe_dump({**data, "workdir": str(folder / "work")}))
+    run_pipeline.main(path, run_pipeline.NAMES[0], run_pipeline.NAMES[-1], force=False)
+    return load_config(path)

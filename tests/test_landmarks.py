@@ -1,0 +1,110 @@
+"""The real detector, the mesh it gives, and the normalisation of its points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nlml_hpe.images import RgbImage
+from nlml_hpe.landmarks import (
+    FACEMESH,
+    MediaPipeFaceMesh,
+    boundary_loops,
+    facemesh_mirror,
+    facemesh_triangles,
+    normalize_landmarks,
+)
+from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
+
+
+def test_one_face_is_found_in_the_photo(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+    (face,) = detector.detect(photo)
+    left, top, right, bottom = face.box
+    assert face.points.shape == (468, 3)
+    assert 0 < left < right < photo.shape[1]
+    assert 0 < top < bottom < photo.shape[0]
+
+
+def test_landmarks_are_pixels_of_images_that_are_not_square(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+    wide = np.pad(photo, ((0, 0), (60, 90), (0, 0)))
+    (face,), (moved,) = detector.detect(photo), detector.detect(wide)
+    shift = moved.points - face.points
+    # The detector crops afresh, so points move by a few pixels; x/W, y/H fed raw would stretch the face by a quarter.
+    np.testing.assert_allclose(shift[:, 0], 60, atol=6)
+    np.testing.assert_allclose(shift[:, 1], 0, atol=6)
+
+
+def test_several_faces_come_largest_first(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+    head = photo[0:260, 100:360]
+    pair = np.full((260, 480, 3), 128, dtype=np.uint8)
+    pair[:, :260] = head
+    pair[60:190, 320:450] = head[::2, ::2]
+    faces = detector.detect(pair)
+    assert len(faces) == 2
+    assert faces[0].area > faces[1].area
+
+
+def test_no_face_is_an_empty_list(detector: MediaPipeFaceMesh) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, size=(120, 160, 3), dtype=np.uint8)
+    assert detector.detect(noise) == []
+    assert detector.detect(np.zeros((1, 1, 3), dtype=np.uint8)) == []
+
+
+def test_a_very_wide_image_is_searched_at_reduced_size(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+    large = np.repeat(np.repeat(photo[:300, 60:400], 8, axis=0), 8, axis=1)
+    assert large.shape[1] > 2048
+    (face,) = detector.detect(large)
+    (small,) = detector.detect(photo[:300, 60:400].copy())
+    np.testing.assert_allclose(face.points[:, :2] / 8, small.points[:, :2], atol=4)
+    assert isinstance(detector.detect(np.zeros((30, 20_000, 3), dtype=np.uint8)), list)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((10, 10), dtype=np.uint8),
+        np.zeros((10, 10, 4), dtype=np.uint8),
+        np.zeros((10, 10, 3), dtype=np.float32),
+        np.zeros((0, 10, 3), dtype=np.uint8),
+    ],
+)
+def test_arrays_that_are_no_rgb_image_are_refused(detector: MediaPipeFaceMesh, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        detector.detect(image)
+
+
+def test_the_tessellation_is_a_face_with_four_openings() -> None:
+    triangles = facemesh_triangles()
+    assert triangles.shape == (852, 3)
+    assert [len(loop) for loop in boundary_loops(triangles)] == [36, 20, 16, 16]
+
+
+def test_the_mirror_is_an_involution_that_agrees_with_a_real_face(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+    mirror = facemesh_mirror()
+    assert (mirror[mirror] == np.arange(468)).all()
+    assert mirror[33] == 263
+    (face,), (flipped,) = detector.detect(photo), detector.detect(np.ascontiguousarray(photo[:, ::-1]))
+    back = flipped.points[mirror] * [-1, 1, 1] + [photo.shape[1], 0, 0]
+    size = face.box[2] - face.box[0]
+    # A wrong pair of points would lie a tenth of the face or more apart.
+    assert np.linalg.norm((back - face.points)[:, :2], axis=1).max() < 0.1 * size
+
+
+@pytest.mark.parametrize("normalization", ["nose_eye_corners", "centroid_rms"])
+def test_features_ignore_place_and_size_and_turn_with_the_face(normalization: str) -> None:
+    points = np.random.default_rng(0).normal(size=(468, 3))
+    feature = normalize_landmarks(points, FACEMESH, normalization)
+    np.testing.assert_allclose(normalize_landmarks(7 * points + [3, 4, 5], FACEMESH, normalization), feature, atol=1e-5)
+    rotation = rotation_from_angles(Angles.from_columns((30, -20, 10)))
+    turned = normalize_landmarks(rotate_image_points(points, rotation), FACEMESH, normalization)
+    expected = rotate_image_points(feature.reshape(468, 3), rotation).reshape(-1)
+    np.testing.assert_allclose(turned, expected, atol=1e-5)
+
+
+def test_normalisation_refuses_what_has_no_pose() -> None:
+    with pytest.raises(ValueError, match="468, 3"):
+        normalize_landmarks(np.zeros((67, 3)))
+    with pytest.raises(ValueError, match="without size"):
+        normalize_landmarks(np.ones((468, 3)))
+    with pytest.raises(ValueError, match="NaN"):
+        normalize_landmarks(np.full((468, 3), np.nan))

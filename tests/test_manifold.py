@@ -1,0 +1,151 @@
+"""The exact inverse: it finds what was synthesised, beats Powell, and knows how wrong it may be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe.artifacts import ArtifactError
+from nlml_hpe.config import Config
+from nlml_hpe.estimator import HeadPoseEstimator
+from nlml_hpe.evaluation import rendered_faces
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.metrics import errors
+from nlml_hpe.powell import infer_powell
+from nlml_hpe.rotations import Angles
+from stages.common import Workdir
+
+
+@pytest.fixture(scope="module")
+def official(shared_data: Path) -> PoseManifold:
+    folder = shared_data / "nlml_hpe_official"
+    return PoseManifold.from_official(folder / "Trained_data.npz", folder / "Factor_Matrices.npz")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_run: Config) -> PoseManifold:
+    return PoseManifold.load(Workdir(tiny_run.workdir).model / "manifold.npz")
+
+
+def drawn_faces(manifold: PoseManifold, count: int, noise: float) -> tuple[np.ndarray, Angles]:
+    """Faces drawn from the model: identities from the prior, angles inside the grid, white noise."""
+    rng = np.random.default_rng(0)
+    axes = manifold.grid.axes
+    angles = Angles.from_columns(rng.uniform([a[0] for a in axes], [a[-1] for a in axes], size=(count, 3)))
+    identities = rng.multivariate_normal(manifold.prior.mean, manifold.prior.covariance, size=count)
+    features = manifold.synthesize(identities, angles)
+    return features + noise * features.std() * rng.normal(size=features.shape), angles
+
+
+def test_a_synthesised_face_returns_its_angles(official: PoseManifold) -> None:
+    features, angles = drawn_faces(official, 200, noise=0.0)
+    found = official.infer(features, statistical=False)
+    assert np.abs(found.angles.columns() - angles.columns()).max() < 0.01
+    assert not found.at_bound.any()
+
+
+def test_a_synthesised_face_of_our_own_manifold_returns_its_angles(tiny: PoseManifold) -> None:
+    features, angles = drawn_faces(tiny, 200, noise=0.0)
+    found = tiny.infer(features, statistical=False)
+    assert np.abs(found.angles.columns() - angles.columns()).max() < 0.01
+
+
+def test_the_minimum_is_at_or_below_powells(official: PoseManifold) -> None:
+    features, _ = drawn_faces(official, 12, noise=0.02)
+    found = official.infer(features, statistical=False, margin=90.0)
+    reference = np.array([infer_powell(official, feature).objective for feature in features])
+    assert (found.objective <= reference * (1 + 1e-6)).all()
+
+
+def test_results_do_not_depend_on_the_batch(official: PoseManifold) -> None:
+    features, _ = drawn_faces(official, 300, noise=0.02)
+    whole = official.infer(features, statistical=False).angles.columns()
+    alone = np.concatenate([official.infer(features[i : i + 1], statistical=False).angles.columns() for i in range(20)])
+    # Products are summed in another order; the minimum is flat to 1e-6 radians.
+    np.testing.assert_allclose(alone, whole[:20], atol=1e-3)
+
+
+def test_seeds_lead_to_the_same_minimum(official: PoseManifold) -> None:
+    features, angles = drawn_faces(official, 50, noise=0.02)
+    near = Angles.from_columns(angles.columns() + np.random.default_rng(1).normal(scale=3.0, size=(50, 3)))
+    seeded = official.infer(features, seeds=near, statistical=False)
+    np.testing.assert_allclose(
+        seeded.angles.columns(), official.infer(features, statistical=False).angles.columns(), atol=1e-2
+    )
+
+
+def test_an_angle_beyond_the_bounds_is_flagged(official: PoseManifold) -> None:
+    identity = official.prior.mean[None]
+    far = official.synthesize(identity, Angles.from_columns([(80.0, 0.0, 0.0)]))
+    found = official.infer(far, statistical=False, margin=10.0)
+    assert found.at_bound[0, 0]
+    assert found.angles.yaw[0] == pytest.approx(60.0, abs=1e-9)
+
+
+def test_an_empty_batch_gives_an_empty_answer(official: PoseManifold) -> None:
+    found = official.infer(np.empty((0, 1404)), statistical=False)
+    assert found.angles.columns().shape == (0, 3)
+    assert found.covariance.shape == (0, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((2, 204)), r"\(N, 1404\)"),
+        (np.zeros(1404), r"\(N, 1404\)"),
+        (np.full((1, 1404), np.nan), "NaN or infinite"),
+    ],
+)
+def test_bad_features_are_refused(official: PoseManifold, features: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        official.infer(features, statistical=False)
+
+
+def test_a_manifold_without_noise_says_so(official: PoseManifold) -> None:
+    with pytest.raises(ValueError, match="no noise statistics"):
+        official.infer(np.zeros((1, 1404)))
+
+
+def test_seeds_must_match_the_faces(official: PoseManifold) -> None:
+    with pytest.raises(ValueError, match="expected seeds for 2"):
+        official.infer(np.ones((2, 1404)), seeds=Angles.from_columns(np.zeros((3, 3))), statistical=False)
+
+
+def test_a_manifold_survives_its_file(tiny: PoseManifold, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "manifold.npz")
+    again = PoseManifold.load(tmp_path / "manifold.npz")
+    features, _ = drawn_faces(tiny, 5, noise=0.01)
+    assert (again.infer(features).angles.columns() == tiny.infer(features).angles.columns()).all()
+    replace(tiny, noise=None).save(tmp_path / "bare.npz")
+    assert PoseManifold.load(tmp_path / "bare.npz").noise is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "text", "other"])
+def test_a_damaged_manifold_is_refused(tiny: PoseManifold, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "manifold.npz"
+    if damage == "truncated":
+        tiny.save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif damage == "text":
+        path.write_text("no manifold")
+    elif damage == "other":
+        np.savez(path, core=np.zeros(3))
+    with pytest.raises(ArtifactError, match="manifold"):
+        PoseManifold.load(path)
+
+
+def test_error_bars_are_calibrated_on_unseen_people(demo_run: Config) -> None:
+    """Intervals of one and 1.96 standard deviations hold 68% and 95% of the errors, within a few per cent."""
+    work = Workdir(demo_run.workdir)
+    faces = rendered_faces(LandmarkTensor.open(work.landmarks_validation))["off_grid"]
+    true = Angles.from_columns(faces.angles.columns()[faces.detected])
+    with HeadPoseEstimator.from_pretrained(work.model) as estimator:
+        angles, sigma = estimator.angles(faces.features, "exact")
+    assert sigma is not None
+    scores = errors(angles, true).angle / sigma
+    assert 0.60 <= (scores < 1).mean() <= 0.76
+    assert 0.90 <= (scores < 1.96).mean() <= 0.98

@@ -1,0 +1,124 @@
+"""Networks and their training: the paper's layers, the best epoch, the same weights from the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nlml_hpe.artifacts import ArtifactError
+from nlml_hpe.config import AngleHeadsConfig, Config, EncoderConfig, TrainingConfig
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.model_folder import load_model, save_model
+from nlml_hpe.network_training import detected_faces, train_encoder, train_heads
+from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.training import Samples, TrainingError, train
+from stages.common import Workdir
+
+
+def layer_sizes(module: nn.Module) -> list[int]:
+    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return [linear[0].in_features, *(layer.out_features for layer in linear)]
+
+
+def test_the_defaults_are_the_papers_layers() -> None:
+    shape = NetworkShape(1404, (3, 3, 3), EncoderConfig().hidden, AngleHeadsConfig().hidden)
+    network = HeadPoseNetwork(shape)
+    assert layer_sizes(network.encoder) == [1404, 1024, 512, 256, 128, 64, 9]
+    kinds = [type(layer).__name__ for layer in network.encoder.layers if not isinstance(layer, nn.Linear)]
+    assert kinds == ["ReLU"] * 4 + ["Tanh"]
+    for head in network.heads:
+        assert layer_sizes(head) == [3, 128, 256, 128, 64, 1]
+        assert all(isinstance(layer, (nn.Linear, nn.ReLU)) for layer in head.layers)
+    assert network(torch.zeros(2, 1404)).shape == (2, 3)
+
+
+def line(count: int, seed: int) -> Samples:
+    inputs = torch.randn(count, 1, generator=torch.Generator().manual_seed(seed))
+    return Samples(inputs, 3 * inputs)
+
+
+def mean_square(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return ((first - second) ** 2).mean()
+
+
+def test_the_best_epoch_is_what_is_kept() -> None:
+    network = nn.Linear(1, 1)
+    # A step this large overshoots again and again: the last epoch is not the best.
+    config = TrainingConfig(epochs=12, batch_size=64, learning_rate=1.5, patience=12)
+    history = train(network, mean_square, line(64, 1), line(64, 2), config, 0, "line")
+    assert history.best_epoch == int(np.argmin(history.validation))
+    assert history.best_epoch < len(history.validation) - 1
+    validation = line(64, 2)
+    kept = mean_square(network(validation.inputs), validation.targets).item()
+    assert kept == pytest.approx(min(history.validation), rel=1e-5)
+
+
+def test_training_stops_when_nothing_is_gained() -> None:
+    config = TrainingConfig(epochs=200, batch_size=64, learning_rate=1.5, patience=3)
+    history = train(nn.Linear(1, 1), mean_square, line(64, 1), line(64, 2), config, 0, "line")
+    assert len(history.validation) == history.best_epoch + 4 < 200
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    broken = Samples(torch.full((8, 1), float("nan")), torch.zeros(8, 1))
+    with pytest.raises(TrainingError, match="not finite"):
+        train(nn.Linear(1, 1), mean_square, broken, broken, TrainingConfig(epochs=2), 0, "line")
+    with pytest.raises(TrainingError, match="at least one"):
+        Samples(torch.zeros(0, 1), torch.zeros(0, 1))
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_run: Config, tmp_path: Path) -> None:
+    work = Workdir(tiny_run.workdir)
+    tensor = LandmarkTensor.open(work.landmarks_train)
+    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    first, second, other = (
+        train_encoder(tensor, manifold, tiny_run.encoder, seed, tmp_path)[0].state_dict() for seed in (1, 1, 2)
+    )
+    assert all((first[name] == second[name]).all() for name in first)
+    assert any((first[name] != other[name]).any() for name in first)
+
+
+def test_heads_invert_the_cosines(tiny_run: Config, tmp_path: Path) -> None:
+    manifold = PoseManifold.load(Workdir(tiny_run.workdir).manifold / "manifold.npz")
+    config = AngleHeadsConfig(epochs=15, samples=4000, hidden=(64, 64))
+    heads, _ = train_heads(manifold, config, 0, tmp_path)
+    for axis, head in enumerate(heads):
+        degrees = np.linspace(manifold.grid.axes[axis][0], manifold.grid.axes[axis][-1], 50)
+        rows = torch.from_numpy(manifold.axis_rows(axis, degrees).astype(np.float32))
+        with torch.inference_mode():
+            assert np.abs(head(rows).numpy() - degrees).mean() < 1.5
+
+
+def test_only_detected_faces_are_learned_from(tiny_run: Config) -> None:
+    tensor = LandmarkTensor.open(Workdir(tiny_run.workdir).landmarks_validation)
+    faces = detected_faces(tensor, np.arange(len(tensor.people)))
+    assert len(faces.features) == tensor.detected.sum() + tensor.random_detected.sum()
+    assert (np.abs(faces.features).max(axis=1) > 0).all()
+
+
+def test_a_model_folder_survives_and_a_changed_one_is_refused(tiny_run: Config, tmp_path: Path) -> None:
+    model = load_model(Workdir(tiny_run.workdir).model)
+    save_model(tmp_path / "copy", model)
+    again = load_model(tmp_path / "copy")
+    x = torch.randn(3, 1404)
+    assert (again.network(x) == model.network(x)).all()
+    weights = tmp_path / "copy" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ArtifactError, match="was changed"):
+        load_model(tmp_path / "copy")
+    weights.unlink()
+    with pytest.raises(ArtifactError, match="missing"):
+        load_model(tmp_path / "copy")
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text().replace("nlml-hpe model 1", "nlml-hpe model 0"))
+    with pytest.raises(ArtifactError, match="expected format"):
+        load_model(tmp_path / "copy")
+    with pytest.raises(ArtifactError, match="no such model folder"):
+        load_model(tmp_path / "none")

@@ -1,0 +1,165 @@
+"""Camera, rasteriser, shader and heads: what is drawn is what geometry says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nlml_hpe.config import AppearanceConfig, HeadsConfig, RenderConfig
+from nlml_hpe.images import RgbImage
+from nlml_hpe.landmarks import MediaPipeFaceMesh
+from nlml_hpe.rotations import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
+from renderer.appearance import draw_scene
+from renderer.camera import Camera
+from renderer.grid import HEAD_EXTENT_MM, render_pose
+from renderer.heads.photo import HeadPhotoError, PhotoHeads, head_from_photo
+from renderer.mesh import Mesh, vertex_normals
+from renderer.rasterizers import get_rasterizer
+
+CAMERA = Camera(focal=60.0, centre=(20.0, 16.0), distance=100.0)
+SIZE = (32, 40)
+
+
+@pytest.fixture(scope="module")
+def heads() -> PhotoHeads:
+    return PhotoHeads.open(HeadsConfig(), seed=5)
+
+
+def brute_force(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest face and its distance at every pixel by intersecting rays with planes, in float64."""
+    row, column = np.mgrid[0 : SIZE[0], 0 : SIZE[1]] + 0.5
+    rays = np.stack([(column - 20) / 60, -(row - 16) / 60, -np.ones(SIZE)], axis=-1).reshape(-1, 3)
+    nearest, owner = np.full(len(rays), np.inf), np.full(len(rays), -1)
+    for index, (a, b, c) in enumerate(vertices[faces].astype(np.float64)):
+        weights = np.linalg.solve(np.stack([a, b, c], axis=1), rays.T).T
+        inside = (weights > 0).all(axis=1)
+        distance = np.where(inside, 1 / weights.sum(axis=1), np.inf)
+        closer = distance < nearest
+        nearest[closer], owner[closer] = distance[closer], index
+    return owner.reshape(SIZE), nearest.reshape(SIZE)
+
+
+def test_the_rasteriser_sees_what_rays_hit() -> None:
+    rng = np.random.default_rng(0)
+    vertices = (rng.uniform(-30, 30, size=(60, 3)) - [0, 0, 100]).astype(np.float32)
+    faces = rng.permutation(60).reshape(20, 3).astype(np.int32)
+    fragments = get_rasterizer("numba_zbuffer")(vertices, faces, CAMERA, SIZE)
+    owner, distance = brute_force(vertices, faces)
+    same = fragments.pix_to_face == owner
+    # Pixels whose centre lies on an edge may fall either way in float32.
+    assert same.mean() > 0.995
+    seen = same & (owner >= 0)
+    np.testing.assert_allclose(fragments.depth[seen], distance[seen], rtol=1e-4)
+    points = np.einsum("pk,pkd->pd", fragments.barycentrics[seen], vertices[faces[owner[seen]]])
+    np.testing.assert_allclose(-points[:, 2], distance[seen], rtol=1e-4)
+    np.testing.assert_allclose(fragments.barycentrics[seen].sum(axis=1), 1, atol=1e-5)
+    assert (fragments.barycentrics[fragments.pix_to_face < 0] == 0).all()
+    assert np.isinf(fragments.depth[fragments.pix_to_face < 0]).all()
+
+
+def test_a_vertex_behind_the_camera_is_refused() -> None:
+    vertices = np.array([[0, 0, -50], [1, 0, -50], [0, 1, 5]], dtype=np.float32)
+    with pytest.raises(ValueError, match="behind the camera"):
+        get_rasterizer("numba_zbuffer")(vertices, np.array([[0, 1, 2]], dtype=np.int32), CAMERA, SIZE)
+
+
+def test_an_unknown_rasteriser_is_named() -> None:
+    with pytest.raises(ValueError, match="numba_zbuffer"):
+        get_rasterizer("crayon")
+
+
+def test_a_mesh_refuses_faces_that_index_nothing() -> None:
+    with pytest.raises(ValueError, match=r"0\.\.7 of 3"):
+        Mesh(
+            np.zeros((3, 3), np.float32),
+            np.array([[0, 1, 7]], np.int32),
+            np.zeros((3, 2), np.float32),
+            np.zeros((2, 2, 3), np.uint8),
+        )
+
+
+@pytest.mark.parametrize("pose", [(0, 0, 0), (50, -40, 30), (-50, 40, -30), (90, 0, 0), (180, 0, 0), (0, 60, 0)])
+def test_no_pose_shows_a_hollow_mask(heads: PhotoHeads, pose: tuple[float, float, float]) -> None:
+    """Whatever is nearest faces the viewer: nowhere does one look into the head."""
+    mesh = heads.head(1)
+    rotation = rotation_from_angles(Angles.from_columns(pose)).astype(np.float32)
+    camera = Camera.framing(200, HEAD_EXTENT_MM, 0.6, 1000.0)
+    vertices = camera.view(mesh.vertices, rotation)
+    seen = get_rasterizer("numba_zbuffer")(vertices, mesh.faces, camera, (200, 200)).pix_to_face
+    corners = vertices[mesh.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    towards_viewer = (normals * -corners.mean(axis=1)).sum(axis=1) > 0
+    visible = towards_viewer[seen[seen >= 0]]
+    assert visible.size > 2000
+    # Creases (lips, nostrils) fold over themselves by a few pixels at the steepest poses.
+    assert visible.mean() > 0.99
+
+
+def test_the_head_is_closed(heads: PhotoHeads) -> None:
+    """Every edge of the skull belongs to two faces, once vertices at one place are taken as one."""
+    mesh = heads.head(2)
+    _, place = np.unique(np.round(mesh.vertices, 3), axis=0, return_inverse=True)
+    faces = place[mesh.faces]
+    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
+    edges, uses = np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0, return_counts=True)
+    # The neck's upper rim, inside the skull, is the one opening.
+    assert (uses == 1).sum() == 36
+    assert (uses > 2).sum() == 0
+    assert len(edges) > 2000
+
+
+def test_people_are_seeded_and_differ(heads: PhotoHeads) -> None:
+    again = PhotoHeads.open(HeadsConfig(), seed=5)
+    assert (again.head(3).vertices == heads.head(3).vertices).all()
+    assert (again.head(3).texture == heads.head(3).texture).all()
+    difference = np.abs(heads.head(3).vertices - heads.head(4).vertices)[:468]
+    assert 1.0 < difference.mean() < 15.0
+
+
+@pytest.mark.parametrize("pose", [(40.0, 0.0, 0.0), (-40.0, 0.0, 0.0), (0.0, 25.0, 0.0), (0.0, -25.0, 0.0)])
+def test_a_rendered_turn_looks_like_a_real_one(
+    heads: PhotoHeads, detector: MediaPipeFaceMesh, pose: tuple[float, float, float]
+) -> None:
+    """A detector trained on photographs sees the rendered head turn by the angle that was rendered."""
+    mesh = heads.base[0]
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    config = RenderConfig(appearance=AppearanceConfig(vary=False))
+    images = [render_pose(mesh, normals, p, config, np.random.default_rng(0)) for p in ((0.0, 0.0, 0.0), pose)]
+    frontal, turned = (detector.detect(image)[0].points @ IMAGE_FROM_CAMERA for image in images)
+    seen = angles_from_rotation(kabsch(frontal, turned)[0]).columns()
+    # The detector's own error at such poses is 3 to 5 degrees; a depth off by a fifth costs more than 6.
+    np.testing.assert_allclose(seen, pose, atol=6.0)
+
+
+def test_images_differ_or_not_as_the_config_says() -> None:
+    varied, fixed = AppearanceConfig(), AppearanceConfig(vary=False)
+    one, two = (draw_scene(varied, 64, np.random.default_rng(seed)) for seed in (1, 2))
+    assert one.distance != two.distance
+    assert one.light != two.light
+    first, second = (draw_scene(fixed, 64, np.random.default_rng(seed)) for seed in (1, 2))
+    assert (first.distance, first.fraction, first.light) == (second.distance, second.fraction, second.light)
+    assert (first.background == second.background).all()
+
+
+@pytest.mark.parametrize("faces", [0, 2])
+def test_a_photo_without_one_face_is_refused(detector: MediaPipeFaceMesh, photo: RgbImage, faces: int) -> None:
+    head = photo[0:260, 100:360]
+    image = np.hstack([head, head]) if faces else np.full((200, 200, 3), 90, dtype=np.uint8)
+    with pytest.raises(HeadPhotoError, match="2 faces" if faces else "no face"):
+        head_from_photo(image, "photo", detector)
+
+
+def test_a_folder_of_photos_works_as_the_embedded_one(tmp_path: Path, photo: RgbImage) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(np.ascontiguousarray(photo[:, ::-1])).save(tmp_path / "b.jpg")
+    heads = PhotoHeads.open(HeadsConfig(photos=tmp_path), seed=1)
+    assert heads.names == ("a.png", "b.jpg")
+    assert heads.head(1).texture.shape == heads.head(2).texture.shape
+    with pytest.raises(HeadPhotoError, match="no such folder"):
+        PhotoHeads.open(HeadsConfig(photos=tmp_path / "none"), seed=1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HeadPhotoError, match="no photographs"):
+        PhotoHeads.open(HeadsConfig(photos=tmp_path / "empty"), seed=1)

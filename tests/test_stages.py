@@ -1,0 +1,275 @@
+"""Stages: killed, starved of disk or fed with what does not fit, and run again."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nlml_hpe.artifacts import ArtifactError
+from nlml_hpe.config import Config, load_config
+from nlml_hpe.images import ImageReadError
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.model_folder import load_model
+from nlml_hpe.pose_grid import RenderFolderError
+from nlml_hpe.tucker import TensorError
+from stages import Landmarks, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
+from stages.common import Workdir, run_stage
+from tests.conftest import REPOSITORY, TINY, digests, write_config
+
+PIPELINE = [sys.executable, "stages/run_pipeline.py", "--config"]
+
+
+def copy_of(run: Config, folder: Path) -> Path:
+    """A config whose workdir holds a copy of a finished run's artefacts."""
+    path = write_config(folder)
+    shutil.copytree(run.workdir, folder / "work")
+    return path
+
+
+def test_every_stage_leaves_its_artefact(tiny_run: Config) -> None:
+    root = tiny_run.workdir
+    for name in (
+        "renders/train/ID1/ID1_(-30_-20_-10).jpg",
+        "renders/renders.json",
+        "renders_sheet.jpg",
+        "landmarks_train/landmarks.npy",
+        "landmarks_train_misses.png",
+        "manifold/manifold.npz",
+        "manifold/factors.png",
+        "manifold/energy.png",
+        "encoder/encoder.safetensors",
+        "encoder/losses.png",
+        "heads/heads.safetensors",
+        "model/model.safetensors",
+        "model/README.md",
+        "test/metrics.json",
+        "test/predictions_off_grid.csv",
+        "test/mae_per_interval_on_grid.png",
+    ):
+        assert (root / name).is_file(), name
+    card = (root / "model" / "README.md").read_text()
+    assert "5 people for training" in card
+    tensor = LandmarkTensor.open(root / "landmarks_train")
+    assert tensor.features.shape == (5, 4, 3, 3, 1404)
+    assert tensor.features.dtype == np.float32
+    validation = LandmarkTensor.open(root / "landmarks_validation")
+    assert set(tensor.people).isdisjoint(validation.people)
+    assert validation.random_angles.shape == (2, 8, 3)
+
+
+def test_the_table_counts_what_was_missed(tiny_run: Config) -> None:
+    report = json.loads((tiny_run.workdir / "test" / "metrics.json").read_text())
+    for part in report.values():
+        assert part["n_detected"] + part["n_missed"] == part["n_total"]
+        assert set(part["routes"]) == set(NLML_HPE_Test.ROUTES)
+    rows = (tiny_run.workdir / "test" / "predictions_off_grid.csv").read_text().splitlines()
+    assert len(rows) == 1 + report["off_grid"]["n_total"]
+
+
+def test_a_second_run_does_nothing(tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy_of(tiny_run, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "work").rglob("*") if p.is_file()}
+    run_pipeline.main(path, "Render", "NLML_HPE_Test", force=False)
+    assert capsys.readouterr().out.count("up to date") == 7
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "work").rglob("*") if p.is_file()}
+
+
+def test_a_changed_section_runs_its_stage_and_those_behind_it(
+    tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(tiny_run, tmp_path)
+    heads = {**TINY["angle_heads"], "epochs": 2}  # type: ignore[dict-item]
+    path = write_config(tmp_path, angle_heads=heads)
+    run_pipeline.main(path, "Render", "NLML_HPE_Test", force=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "wrote" in line]
+    assert [line.split()[0] for line in lines] == ["MLPHeadsTrainer", "ModelBuilder", "NLML_HPE_Test"]
+
+
+def start(arguments: list[str], limit_bytes: int | None = None) -> subprocess.Popen[str]:
+    def limit() -> None:
+        if limit_bytes:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+    return subprocess.Popen(
+        arguments, cwd=REPOSITORY, start_new_session=True, preexec_fn=limit, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+# What a stage leaves behind while it is at work; killed as soon as it appears.
+TRACES = {
+    "Render": "renders/train/ID1/*.jpg",
+    "Landmarks": "landmarks_train.partial/done_*",
+    "TD_main": "manifold.partial/*",
+    "EncoderTrainer": "encoder.partial/*",
+    "MLPHeadsTrainer": "heads.partial/*",
+    "ModelBuilder": "model.partial/*",
+    "NLML_HPE_Test": "test.partial/*",
+}
+
+
+def test_a_kill_in_any_stage_loses_nothing(tiny_run: Config, tmp_path: Path) -> None:
+    """SIGKILL in the middle of each stage in turn; the last run completes, byte for byte as undisturbed."""
+    path = write_config(tmp_path)
+    killed = []
+    for stage, trace in TRACES.items():
+        process = start([*PIPELINE, str(path), "--until", stage])
+        while process.poll() is None and not list((tmp_path / "work").glob(trace)):
+            time.sleep(0.002)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+            killed.append(stage)
+        process.communicate()
+    # Writing the smaller artefacts takes milliseconds, and the kill may come too late for one of them.
+    assert {"Render", "Landmarks"} <= set(killed)
+    assert len(killed) >= 5
+    assert start([*PIPELINE, str(path)]).wait() == 0
+    expected, found = digests(tiny_run.workdir), digests(tmp_path / "work")
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+@pytest.mark.parametrize(("stage", "limit"), [("Render", 2_000), ("Landmarks", 60_000), ("EncoderTrainer", 20_000)])
+def test_a_full_disk_is_a_clear_error_and_a_rerun_completes(
+    tiny_run: Config, tmp_path: Path, stage: str, limit: int
+) -> None:
+    """The limit on file size stands in for a full disk: writes fail with an OSError in the middle."""
+    path = copy_of(tiny_run, tmp_path)
+    command = [sys.executable, f"stages/{stage}.py", "--config", str(path), "--force"]
+    process = start(command, limit)
+    _, message = process.communicate()
+    assert process.returncode == 1
+    assert "error: " in message
+    assert "File too large" in message
+    assert "Traceback" not in message
+    assert start([*PIPELINE, str(path)]).wait() == 0
+    expected, found = digests(tiny_run.workdir), digests(tmp_path / "work")
+    assert [name for name in expected if found.get(name) != expected[name]] == []
+
+
+def test_a_folder_of_renders_can_stand_in_for_render(tiny_run: Config, tmp_path: Path) -> None:
+    """The authors' layout: people as bare numbers, nothing but the grid's images."""
+    images = {}
+    for split in Landmarks.SPLITS:
+        images[split] = tmp_path / split
+        for person in (tiny_run.workdir / "renders" / split).iterdir():
+            target = images[split] / person.name.removeprefix("ID")
+            shutil.copytree(person, target, ignore=shutil.ignore_patterns("random"))
+    landmarks = {f"{split}_images": str(folder) for split, folder in images.items()}
+    config = load_config(write_config(tmp_path, landmarks=landmarks))
+    made = LandmarkTensor.open(run_stage(Landmarks.STAGE, config))
+    original = LandmarkTensor.open(tiny_run.workdir / "landmarks_train")
+    assert (made.features == original.features).all()
+
+
+@pytest.mark.parametrize("damage", ["missing", "foreign", "truncated"])
+def test_a_damaged_render_folder_is_refused(tiny_run: Config, tmp_path: Path, damage: str) -> None:
+    config = load_config(copy_of(tiny_run, tmp_path))
+    image = tmp_path / "work" / "renders" / "train" / "ID2" / "ID2_(-10_0_0).jpg"
+    if damage == "missing":
+        image.unlink()
+    elif damage == "foreign":
+        Image.new("RGB", (9, 9)).save(image.with_name("ID2_(3_0_0).jpg"))
+    else:
+        image.write_bytes(image.read_bytes()[:200])
+    expected = ImageReadError if damage == "truncated" else RenderFolderError
+    with pytest.raises(expected, match="ID2"):
+        run_stage(Landmarks.STAGE, config, force=True)
+
+
+def test_artefacts_of_another_grid_are_refused(tiny_run: Config, tmp_path: Path) -> None:
+    copy_of(tiny_run, tmp_path)
+    grid = {**TINY["grid"], "roll": {"min": -20, "max": 20, "step": 20}}  # type: ignore[dict-item]
+    config = load_config(write_config(tmp_path, grid=grid))
+    with pytest.raises(ArtifactError, match="grid of config and landmark tensor differs"):
+        TD_main.main(config)
+    with pytest.raises(RenderFolderError):
+        Landmarks.main(config)
+
+
+def test_artefacts_of_another_feature_are_refused(tiny_run: Config, tmp_path: Path) -> None:
+    config = load_config(copy_of(tiny_run, tmp_path))
+    manifest = tmp_path / "work" / "landmarks_validation" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("facemesh468/nose_eye_corners", "facemesh468/centroid_rms"))
+    with pytest.raises(ArtifactError, match="feature of model and tensor differs"):
+        NLML_HPE_Test.main(config)
+
+
+def test_a_missing_artefact_says_what_to_run(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path))
+    with pytest.raises(ArtifactError, match="run the stage that makes it first"):
+        run_stage(TD_main.STAGE, config)
+
+
+def test_render_does_not_clear_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path))
+    keepsake = tmp_path / "work" / "renders" / "holiday.txt"
+    keepsake.parent.mkdir(parents=True)
+    keepsake.write_text("mine")
+    with pytest.raises(ArtifactError, match="did not write"):
+        Render.main(config)
+    assert keepsake.read_text() == "mine"
+
+
+def test_too_few_people_for_the_rank_are_named(tiny_run: Config, tmp_path: Path) -> None:
+    copy_of(tiny_run, tmp_path)
+    config = load_config(write_config(tmp_path, tucker={"ranks": {"identity": 6}}))
+    with pytest.raises(TensorError, match="rank 6 of mode identity exceeds its 5"):
+        TD_main.main(config)
+
+
+def test_rotation_features_build_a_manifold(tiny_run: Config, tmp_path: Path) -> None:
+    copy_of(tiny_run, tmp_path)
+    config = load_config(write_config(tmp_path, tucker={"ranks": {"identity": 3}, "use_rotation_features": True}))
+    TD_main.main(config)
+    facts = json.loads((tmp_path / "work" / "manifold" / "manifest.json").read_text())["facts"]
+    # Rigidly turned points are reproduced but for people's differences beyond rank 3.
+    assert facts["relative_error"] < 0.03
+    assert max(map(max, facts["cosine_rms"])) < 0.02
+
+
+def test_inference_gives_named_angles_by_every_route(tiny_run: Config, tmp_path: Path) -> None:
+    model = Workdir(tiny_run.workdir).model
+    results = TD_Inference.main(None, model, TD_Inference.METHODS)
+    assert [row["method"] for row in results] == ["powell", "exact", "network"]
+    for row in results:
+        assert {"yaw", "pitch", "roll", "milliseconds"} <= row.keys()
+    exact = next(row for row in results if row["method"] == "exact")
+    # The photograph looks at the camera, leaning a little; a tiny model is a rough one.
+    assert max(abs(exact[axis]) for axis in ("yaw", "pitch", "roll")) < 25
+    command = [sys.executable, "stages/TD_Inference.py", "--model", str(model), "--method", "network", "--json"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)[0]["method"] == "network"
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    done = subprocess.run([*command, "--image_path", str(empty)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the file is empty" in done.stderr
+
+
+def test_an_image_without_a_face_gives_no_pose(tiny_run: Config, tmp_path: Path) -> None:
+    grey = tmp_path / "grey.png"
+    Image.new("L", (64, 48), 90).save(grey)
+    assert TD_Inference.main(grey, Workdir(tiny_run.workdir).model, TD_Inference.METHODS) == []
+
+
+def test_the_order_of_from_and_until_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="comes after"):
+        run_pipeline.main(write_config(tmp_path), "TD_main", "Render", force=False)
+
+
+def test_a_model_reads_back(tiny_run: Config) -> None:
+    model = load_model(Workdir(tiny_run.workdir).model)
+    assert model.manifold.grid == tiny_run.grid.pose_grid()
+    assert model.manifold.noise is not None
