@@ -138,7 +138,7 @@ class PoseManifold:
         yaw, pitch, roll = (self.axis_rows(axis, values) for axis, values in enumerate(angles))
         cells = yaw[:, :, None, None] * pitch[:, None, :, None] * roll[:, None, None, :]
         flat = np.moveaxis(self.core, 0, 3).reshape(-1, self.core.shape[0] * self.core.shape[-1])
-        return np.asarray((cells.reshape(len(cells), -1) @ flat).reshape(len(cells), self.core.shape[0], -1))
+        return np.asarray((cells.reshape(len(cells), len(flat)) @ flat).reshape(len(cells), self.core.shape[0], -1))
 
     def infer(
         self,
@@ -348,7 +348,7 @@ class _Solver:
             torch.stack([r, r, r, dr], 1),
         )
         cells = yaws[..., :, None, None] * pitches[..., None, :, None] * rolls[..., None, None, :]
-        return (cells.reshape(4 * len(theta), -1) @ self.core).reshape(len(theta), 4, self.size, self.rank)
+        return (cells.reshape(4 * len(theta), len(self.core)) @ self.core).reshape(len(theta), 4, self.size, self.rank)
 
     def _state(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cost (N,), identity (N, ri), gradient (N, 3) and Gauss-Newton Hessian (N, 3, 3) at angles."""
@@ -378,7 +378,7 @@ class _Solver:
             theta, owner = self._seeds(x, n_seeds)
             # A few steps tell the seeds of one face apart; only the best is followed to the end.
             theta, cost, _ = self._descend(x[owner], theta, low, high, _TRIAL_ITERATIONS)
-            chosen = cost.reshape(len(x), n_seeds).argmin(1) if len(x) else owner
+            chosen = cost.reshape(len(x), n_seeds).argmin(1)
             theta = theta[torch.arange(len(x)) * n_seeds + chosen]
         theta, _, iterations = self._descend(x, theta, low, high, _MAX_ITERATIONS)
         iterations += 0 if starts is not None else _TRIAL_ITERATIONS
@@ -393,7 +393,7 @@ class _Solver:
 
     def _seeds(self, x: Tensor, n_seeds: int) -> tuple[Tensor, Tensor]:
         """The ``n_seeds`` best coarse poses of every face, side by side, and the face of each."""
-        explained = ((x @ self.projector).reshape(len(x), -1, self.rank) + self.offset).square().sum(2)
+        explained = ((x @ self.projector).reshape(len(x), len(self.coarse), self.rank) + self.offset).square().sum(2)
         best = explained.topk(n_seeds, dim=1).indices
         return self.coarse[best.reshape(-1)], torch.arange(len(x)).repeat_interleave(n_seeds)
 

@@ -25,7 +25,7 @@ from nlml_hpe.pose_grid import image_stem
 from nlml_hpe.rotations import CONVENTION, Angles, rotation_from_angles
 from renderer.appearance import draw_scene
 from renderer.camera import Camera
-from renderer.heads import HeadSource, open_heads
+from renderer.heads import open_heads
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import get_rasterizer
 from renderer.shading import shade
@@ -78,8 +78,9 @@ def render_people(config: Config, folder: Path) -> Path:
         _prepare(folder, digest_of(sections))
         heads = open_heads(config.heads, config.seed)
         work = [(split, person) for split, people in people_of(config).items() for person in people]
-        tasks = (delayed(_render_person)(config, heads, split, person, folder) for split, person in work)
-        results = Parallel(n_jobs=config.n_workers, return_as="generator")(tasks)
+        tasks = (delayed(_render_person)(config, heads.head(person), split, person, folder) for split, person in work)
+        # Meshes travel to the workers as they are, not by way of temporary files.
+        results = Parallel(n_jobs=config.n_workers, return_as="generator", max_nbytes=None)(tasks)
         poses = dict(tqdm(results, total=len(work), desc="Render", unit="person"))
         index = {"convention": CONVENTION, "grid": config.grid.pose_grid().as_dict(), "random_poses": poses}
         write_json(folder / "renders.json", index)
@@ -110,9 +111,8 @@ def _prepare(folder: Path, digest: str) -> None:
 
 
 def _render_person(
-    config: Config, heads: HeadSource, split: str, person: int, folder: Path
+    config: Config, mesh: Mesh, split: str, person: int, folder: Path
 ) -> tuple[str, dict[str, list[_Pose]]]:
-    mesh = heads.head(person)
     normals = vertex_normals(mesh.vertices, mesh.faces)
     target = folder / split / f"ID{person}"
     (target / RANDOM_FOLDER).mkdir(parents=True, exist_ok=True)
