@@ -138,7 +138,9 @@ class PoseManifold:
         yaw, pitch, roll = (self.axis_rows(axis, values) for axis, values in enumerate(angles))
         cells = yaw[:, :, None, None] * pitch[:, None, :, None] * roll[:, None, None, :]
         flat = np.moveaxis(self.core, 0, 3).reshape(-1, self.core.shape[0] * self.core.shape[-1])
-        return np.asarray((cells.reshape(len(cells), len(flat)) @ flat).reshape(len(cells), self.core.shape[0], -1))
+        return np.asarray(
+            (cells.reshape(len(cells), len(flat)) @ flat).reshape(len(cells), self.core.shape[0], self.core.shape[-1])
+        )
 
     def infer(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import matplotlib
@@ -104,13 +103,15 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     return _save(figure, path)
 
 
-def contact_sheet(rows: Sequence[Sequence[RgbImage]], path: Path, side: int = 128) -> Path:
-    """Images in rows, each resized to ``side`` px, as one JPEG."""
-    cells: list[list[Any]] = [
-        [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in row] for row in rows
-    ]
-    sheet = np.vstack([np.hstack(row) for row in cells])
+def tiled(rows: Sequence[Sequence[RgbImage]], side: int) -> RgbImage:
+    """Images in rows, each resized to ``side`` px, as one image."""
+    cells = [[np.asarray(cv2.resize(im, (side, side), interpolation=cv2.INTER_AREA)) for im in row] for row in rows]
+    return np.vstack([np.hstack(row) for row in cells]).astype(np.uint8)
+
+
+def save_image(image: RgbImage, path: Path) -> Path:
+    """Write an RGB image, in the format that the path's suffix names, atomically."""
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), sheet[..., ::-1]):
-            raise OSError(f"{path}: the sheet could not be written")
+        if not cv2.imwrite(str(temporary), image[..., ::-1]):
+            raise OSError(f"{path}: the image could not be written")
     return path

@@ -14,10 +14,13 @@ identities solved on the observed cells), starting from rigidly rotated frontal 
 
 from __future__ import annotations
 
-import mmap
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from io import RawIOBase
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,7 @@ from nlml_hpe.rotations import rotate_image_points, rotation_from_angles
 FloatArray = NDArray[np.float64]
 Ranks = tuple[int, int, int, int]
 Fill = Callable[[int, NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
+_GROUP = 8
 _FILL_TOLERANCE = 1e-4
 """EM stops when no pose subspace turns by more than this (radians, about 0.006 degrees)."""
 
@@ -86,8 +90,9 @@ class TuckerModel:
 class PersonBlocks:
     """The tensor one person at a time: ``features`` (I, Y, P, R, F) with ``detected`` (I, Y, P, R).
 
-    Pages of a memory-mapped tensor are given back after each pass over a person, so that resident
-    memory does not grow with the file.
+    A memory-mapped tensor is read through a few reused buffers, one block ahead of its use: mapped
+    pages would count as resident memory until the whole file does. A block is valid until the next
+    one but one is asked for.
     """
 
     def __init__(
@@ -105,27 +110,39 @@ class PersonBlocks:
         return np.asarray(self.detected[person])
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for person in range(len(self)):
-            block = np.asarray(self.features[person])
+        for person, block in enumerate(self._stored()):
             mask = self.observed(person)
             if mask is not None and self.fill is not None:
-                block = np.array(block)
-                block[~mask] = self.fill(person, block, mask)
-            yield block
-            self._release(person)
+                filled = np.array(block)
+                filled[~mask] = self.fill(person, filled, mask)
+                yield filled
+            else:
+                yield block
 
-    def _release(self, person: int) -> None:
-        mapped = getattr(self.features, "_mmap", None)
-        if mapped is None or not self.features.flags.c_contiguous:
+    def _stored(self) -> Iterator[NDArray[np.float32]]:
+        mapped = self.features
+        if not (isinstance(mapped, np.memmap) and mapped.filename and mapped.flags.c_contiguous):
+            yield from mapped
             return
-        # The mapping starts at a page boundary at or before the array's own offset.
-        skipped = self.features.offset % mmap.ALLOCATIONGRANULARITY  # type: ignore[attr-defined]
-        stride = self.features.strides[0]
-        page = mmap.PAGESIZE
-        start = (skipped + person * stride) // page * page
-        stop = (skipped + (person + 1) * stride) // page * page
-        if stop > start:
-            mapped.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        buffers = itertools.cycle([np.empty(mapped.shape[1:], dtype=np.float32) for _ in range(3)])
+        with open(mapped.filename, "rb", buffering=0) as stream, ThreadPoolExecutor(1) as reader:
+            stream.seek(mapped.offset)
+            ahead = deque(reader.submit(_read_into, stream, next(buffers)) for _ in range(min(2, len(mapped))))
+            for person in range(len(mapped)):
+                block = ahead.popleft().result()
+                yield block
+                if person + 2 < len(mapped):
+                    ahead.append(reader.submit(_read_into, stream, next(buffers)))
+
+
+def _read_into(stream: RawIOBase, block: NDArray[np.float32]) -> NDArray[np.float32]:
+    view = block.data.cast("B")
+    while view:
+        count = stream.readinto(view)
+        if not count:
+            raise TensorError("the tensor's file is shorter than its header says; run Landmarks again")
+        view = view[count:]
+    return block
 
 
 @dataclass(frozen=True)
@@ -142,7 +159,8 @@ class Engine:
         contiguous = np.ascontiguousarray(block)
         if not contiguous.flags.writeable:
             contiguous = contiguous.copy()
-        return torch.from_numpy(contiguous).to(self.device)
+        tensor = torch.from_numpy(contiguous)
+        return tensor if self.device == "cpu" else tensor.to(self.device)
 
 
 def pose_grams(blocks: Iterable[NDArray[np.float32]], engine: Engine) -> PoseGrams:
@@ -299,12 +317,7 @@ class _Run:
 
     def hooi_sweep(self, label: str) -> None:
         """Pose factors anew on the identity-compressed tensor, then identities on the new poses."""
-        compressed = np.zeros((self.ranks[0], *self.blocks.features.shape[1:]))
-        flat = compressed.reshape(self.ranks[0], -1)
-        for weights, block in zip(self.identity, self._shown(f"{label}: poses"), strict=True):
-            vector = block.reshape(-1)
-            for rank, weight in enumerate(weights):
-                flat[rank] += weight * vector
+        compressed = self._compress_identities(label)
         for _ in range(3):
             for mode in range(3):
                 others = [np.eye(f.shape[0]) if m == mode else f for m, f in enumerate(self.poses)]
@@ -312,6 +325,20 @@ class _Run:
                 unfolded = np.moveaxis(partial, mode + 1, 0).reshape(partial.shape[mode + 1], -1)
                 self.poses[mode] = leading_eigenvectors(unfolded @ unfolded.T, self.ranks[mode + 1])[0]
         self.identities(label)
+
+    def _compress_identities(self, label: str) -> FloatArray:
+        """The tensor (ri, Y, P, R, F) with people combined by the identity factor, summed in float64."""
+        shape = self.blocks.features.shape
+        compressed = np.zeros((self.ranks[0], int(np.prod(shape[1:]))))
+        group = np.empty((_GROUP, compressed.shape[1]), dtype=np.float32)
+        for person, block in enumerate(self._shown(f"{label}: poses")):
+            group[person % _GROUP] = block.reshape(-1)
+            if person % _GROUP == _GROUP - 1 or person == len(self.blocks) - 1:
+                first = person - person % _GROUP
+                weights = np.ascontiguousarray(self.identity[first : person + 1].T.astype(np.float32))
+                part = tl.matmul(self.engine.array(weights), self.engine.array(group[: person + 1 - first]))
+                compressed += tl.to_numpy(part)
+        return compressed.reshape(self.ranks[0], *shape[1:])
 
     def model(self, fill_iterations: int) -> TuckerModel:
         """The finished decomposition, its features in an orthonormal basis."""

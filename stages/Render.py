@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nlml_hpe.config import Config
 from nlml_hpe.images import RgbImage, read_image
-from nlml_hpe.plots import contact_sheet
+from nlml_hpe.plots import save_image, tiled
 from nlml_hpe.pose_grid import image_stem
 from renderer.grid import KIND, people_of, render_people, render_sections
 from stages.common import Plan, Stage, Workdir, stage_command
@@ -21,7 +21,7 @@ def plan(config: Config) -> Plan:
 def main(config: Config) -> Path:
     """Render every person and a contact sheet beside them; returns the folder of images."""
     renders = render_people(config, Workdir(config.workdir).renders)
-    contact_sheet(_sheet(config, renders), renders.with_name("renders_sheet.jpg"))
+    save_image(tiled(_sheet(config, renders), 128), renders.with_name("renders_sheet.jpg"))
     return renders
 
 

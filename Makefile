@@ -1,0 +1,33 @@
+# Two commands: `make demo` runs the whole method, `make test` checks it. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check pictures clean
+
+demo: $(READY)
+	$(BIN)/python stages/run_pipeline.py --config configs/demo.yaml
+	$(BIN)/python stages/TD_Inference.py --model data/demo/model
+	$(BIN)/python stages/NLML_HPE_Test.py --config configs/demo.yaml
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+pictures: $(READY)
+	$(BIN)/python docs/pictures.py --config configs/demo.yaml
+
+# torch first and by its exact version: an unpinned torch may bring gigabytes of GPU libraries.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,tensorboard,dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) data/demo

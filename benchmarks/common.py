@@ -1,0 +1,37 @@
+"""What every benchmark shares: where results go and how a table is printed and saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Processor count and architecture, for the record beside every figure."""
+    return f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
+def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
+    """Print the rows as a Markdown table and save them, as Markdown and JSON, below ``results``."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [f"## {title}", "", f"{machine()}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    text = "\n".join([*lines, "", *notes]).rstrip() + "\n"
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text)
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({"machine": machine(), "rows": list(rows), "notes": list(notes)}, indent=2) + "\n"
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

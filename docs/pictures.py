@@ -1,0 +1,77 @@
+"""The pictures in README.md and CONVENTIONS.md, made by the project itself: ``make pictures``.
+
+Needs a finished run of the pipeline (``make demo``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nlml_hpe.config import AppearanceConfig, Config, RenderConfig, load_config
+from nlml_hpe.draw import draw_axes
+from nlml_hpe.estimator import HeadPoseEstimator
+from nlml_hpe.images import RgbImage
+from nlml_hpe.plots import save_image, tiled
+from nlml_hpe.rotations import AXES, Angles, rotation_from_angles
+from renderer.grid import render_pose
+from renderer.heads import open_heads
+from renderer.heads.photo import embedded_photo
+from renderer.mesh import vertex_normals
+from stages.common import Workdir
+
+FOLDER = Path(__file__).parent
+CONVENTION_ANGLE = 35.0
+
+
+def conventions(config: Config) -> RgbImage:
+    """Negative, zero and positive yaw, pitch and roll of a rendered head, with its axes drawn."""
+    heads = open_heads(config.heads.model_copy(update={"shape_variation": 0.0, "tone_variation": 0.0}), config.seed)
+    mesh = heads.head(1)
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    render = RenderConfig(size=320, appearance=AppearanceConfig(vary=False))
+    rows = []
+    for axis, name in enumerate(AXES):
+        row = []
+        for angle in (-CONVENTION_ANGLE, 0.0, CONVENTION_ANGLE):
+            pose = [0.0, 0.0, 0.0]
+            pose[axis] = angle
+            image = render_pose(mesh, normals, (pose[0], pose[1], pose[2]), render, np.random.default_rng(0))
+            drawn = draw_axes(image, rotation_from_angles(Angles.from_columns(pose)), (160, 165), 110)
+            label = f"{name} {angle:+.0f}"
+            cv2.putText(drawn, label, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2, cv2.LINE_AA)
+            row.append(drawn)
+        rows.append(row)
+    return tiled(rows, 240)
+
+
+def photograph(config: Config) -> RgbImage:
+    """The embedded photograph with the axes of the exact inverse drawn on it."""
+    photo = embedded_photo()
+    with HeadPoseEstimator.from_pretrained(Workdir(config.workdir).model) as estimator:
+        for pose in estimator.predict(photo, "exact"):
+            left, top, right, bottom = pose.box
+            nose = pose.landmarks[estimator.model.point_set.nose_tip]
+            photo = draw_axes(photo, pose.rotation, (nose[0], nose[1]), max(right - left, bottom - top) * 0.8)
+    return photo
+
+
+def main(config: Config) -> None:
+    """Write every picture into ``docs``."""
+    work = Workdir(config.workdir)
+    save_image(conventions(config), FOLDER / "conventions.jpg")
+    save_image(photograph(config), FOLDER / "photograph.jpg")
+    shutil.copyfile(work.root / "renders_sheet.jpg", FOLDER / "renders.jpg")
+    for source, name in (("manifold/factors.png", "factors.png"), ("landmarks_train_misses.png", "misses.png")):
+        shutil.copyfile(work.root / source, FOLDER / name)
+    shutil.copyfile(work.test / "mae_per_interval_off_grid.png", FOLDER / "mae_per_interval.png")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
+    main(load_config(parser.parse_args().config))
