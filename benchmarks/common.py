@@ -26,12 +26,19 @@ def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: Sequ
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text)
-    (RESULTS / f"{name}.json").write_text(
-        json.dumps({"machine": machine(), "rows": list(rows), "notes": list(notes)}, indent=2) + "\n"
-    )
+    record = {"title": title, "machine": machine(), "rows": list(rows), "notes": list(notes)}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process. Not getrusage: its figure survives exec from the parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if value >= 0.5 else f"{value:.6f}"
+    return str(value)
