@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from nlml_hpe.landmarks import Normalization
+from nlml_hpe.landmarks import MIN_CONFIDENCE, Normalization
 from nlml_hpe.pose_grid import PoseGrid
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -109,7 +109,7 @@ class LandmarksConfig(Section):
     train_images: Path | None = Field(default=None, description="rendered folder in place of Render's train people")
     validation_images: Path | None = Field(default=None, description="the same for the validation people")
     detector: Literal["mediapipe_facemesh"] = "mediapipe_facemesh"
-    min_confidence: float = Field(default=0.3, gt=0, lt=1)
+    min_confidence: float = Field(default=MIN_CONFIDENCE, gt=0, lt=1)
     normalization: Normalization = "nose_eye_corners"
 
 

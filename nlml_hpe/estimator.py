@@ -104,6 +104,8 @@ class HeadPoseEstimator:
         if method == "powell":
             slow = [infer_powell(self.model.manifold, feature) for feature in features]
             return Angles.from_columns(np.reshape([(f.yaw, f.pitch, f.roll) for f in slow], (-1, 3))), None
+        if self.model.network is None:
+            raise ValueError(f"this model has no network, which method {method!r} needs; use 'exact' or 'powell'")
         with torch.inference_mode():
             columns = self.model.network(torch.from_numpy(np.asarray(features, dtype=np.float32))).double().numpy()
         angles = Angles.from_columns(columns)

@@ -26,6 +26,7 @@ Normalization = Literal["nose_eye_corners", "centroid_rms"]
 MAX_DETECTION_SIDE = 2048
 """Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
 _BORDER = 0.3
+MIN_CONFIDENCE = 0.3
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class MediaPipeFaceMesh:
 
     point_set = FACEMESH
 
-    def __init__(self, max_faces: int = 1, min_confidence: float = 0.3) -> None:
+    def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE) -> None:
         from mediapipe.python.solutions.face_mesh import FaceMesh
 
         self._mesh = FaceMesh(

@@ -146,7 +146,7 @@ class PoseManifold:
         self,
         features: ArrayLike,
         seeds: Angles | None = None,
-        statistical: bool = True,
+        statistical: bool | None = None,
         margin: float = MARGIN_DEG,
         n_seeds: int = _SEEDS,
     ) -> Inference:
@@ -154,14 +154,16 @@ class PoseManifold:
 
         ``seeds`` are starting angles (N,) in degrees, for instance the network's; without them the
         ``n_seeds`` best poses of a coarse grid are tried. ``statistical`` uses the identity prior and
-        the noise covariance (raises ``ValueError`` where the manifold carries none); without it the
-        plain squared error is minimised. Angles stay within ``margin`` degrees beyond the grid.
-        An empty batch gives an empty result. Raises ``ValueError`` for another feature length and for
+        the noise covariance, by default where the manifold carries them (and raises ``ValueError`` where
+        it is asked for and they are not there); without them the plain squared error is minimised, and
+        the covariance is that of white noise of the size that is left over. Angles stay within
+        ``margin`` degrees beyond the grid. An empty batch gives an empty result. Raises ``ValueError`` for another feature length and for
         values that are not finite.
         """
         array = self._checked(features)
         if seeds is not None and seeds.columns().shape != (len(array), 3):
             raise ValueError(f"expected seeds for {len(array)} faces; received shape {seeds.columns().shape}")
+        statistical = self.noise is not None if statistical is None else statistical
         solver = self._solver(statistical)
         starts = None if seeds is None else np.radians(seeds.columns())
         bounds = np.radians(self._bounds(margin))
@@ -169,7 +171,7 @@ class PoseManifold:
             solver.solve(array[i : i + _CHUNK], None if starts is None else starts[i : i + _CHUNK], bounds, n_seeds)
             for i in range(0, max(len(array), 1), _CHUNK)
         ]
-        return self._collect(array, pieces)
+        return self._collect(array, pieces, statistical)
 
     def _checked(self, features: ArrayLike) -> FloatArray:
         array = np.asarray(features, dtype=np.float64)
@@ -199,16 +201,21 @@ class PoseManifold:
     def _statistical_solver(self) -> _Solver:
         return _Solver(self, self.noise)
 
-    def _collect(self, features: FloatArray, pieces: list[dict[str, NDArray[Any]]]) -> Inference:
+    def _collect(self, features: FloatArray, pieces: list[dict[str, NDArray[Any]]], statistical: bool) -> Inference:
         joined = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
         angles = Angles.from_columns(np.degrees(joined["theta"]))
         residual = features - self.synthesize(joined["identity"], angles)
-        scale = self.noise.sigma_scale if self.noise is not None else np.ones(3)
+        objective = 0.5 * (residual**2).sum(axis=1)
+        if statistical and self.noise is not None:
+            scale = np.outer(self.noise.sigma_scale, self.noise.sigma_scale)[None]
+        else:
+            unknowns = self.core.shape[0] + 3
+            scale = (2 * objective / max(self.feature_length - unknowns, 1))[:, None, None]
         return Inference(
             angles,
             joined["identity"],
-            0.5 * (residual**2).sum(axis=1),
-            joined["covariance"] * np.degrees(1.0) ** 2 * np.outer(scale, scale),
+            objective,
+            joined["covariance"] * np.degrees(1.0) ** 2 * scale,
             joined["at_bound"],
             joined["iterations"],
         )
@@ -271,8 +278,10 @@ class PoseManifold:
     def from_official(cls, trained_data: Path, factor_matrices: Path) -> PoseManifold:
         """The manifold that the method's authors publish (``Trained_data.npz``, ``Factor_Matrices.npz``).
 
-        WARNING: their W was built from landmarks normalised otherwise than their published code (and
-        this project) does: features of this project's kinds lie off it by a scale and a shift.
+        WARNING: their roll has the other sign (found on aflw2000_dev: correlation -0.86 with the labels);
+        it is turned here, so that this project's convention holds. Their W was built from landmarks that
+        were shifted to the nose tip but not divided by the distance of the eye corners, as their published
+        code and this project do; a scale is taken up by the identity, so only plain inference fits it.
         """
         trained, matrices = _load_npz(trained_data), _load_npz(factor_matrices)
         try:
@@ -282,6 +291,9 @@ class PoseManifold:
             identities = np.asarray(matrices["U_id"], dtype=np.float64)
         except KeyError as error:
             raise ArtifactError(f"{trained_data}, {factor_matrices}: {error} is missing") from error
+        # cos(b (-w) + c) = cos(b w - c): the mirrored axis, its rows in ascending order again.
+        cosines[2][:, 2] *= -1
+        factors = (factors[0], factors[1], factors[2][::-1])
         left, singular, basis = np.linalg.svd(weights.reshape(-1, weights.shape[-1]), full_matrices=False)
         core = (left * singular).reshape(*weights.shape[:-1], -1)
         axes = (tuple(10.0 * (i - (len(f) - 1) / 2) for i in range(len(f))) for f in factors)
@@ -388,7 +400,7 @@ class _Solver:
         return {
             "theta": theta.numpy(),
             "identity": identity.numpy(),
-            "covariance": torch.linalg.inv(hessian).numpy(),
+            "covariance": _covariance(hessian).numpy(),
             "at_bound": ((theta <= low) | (theta >= high)).numpy(),
             "iterations": iterations.numpy(),
         }
@@ -429,6 +441,13 @@ class _Solver:
                 active, x, theta, cost = active[keep], x[keep], theta[keep], cost[keep]
                 gradient, hessian, damping = gradient[keep], hessian[keep], damping[keep]
         return final, final_cost, iterations
+
+
+def _covariance(hessian: Tensor) -> Tensor:
+    """Inverse of Hessians (N, 3, 3); infinite where the angles are not determined."""
+    inverse, failed = torch.linalg.inv_ex(hessian)
+    undetermined = (failed != 0) | (inverse.diagonal(dim1=1, dim2=2) <= 0).any(1)
+    return torch.where(undetermined[:, None, None], torch.inf, inverse)
 
 
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -24,7 +24,7 @@ def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]],
     filled = f"filled by the model, {manifold['fill_iterations']} iterations"
     encoder_epoch = manifests["encoder"]["facts"]["best_epoch"] + 1
     head_epochs = ", ".join(f"{name} {epoch + 1}" for name, epoch in epochs.items())
-    parameters = sum(p.numel() for p in model.network.parameters())
+    parameters = sum(p.numel() for p in model.network.parameters()) if model.network else 0
     return f"""# Head-pose model
 
 Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(FOLDER)`.

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json, write_bytes, write_json
-from nlml_hpe.landmarks import POINT_SETS, Normalization, PointSet
+from nlml_hpe.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
 from nlml_hpe.rotations import CONVENTION
@@ -21,9 +21,9 @@ _CONFIG, _WEIGHTS, _MANIFOLD = "config.json", "model.safetensors", "manifold.npz
 
 @dataclass(frozen=True)
 class HeadPoseModel:
-    """Network and manifold of one model, and the feature both were trained on."""
+    """Network and manifold of one model, and the feature both were trained on; some have no network."""
 
-    network: HeadPoseNetwork
+    network: HeadPoseNetwork | None
     manifold: PoseManifold
     point_set: PointSet
     normalization: Normalization
@@ -32,6 +32,8 @@ class HeadPoseModel:
 
 def save_model(folder: Path, model: HeadPoseModel) -> None:
     """Write the model's three files into ``folder``."""
+    if model.network is None:
+        raise ValueError("a model without a network cannot be saved as a model folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / _WEIGHTS, save(model.network.state_dict()))
     model.manifold.save(folder / _MANIFOLD)
@@ -82,6 +84,17 @@ def load_model(folder: str | Path) -> HeadPoseModel:
             f"({point_set.feature_length}) differ in feature length; build the model again"
         )
     return model
+
+
+def official_model(folder: str | Path) -> HeadPoseModel:
+    """The model that the method's authors publish, as far as its manifold goes: it has no network here.
+
+    ``folder`` holds their ``Trained_data.npz`` and ``Factor_Matrices.npz``; see
+    ``PoseManifold.from_official`` for what differs from models of this project.
+    """
+    place = Path(folder)
+    manifold = PoseManifold.from_official(place / "Trained_data.npz", place / "Factor_Matrices.npz")
+    return HeadPoseModel(None, manifold, FACEMESH, "nose_eye_corners", MIN_CONFIDENCE)
 
 
 def _verify(path: Path, digest: str) -> None:

@@ -15,17 +15,18 @@ from typing import Any
 
 from nlml_hpe.estimator import HeadPoseEstimator, Method
 from nlml_hpe.images import read_image
+from nlml_hpe.model_folder import HeadPoseModel, load_model, official_model
 from renderer.heads.photo import embedded_photo
 from stages.common import guarded
 
 METHODS: tuple[Method, ...] = ("powell", "exact", "network")
 
 
-def main(image_path: Path | None, model: Path, methods: tuple[Method, ...]) -> list[dict[str, Any]]:
+def main(image_path: Path | None, model: HeadPoseModel, methods: tuple[Method, ...]) -> list[dict[str, Any]]:
     """Angles in degrees by every method for every face, largest first; the embedded photo without a path."""
     image = embedded_photo() if image_path is None else read_image(image_path)
     results = []
-    with HeadPoseEstimator.from_pretrained(model) as estimator:
+    with HeadPoseEstimator(model) as estimator:
         for number, face in enumerate(estimator.detect(image), start=1):
             for method in methods:
                 estimator.poses([face], method)  # the first call also builds tables; it is not timed
@@ -49,12 +50,15 @@ def command() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image_path", type=Path, help="without it the embedded photograph")
     parser.add_argument("--model", type=Path, default=Path("data/demo/model"))
+    parser.add_argument("--official", type=Path, help="folder of the authors' published artefacts, in place of --model")
     parser.add_argument("--method", choices=METHODS, help="without it all of them")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
 
     def work() -> None:
-        results = main(given.image_path, given.model, (given.method,) if given.method else METHODS)
+        model = official_model(given.official) if given.official else load_model(given.model)
+        usable = METHODS if model.network else METHODS[:2]
+        results = main(given.image_path, model, (given.method,) if given.method else usable)
         if not results:
             print("no face found", file=sys.stderr)
         print(json.dumps(results, indent=2)) if given.json else show(results)

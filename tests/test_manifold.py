@@ -106,7 +106,11 @@ def test_bad_features_are_refused(official: PoseManifold, features: np.ndarray, 
 
 def test_a_manifold_without_noise_says_so(official: PoseManifold) -> None:
     with pytest.raises(ValueError, match="no noise statistics"):
-        official.infer(np.zeros((1, 1404)))
+        official.infer(np.zeros((1, 1404)), statistical=True)
+
+
+def test_a_feature_that_determines_no_angle_has_no_error_bar(official: PoseManifold) -> None:
+    assert np.isinf(official.infer(np.zeros((1, 1404))).sigma).all()
 
 
 def test_seeds_must_match_the_faces(official: PoseManifold) -> None:

@@ -18,9 +18,10 @@ from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config, load_config
 from nlml_hpe.images import ImageReadError
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.model_folder import load_model
+from nlml_hpe.model_folder import load_model, official_model
 from nlml_hpe.pose_grid import RenderFolderError
 from nlml_hpe.tucker import TensorError
+from renderer.heads.photo import embedded_photo
 from stages import Landmarks, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
 from stages.common import Workdir, run_stage
 from tests.conftest import REPOSITORY, TINY, digests, write_config
@@ -235,7 +236,7 @@ def test_rotation_features_build_a_manifold(tiny_run: Config, tmp_path: Path) ->
 
 def test_inference_gives_named_angles_by_every_route(tiny_run: Config, tmp_path: Path) -> None:
     model = Workdir(tiny_run.workdir).model
-    results = TD_Inference.main(None, model, TD_Inference.METHODS)
+    results = TD_Inference.main(None, load_model(model), TD_Inference.METHODS)
     assert [row["method"] for row in results] == ["powell", "exact", "network"]
     for row in results:
         assert {"yaw", "pitch", "roll", "milliseconds"} <= row.keys()
@@ -254,10 +255,28 @@ def test_inference_gives_named_angles_by_every_route(tiny_run: Config, tmp_path:
     assert "the file is empty" in done.stderr
 
 
+def test_the_authors_artefacts_give_angles_in_our_convention(shared_data: Path, tmp_path: Path) -> None:
+    """Signs only: their W wants another normalisation. The photograph is turned by known image rotations."""
+    model = official_model(shared_data / "nlml_hpe_official")
+    rolls = []
+    for lean in (-15, 15):
+        turned = tmp_path / f"{lean}.png"
+        # PIL turns counter-clockwise; a head leaning to image right has positive roll.
+        Image.fromarray(embedded_photo()).rotate(-lean, center=(225, 115)).save(turned)
+        (row,) = TD_Inference.main(turned, model, ("exact",))
+        assert row["sigma"] is not None
+        rolls.append(row["roll"])
+    assert rolls[0] < rolls[1]
+    with pytest.raises(ValueError, match="no network"):
+        TD_Inference.main(None, model, ("network",))
+    with pytest.raises(ArtifactError, match="is missing"):
+        official_model(tmp_path)
+
+
 def test_an_image_without_a_face_gives_no_pose(tiny_run: Config, tmp_path: Path) -> None:
     grey = tmp_path / "grey.png"
     Image.new("L", (64, 48), 90).save(grey)
-    assert TD_Inference.main(grey, Workdir(tiny_run.workdir).model, TD_Inference.METHODS) == []
+    assert TD_Inference.main(grey, load_model(Workdir(tiny_run.workdir).model), TD_Inference.METHODS) == []
 
 
 def test_the_order_of_from_and_until_is_checked(tmp_path: Path) -> None:

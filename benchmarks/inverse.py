@@ -1,0 +1,145 @@
+"""The exact inverse against the reference's Powell, on the authors' published factors.
+
+``python benchmarks/inverse.py --official DIR --faces DIR``: ``--official`` is the folder with the authors'
+``Trained_data.npz`` and ``Factor_Matrices.npz``, ``--faces`` a folder of photographs (AFLW2000-3D). Powell
+runs as the reference runs it: eight unknowns from zero, no bounds, the full 1404-dimensional W. Both
+minimise half the squared error of the same features; no prior, no noise model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from tqdm import tqdm
+
+from benchmarks.common import report
+from nlml_hpe.cosine import evaluate
+from nlml_hpe.images import read_image
+from nlml_hpe.landmarks import MediaPipeFaceMesh, normalize_landmarks
+from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.rotations import Angles
+
+NOISE = 0.02
+"""White noise on drawn faces, as a share of the features' standard deviation."""
+WORSE = 1e-6
+MARGIN_DEG = 180.0
+"""Powell has no bounds, so neither has the exact inverse here."""
+_TIMED = 15
+
+
+def powell(
+    weights: NDArray[np.float32], cosines: tuple[Any, Any, Any], x: NDArray[Any]
+) -> tuple[float, NDArray[Any], int]:
+    """Objective, angles in degrees and evaluations of the reference's optimisation of one face."""
+
+    def objective(unknowns: NDArray[np.float64]) -> float:
+        rows = [evaluate(c, np.asarray(w)).astype(np.float32) for c, w in zip(cosines, unknowns[:3], strict=True)]
+        model = np.einsum("ijklm,i,j,k,l->m", weights, unknowns[3:], *rows)
+        return 0.5 * float(np.sum((x - model) ** 2))
+
+    found = minimize(objective, np.zeros(3 + weights.shape[0]), method="Powell")
+    return float(found.fun), np.degrees(found.x[:3]), int(found.nfev)
+
+
+def drawn_faces(manifold: PoseManifold, count: int) -> NDArray[np.float64]:
+    """Faces drawn from the model inside its range, with white noise."""
+    rng = np.random.default_rng(0)
+    axes = manifold.grid.axes
+    angles = Angles.from_columns(rng.uniform([a[0] for a in axes], [a[-1] for a in axes], size=(count, 3)))
+    identities = rng.multivariate_normal(manifold.prior.mean, manifold.prior.covariance, size=count)
+    features = manifold.synthesize(identities, angles)
+    return features + NOISE * features.std() * rng.normal(size=features.shape)
+
+
+def real_faces(folder: Path) -> NDArray[np.float64]:
+    """Features of the largest face of every photograph in which one is found."""
+    with MediaPipeFaceMesh() as detector:
+        paths = sorted(folder.glob("*.jpg"))
+        found = [detector.detect(read_image(path)) for path in tqdm(paths, desc="Detect")]
+    print(f"{sum(map(bool, found))} of {len(found)} photographs show a face that was found")
+    return np.array([normalize_landmarks(faces[0].points) for faces in found if faces], dtype=np.float64)
+
+
+def median_ms(work: Callable[[int], Any], repeats: int) -> float:
+    """Median milliseconds of ``work`` over faces 0, 1, ..."""
+    times = []
+    for face in range(repeats):
+        start = time.perf_counter()
+        work(face)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def compare(
+    name: str, manifold: PoseManifold, weights: NDArray[np.float32], features: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Both routes on the same faces: time of one face, objectives, angles."""
+    single = features.astype(np.float32)
+    manifold.infer(features[:1], statistical=False)
+    # Alternating, so that a noisy minute of the machine meets both.
+    slow, fast = [], []
+    for face in range(_TIMED):
+        slow.append(median_ms(lambda _, f=face: powell(weights, manifold.cosines, single[f]), 1))
+        fast.append(
+            median_ms(lambda _, f=face: manifold.infer(features[f : f + 1], statistical=False, margin=MARGIN_DEG), 9)
+        )
+    tasks = (delayed(powell)(weights, manifold.cosines, x) for x in features)
+    reference = list(tqdm(Parallel(n_jobs=-1, return_as="generator")(tasks), total=len(features), desc=name))
+    found = manifold.infer(features, statistical=False, margin=MARGIN_DEG)
+    theirs = np.array([objective for objective, _, _ in reference])
+    difference = np.abs(np.array([angles for _, angles, _ in reference]) - found.angles.columns()).max(axis=1)
+    return {
+        "faces": name,
+        "n": len(features),
+        "powell ms": statistics.median(slow),
+        "evaluations": statistics.median(n for _, _, n in reference),
+        "exact ms": statistics.median(fast),
+        "times faster": statistics.median(a / b for a, b in zip(slow, fast, strict=True)),
+        "exact worse": int((found.objective > theirs * (1 + WORSE)).sum()),
+        "powell worse": int((theirs > found.objective * (1 + WORSE)).sum()),
+        "median angle difference": float(np.median(difference)),
+        "share beyond 1 degree": float((difference > 1).mean()),
+    }
+
+
+def throughput(manifold: PoseManifold, features: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Faces a second in batches."""
+    rows = []
+    for size in (1, 32, 1024):
+        batch = np.resize(features, (size, features.shape[1]))
+        manifold.infer(batch, statistical=False)
+        repeats = max(5, 200 // size)
+        milliseconds = median_ms(lambda _, b=batch: manifold.infer(b, statistical=False), repeats)
+        rows.append({"batch": size, "ms per batch": milliseconds, "faces a second": 1000 * size / milliseconds})
+    return rows
+
+
+def main(official: Path, faces: Path | None, count: int) -> None:
+    """Run both comparisons, print and save the tables."""
+    manifold = PoseManifold.from_official(official / "Trained_data.npz", official / "Factor_Matrices.npz")
+    weights = np.tensordot(manifold.core, manifold.basis, axes=1).astype(np.float32)
+    drawn = drawn_faces(manifold, count)
+    rows = [compare("drawn from the model", manifold, weights, drawn)]
+    if faces:
+        rows.append(compare("photographs", manifold, weights, real_faces(faces)))
+    notes = [f"'worse' counts faces whose objective is above the other route's by more than {WORSE:g} of it."]
+    report("inverse", "One face: exact inverse against Powell, authors' published factors", rows, notes)
+    report("inverse_throughput", "Throughput of the exact inverse", throughput(manifold, drawn))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--official", type=Path, required=True)
+    parser.add_argument("--faces", type=Path)
+    parser.add_argument("--count", type=int, default=500)
+    given = parser.parse_args()
+    main(given.official, given.faces, given.count)
