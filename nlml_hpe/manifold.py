@@ -156,9 +156,9 @@ class PoseManifold:
         ``n_seeds`` best poses of a coarse grid are tried. ``statistical`` uses the identity prior and
         the noise covariance, by default where the manifold carries them (and raises ``ValueError`` where
         it is asked for and they are not there); without them the plain squared error is minimised, and
-        the covariance is that of white noise of the size that is left over. Angles stay within
-        ``margin`` degrees beyond the grid. An empty batch gives an empty result. Raises ``ValueError`` for another feature length and for
-        values that are not finite.
+        the covariance is that of white noise of the size that is left over, infinite where the face does
+        not determine an angle. Angles stay within ``margin`` degrees beyond the grid. An empty batch gives
+        an empty result. Raises ``ValueError`` for another feature length and for values that are not finite.
         """
         array = self._checked(features)
         if seeds is not None and seeds.columns().shape != (len(array), 3):
@@ -210,7 +210,8 @@ class PoseManifold:
             scale = np.outer(self.noise.sigma_scale, self.noise.sigma_scale)[None]
         else:
             unknowns = self.core.shape[0] + 3
-            scale = (2 * objective / max(self.feature_length - unknowns, 1))[:, None, None]
+            left_over = 2 * objective / max(self.feature_length - unknowns, 1)
+            scale = np.maximum(left_over, np.finfo(float).tiny)[:, None, None]
         return Inference(
             angles,
             joined["identity"],
