@@ -129,6 +129,7 @@ class TuckerConfig(Section):
     use_rotation_features: bool = False
     hooi_sweeps: int = Field(default=2, ge=0)
     max_fill_iterations: int = Field(default=30, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class TrainingConfig(Section):

@@ -19,7 +19,7 @@ from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import IdentityPrior, Noise, PoseManifold, fit_axes
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotations import Angles
-from nlml_hpe.tucker import TuckerModel, decompose, rotation_tensor
+from nlml_hpe.tucker import Engine, TuckerModel, decompose, rotation_tensor
 
 N_FOLDS = 4
 _MAX_FOLD_PEOPLE = 200
@@ -60,7 +60,14 @@ def _fit(
 ) -> tuple[TuckerModel, PoseManifold, tuple[Cosines, Cosines, Cosines]]:
     ranks = (config.ranks.identity, config.ranks.yaw, config.ranks.pitch, config.ranks.roll)
     model = decompose(
-        features, ranks, grid, detected, config.hooi_sweeps, config.max_fill_iterations, progress=progress
+        features,
+        ranks,
+        grid,
+        detected,
+        config.hooi_sweeps,
+        config.max_fill_iterations,
+        Engine(device=config.device),
+        progress,
     )
     cosines = fit_axes(grid, model.factors[1:])
     yaw, pitch, roll = (fit.parameters for fit in cosines)

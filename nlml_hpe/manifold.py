@@ -422,7 +422,7 @@ class _Solver:
         cost, _, gradient, hessian = self._state(x, theta)
         damping = torch.full_like(cost, 1e-4)
         for iteration in range(1, limit + 1):
-            damped = hessian + torch.diag_embed(hessian.diagonal(dim1=1, dim2=2) * damping[:, None] + 1e-300)
+            damped = _determined(hessian) + torch.diag_embed(hessian.diagonal(dim1=1, dim2=2) * damping[:, None])
             proposal = (theta + (torch.linalg.inv_ex(damped)[0] @ gradient[..., None])[..., 0]).clamp(low, high)
             step = (proposal - theta).abs().amax(1)
             new_cost, _, new_gradient, new_hessian = self._state(x, proposal)
@@ -444,9 +444,15 @@ class _Solver:
         return final, final_cost, iterations
 
 
+def _determined(hessian: Tensor) -> Tensor:
+    """Hessians (N, 3, 3) with a floor of 1e-12 of the largest entry: an angle of one bin stays where it is."""
+    floor = 1e-12 * hessian.diagonal(dim1=1, dim2=2).amax(1)
+    return hessian + torch.eye(3, dtype=hessian.dtype) * floor[:, None, None]
+
+
 def _covariance(hessian: Tensor) -> Tensor:
-    """Inverse of Hessians (N, 3, 3); infinite where the angles are not determined."""
-    inverse, failed = torch.linalg.inv_ex(hessian)
+    """Inverse of Hessians (N, 3, 3); infinite where no angle is determined."""
+    inverse, failed = torch.linalg.inv_ex(_determined(hessian))
     undetermined = (failed != 0) | (inverse.diagonal(dim1=1, dim2=2) <= 0).any(1)
     return torch.where(undetermined[:, None, None], torch.inf, inverse)
 

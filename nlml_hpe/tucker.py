@@ -34,6 +34,7 @@ from nlml_hpe.rotations import rotate_image_points, rotation_from_angles
 
 FloatArray = NDArray[np.float64]
 Ranks = tuple[int, int, int, int]
+Shards = NDArray[np.float32] | Sequence[NDArray[np.float32]]
 Fill = Callable[[int, NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
 _GROUP = 8
 _FILL_TOLERANCE = 1e-4
@@ -88,20 +89,26 @@ class TuckerModel:
 
 
 class PersonBlocks:
-    """The tensor one person at a time: ``features`` (I, Y, P, R, F) with ``detected`` (I, Y, P, R).
+    """The tensor one person at a time: shards (I_s, Y, P, R, F) in order, with ``detected`` (I, Y, P, R).
 
     A memory-mapped tensor is read through a few reused buffers, one block ahead of its use: mapped
     pages would count as resident memory until the whole file does. A block is valid until the next
     one but one is asked for.
     """
 
-    def __init__(
-        self, features: NDArray[np.float32], detected: NDArray[np.bool_] | None = None, fill: Fill | None = None
-    ) -> None:
-        self.features, self.detected, self.fill = features, detected, fill
+    def __init__(self, features: Shards, detected: NDArray[np.bool_] | None = None, fill: Fill | None = None) -> None:
+        self.shards = [features] if isinstance(features, np.ndarray) else list(features)
+        self.detected, self.fill = detected, fill
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(I, Y, P, R, F) over all shards. Raises ``TensorError`` where shards differ in shape."""
+        if not self.shards or any(shard.shape[1:] != self.shards[0].shape[1:] for shard in self.shards):
+            raise TensorError(f"expected shards of one shape but for people; received {[s.shape for s in self.shards]}")
+        return (sum(map(len, self.shards)), *self.shards[0].shape[1:])
 
     def __len__(self) -> int:
-        return len(self.features)
+        return self.shape[0]
 
     def observed(self, person: int) -> NDArray[np.bool_] | None:
         """Mask (Y, P, R) of the cells that hold data, or None where all do."""
@@ -110,7 +117,7 @@ class PersonBlocks:
         return np.asarray(self.detected[person])
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for person, block in enumerate(self._stored()):
+        for person, block in enumerate(itertools.chain.from_iterable(map(_stored, self.shards))):
             mask = self.observed(person)
             if mask is not None and self.fill is not None:
                 filled = np.array(block)
@@ -119,20 +126,20 @@ class PersonBlocks:
             else:
                 yield block
 
-    def _stored(self) -> Iterator[NDArray[np.float32]]:
-        mapped = self.features
-        if not (isinstance(mapped, np.memmap) and mapped.filename and mapped.flags.c_contiguous):
-            yield from mapped
-            return
-        buffers = itertools.cycle([np.empty(mapped.shape[1:], dtype=np.float32) for _ in range(3)])
-        with open(mapped.filename, "rb", buffering=0) as stream, ThreadPoolExecutor(1) as reader:
-            stream.seek(mapped.offset)
-            ahead = deque(reader.submit(_read_into, stream, next(buffers)) for _ in range(min(2, len(mapped))))
-            for person in range(len(mapped)):
-                block = ahead.popleft().result()
-                yield block
-                if person + 2 < len(mapped):
-                    ahead.append(reader.submit(_read_into, stream, next(buffers)))
+
+def _stored(shard: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """The blocks of one shard; those of a mapped file by way of three reused buffers."""
+    if not (isinstance(shard, np.memmap) and shard.filename and shard.flags.c_contiguous):
+        yield from shard
+        return
+    buffers = itertools.cycle([np.empty(shard.shape[1:], dtype=np.float32) for _ in range(3)])
+    with open(shard.filename, "rb", buffering=0) as stream, ThreadPoolExecutor(1) as reader:
+        stream.seek(shard.offset)
+        ahead = deque(reader.submit(_read_into, stream, next(buffers)) for _ in range(min(2, len(shard))))
+        for person in range(len(shard)):
+            yield ahead.popleft().result()
+            if person + 2 < len(shard):
+                ahead.append(reader.submit(_read_into, stream, next(buffers)))
 
 
 def _read_into(stream: RawIOBase, block: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -159,6 +166,8 @@ class Engine:
         contiguous = np.ascontiguousarray(block)
         if not contiguous.flags.writeable:
             contiguous = contiguous.copy()
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise TensorError("tucker.device is cuda, but torch finds no CUDA device; set it to cpu")
         tensor = torch.from_numpy(contiguous)
         return tensor if self.device == "cpu" else tensor.to(self.device)
 
@@ -212,7 +221,7 @@ def leading_eigenvectors(gram: FloatArray, rank: int) -> tuple[FloatArray, Float
 
 
 def decompose(
-    features: NDArray[np.float32],
+    features: Shards,
     ranks: Ranks,
     grid: PoseGrid,
     detected: NDArray[np.bool_] | None = None,
@@ -221,25 +230,28 @@ def decompose(
     engine: Engine | None = None,
     progress: bool = False,
 ) -> TuckerModel:
-    """Tucker decomposition of ``features`` (I, Y, P, R, F) with ranks (identity, yaw, pitch, roll).
+    """Tucker decomposition of ``features`` (I, Y, P, R, F), or a list of shards of its people.
+
+    ``ranks`` are those of identity, yaw, pitch and roll.
 
     ``detected`` (I, Y, P, R) is False at missing cells. Raises ``TensorError`` for ranks that do not
     fit, for values that are not finite, and for a person or grid line without any detected cell.
     """
     engine = engine or Engine()
-    _check(features, ranks, grid, detected)
+    blocks = PersonBlocks(features, detected)
+    _check(blocks.shape, ranks, grid, detected)
     with tl.backend_context(engine.backend, local_threadsafe=True):
-        run = _Run(features, ranks, detected, engine, progress)
+        run = _Run(blocks, ranks, engine, progress)
         iterations = run.fill_missing(grid, max_fill_iterations)
         for sweep in range(hooi_sweeps):
             run.hooi_sweep(f"HOOI {sweep + 1}/{hooi_sweeps}")
         return run.model(iterations)
 
 
-def _check(features: NDArray[np.float32], ranks: Ranks, grid: PoseGrid, detected: NDArray[np.bool_] | None) -> None:
-    if features.ndim != 5 or features.shape[1:4] != grid.shape or 0 in features.shape:
-        raise TensorError(f"expected features (I, {', '.join(map(str, grid.shape))}, F); received {features.shape}")
-    for mode, size, rank in zip(("identity", "yaw", "pitch", "roll"), features.shape, ranks, strict=False):
+def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArray[np.bool_] | None) -> None:
+    if len(shape) != 5 or shape[1:4] != grid.shape or 0 in shape:
+        raise TensorError(f"expected features (I, {', '.join(map(str, grid.shape))}, F); received {shape}")
+    for mode, size, rank in zip(("identity", "yaw", "pitch", "roll"), shape, ranks, strict=False):
         if rank > size:
             raise TensorError(
                 f"rank {rank} of mode {mode} exceeds its {size} entries; lower tucker.ranks.{mode} to {size} "
@@ -247,8 +259,8 @@ def _check(features: NDArray[np.float32], ranks: Ranks, grid: PoseGrid, detected
             )
     if detected is None:
         return
-    if detected.shape != features.shape[:4]:
-        raise TensorError(f"expected a mask of shape {features.shape[:4]}; received {detected.shape}")
+    if detected.shape != shape[:4]:
+        raise TensorError(f"expected a mask of shape {shape[:4]}; received {detected.shape}")
     for axis, mode in enumerate(("person", "yaw", "pitch", "roll")):
         others = tuple(a for a in range(4) if a != axis)
         empty = np.flatnonzero(~detected.any(axis=others))
@@ -262,17 +274,10 @@ def _check(features: NDArray[np.float32], ranks: Ranks, grid: PoseGrid, detected
 class _Run:
     """State of one decomposition: the current factors, and the passes that improve them."""
 
-    def __init__(
-        self,
-        features: NDArray[np.float32],
-        ranks: Ranks,
-        detected: NDArray[np.bool_] | None,
-        engine: Engine,
-        progress: bool,
-    ) -> None:
+    def __init__(self, blocks: PersonBlocks, ranks: Ranks, engine: Engine, progress: bool) -> None:
         self.ranks, self.engine, self.progress = ranks, engine, progress
-        self.blocks = PersonBlocks(features, detected)
-        self.filled = 0 if detected is None else int(detected.size - detected.sum())
+        self.blocks = blocks
+        self.filled = 0 if blocks.detected is None else int(blocks.detected.size - blocks.detected.sum())
         self.poses: list[FloatArray] = []
         self.pose_energy: list[FloatArray] = []
         self.norm_squared = 0.0
@@ -303,7 +308,7 @@ class _Run:
 
     def identities(self, label: str) -> None:
         """The identity factor and the core (ri, ry, rp, rr, F) of the current pose factors."""
-        shape = (len(self.blocks), *self.ranks[1:], self.blocks.features.shape[-1])
+        shape = (len(self.blocks), *self.ranks[1:], self.blocks.shape[-1])
         projected = np.empty(shape, dtype=np.float32)
         for person, block in enumerate(self._shown(f"{label}: identities")):
             projected[person] = project_poses(block, self.poses, self.engine)
@@ -328,7 +333,7 @@ class _Run:
 
     def _compress_identities(self, label: str) -> FloatArray:
         """The tensor (ri, Y, P, R, F) with people combined by the identity factor, summed in float64."""
-        shape = self.blocks.features.shape
+        shape = self.blocks.shape
         compressed = np.zeros((self.ranks[0], int(np.prod(shape[1:]))))
         group = np.empty((_GROUP, compressed.shape[1]), dtype=np.float32)
         for person, block in enumerate(self._shown(f"{label}: poses")):

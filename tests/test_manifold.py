@@ -13,10 +13,12 @@ from nlml_hpe.config import Config
 from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.evaluation import rendered_faces
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.manifold import PoseManifold
+from nlml_hpe.manifold import IdentityPrior, PoseManifold, fit_axes
 from nlml_hpe.metrics import errors
+from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.powell import infer_powell
-from nlml_hpe.rotations import Angles
+from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
+from nlml_hpe.tucker import decompose
 from stages.common import Workdir
 
 
@@ -107,6 +109,21 @@ def test_bad_features_are_refused(official: PoseManifold, features: np.ndarray, 
 def test_a_manifold_without_noise_says_so(official: PoseManifold) -> None:
     with pytest.raises(ValueError, match="no noise statistics"):
         official.infer(np.zeros((1, 1404)), statistical=True)
+
+
+def test_an_axis_of_one_bin_stays_where_it_is() -> None:
+    grid = PoseGrid((-40.0, -20.0, 0.0, 20.0, 40.0), (-20.0, -10.0, 0.0, 10.0, 20.0), (0.0,))
+    points = np.random.default_rng(0).normal(size=(30, 3))
+    rotations = rotation_from_angles(grid.angles()).reshape(-1, 3, 3)
+    tensor = rotate_image_points(points, rotations).reshape(1, *grid.shape, -1).astype(np.float32)
+    model = decompose(tensor, (1, 3, 3, 1), grid)
+    yaw, pitch, roll = (fit.parameters for fit in fit_axes(grid, model.factors[1:]))
+    prior = IdentityPrior.of_rows(model.factors[0])
+    manifold = PoseManifold(model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, "points", prior)
+    turned = rotate_image_points(points, rotation_from_angles(Angles.from_columns([(13.0, -7.0, 0.0)])))
+    found = manifold.infer(turned.reshape(1, -1))
+    np.testing.assert_allclose(found.angles.columns(), [[13.0, -7.0, 0.0]], atol=0.01)
+    assert found.sigma[0, 2] > 100 * found.sigma[0, :2].max()
 
 
 def test_a_feature_that_determines_no_angle_has_no_error_bar(official: PoseManifold) -> None:

@@ -83,6 +83,12 @@ def test_the_same_seed_gives_the_same_weights(tiny_run: Config, tmp_path: Path) 
     assert any((first[name] != other[name]).any() for name in first)
 
 
+def test_curves_go_to_tensorboard_where_asked(tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=2, tensorboard=True)
+    train(nn.Linear(1, 1), mean_square, line(64, 1), line(64, 2), config, 0, "line", log_folder=tmp_path)
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+
 def test_heads_invert_the_cosines(tiny_run: Config, tmp_path: Path) -> None:
     manifold = PoseManifold.load(Workdir(tiny_run.workdir).manifold / "manifold.npz")
     config = AngleHeadsConfig(epochs=15, samples=4000, hidden=(64, 64))
