@@ -17,6 +17,11 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
+def development_data() -> Path:
+    """Where the development data lie: ``NLML_HPE_TEST_DATA``, or ``../shared/data`` beside the checkout."""
+    return Path(os.environ.get("NLML_HPE_TEST_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+
+
 def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
     """Print the rows as a Markdown table and save them, as Markdown and JSON, below ``results``."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

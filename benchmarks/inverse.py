@@ -1,7 +1,7 @@
 """The exact inverse against the reference's Powell, on the authors' published factors.
 
-``python benchmarks/inverse.py --official DIR --faces DIR``: ``--official`` is the folder with the authors'
-``Trained_data.npz`` and ``Factor_Matrices.npz``, ``--faces`` a folder of photographs (AFLW2000-3D). Powell
+``python benchmarks/inverse.py``: ``--official`` is the folder with the authors' ``Trained_data.npz`` and
+``Factor_Matrices.npz``, ``--faces`` a folder of photographs; both default to the development data. Powell
 runs as the reference runs it: eight unknowns from zero, no bounds, the full 1404-dimensional W. Both
 minimise half the squared error of the same features; no prior, no noise model.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from tqdm import tqdm
 
-from benchmarks.common import report
+from benchmarks.common import development_data, report
 from nlml_hpe.cosine import evaluate
 from nlml_hpe.images import read_image
 from nlml_hpe.landmarks import MediaPipeFaceMesh, normalize_landmarks
@@ -123,14 +123,16 @@ def throughput(manifold: PoseManifold, features: NDArray[np.float64]) -> list[di
     return rows
 
 
-def main(official: Path, faces: Path | None, count: int) -> None:
+def main(official: Path, faces: Path, count: int) -> None:
     """Run both comparisons, print and save the tables."""
     manifold = PoseManifold.from_official(official / "Trained_data.npz", official / "Factor_Matrices.npz")
     weights = np.tensordot(manifold.core, manifold.basis, axes=1).astype(np.float32)
     drawn = drawn_faces(manifold, count)
     rows = [compare("drawn from the model", manifold, weights, drawn)]
-    if faces:
-        rows.append(compare("photographs", manifold, weights, real_faces(faces)))
+    if faces.is_dir():
+        rows.append(compare(f"photographs ({faces.name})", manifold, weights, real_faces(faces)))
+    else:
+        print(f"{faces}: no such folder, photographs are left out")
     notes = [f"'worse' counts faces whose objective is above the other route's by more than {WORSE:g} of it."]
     report("inverse", "One face: exact inverse against Powell, authors' published factors", rows, notes)
     report("inverse_throughput", "Throughput of the exact inverse", throughput(manifold, drawn))
@@ -138,8 +140,8 @@ def main(official: Path, faces: Path | None, count: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--official", type=Path, required=True)
-    parser.add_argument("--faces", type=Path)
+    parser.add_argument("--official", type=Path, default=development_data() / "nlml_hpe_official")
+    parser.add_argument("--faces", type=Path, default=development_data() / "aflw2000_dev")
     parser.add_argument("--count", type=int, default=500)
     given = parser.parse_args()
     main(given.official, given.faces, given.count)

@@ -232,10 +232,9 @@ def decompose(
 ) -> TuckerModel:
     """Tucker decomposition of ``features`` (I, Y, P, R, F), or a list of shards of its people.
 
-    ``ranks`` are those of identity, yaw, pitch and roll.
-
-    ``detected`` (I, Y, P, R) is False at missing cells. Raises ``TensorError`` for ranks that do not
-    fit, for values that are not finite, and for a person or grid line without any detected cell.
+    ``ranks`` are those of identity, yaw, pitch and roll; ``detected`` (I, Y, P, R) is False at missing
+    cells. Raises ``TensorError`` for ranks that do not fit, for values that are not finite, and for a
+    person or grid line without any detected cell.
     """
     engine = engine or Engine()
     blocks = PersonBlocks(features, detected)
@@ -291,7 +290,7 @@ class _Run:
         self.hosvd("Tucker, rigid fill")
         for iteration in range(1, max_iterations + 1):
             before = self.poses
-            self.blocks.fill = LowRankFill(self.poses, self.core, self.engine)
+            self.blocks.fill = LowRankFill(self.poses, self.core)
             self.hosvd(f"Tucker, fill {iteration}")
             if max(map(largest_angle, before, self.poses)) < _FILL_TOLERANCE:
                 return iteration
@@ -395,33 +394,25 @@ class RigidFill:
 
     def __call__(self, person: int, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Features (missing, F) for the cells where ``mask`` is False."""
+        return self.turned(block, mask)[~mask]
+
+    def turned(self, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The most frontal face of a block (Y, P, R, F), seen where ``mask`` is True, at every pose."""
         frontal = np.unravel_index(np.where(mask, self._turn, np.inf).argmin(), mask.shape)
-        return rotate_features(block[frontal], self.rotations[~mask] @ self.rotations[frontal].T)
-
-
-def rotate_features(feature: NDArray[np.floating], rotations: FloatArray) -> NDArray[np.float32]:
-    """A feature (F,) of image-axes points turned by camera-frame rotations (n, 3, 3): (n, F)."""
-    points = feature.reshape(1, -1, 3)
-    return rotate_image_points(points, rotations).reshape(len(rotations), -1).astype(np.float32)
+        turns = self.rotations @ self.rotations[frontal].T
+        return rotate_image_points(block[frontal].reshape(-1, 3), turns).reshape(block.shape).astype(np.float32)
 
 
 def rotation_tensor(features: NDArray[np.float32], detected: NDArray[np.bool_], grid: PoseGrid) -> NDArray[np.float32]:
     """The tensor of purely rotated points: every person's most frontal landmarks at every pose."""
-    fill = RigidFill(grid)
-    made = np.empty(features.shape, dtype=np.float32)
-    everywhere = np.zeros(grid.shape, dtype=bool)
-    for person, block in enumerate(features):
-        frontal = np.unravel_index(np.where(detected[person], fill._turn, np.inf).argmin(), grid.shape)
-        upright = fill.rotations[~everywhere] @ fill.rotations[frontal].T
-        made[person] = rotate_features(block[frontal], upright).reshape(made[person].shape)
-    return made
+    rigid = RigidFill(grid)
+    return np.stack([rigid.turned(block, mask) for block, mask in zip(features, detected, strict=True)])
 
 
 class LowRankFill:
     """Missing cells from the current model, each person's identity solved on the observed cells."""
 
-    def __init__(self, poses: Sequence[FloatArray], core: FloatArray, engine: Engine) -> None:
-        self.poses, self.engine = list(poses), engine
+    def __init__(self, poses: Sequence[FloatArray], core: FloatArray) -> None:
         self.cells = np.einsum("ya,pb,rc->yprabc", *poses).reshape(*(len(f) for f in poses), -1)
         self.core = core.reshape(len(core), -1, core.shape[-1])
         self.overlap = np.einsum("imf,jnf->ijmn", self.core, self.core, optimize=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks.common import development_data
 from nlml_hpe.config import Config, load_config
 from nlml_hpe.images import RgbImage
 from nlml_hpe.landmarks import MediaPipeFaceMesh
@@ -35,7 +35,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    folder = Path(os.environ.get("NLML_HPE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = development_data()
     if not folder.is_dir():
         pytest.skip(f"the development data is not at {folder} (set NLML_HPE_TEST_DATA)")
     return folder
