@@ -282,13 +282,15 @@ def _fade_background(patch: NDArray[np.uint8], outline: NDArray[np.float64]) -> 
     outside = np.hypot(x, y) / oval_radius - 1
     upwards = -y / np.hypot(x, y)
     skin = np.median(patch[(outside < -0.1) & (outside > -0.6)], axis=0)
-    hair = np.median(patch[(outside > 0.03) & (outside < 0.12) & (upwards > 0.3)], axis=0)
+    hair = np.median(patch[(outside > 0.15) & (outside < 0.3) & (upwards > 0.7)], axis=0)
     # Hair above, skin below, blended from a little under the ears to the temples.
     share = _smoothstep((upwards + 0.45) / 0.5)[..., None]
     filled = share * hair + (1 - share) * skin * 0.9
-    # Ears and hair reach further out than the jaw, beside which the photo shows its background.
-    reach = 0.07 * _smoothstep((upwards + 0.12) / 0.3)
-    keep = 1 - _smoothstep((outside - reach) / (0.04 + 2.2 * reach))[..., None]
+    # The photograph is kept beyond the oval where it shows the head: a little for the ears, more for the
+    # hairline; at the jaw, where its background begins, it already fades inside.
+    low, ears, crown = (_smoothstep((upwards - start) / 0.3) for start in (-0.3, -0.12, 0.5))
+    reach = -0.05 * (1 - low) + 0.07 * ears + 0.14 * crown
+    keep = 1 - _smoothstep((outside - reach) / (0.05 + 0.14 * ears))[..., None]
     return np.asarray(np.clip(keep * patch + (1 - keep) * filled, 0, 255), dtype=np.uint8)
 
 
