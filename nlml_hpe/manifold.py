@@ -10,6 +10,7 @@ maximum a posteriori estimate, whose Gauss-Newton Hessian is the covariance of t
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import zipfile
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,13 +35,14 @@ MARGIN_DEG = 15.0
 """How far beyond the grid the inverse may answer before an angle is held at the bound."""
 OFFICIAL_FEATURE = "facemesh468/official"
 _COARSE_STEPS = (9, 7, 5)
-_SEEDS = 2
+_SEEDS = 4
 _TRIAL_ITERATIONS = 3
+_GAUSS_NEWTON_ITERATIONS = 8
 _SEED_PRIOR = 1e-3
 """Weight of the identity prior, as a share of a face's squared norm, when coarse poses are ranked: without
 it a wrong pose with an impossible identity ranks first for 2% of faces, with it for none of 1,024."""
 _MAX_ITERATIONS = 40
-_STEP_TOLERANCE = 1e-6
+_STEP_TOLERANCE = 1e-5
 _CHUNK = 256
 
 FloatArray = NDArray[np.float64]
@@ -130,10 +132,10 @@ class PoseManifold:
 
     def synthesize(self, identity: ArrayLike, angles: Angles) -> FloatArray:
         """Features ``(N, F)`` of identities ``(N, ri)`` at angles ``(N,)`` in degrees."""
-        inside = np.asarray(identity)[:, None] @ self._identity_design(angles)
+        inside = np.asarray(identity)[:, None] @ self.identity_design(angles)
         return np.asarray(inside[:, 0] @ self.basis)
 
-    def _identity_design(self, angles: Angles) -> FloatArray:
+    def identity_design(self, angles: Angles) -> FloatArray:
         """The model matrix of the identity ``(N, ri, K)`` at angles ``(N,)`` in degrees."""
         yaw, pitch, roll = (self.axis_rows(axis, values) for axis, values in enumerate(angles))
         cells = yaw[:, :, None, None] * pitch[:, None, :, None] * roll[:, None, None, :]
@@ -224,7 +226,7 @@ class PoseManifold:
     def solve_identity(self, features: ArrayLike, angles: Angles) -> FloatArray:
         """Identities (N, ri) of features (N, F) whose angles (N,) are known; least squares."""
         inside = self._checked(features) @ self.basis.T
-        design = self._identity_design(angles)
+        design = self.identity_design(angles)
         normal = design @ design.transpose(0, 2, 1)
         return np.asarray(np.linalg.solve(normal, design @ inside[..., None])[..., 0])
 
@@ -336,6 +338,10 @@ class _Solver:
             self.precision = prior_precision
         self.pull = self.precision @ self.mean
         self.coarse, self.projector, self.offset = self._coarse_table(manifold.grid, prior_precision)
+        # Seeds are told apart in single precision, which halves the cost; the answer is found in double.
+        self.rough = copy.copy(self)
+        for name in ("core", "cosines", "precision", "mean", "pull", "coarse", "projector", "offset"):
+            setattr(self.rough, name, getattr(self, name).float())
 
     def _coarse_table(self, grid: PoseGrid, prior_precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Coarse poses (G, 3) with, for each, what makes its least cost one matrix product away."""
@@ -365,8 +371,8 @@ class _Solver:
         cells = yaws[..., :, None, None] * pitches[..., None, :, None] * rolls[..., None, None, :]
         return (cells.reshape(4 * len(theta), len(self.core)) @ self.core).reshape(len(theta), 4, self.size, self.rank)
 
-    def _state(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cost (N,), identity (N, ri), gradient (N, 3) and Gauss-Newton Hessian (N, 3, 3) at angles."""
+    def _state(self, x: Tensor, theta: Tensor, damping: Tensor) -> _State:
+        """Everything the descent needs to know at angles (N, 3) of faces (N, K)."""
         design = self._design(theta)
         model = design[:, 0]
         inverse = torch.linalg.inv_ex(model.transpose(1, 2) @ model + self.precision)[0]
@@ -378,7 +384,7 @@ class _Solver:
         gradient = (jacobian @ residual[..., None])[..., 0]
         cross = jacobian @ model
         hessian = jacobian @ jacobian.transpose(1, 2) - cross @ inverse @ cross.transpose(1, 2)
-        return cost, identity[..., 0], gradient, hessian
+        return _State(theta, cost, identity[..., 0], gradient, hessian, hessian, damping)
 
     @torch.inference_mode()
     def solve(
@@ -388,71 +394,115 @@ class _Solver:
         x = torch.from_numpy(features) @ self.to_coordinates
         low, high = torch.from_numpy(bounds[:, 0]), torch.from_numpy(bounds[:, 1])
         if starts is not None:
-            theta = torch.from_numpy(starts).clamp(low, high)
+            state = self._start(x, torch.from_numpy(starts).clamp(low, high))
+            tried = 0
         else:
-            theta, owner = self._seeds(x, n_seeds)
-            # A few steps tell the seeds of one face apart; only the best is followed to the end.
-            theta, cost, _ = self._descend(x[owner], theta, low, high, _TRIAL_ITERATIONS)
-            chosen = cost.reshape(len(x), n_seeds).argmin(1)
-            theta = theta[torch.arange(len(x)) * n_seeds + chosen]
-        theta, _, iterations = self._descend(x, theta, low, high, _MAX_ITERATIONS)
-        iterations += 0 if starts is not None else _TRIAL_ITERATIONS
-        _, identity, _, hessian = self._state(x, theta)
+            seeds = self.rough.best_seeds(x.float(), low.float(), high.float(), n_seeds)
+            state, tried = self._start(x, seeds.double()), _TRIAL_ITERATIONS
+        state, iterations = self._descend(x, state, low, high)
         return {
-            "theta": theta.numpy(),
-            "identity": identity.numpy(),
-            "covariance": _covariance(hessian).numpy(),
-            "at_bound": ((theta <= low) | (theta >= high)).numpy(),
-            "iterations": iterations.numpy(),
+            "theta": state.theta.numpy(),
+            "identity": state.identity.numpy(),
+            "covariance": _covariance(state.hessian).numpy(),
+            "at_bound": ((state.theta <= low) | (state.theta >= high)).numpy(),
+            "iterations": (iterations + tried).numpy(),
         }
 
-    def _seeds(self, x: Tensor, n_seeds: int) -> tuple[Tensor, Tensor]:
-        """The ``n_seeds`` best coarse poses of every face, side by side, and the face of each."""
+    def best_seeds(self, x: Tensor, low: Tensor, high: Tensor, n_seeds: int) -> Tensor:
+        """Starting angles (N, 3): the best coarse poses, each followed for a few steps, and the best of those."""
         explained = ((x @ self.projector).reshape(len(x), len(self.coarse), self.rank) + self.offset).square().sum(2)
-        best = explained.topk(n_seeds, dim=1).indices
-        return self.coarse[best.reshape(-1)], torch.arange(len(x)).repeat_interleave(n_seeds)
+        seeds = self.coarse[explained.topk(n_seeds, dim=1).indices.reshape(-1)].clamp(low, high)
+        repeated = x.repeat_interleave(n_seeds, dim=0)
+        state = self._start(repeated, seeds)
+        for iteration in range(1, _TRIAL_ITERATIONS + 1):
+            state, _ = self._step(repeated, state, low, high, iteration)
+        return state.theta[torch.arange(len(x)) * n_seeds + state.cost.reshape(len(x), n_seeds).argmin(1)]
 
-    def _descend(
-        self, x: Tensor, theta: Tensor, low: Tensor, high: Tensor, limit: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Levenberg-Marquardt over angles (M, 3), held within bounds; converged faces drop out."""
-        final, final_cost = theta.clone(), torch.full((len(x),), torch.inf, dtype=torch.float64)
+    def _start(self, x: Tensor, theta: Tensor) -> _State:
+        return self._state(x, theta, torch.full((len(x),), 1e-4, dtype=x.dtype))
+
+    def _step(self, x: Tensor, state: _State, low: Tensor, high: Tensor, iteration: int) -> tuple[_State, Tensor]:
+        """One step of Levenberg-Marquardt within bounds, taken where the cost falls; and which faces still move."""
+        damped = torch.linalg.inv_ex(_determined(state.curvature, state.damping))[0]
+        theta = (state.theta + (damped @ state.gradient[..., None])[..., 0]).clamp(low, high)
+        trial = self._state(x, theta, (state.damping * 0.1).clamp_min(1e-12))
+        if iteration > _GAUSS_NEWTON_ITERATIONS:
+            trial = trial._replace(curvature=_bfgs(state, trial))
+        moving = (theta - state.theta).abs().amax(1) >= _STEP_TOLERANCE
+        better = trial.cost <= state.cost
+        if better.all():
+            return trial, moving
+        return trial.where(better, state._replace(damping=(state.damping * 10).clamp_max(1e8))), moving
+
+    def _descend(self, x: Tensor, state: _State, low: Tensor, high: Tensor) -> tuple[_State, Tensor]:
+        """Steps until no face moves; those that rest drop out of the work. Also the steps each face took."""
+        final = _State(*(tensor.clone() for tensor in state))
         iterations = torch.zeros(len(x), dtype=torch.long)
         active = torch.arange(len(x))
-        cost, _, gradient, hessian = self._state(x, theta)
-        damping = torch.full_like(cost, 1e-4)
-        for iteration in range(1, limit + 1):
-            damped = _determined(hessian) + torch.diag_embed(hessian.diagonal(dim1=1, dim2=2) * damping[:, None])
-            proposal = (theta + (torch.linalg.inv_ex(damped)[0] @ gradient[..., None])[..., 0]).clamp(low, high)
-            step = (proposal - theta).abs().amax(1)
-            new_cost, _, new_gradient, new_hessian = self._state(x, proposal)
-            better = new_cost <= cost
-            theta = torch.where(better[:, None], proposal, theta)
-            gradient = torch.where(better[:, None], new_gradient, gradient)
-            hessian = torch.where(better[:, None, None], new_hessian, hessian)
-            gain = torch.where(better, cost - new_cost, torch.zeros_like(cost))
-            cost = torch.where(better, new_cost, cost)
-            damping = torch.where(better, damping * 0.1, damping * 10).clamp(1e-12, 1e8)
-            done = (step < _STEP_TOLERANCE) | (better & (gain < 1e-14 * cost))
-            if done.any() or iteration == limit:
-                final[active], final_cost[active], iterations[active] = theta, cost, iteration
-                keep = ~done
-                if not keep.any():
-                    break
-                active, x, theta, cost = active[keep], x[keep], theta[keep], cost[keep]
-                gradient, hessian, damping = gradient[keep], hessian[keep], damping[keep]
-        return final, final_cost, iterations
+        for iteration in range(1, _MAX_ITERATIONS + 1):
+            state, moving = self._step(x, state, low, high, iteration)
+            if iteration < _MAX_ITERATIONS and moving.all():
+                continue
+            final.put(active, state)
+            iterations[active] = iteration
+            if not moving.any():
+                break
+            active, x, state = active[moving], x[moving], state.of(moving)
+        return final, iterations
 
 
-def _determined(hessian: Tensor) -> Tensor:
-    """Hessians (N, 3, 3) with a floor of 1e-12 of the largest entry: an angle of one bin stays where it is."""
-    floor = 1e-12 * hessian.diagonal(dim1=1, dim2=2).amax(1)
-    return hessian + torch.eye(3, dtype=hessian.dtype) * floor[:, None, None]
+class _State(NamedTuple):
+    """A point of the descent, of N faces.
+
+    ``theta`` (N, 3) rad, ``cost`` (N,), ``identity`` (N, ri), ``gradient`` (N, 3) of minus the cost,
+    ``hessian`` (N, 3, 3) of Gauss-Newton, ``curvature`` (N, 3, 3) that steps are made with, ``damping`` (N,).
+    """
+
+    theta: Tensor
+    cost: Tensor
+    identity: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    curvature: Tensor
+    damping: Tensor
+
+    def of(self, chosen: Tensor) -> _State:
+        """The state of some of the faces."""
+        return _State(*(tensor[chosen] for tensor in self))
+
+    def where(self, chosen: Tensor, other: _State) -> _State:
+        """This state for the chosen faces, the other for the rest."""
+        pairs = ((a, b, chosen.view(-1, *[1] * (a.dim() - 1))) for a, b in zip(self, other, strict=True))
+        return _State(*(torch.where(mask, a, b) for a, b, mask in pairs))
+
+    def put(self, places: Tensor, other: _State) -> None:
+        """Overwrite the faces at these places."""
+        for mine, theirs in zip(self, other, strict=True):
+            mine[places] = theirs
+
+
+def _bfgs(old: _State, new: _State) -> Tensor:
+    """Curvature (N, 3, 3) corrected by how the gradient changed over the step (Nocedal & Wright, eq. 6.19).
+
+    Faces far off the model leave large residuals, on which Gauss-Newton creeps; this does not.
+    """
+    step, change = (new.theta - old.theta)[..., None], (old.gradient - new.gradient)[..., None]
+    pushed = old.curvature @ step
+    along, bend = (step.transpose(1, 2) @ change), (step.transpose(1, 2) @ pushed)
+    updated = old.curvature + change @ change.transpose(1, 2) / along - pushed @ pushed.transpose(1, 2) / bend
+    return torch.where((along > 1e-3 * bend) & (bend > 0), updated, new.hessian)
+
+
+def _determined(hessian: Tensor, damping: Tensor | float) -> Tensor:
+    """Hessians (N, 3, 3) with Marquardt's damping (N,) and a floor: an angle of one bin stays where it is."""
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    weight = damping[:, None] if isinstance(damping, Tensor) else damping
+    return hessian + torch.diag_embed(diagonal * weight + 1e-12 * diagonal.amax(1, keepdim=True))
 
 
 def _covariance(hessian: Tensor) -> Tensor:
     """Inverse of Hessians (N, 3, 3); infinite where no angle is determined."""
-    inverse, failed = torch.linalg.inv_ex(_determined(hessian))
+    inverse, failed = torch.linalg.inv_ex(_determined(hessian, 0.0))
     undetermined = (failed != 0) | (inverse.diagonal(dim1=1, dim2=2) <= 0).any(1)
     return torch.where(undetermined[:, None, None], torch.inf, inverse)
 

@@ -31,11 +31,14 @@ class PowellResult:
 def infer_powell(manifold: PoseManifold, feature: ArrayLike) -> PowellResult:
     """Minimise half the squared error of one feature (F,) over angles and identity from zero."""
     x = np.asarray(feature, dtype=np.float64)
+    # The model lies in the span of the basis: the error outside it is a constant.
+    inside = manifold.basis @ x
+    outside = max(float(x @ x - inside @ inside), 0.0)
 
     def objective(unknowns: NDArray[np.float64]) -> float:
         angles = Angles.from_columns(np.degrees(unknowns[None, :3]))
-        residual = x - manifold.synthesize(unknowns[None, 3:], angles)[0]
-        return 0.5 * float(residual @ residual)
+        residual = inside - unknowns[3:] @ manifold.identity_design(angles)[0]
+        return 0.5 * (float(residual @ residual) + outside)
 
     found = minimize(objective, np.zeros(3 + manifold.ranks[0]), method="Powell")
     yaw, pitch, roll = np.degrees(found.x[:3])
