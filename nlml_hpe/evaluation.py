@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.estimator import Method
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.metrics import errors, per_interval, summary
+from nlml_hpe.metrics import VECTORS, errors, per_interval, summary
 from nlml_hpe.rotations import AXES, Angles
 
 Route = Callable[[NDArray[np.float32]], tuple[Angles, NDArray[np.float64] | None]]
@@ -76,6 +76,21 @@ def evaluate_routes(
             report["routes"][name]["within_sigma"] = {str(k): (scores < k).mean(axis=0).tolist() for k in (1.0, 1.96)}
         estimates[name] = estimated
     return report, estimates
+
+
+def summary_csv(report: dict[str, Any]) -> str:
+    """The report as CSV: a row per set of faces and route, without the intervals."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = ["faces", "route", "n_total", "n_detected", "n_missed", "coverage"]
+    measures = [("mae", key) for key in (*AXES, "mean")] + [("maev", key) for key in (*VECTORS, "mean")]
+    measures += [("geodesic", key) for key in ("mean", "median")]
+    writer.writerow([*header, *(f"{measure}_{key}" for measure, key in measures)])
+    for kind, part in report.items():
+        for route, row in part["routes"].items():
+            counts = [part[name] for name in header[2:]]
+            writer.writerow([kind, route, *counts, *(_short(row[measure][key]) for measure, key in measures)])
+    return text.getvalue()
 
 
 def table(report: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotations import AXES, CONVENTION
 
 KIND = "landmark_tensor"
+_WORST_POSES = 6
 _DATA = ("landmarks", "detected", "random_landmarks", "random_detected")
 
 
@@ -115,7 +116,7 @@ def _elements(path: Path) -> int:
 
 
 def misses(tensor: LandmarkTensor) -> list[str]:
-    """How many faces were not found, in words: in all, then by the angles of each axis."""
+    """How many faces were not found, in words: in all, by the angles of each axis, and at the worst poses."""
     missed = ~tensor.detected
     text = f"{missed.sum()} of {missed.size} grid faces not found ({missed.mean():.1%})"
     if tensor.random_detected.size:
@@ -126,6 +127,12 @@ def misses(tensor: LandmarkTensor) -> list[str]:
         counts = missed.sum(axis=tuple(mode for mode in range(4) if mode != axis + 1))
         cells = "  ".join(f"{angle:g}: {count}" for angle, count in zip(angles, counts, strict=True))
         lines.append(f"not found by {name:<5}: {cells}")
+    per_pose = missed.sum(axis=0).reshape(-1)
+    poses = tensor.grid.poses()
+    worst = [index for index in np.argsort(-per_pose, kind="stable")[:_WORST_POSES] if per_pose[index]]
+    if worst:
+        named = "  ".join("({:g} {:g} {:g}): {}".format(*poses[index], per_pose[index]) for index in worst)
+        lines.append(f"most often at (yaw pitch roll), of {len(tensor.people)} people: {named}")
     return lines
 
 

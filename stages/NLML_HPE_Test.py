@@ -9,7 +9,7 @@ from pathlib import Path
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_bytes, write_json, write_manifest
 from nlml_hpe.config import Config
 from nlml_hpe.estimator import HeadPoseEstimator, Method
-from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, table
+from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.plots import plot_intervals
 from stages.common import Plan, Stage, Workdir, stage_command
@@ -40,6 +40,7 @@ def main(config: Config) -> Path:
             intervals = {name: row["per_interval"] for name, row in report[kind]["routes"].items()}
             plot_intervals(intervals, folder / f"mae_per_interval_{kind}.png")
         write_json(folder / "metrics.json", report)
+        write_bytes(folder / "metrics.csv", summary_csv(report).encode())
         write_bytes(folder / "table.txt", table(report).encode())
         write_manifest(folder, KIND, made.settings, made.inputs)
     return work.test

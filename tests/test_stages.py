@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import shutil
 import signal
@@ -17,7 +19,7 @@ from PIL import Image
 from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config, load_config
 from nlml_hpe.images import ImageReadError
-from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.landmark_tensor import LandmarkTensor, misses
 from nlml_hpe.model_folder import load_model, official_model
 from nlml_hpe.pose_grid import RenderFolderError
 from nlml_hpe.tucker import TensorError
@@ -53,6 +55,7 @@ def test_every_stage_leaves_its_artefact(tiny_run: Config) -> None:
         "model/model.safetensors",
         "model/README.md",
         "test/metrics.json",
+        "test/metrics.csv",
         "test/predictions_off_grid.csv",
         "test/mae_per_interval_on_grid.png",
     ):
@@ -72,8 +75,22 @@ def test_the_table_counts_what_was_missed(tiny_run: Config) -> None:
     for part in report.values():
         assert part["n_detected"] + part["n_missed"] == part["n_total"]
         assert set(part["routes"]) == set(NLML_HPE_Test.ROUTES)
+    summary = list(csv.DictReader((tiny_run.workdir / "test" / "metrics.csv").open()))
+    expected = {(kind, route) for kind in report for route in NLML_HPE_Test.ROUTES}
+    assert {(row["faces"], row["route"]) for row in summary} == expected
     rows = (tiny_run.workdir / "test" / "predictions_off_grid.csv").read_text().splitlines()
     assert len(rows) == 1 + report["off_grid"]["n_total"]
+
+
+def test_misses_are_counted_by_axis_and_pose(tiny_run: Config, tmp_path: Path) -> None:
+    tensor = LandmarkTensor.open(tiny_run.workdir / "landmarks_train")
+    detected = np.array(tensor.detected)
+    detected[:] = True
+    detected[:3, 0, 2, 1] = False
+    lines = misses(dataclasses.replace(tensor, detected=detected))
+    assert lines[0].startswith(f"3 of {detected.size} grid faces not found")
+    assert "-30: 3" in lines[1]
+    assert "(-30 20 0): 3" in lines[-1]
 
 
 def test_a_second_run_does_nothing(tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
