@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where torch comes from, for instance the index of its CPU builds; empty is the default index.
+TORCH_INDEX ?=
 READY := $(VENV)/.ready
 
 .PHONY: demo test check pictures clean
@@ -25,7 +27,7 @@ pictures: $(READY)
 # torch first and by its exact version: an unpinned torch may bring gigabytes of GPU libraries.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,tensorboard,dev]"
 	touch $(READY)
 
