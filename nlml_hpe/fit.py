@@ -18,7 +18,7 @@ from nlml_hpe.cosine import Cosines
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import IdentityPrior, Noise, PoseManifold, fit_axes
 from nlml_hpe.pose_grid import PoseGrid
-from nlml_hpe.rotations import Angles
+from nlml_hpe.rotations import AXES, Angles
 from nlml_hpe.tucker import Engine, TuckerModel, decompose, rotation_tensor
 
 N_FOLDS = 4
@@ -38,6 +38,13 @@ class FittedManifold:
     manifold: PoseManifold
     tucker: TuckerModel
     cosines: tuple[Cosines, Cosines, Cosines]
+
+    def summary(self) -> str:
+        """Cells filled, error of the decomposition, rms of every cosine, in words."""
+        lines = [f"filled {self.tucker.filled} missing cells; relative error {self.tucker.relative_error:.4f}"]
+        for name, fit in zip(AXES, self.cosines, strict=True):
+            lines.append(f"cosine rms of U_{name}: " + "  ".join(f"{rms:.5f}" for rms in fit.rms))
+        return "\n  ".join(lines)
 
 
 def fit_manifold(tensor: LandmarkTensor, config: TuckerConfig, seed: int, progress: bool = False) -> FittedManifold:

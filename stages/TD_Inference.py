@@ -1,19 +1,15 @@
-"""Angles of the faces in a photograph: ``python stages/TD_Inference.py --image_path photo.jpg``.
-
-By the paper's cosine optimisation (Powell, the reference route), by the exact separable solve, and
-by the network, each with its time.
-"""
+"""Angles of the faces in a photograph, by every route: ``python stages/TD_Inference.py --image_path photo.jpg``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from nlml_hpe.estimator import HeadPoseEstimator, Method
+from nlml_hpe.evaluation import timed_poses
 from nlml_hpe.images import read_image
 from nlml_hpe.model_folder import HeadPoseModel, load_model, official_model
 from renderer.heads.photo import embedded_photo
@@ -25,16 +21,8 @@ METHODS: tuple[Method, ...] = ("powell", "exact", "network")
 def main(image_path: Path | None, model: HeadPoseModel, methods: tuple[Method, ...]) -> list[dict[str, Any]]:
     """Angles in degrees by every method for every face, largest first; the embedded photo without a path."""
     image = embedded_photo() if image_path is None else read_image(image_path)
-    results = []
     with HeadPoseEstimator(model) as estimator:
-        for number, face in enumerate(estimator.detect(image), start=1):
-            for method in methods:
-                estimator.poses([face], method)  # the first call also builds tables; it is not timed
-                start = time.perf_counter()
-                pose = estimator.poses([face], method)[0]
-                elapsed = 1000 * (time.perf_counter() - start)
-                results.append({"face": number, "method": method, **pose.as_dict(), "milliseconds": elapsed})
-    return results
+        return timed_poses(estimator, image, methods)
 
 
 def show(results: list[dict[str, Any]]) -> None:

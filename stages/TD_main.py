@@ -12,7 +12,6 @@ from nlml_hpe.config import Config
 from nlml_hpe.fit import fit_manifold
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.plots import plot_energy, plot_factors
-from nlml_hpe.rotations import AXES
 from stages.common import Plan, Stage, Workdir, stage_command
 
 KIND = "manifold"
@@ -37,10 +36,7 @@ def main(config: Config) -> Path:
         plot_factors(fitted.tucker, fitted.cosines, tensor.grid, folder / "factors.png")
         plot_energy(fitted.tucker, folder / "energy.png")
         write_manifest(folder, KIND, made.settings, made.inputs, fitted.manifold.facts)
-    facts = fitted.manifold.facts
-    print(f"filled {facts['cells_filled']} missing cells; relative error of the model {facts['relative_error']:.4f}")
-    for name, fit in zip(AXES, fitted.cosines, strict=True):
-        print(f"  cosine rms of U_{name}: " + "  ".join(f"{rms:.5f}" for rms in fit.rms))
+    print(fitted.summary())
     return work.manifold
 
 
