@@ -5,7 +5,7 @@
 runs as the reference runs it: eight unknowns from zero, no bounds. Both minimise half the squared error
 of the same features; no prior, no noise model. Times are of the reference's own arithmetic (einsum over
 the full W in float32), on some of the faces; the objectives of all faces come from the same optimisation
-with the same objective in the manifold's basis (``nlml_hpe.powell``), which takes a fifth of the time.
+with the same objective in the manifold's basis (``nlml_hpe.powell``), which takes a fraction of the time.
 """
 
 from __future__ import annotations

@@ -17,7 +17,15 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nlml_hpe.artifacts import ArtifactError, digest_of, exclusive, read_json, write_json, write_manifest
+from nlml_hpe.artifacts import (
+    ArtifactError,
+    digest_of,
+    digest_of_file,
+    exclusive,
+    read_json,
+    write_json,
+    write_manifest,
+)
 from nlml_hpe.config import Config, RenderConfig
 from nlml_hpe.extraction import RANDOM_FOLDER
 from nlml_hpe.images import RgbImage
@@ -31,7 +39,6 @@ from renderer.rasterizers import get_rasterizer
 from renderer.shading import shade
 
 KIND = "renders"
-
 HEAD_EXTENT_MM = 230.0
 """Height of an adult head; the camera is set so that this much fills ``head_fraction`` of the image."""
 _IN_PROGRESS = "in_progress.json"
@@ -73,9 +80,9 @@ def render_people(config: Config, folder: Path) -> Path:
 
     Raises ``ArtifactError`` where ``folder`` holds anything that is not this stage's own work.
     """
-    sections = render_sections(config)
+    sections, inputs = render_sections(config), render_inputs(config)
     with exclusive(folder):
-        _prepare(folder, digest_of(sections))
+        _prepare(folder, digest_of([sections, inputs]))
         heads = open_heads(config.heads, config.seed)
         work = [(split, person) for split, people in people_of(config).items() for person in people]
         tasks = (delayed(_render_person)(config, heads.head(person), split, person, folder) for split, person in work)
@@ -90,13 +97,21 @@ def render_people(config: Config, folder: Path) -> Path:
             "images_per_person": config.grid.pose_grid().size,
         }
         (folder / _IN_PROGRESS).unlink()
-        write_manifest(folder, KIND, sections, {}, facts)
+        write_manifest(folder, KIND, sections, inputs, facts)
     return folder
 
 
 def render_sections(config: Config) -> dict[str, object]:
     """The settings that rendered images depend on."""
     return config.sections("seed", "grid", "heads", "render")
+
+
+def render_inputs(config: Config) -> dict[str, str]:
+    """Digests of what is read to render: the user's photographs, where there are any."""
+    folder = config.heads.photos
+    if folder is None or not folder.is_dir():
+        return {}
+    return {path.name: digest_of_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _prepare(folder: Path, digest: str) -> None:

@@ -9,13 +9,13 @@ from nlml_hpe.config import Config
 from nlml_hpe.images import RgbImage, read_image
 from nlml_hpe.plots import save_image, tiled
 from nlml_hpe.pose_grid import image_stem
-from renderer.grid import KIND, people_of, render_people, render_sections
+from renderer.grid import KIND, people_of, render_inputs, render_people, render_sections
 from stages.common import Plan, Stage, Workdir, stage_command
 
 
 def plan(config: Config) -> Plan:
     """What the rendered images depend on."""
-    return Plan((Workdir(config.workdir).renders,), KIND, render_sections(config))
+    return Plan((Workdir(config.workdir).renders,), KIND, render_sections(config), render_inputs(config))
 
 
 def main(config: Config) -> Path:

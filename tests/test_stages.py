@@ -101,6 +101,19 @@ def test_a_second_run_does_nothing(tiny_run: Config, tmp_path: Path, capsys: pyt
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "work").rglob("*") if p.is_file()}
 
 
+def test_another_photograph_makes_render_run_again(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(embedded_photo()).save(photos / "one.png")
+    grid = {axis: {"min": 0, "max": 0, "step": 10} for axis in ("yaw", "pitch", "roll")}
+    heads = {"train": 1, "validation": 1, "photos": str(photos)}
+    config = load_config(write_config(tmp_path, grid=grid, heads=heads))
+    run_stage(Render.STAGE, config)
+    assert Render.plan(config).is_current()
+    Image.fromarray(np.ascontiguousarray(embedded_photo()[:, ::-1])).save(photos / "one.png")
+    assert not Render.plan(config).is_current()
+
+
 def test_a_changed_section_runs_its_stage_and_those_behind_it(
     tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

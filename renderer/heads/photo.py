@@ -21,6 +21,7 @@ from nlml_hpe.config import HeadsConfig
 from nlml_hpe.images import RgbImage, read_image
 from nlml_hpe.landmarks import (
     FACEMESH,
+    LandmarkDetector,
     MediaPipeFaceMesh,
     boundary_loops,
     facemesh_mirror,
@@ -100,7 +101,7 @@ def _photos(folder: Path | None) -> list[tuple[str, RgbImage]]:
     return [(path.name, read_image(path)) for path in files]
 
 
-def head_from_photo(image: RgbImage, name: str, detector: MediaPipeFaceMesh) -> Mesh:
+def head_from_photo(image: RgbImage, name: str, detector: LandmarkDetector) -> Mesh:
     """The closed, textured head of the one face in ``image``.
 
     Raises ``HeadPhotoError`` where no face or more than one is found.
