@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
@@ -64,15 +64,42 @@ class GridConfig(Section):
         return PoseGrid(self.yaw.values(), self.pitch.values(), self.roll.values())
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class LooksConfig(Section):
+    """Looks of people whose heads come without textures; probabilities, but for ``melanin``."""
+
+    melanin: tuple[Share, Share] = Field(default=(0.0, 1.0), description="skin, from the lightest to the darkest")
+    bald: Share = 0.12
+    long_hair: Share = 0.3
+    beard: Share = 0.2
+    makeup: Share = 0.25
+    glasses: Share = 0.12
+    sunglasses: Share = 0.01
+    head_covering: Share = 0.08
+    face_mask: Share = 0.01
+
+
 class HeadsConfig(Section):
     """Where heads come from and how many people are made of them."""
 
-    source: Literal["photo"] = "photo"
+    source: Literal["photo", "ict_facekit", "facescape"] = "photo"
     photos: Path | None = Field(default=None, description="folder of photographs; without one the embedded photo")
+    folder: Path | None = Field(default=None, description="the kit's FaceXModel folder, or FaceScape's of identities")
+    publishable: Path | None = Field(default=None, description="FaceScape's list of publishable identities")
     train: int = Field(default=24, ge=1)
     validation: int = Field(default=6, ge=1)
     shape_variation: float = Field(default=1.0, ge=0, le=3)
     tone_variation: float = Field(default=1.0, ge=0, le=3)
+    expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")
+    looks: LooksConfig = LooksConfig()
+
+    @model_validator(mode="after")
+    def _folder_where_needed(self) -> HeadsConfig:
+        if self.source != "photo" and self.folder is None:
+            raise ValueError(f"heads.source {self.source!r} needs heads.folder; data/README.md says what lies there")
+        return self
 
 
 class AppearanceConfig(Section):

@@ -23,44 +23,80 @@ def rasterize(
     """
     if len(vertices) and vertices[:, 2].max() > -NEAR_MM:
         raise ValueError(f"a vertex lies behind the camera (z = {vertices[:, 2].max():.1f} mm); move the camera back")
+    return _rasterize(camera.project(vertices), -vertices[:, 2], faces, size)
+
+
+def rasterize_flat(pixels: NDArray[np.float32], faces: NDArray[np.int32], size: tuple[int, int]) -> Fragments:
+    """Rasterise a chart that lies in the plane: ``pixels`` (V, 2), x right, y down; every depth is 1."""
+    return _rasterize(pixels, np.ones(len(pixels), dtype=np.float32), faces, size)
+
+
+def _rasterize(
+    pixels: NDArray[np.float32], distance: NDArray[np.float32], faces: NDArray[np.int32], size: tuple[int, int]
+) -> Fragments:
     height, width = size
     pix_to_face = np.full((height, width), -1, dtype=np.int32)
     barycentrics = np.zeros((height, width, 3), dtype=np.float32)
     depth = np.full((height, width), np.inf, dtype=np.float32)
-    _fill(camera.project(vertices), -vertices[:, 2], faces, pix_to_face, barycentrics, depth)
+    _fill(pixels, distance, faces, pix_to_face, barycentrics, depth)
     return Fragments(pix_to_face, barycentrics, depth)
 
 
-@numba.njit(cache=True, nogil=True)
+# NaN is excluded: a mesh's vertices are finite and in front of the camera.
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: ignore[no-untyped-def]
     height, width = pix_to_face.shape
+    # 1/distance is linear on the screen; attributes over distance are, too.
+    nearest = np.zeros((height, width), dtype=np.float32)
     for face in range(faces.shape[0]):
         a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-        ax, ay, bx, by = pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1]
-        cx, cy = pixels[c, 0], pixels[c, 1]
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) < 1e-12:
-            continue
+        ax, bx, cx = pixels[a, 0], pixels[b, 0], pixels[c, 0]
         left = max(0, int(math.ceil(min(ax, bx, cx) - 0.5)))
         right = min(width - 1, int(math.floor(max(ax, bx, cx) - 0.5)))
+        if left > right:  # between the pixel centres, as many small triangles are
+            continue
+        ay, by, cy = pixels[a, 1], pixels[b, 1], pixels[c, 1]
         top = max(0, int(math.ceil(min(ay, by, cy) - 0.5)))
         bottom = min(height - 1, int(math.floor(max(ay, by, cy) - 0.5)))
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if top > bottom or abs(area) < 1e-12:
+            continue
+        scale = 1.0 / area
         near_a, near_b, near_c = 1.0 / distance[a], 1.0 / distance[b], 1.0 / distance[c]
+        step_a, step_b = (by - cy) * scale, (cy - ay) * scale
         for row in range(top, bottom + 1):
-            y = row + 0.5
+            x, y = left + 0.5, row + 0.5
+            wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * scale
+            wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * scale
             for column in range(left, right + 1):
-                x = column + 0.5
-                wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) / area
-                wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) / area
                 wc = 1.0 - wa - wb
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
-                    continue
-                # 1/distance is linear on the screen; attributes over distance are, too.
-                inverse = wa * near_a + wb * near_b + wc * near_c
-                here = 1.0 / inverse
-                if here < depth[row, column]:
-                    depth[row, column] = here
-                    pix_to_face[row, column] = face
-                    barycentrics[row, column, 0] = wa * near_a * here
-                    barycentrics[row, column, 1] = wb * near_b * here
-                    barycentrics[row, column, 2] = wc * near_c * here
+                if wa >= 0.0 and wb >= 0.0 and wc >= 0.0:
+                    inverse = wa * near_a + wb * near_b + wc * near_c
+                    if inverse > nearest[row, column]:
+                        nearest[row, column] = inverse
+                        pix_to_face[row, column] = face
+                wa += step_a
+                wb += step_b
+    _interpolate(pixels, distance, faces, pix_to_face, barycentrics, depth)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _interpolate(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: ignore[no-untyped-def]
+    """Weights and depth of the faces that are seen, once per pixel."""
+    for row in range(pix_to_face.shape[0]):
+        for column in range(pix_to_face.shape[1]):
+            face = pix_to_face[row, column]
+            if face < 0:
+                continue
+            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+            x, y = column + 0.5, row + 0.5
+            ax, ay, bx, by = pixels[a, 0] - x, pixels[a, 1] - y, pixels[b, 0] - x, pixels[b, 1] - y
+            cx, cy = pixels[c, 0] - x, pixels[c, 1] - y
+            near_a = (bx * cy - by * cx) / distance[a]
+            near_b = (cx * ay - cy * ax) / distance[b]
+            near_c = (ax * by - ay * bx) / distance[c]
+            total = near_a + near_b + near_c
+            barycentrics[row, column, 0] = near_a / total
+            barycentrics[row, column, 1] = near_b / total
+            barycentrics[row, column, 2] = near_c / total
+            depth[row, column] = (near_a * distance[a] + near_b * distance[b] + near_c * distance[c]) / total

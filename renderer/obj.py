@@ -1,0 +1,124 @@
+"""Wavefront OBJ as head kits use it: vertices, texture coordinates, polygons, a material per part.
+
+General readers split vertices where their texture coordinates differ and may reorder them; a
+morphable head needs the file's own vertices in the file's own order, so the file is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_OBJ_BYTES = 256 * 1024 * 1024
+
+
+class ObjError(ValueError):
+    """An OBJ file is missing, damaged, or lacks what a head needs; the message says what."""
+
+
+@dataclass(frozen=True)
+class ObjMesh:
+    """``vertices`` (V, 3) and ``uv`` (T, 2; v = 0 at the bottom) in file order, triangles by material.
+
+    ``triangles`` maps a material to (F, 2, 3) int32: vertex indices, then texture indices, counted
+    from zero; polygons are cut into fans. ``material_file`` is the name after ``mtllib``, where there is one.
+    """
+
+    vertices: NDArray[np.float32]
+    uv: NDArray[np.float32]
+    triangles: dict[str, NDArray[np.int32]]
+    material_file: str | None
+
+
+def read_obj(path: Path) -> ObjMesh:
+    """Read one OBJ file with texture coordinates.
+
+    Raises ``ObjError`` for a file that is missing, too large, cut off in the middle of a line, without
+    faces or texture coordinates, or whose faces refer to what is not there. Indices that count back
+    from the end (negative ones) are resolved as the format defines them.
+    """
+    vertices: list[list[str]] = []
+    uv: list[list[str]] = []
+    parts: dict[str, list[tuple[int, ...]]] = {}
+    material, material_file = "", None
+    for number, words in _lines(path):
+        if words[0] == "v":
+            vertices.append(words[1:4])
+        elif words[0] == "vt":
+            uv.append(words[1:3])
+        elif words[0] == "f":
+            polygon = [_corner(path, number, word, len(vertices), len(uv)) for word in words[1:]]
+            if len(polygon) < 3:
+                raise ObjError(f"{path}, line {number}: a face of {len(polygon)} corners; the file may be cut off")
+            fan = parts.setdefault(material, [])
+            fan += [(*polygon[0], *polygon[i], *polygon[i + 1]) for i in range(1, len(polygon) - 1)]
+        elif words[0] == "usemtl" and len(words) > 1:
+            material = words[1]
+        elif words[0] == "mtllib" and len(words) > 1:
+            material_file = " ".join(words[1:])
+    if not parts:
+        raise ObjError(f"{path}: no faces; the file may be cut off ({len(vertices)} vertices were read)")
+    triangles = {name: np.array(fan, np.int32).reshape(-1, 3, 2).transpose(0, 2, 1) for name, fan in parts.items()}
+    return ObjMesh(_numbers(path, "v", vertices, 3), _numbers(path, "vt", uv, 2), triangles, material_file)
+
+
+def read_obj_vertices(path: Path, count: int) -> NDArray[np.float32]:
+    """Only the vertices ``(count, 3)`` of an OBJ file, in file order.
+
+    Raises ``ObjError`` where there are more or fewer: the file belongs to another mesh, or is cut off.
+    """
+    vertices = [words[1:4] for _, words in _lines(path) if words[0] == "v"]
+    if len(vertices) != count:
+        raise ObjError(
+            f"{path}: {len(vertices)} vertices where the neutral head has {count}; "
+            "the file belongs to another version of the kit or is cut off"
+        )
+    return _numbers(path, "v", vertices, 3)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    if not path.is_file():
+        raise ObjError(f"{path}: no such file")
+    if path.stat().st_size > MAX_OBJ_BYTES:
+        raise ObjError(f"{path}: larger than {MAX_OBJ_BYTES} bytes; this is no mesh of one head")
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                words = line.split()
+                if words:
+                    yield number, words
+    except UnicodeDecodeError as error:
+        raise ObjError(f"{path}: not a text file ({error})") from error
+
+
+def _corner(path: Path, number: int, word: str, n_vertices: int, n_uv: int) -> tuple[int, int]:
+    """Vertex and texture index, from zero, of one corner ``v/vt`` or ``v/vt/vn``."""
+    fields = word.split("/")
+    if len(fields) < 2 or not fields[1]:
+        raise ObjError(f"{path}, line {number}: corner {word!r} has no texture coordinate (expected v/vt)")
+    try:
+        vertex, texture = int(fields[0]), int(fields[1])
+    except ValueError:
+        raise ObjError(f"{path}, line {number}: corner {word!r} is not v/vt") from None
+    vertex = vertex - 1 if vertex > 0 else n_vertices + vertex
+    texture = texture - 1 if texture > 0 else n_uv + texture
+    if not (0 <= vertex < n_vertices and 0 <= texture < n_uv):
+        raise ObjError(
+            f"{path}, line {number}: corner {word!r} refers outside the {n_vertices} vertices and {n_uv} "
+            "texture coordinates read so far; the file is damaged or cut off"
+        )
+    return vertex, texture
+
+
+def _numbers(path: Path, keyword: str, rows: list[list[str]], width: int) -> NDArray[np.float32]:
+    try:
+        array = np.array(rows, dtype=np.float32).reshape(-1, width)
+    except ValueError as error:
+        raise ObjError(f"{path}: a {keyword!r} line does not hold {width} numbers ({error})") from error
+    if len(array) != len(rows) or not np.isfinite(array).all():
+        raise ObjError(f"{path}: a {keyword!r} line holds a number that is not finite, or too few")
+    return array

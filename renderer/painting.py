@@ -1,0 +1,322 @@
+"""Painting a person's looks onto the texture atlas of an ICT head, in millimetres of the neutral head.
+
+What lies on the face (brows, lips, lids, folds) is drawn on a frontal chart, a picture of the face
+seen along z, and carried to the texels from there; what goes around the head (hair, beard, cloth)
+is a function of the place in space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator, splev, splprep
+
+from renderer.atlas import Texels
+from renderer.looks import Looks, Rgb
+
+FloatArray = NDArray[np.float32]
+
+# The frontal chart: 4 px a millimetre, x to the image's right, y up from the kit's own origin.
+_PX_PER_MM = 4
+_LEFT_MM, _TOP_MM = -80.0, 115.0
+_CHART = (680, 640)
+_SHIFT = 4  # fractional bits of cv2's drawing coordinates
+
+# Hairline: height in mm at a bearing in degrees from the front, the neutral ICT head.
+_HAIRLINE = PchipInterpolator(
+    [0, 22, 40, 55, 68, 80, 90, 105, 125, 150, 180], [112, 113, 106, 84, 62, 30, 24, 28, -10, -38, -48]
+)
+# The upper edge of a beard, likewise; in front it leaves the cheeks free.
+_BEARDLINE = PchipInterpolator([0, 14, 30, 50, 70, 82], [-8, -10, -30, -22, -2, 26])
+_HEAD_AXIS_Z = 20.0
+_EAR_Y, _EAR_Z = 12.0, -4.0
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where things are on the neutral head, mm: 68 iBUG ``landmarks`` (68, 3), ``eyes`` (2, 3) centres of the balls."""
+
+    landmarks: FloatArray
+    eyes: FloatArray
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The atlas of one kit, with the fields that do not change from person to person."""
+
+    texels: Texels
+    anatomy: Anatomy
+    parts: tuple[str, ...]
+
+    def paint(self, looks: Looks) -> NDArray[np.uint8]:
+        """The texture (H, W, 3) of a person."""
+        rng = np.random.default_rng(looks.seed)
+        image = self._skin(looks, rng)
+        self._draw_face(image, looks, rng)
+        self._grow_beard(image, looks, rng)
+        self._grow_hair(image, looks, rng)
+        image *= _shadow(self.texels.openness)[..., None]
+        self._paint_eyes(image, looks)
+        self._paint_mouth(image)
+        self._dress(image, looks, rng)
+        return np.asarray(np.clip(image, 0, 255), dtype=np.uint8)
+
+    def _of(self, *names: str) -> NDArray[np.bool_]:
+        return np.isin(self.texels.part, [self.parts.index(name) for name in names])
+
+    def _skin(self, looks: Looks, rng: np.random.Generator) -> FloatArray:
+        place = self.texels.position
+        color = np.array(looks.skin, dtype=np.float32)
+        # Long waves in space have no seams where charts meet.
+        waves = sum(
+            np.sin(place @ rng.normal(0, 1 / rng.uniform(9, 40), size=3).astype(np.float32) + rng.uniform(0, 6.3))
+            for _ in range(7)
+        )
+        image = color * (1 + 0.014 * waves[..., None])
+        marks = self.anatomy.landmarks
+        blush = sum(
+            np.exp(-((place - centre) ** 2).sum(axis=2) / (2 * width**2))
+            for centre, width in ((marks[30], 12), (marks[31] + [-26, 4, -14], 15), (marks[35] + [26, 4, -14], 15))
+        )
+        redness = (0.10 - 0.07 * looks.melanin) * looks.redness * blush[..., None]
+        image = image * (1 - redness * np.array([0.1, 1.0, 0.8], dtype=np.float32))
+        grain = rng.normal(0, 2.2, size=place.shape[:2]).astype(np.float32)
+        return np.asarray(image + grain[..., None], dtype=np.float32)
+
+    def _draw_face(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
+        """Blend the frontal chart into the face where it looks forward."""
+        place = self.texels.position
+        x = (place[..., 0] - _LEFT_MM) * _PX_PER_MM - 0.5
+        y = (_TOP_MM - place[..., 1]) * _PX_PER_MM - 0.5
+        drawn = cv2.remap(_frontal_chart(self.anatomy.landmarks, looks, rng), x, y, cv2.INTER_LINEAR)
+        forward = _smoothstep(self.texels.normal[..., 2], 0.0, 0.25) * (place[..., 2] > 45) * self._of("M_Face")
+        share = drawn[..., 3:] * forward[..., None]
+        image *= 1 - share
+        image += drawn[..., :3] * forward[..., None]
+
+    def _grow_beard(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
+        if looks.beard == 0 and looks.stubble == 0:
+            return
+        share = self._beard(looks)[..., None]
+        hair = np.array(looks.hair_color, dtype=np.float32) * _strands(self.texels.position, rng, 0.3)[..., None]
+        strength = max(looks.beard, 0.30 * looks.stubble)
+        image += share * strength * (hair - image)
+
+    def _beard(self, looks: Looks) -> FloatArray:
+        place, marks = self.texels.position, self.anatomy.landmarks
+        edge = _BEARDLINE(np.clip(bearing(place), 0, 82))
+        below = _smoothstep(edge - place[..., 1], -4, 8) * _smoothstep(place[..., 1], -112, -78)
+        beard = below * (bearing(place) < 82) * _smoothstep(place[..., 2], 20, 40) * self._of("M_Face")
+        lips = _inside(marks[48:60], place, 1.5) * (place[..., 2] > 85)
+        return np.asarray(beard * (1 - lips), dtype=np.float32)
+
+    def _grow_hair(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
+        if looks.hair == "bald" and looks.age < 0.5:
+            return
+        share = hair_share(self.texels.position, looks) * self._of("M_Face", "M_BackHead")
+        share *= 0.35 if looks.hair == "bald" else 1.0
+        ragged = rng.normal(0, 0.12, size=share.shape).astype(np.float32)
+        share = np.clip(share + ragged * share * (1 - share) * 4, 0, 1)[..., None]
+        color = np.array(looks.hair_color, dtype=np.float32)
+        image += share * (color * _strands(self.texels.position, rng, 0.24)[..., None] - image)
+
+    def _paint_eyes(self, image: FloatArray, looks: Looks) -> None:
+        right, up = np.radians(looks.gaze_deg)
+        gaze = np.array([np.sin(right), np.sin(up), np.sqrt(max(1 - np.sin(right) ** 2 - np.sin(up) ** 2, 0.1))])
+        for number, name in enumerate(("M_ScleraLeft", "M_ScleraRight")):
+            where = self._of(name)
+            direction = self.texels.position[where] - self.anatomy.eyes[number]
+            direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+            angle = np.degrees(np.arccos(np.clip(direction @ gaze, -1, 1)))[:, None]
+            sclera = np.array([228, 220, 214]) - np.clip(angle - 35, 0, 30) * [0.6, 1.2, 1.2]
+            iris = np.array(looks.iris) * (1.15 - 0.5 * _smoothstep(angle, 20, 27))
+            color = iris + _smoothstep(angle, 25.5, 28.5) * (sclera - iris)
+            color = color * _smoothstep(angle, 9, 11.5)
+            glint = np.degrees(np.arccos(np.clip(direction @ [-0.17, 0.26, 0.95], -1, 1)))[:, None] < 3.5
+            image[where] = np.where(glint, 250, color) * _shadow(self.texels.openness[where])[:, None]
+
+    def _paint_mouth(self, image: FloatArray) -> None:
+        light = 0.25 + 0.75 * self.texels.openness[..., None]
+        for name, color in (("M_Teeth", (226, 216, 196)), ("M_GumsTongue", (150, 76, 74))):
+            where = self._of(name)
+            image[where] = (np.array(color, dtype=np.float32) * light)[where]
+
+    def _dress(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
+        """Shoulders, scarf, cap and face mask."""
+        place = self.texels.position
+        weave = rng.normal(1, 0.03, size=place.shape[:2]).astype(np.float32)
+        cloth = np.array(looks.cloth_color, dtype=np.float32) * (weave * _shadow(self.texels.openness))[..., None]
+        outer = self._of("M_Face", "M_BackHead")
+        shoulders = _smoothstep(-place[..., 1] - 0.35 * place[..., 2], 88, 92) * outer
+        image += shoulders[..., None] * (cloth - image)
+        if looks.covering != "none":
+            image += (covering_share(place, looks) * outer)[..., None] * (cloth - image)
+        if looks.face_mask:
+            paper = np.array([205, 222, 232], dtype=np.float32) * _shadow(self.texels.openness)[..., None]
+            image += (mask_share(place) * self._of("M_Face"))[..., None] * (paper - image)
+
+
+def bearing(place: FloatArray) -> FloatArray:
+    """Degrees (...) from the front around the head's vertical axis, 0..180, of places (..., 3) in mm."""
+    return np.asarray(np.degrees(np.arctan2(np.abs(place[..., 0]), place[..., 2] - _HEAD_AXIS_Z)), dtype=np.float32)
+
+
+def hair_share(place: FloatArray, looks: Looks) -> FloatArray:
+    """How far (...), 0..1, places (..., 3) on the head lie within the hair."""
+    around = bearing(place)
+    recession = 16 * looks.recession * np.exp(-(((around - 38) / 14) ** 2))
+    line = _HAIRLINE(around) + looks.hairline_mm * _smoothstep(around, 80, 40) + recession
+    above = _smoothstep(place[..., 1] - line, -3, 6)
+    ear = _smoothstep(np.hypot(place[..., 1] - _EAR_Y, place[..., 2] - _EAR_Z), 30, 24)
+    ear = ear * _smoothstep(np.abs(place[..., 0]), 74, 78)
+    return np.asarray(above * (1 - ear), dtype=np.float32)
+
+
+def covering_share(place: FloatArray, looks: Looks) -> FloatArray:
+    """The same for a cap or a scarf."""
+    around, height = bearing(place), place[..., 1]
+    if looks.covering == "cap":
+        return np.asarray(_smoothstep(height - np.interp(around, [0, 90, 180], [92, 52, 20]), -1, 1), dtype=np.float32)
+    face = np.hypot(place[..., 0] / 68.0, (height - 16.0) / 93.0)
+    return np.asarray(np.maximum(_smoothstep(face, 0.98, 1.02), place[..., 2] < 30), dtype=np.float32)
+
+
+def mask_share(place: FloatArray) -> FloatArray:
+    """The same for a face mask: from the bridge of the nose to under the chin."""
+    around, height = bearing(place), place[..., 1]
+    upper = np.interp(around, [0, 12, 35, 62], [16, 4, 2, -14])
+    lower = np.interp(around, [0, 62], [-92, -40])
+    inside = _smoothstep(upper - height, -1, 1) * _smoothstep(height - lower, -1, 1)
+    return np.asarray(inside * _smoothstep(around, 64, 60) * (place[..., 2] > 30), dtype=np.float32)
+
+
+def _frontal_chart(marks: FloatArray, looks: Looks, rng: np.random.Generator) -> FloatArray:
+    """What is drawn on the face seen from the front: (H, W, 4), colour times coverage, and coverage in 0..1."""
+    chart = np.zeros((*_CHART, 4), dtype=np.float32)
+
+    def lay(tint: Rgb | NDArray[np.floating], coverage: FloatArray) -> None:
+        ink = np.append(np.asarray(tint), 1.0).astype(np.float32)
+        rows, columns = (np.flatnonzero(coverage.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            chart[box] += coverage[box][..., None] * (ink - chart[box])
+
+    _draw_folds(lay, marks, looks)
+    _draw_lids(lay, marks, looks)
+    _draw_lips(lay, marks, looks)
+    _draw_brows(lay, marks, looks, rng)
+    return chart
+
+
+_Lay = Callable[[Rgb | NDArray[np.floating], FloatArray], None]
+
+
+def _draw_folds(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
+    """Nasolabial folds and lines of the forehead, deeper with age."""
+    dark = np.array(looks.skin) * 0.62
+    for side in (-1, 1):
+        fold = np.array([(side * 17, -4), (side * 25, -14), (side * 31, -28), (side * 33, -40)])
+        lay(dark, 0.45 * looks.age * _line(fold, 2.0, blur=1.5))
+        lay(dark, 0.35 * looks.age * _line(np.array([(side * 20, 24), (side * 28, 20), (side * 36, 22)]), 2.0, blur=1.5))
+    for height in (80, 90, 100):
+        line = np.array([(-35, height - 3), (-15, height + 1), (15, height + 1), (35, height - 3)])
+        lay(dark, 0.35 * max(looks.age - 0.4, 0) * _line(line, 1.2, blur=1.0))
+
+
+def _draw_lids(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
+    """The crease, the lash line, and makeup."""
+    shade = np.array(looks.skin) * 0.55
+    for corners, brow in ((marks[36:42], marks[17:22]), (marks[42:48], marks[22:27])):
+        outline = _closed(corners[:, :2])
+        upper = outline[outline[:, 1] >= np.interp(outline[:, 0], *_ordered(corners[[0, 3], :2]))]
+        upper = upper[np.argsort(upper[:, 0])]
+        between = brow[:, :2].mean(axis=0) - corners[:, :2].mean(axis=0)
+        lay(shade, 0.5 * _line(upper + 0.2 * between, 1.2, blur=0.7))
+        lay((60, 40, 60), 0.4 * looks.eye_makeup * _line(upper + 0.15 * between, 7.0, blur=2.5))
+        lay((34, 24, 22), 0.45 * _line(outline, 1.0, blur=0.4))
+        lay((20, 14, 14), (0.75 + 0.2 * looks.eye_makeup) * _line(upper, 1.6 + 1.2 * looks.eye_makeup, blur=0.4))
+
+
+def _draw_lips(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
+    lips = np.zeros(_CHART, dtype=np.uint8)
+    cv2.fillPoly(lips, [_chart_points(_closed(marks[48:60, :2]))], 255, cv2.LINE_AA, _SHIFT)
+    lay(looks.lip_color, 0.85 * _blurred(lips, 0.6))
+    parting = np.concatenate([marks[[60]], (marks[61:64] + marks[[67, 66, 65]]) / 2, marks[[64]]])[:, :2]
+    lay(np.array(looks.lip_color) * 0.35, 0.7 * _line(parting, 1.0, blur=0.5))
+
+
+def _draw_brows(lay: _Lay, marks: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
+    """Single hairs along both brows, over a soft base."""
+    for brow in (marks[17:22], marks[22:27][::-1]):
+        outer_to_inner, _ = splprep(brow[:, :2].T, s=0, k=3)
+        path = np.stack(splev(np.linspace(0, 1, 40), outer_to_inner), axis=1)
+        taper = np.interp(np.linspace(0, 1, 40), [0, 0.35, 0.9, 1], [0.25, 0.85, 1.0, 0.8])
+        lay(looks.brow_color, 0.55 * looks.brow_density * _line(path[4:], looks.brow_mm * 0.75, blur=1.6))
+        hairs = np.zeros(_CHART, dtype=np.uint8)
+        across = np.gradient(path, axis=0)
+        across /= np.linalg.norm(across, axis=1, keepdims=True)
+        for _ in range(int(150 * looks.brow_density)):
+            index = rng.integers(1, 39)
+            root = path[index] + [0, rng.uniform(-0.5, 0.5) * looks.brow_mm * taper[index]]
+            slant = -across[index] * rng.uniform(2, 5) + [0, rng.uniform(0.3, 2.2)]
+            cv2.polylines(hairs, [_chart_points(np.array([root, root + slant]))], False, 255, 2, cv2.LINE_AA, _SHIFT)
+        lay(looks.brow_color, 0.8 * _blurred(hairs, 0.3))
+
+
+def _closed(points: FloatArray) -> NDArray[np.float64]:
+    """A smooth closed curve through points (n, 2)."""
+    curve, _ = splprep(np.concatenate([points, points[:1]]).T, s=0, per=True)
+    return np.stack(splev(np.linspace(0, 1, 80), curve), axis=1)
+
+
+def _ordered(corners: FloatArray) -> tuple[FloatArray, FloatArray]:
+    order = np.argsort(corners[:, 0])
+    return corners[order, 0], corners[order, 1]
+
+
+def _chart_points(points: NDArray[np.floating]) -> NDArray[np.int32]:
+    pixels = (points - [_LEFT_MM, _TOP_MM]) * [_PX_PER_MM, -_PX_PER_MM] - 0.5
+    return np.round(pixels * 2**_SHIFT).astype(np.int32)
+
+
+def _line(points: NDArray[np.floating], width_mm: float, blur: float) -> FloatArray:
+    drawn = np.zeros(_CHART, dtype=np.uint8)
+    cv2.polylines(drawn, [_chart_points(points)], False, 255, max(1, round(width_mm * _PX_PER_MM)), cv2.LINE_AA, _SHIFT)
+    return _blurred(drawn, blur)
+
+
+def _blurred(drawn: NDArray[np.uint8], sigma_mm: float) -> FloatArray:
+    return np.asarray(cv2.GaussianBlur(drawn.astype(np.float32) / 255, (0, 0), sigma_mm * _PX_PER_MM), dtype=np.float32)
+
+
+def _inside(points: FloatArray, place: FloatArray, soft_mm: float) -> FloatArray:
+    """1 inside the closed curve through points (n, 3) seen from the front, 0 outside, soft at its edge."""
+    drawn = np.zeros(_CHART, dtype=np.uint8)
+    cv2.fillPoly(drawn, [_chart_points(_closed(points[:, :2]))], 255, cv2.LINE_AA, _SHIFT)
+    x = (place[..., 0] - _LEFT_MM) * _PX_PER_MM - 0.5
+    y = (_TOP_MM - place[..., 1]) * _PX_PER_MM - 0.5
+    return np.asarray(cv2.remap(_blurred(drawn, soft_mm), x, y, cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def _strands(place: FloatArray, rng: np.random.Generator, contrast: float) -> FloatArray:
+    """Brightness (H, W) of hair: fine across the head, long from the crown down."""
+    noise = cv2.GaussianBlur(rng.normal(0, 1, size=(64, 1024)).astype(np.float32), (0, 0), sigmaX=1.2, sigmaY=3.0)
+    column = (np.arctan2(place[..., 0], place[..., 2] - _HEAD_AXIS_Z) / (2 * np.pi) + 0.5) * 1023
+    row = np.clip((place[..., 1] + 120) / 270, 0, 1) * 63
+    drawn = cv2.remap(noise / noise.std(), column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR)
+    return np.asarray(np.clip(1 + contrast * drawn, 0.3, 2.0), dtype=np.float32)
+
+
+def _shadow(openness: FloatArray) -> FloatArray:
+    """Brightness by how much of the sky is seen; a little of it is always there."""
+    return np.asarray(0.35 + 0.65 * np.clip(openness / 0.85, 0, 1), dtype=np.float32)
+
+
+def _smoothstep(value: NDArray[np.floating], low: float, high: float) -> FloatArray:
+    """0 at ``low``, 1 at ``high`` (which may be the smaller), smooth between."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
