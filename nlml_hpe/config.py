@@ -84,9 +84,9 @@ class LooksConfig(Section):
 class HeadsConfig(Section):
     """Where heads come from and how many people are made of them."""
 
-    source: Literal["photo", "ict_facekit", "facescape"] = "photo"
+    source: Literal["photo", "ict_facekit", "facescape", "scan"] = "photo"
     photos: Path | None = Field(default=None, description="folder of photographs; without one the embedded photo")
-    folder: Path | None = Field(default=None, description="the kit's FaceXModel folder, or FaceScape's of identities")
+    folder: Path | None = Field(default=None, description="ICT-FaceKit's FaceXModel, FaceScape's identities, or scans")
     publishable: Path | None = Field(default=None, description="FaceScape's list of publishable identities")
     train: int = Field(default=24, ge=1)
     validation: int = Field(default=6, ge=1)
@@ -110,6 +110,16 @@ class AppearanceConfig(Section):
     head_fraction: Interval = (0.6, 0.75)
     ambient: Interval = (0.5, 0.8)
     light_angle_deg: float = Field(default=40.0, ge=0, le=90)
+    offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
+    blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
+    noise: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the noise's standard deviation, of 255")
+
+    @field_validator("blur_px", "noise")
+    @classmethod
+    def _from_zero(cls, value: Interval) -> Interval:
+        if not 0 <= value[0] <= value[1] <= 50:
+            raise ValueError(f"expected [low, high] with 0 <= low <= high <= 50; received {list(value)}")
+        return value
 
     @field_validator("distance_mm", "head_fraction", "ambient")
     @classmethod
@@ -119,13 +129,23 @@ class AppearanceConfig(Section):
         return value
 
 
+Quality = Annotated[int, Field(ge=1, le=100)]
+Margin = Annotated[float, Field(ge=0, le=90)]
+
+
 class RenderConfig(Section):
     """Heads to images."""
 
     size: int = Field(default=256, ge=32, le=4096)
-    rasterizer: Literal["numba_zbuffer"] = "numba_zbuffer"
-    jpeg_quality: int = Field(default=90, ge=1, le=100)
+    rasterizer: Literal["numba_zbuffer", "pytorch3d"] = "numba_zbuffer"
+    keep_images: bool = Field(default=True, description="false: rendered and detected in one go, nothing on disk")
+    image_format: Literal["jpg", "png"] = "jpg"
+    jpeg_quality: tuple[Quality, Quality] = Field(default=(90, 90), description="range, drawn for every image")
     random_poses_train: int = Field(default=0, ge=0)
+    random_margin_deg: tuple[Margin, Margin, Margin] = Field(
+        default=(0.0, 0.0, 0.0),
+        description="yaw, pitch, roll: how far beyond the grid every other random pose of a training person may lie",
+    )
     random_poses_validation: int = Field(default=150, ge=0)
     appearance: AppearanceConfig = AppearanceConfig()
 
@@ -199,6 +219,7 @@ class Config(Section):
     workdir: Path
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1, description="processes; without it one per CPU core")
+    cluster: str | None = Field(default=None, description="tcp://HOST:PORT of a Dask scheduler in place of workers")
     grid: GridConfig = GridConfig()
     heads: HeadsConfig = HeadsConfig()
     render: RenderConfig = RenderConfig()

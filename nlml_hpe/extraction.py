@@ -1,24 +1,23 @@
-"""Rendered images to the landmark tensor, person by person in parallel workers."""
+"""Images to the landmark tensor, person by person in parallel workers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from nlml_hpe.config import LandmarksConfig
-from nlml_hpe.images import read_image
+from nlml_hpe.config import Config, LandmarksConfig
+from nlml_hpe.images import RgbImage, read_image
 from nlml_hpe.landmark_tensor import LandmarkTensorWriter, PersonRows
-from nlml_hpe.landmarks import FACEMESH, MediaPipeFaceMesh, normalize_landmarks
+from nlml_hpe.landmarks import FACEMESH, ROUTES, MediaPipeFaceMesh, normalize_landmarks
+from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
     IMAGE_SUFFIXES,
-    PoseGrid,
     RenderFolderError,
     grid_images,
     identity_folders,
@@ -26,36 +25,57 @@ from nlml_hpe.pose_grid import (
 )
 
 RANDOM_FOLDER = "random"
+Pose = tuple[float, float, float]
+Provenance = tuple[Any, Mapping[str, str]]
+"""JSON form of the settings and the digests of the inputs."""
 
 
-def extract(
-    images: Path,
-    folder: Path,
-    grid: PoseGrid,
-    config: LandmarksConfig,
-    provenance: tuple[Any, Mapping[str, str]],
-    workers: int,
-) -> Path:
+def extract(images: Path, folder: Path, config: Config, provenance: Provenance) -> Path:
     """Detect, normalise and write every person below ``images``; returns the finished ``folder``.
 
-    ``provenance`` is the JSON form of the settings and the digests of the inputs. Raises
-    ``RenderFolderError`` where the images are not exactly those of the grid.
+    Raises ``RenderFolderError`` where the images are not exactly those of the grid.
     """
+    grid = config.grid.pose_grid()
     people = identity_folders(images)
     files = {person: (grid_images(place, person, grid), _random_images(place, person)) for person, place in people}
     angles = _random_angles(images, {person: poses for person, (_, (_, poses)) in files.items()})
-    names = [person for person, _ in people]
-    settings, inputs = provenance
-    with LandmarkTensorWriter(folder, names, grid, FACEMESH.feature_length, angles, [settings, dict(inputs)]) as writer:
-        pending = writer.pending()
-        tasks = (delayed(_person)(p, files[p][0], files[p][1][0], grid.shape, config) for p in pending)
-        results = Parallel(n_jobs=workers, return_as="generator")(tasks)
-        for person, rows in tqdm(results, total=len(pending), desc=f"Landmarks {folder.name}", unit="person"):
+    arguments = {person: (person, on, off, grid.shape, config.landmarks) for person, (on, (off, _)) in files.items()}
+    return write_tensor(folder, angles, config, provenance, _person_from_files, arguments)
+
+
+def write_tensor(
+    folder: Path,
+    random_angles: NDArray[np.float64],
+    config: Config,
+    provenance: Provenance,
+    task: Callable[..., tuple[int, PersonRows]],
+    arguments: Mapping[int, tuple[Any, ...]],
+) -> Path:
+    """Run ``task`` with each person's ``arguments`` and write what comes back; returns the finished ``folder``.
+
+    People who are written already, by a run that was interrupted, are not done again.
+    """
+    grid, (settings, inputs) = config.grid.pose_grid(), provenance
+    people = list(arguments)
+    with LandmarkTensorWriter(
+        folder, people, grid, FACEMESH.feature_length, random_angles, [settings, dict(inputs)]
+    ) as writer:
+        pending = [arguments[person] for person in writer.pending()]
+        for person, rows in run_tasks(task, pending, f"Landmarks {folder.name}", config.n_workers, config.cluster):
             writer.put(person, rows)
-        return writer.finish(settings, inputs, FACEMESH.feature_name(config.normalization))
+        return writer.finish(settings, inputs, FACEMESH.feature_name(config.landmarks.normalization))
 
 
-def _random_images(folder: Path, person: int) -> tuple[list[Path], list[tuple[float, float, float]]]:
+def person_rows(
+    on_grid: Iterable[RgbImage], off_grid: Iterable[RgbImage], shape: Sequence[int], config: LandmarksConfig
+) -> PersonRows:
+    """Rows of one person's images: all cells of a grid of this ``shape`` in its order, then the off-grid ones."""
+    features, routes = _features(on_grid, config)
+    random, random_routes = _features(off_grid, config)
+    return PersonRows(features.reshape(*shape, -1), routes.reshape(tuple(shape)), random, random_routes)
+
+
+def _random_images(folder: Path, person: int) -> tuple[list[Path], list[Pose]]:
     """Off-grid images of one person in the order of their names, and their poses."""
     place = folder / RANDOM_FOLDER
     paths = sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if place.is_dir() else []
@@ -68,7 +88,7 @@ def _random_images(folder: Path, person: int) -> tuple[list[Path], list[tuple[fl
     return paths, poses
 
 
-def _random_angles(images: Path, poses: Mapping[int, list[tuple[float, float, float]]]) -> NDArray[np.float64]:
+def _random_angles(images: Path, poses: Mapping[int, list[Pose]]) -> NDArray[np.float64]:
     counts = {len(p) for p in poses.values()}
     if len(counts) != 1:
         raise RenderFolderError(
@@ -78,25 +98,26 @@ def _random_angles(images: Path, poses: Mapping[int, list[tuple[float, float, fl
 
 
 @cache
-def _worker_detector(min_confidence: float) -> MediaPipeFaceMesh:
+def _worker_detector(min_confidence: float, thread: int) -> MediaPipeFaceMesh:
+    """One detector for each thread of a worker: a graph cannot be shared."""
     return MediaPipeFaceMesh(min_confidence=min_confidence)
 
 
-def _person(
+def _person_from_files(
     person: int, on_grid: list[Path], off_grid: list[Path], shape: tuple[int, ...], config: LandmarksConfig
 ) -> tuple[int, PersonRows]:
-    grid, detected = _features(on_grid, config)
-    random, random_detected = _features(off_grid, config)
-    return person, PersonRows(grid.reshape(*shape, -1), detected.reshape(shape), random, random_detected)
+    return person, person_rows(map(read_image, on_grid), map(read_image, off_grid), shape, config)
 
 
-def _features(paths: list[Path], config: LandmarksConfig) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    features = np.zeros((len(paths), FACEMESH.feature_length), dtype=np.float32)
-    detected = np.zeros(len(paths), dtype=bool)
-    detector = _worker_detector(config.min_confidence)
-    for index, path in enumerate(paths):
-        faces = detector.detect(read_image(path))
+def _features(images: Iterable[RgbImage], config: LandmarksConfig) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    detector = _worker_detector(config.min_confidence, threading.get_ident())
+    features, routes = [], []
+    for image in images:
+        faces = detector.detect(image)
+        routes.append(ROUTES.index(faces[0].route) if faces else 0)
         if faces:
-            features[index] = normalize_landmarks(faces[0].points, FACEMESH, config.normalization)
-            detected[index] = True
-    return features, detected
+            features.append(normalize_landmarks(faces[0].points, FACEMESH, config.normalization))
+        else:
+            features.append(np.zeros(FACEMESH.feature_length, dtype=np.float32))
+    found = np.array(features, dtype=np.float32).reshape(-1, FACEMESH.feature_length)
+    return found, np.array(routes, dtype=np.uint8)

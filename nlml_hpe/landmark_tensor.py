@@ -1,8 +1,9 @@
 """The tensor (identity, yaw, pitch, roll, feature) on disk, with the mask of detected cells.
 
-``landmarks.npy`` is float32 and memory-mapped; a cell whose face was missed holds zeros and is
-False in ``detected.npy``. Off-grid samples lie beside it: ``random_landmarks.npy`` (identity,
-sample, feature), ``random_detected.npy`` and ``random_angles.npy`` (yaw, pitch, roll in degrees).
+``landmarks.npy`` is float32 and memory-mapped. ``routes.npy`` says how each face was found, as an index
+into ``landmarks.ROUTES``; a cell whose face was missed has route 0 and holds zeros. Off-grid samples lie
+beside it: ``random_landmarks.npy`` (identity, sample, feature), ``random_routes.npy`` and
+``random_angles.npy`` (yaw, pitch, roll in degrees).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,39 +30,50 @@ from nlml_hpe.artifacts import (
     write_json,
     write_manifest,
 )
+from nlml_hpe.landmarks import ROUTES
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotations import AXES, CONVENTION
 
 KIND = "landmark_tensor"
 _WORST_POSES = 6
-_DATA = ("landmarks", "detected", "random_landmarks", "random_detected")
+_DATA = ("landmarks", "routes", "random_landmarks", "random_routes")
 
 
 class PersonRows(NamedTuple):
-    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), and what was detected."""
+    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), and the routes by which they were found."""
 
     grid: NDArray[np.float32]
-    detected: NDArray[np.bool_]
+    routes: NDArray[np.uint8]
     random: NDArray[np.float32]
-    random_detected: NDArray[np.bool_]
+    random_routes: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class LandmarkTensor:
     """A finished landmark tensor, memory-mapped.
 
-    ``features`` (I, Y, P, R, F) float32, ``detected`` (I, Y, P, R) bool, ``random_features``
-    (I, K, F) float32, ``random_detected`` (I, K) bool, ``random_angles`` (I, K, 3) degrees.
+    ``features`` (I, Y, P, R, F) float32, ``routes`` (I, Y, P, R) uint8, ``random_features`` (I, K, F)
+    float32, ``random_routes`` (I, K) uint8, ``random_angles`` (I, K, 3) degrees.
     """
 
     grid: PoseGrid
     feature: str
     people: tuple[int, ...]
     features: NDArray[np.float32]
-    detected: NDArray[np.bool_]
+    routes: NDArray[np.uint8]
     random_features: NDArray[np.float32]
-    random_detected: NDArray[np.bool_]
+    random_routes: NDArray[np.uint8]
     random_angles: NDArray[np.float64]
+
+    @cached_property
+    def detected(self) -> NDArray[np.bool_]:
+        """Which cells (I, Y, P, R) hold a face."""
+        return np.asarray(self.routes) > 0
+
+    @cached_property
+    def random_detected(self) -> NDArray[np.bool_]:
+        """Which off-grid samples (I, K) hold a face."""
+        return np.asarray(self.random_routes) > 0
 
     @classmethod
     def open(cls, folder: Path) -> LandmarkTensor:
@@ -73,9 +86,9 @@ class LandmarkTensor:
         grid = PoseGrid.from_dict(facts["grid"])
         arrays = {name: open_array(folder / f"{name}.npy") for name in (*_DATA, "random_angles")}
         expected = (len(facts["people"]), *grid.shape, facts["feature_length"])
-        if arrays["landmarks"].shape != expected or arrays["detected"].shape != expected[:-1]:
+        if arrays["landmarks"].shape != expected or arrays["routes"].shape != expected[:-1]:
             raise ArtifactError(
-                f"{folder}: expected landmarks of shape {expected}, found {arrays['landmarks'].shape} with mask "
+                f"{folder}: expected landmarks of shape {expected}, found {arrays['landmarks'].shape} with routes "
                 f"{arrays['detected'].shape}; run Landmarks again"
             )
         return cls(
@@ -83,9 +96,9 @@ class LandmarkTensor:
             facts["feature"],
             tuple(facts["people"]),
             arrays["landmarks"],
-            arrays["detected"],
+            arrays["routes"],
             arrays["random_landmarks"],
-            arrays["random_detected"],
+            arrays["random_routes"],
             arrays["random_angles"],
         )
 
@@ -122,7 +135,9 @@ def misses(tensor: LandmarkTensor) -> list[str]:
     if tensor.random_detected.size:
         lost = ~tensor.random_detected
         text += f"; off the grid {lost.sum()} of {lost.size} ({lost.mean():.1%})"
-    lines = [text]
+    by_route = np.bincount(np.asarray(tensor.routes).reshape(-1), minlength=len(ROUTES))
+    found = "  ".join(f"{name}: {count}" for name, count in zip(ROUTES[1:], by_route[1:], strict=True) if count)
+    lines = [text, f"found by route: {found}"]
     for axis, (name, angles) in enumerate(zip(AXES, tensor.grid.axes, strict=True)):
         counts = missed.sum(axis=tuple(mode for mode in range(4) if mode != axis + 1))
         cells = "  ".join(f"{angle:g}: {count}" for angle, count in zip(angles, counts, strict=True))
@@ -190,7 +205,7 @@ class LandmarkTensorWriter:
             (count, samples, self.feature_length),
             (count, samples),
         )
-        return list(zip(_DATA, shapes, ("<f4", "|b1", "<f4", "|b1"), strict=True))
+        return list(zip(_DATA, shapes, ("<f4", "|u1", "<f4", "|u1"), strict=True))
 
     def pending(self) -> list[int]:
         """People whose rows are not written yet."""
@@ -211,17 +226,18 @@ class LandmarkTensorWriter:
             raise ArtifactError(
                 f"{self.folder}: {len(self.pending())} people are not written yet: {self.pending()[:5]}"
             )
-        detected = self._arrays["detected"]
+        routes, random_routes = (np.asarray(self._arrays[name]) for name in ("routes", "random_routes"))
         facts = {
             "grid": self.grid.as_dict(),
             "convention": CONVENTION,
             "feature": feature,
             "feature_length": self.feature_length,
             "people": self.people,
-            "cells": int(detected.size),
-            "cells_missed": int(detected.size - detected.sum()),
-            "random": int(self._arrays["random_detected"].size),
-            "random_missed": int((~self._arrays["random_detected"]).sum()),
+            "cells": int(routes.size),
+            "cells_missed": int((routes == 0).sum()),
+            "routes": list(ROUTES),
+            "random": int(random_routes.size),
+            "random_missed": int((random_routes == 0).sum()),
         }
         self._arrays.clear()
         for marker in [*self._partial.glob("done_*"), self._partial / "identity.json"]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -27,6 +27,14 @@ MAX_DETECTION_SIDE = 2048
 """Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
 _BORDER = 0.3
 MIN_CONFIDENCE = 0.3
+GIVEN_BOX_CONFIDENCE = 0.1
+"""Threshold once a face is known to be in a box: on aflw2000_dev it takes coverage from 97% to 99.6%."""
+_CROPS = (1.5, 2.5, 1.25, 2.0)
+"""Sides of the crops tried around a given box, in its longer sides, in the order in which they find most."""
+ROUTES = ("none", "whole", "mirrored", "bordered", "crop", "mirrored crop")
+"""How a face was found; artefacts record the index."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class FaceLandmarks:
     route: str = "whole"
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Left, top, right, bottom of the landmarks in pixels."""
         low, high = self.points[:, :2].min(axis=0), self.points[:, :2].max(axis=0)
         return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
@@ -82,6 +90,10 @@ class LandmarkDetector(Protocol):
         """Faces in an RGB uint8 image ``(H, W, 3)``."""
         ...
 
+    def detect_in_box(self, image: RgbImage, box: Box) -> FaceLandmarks | None:
+        """The one face whose centre lies in an annotated ``box``, however hard it is to find."""
+        ...
+
 
 class MediaPipeFaceMesh:
     """MediaPipe FaceMesh with the weights that mediapipe wheels up to 0.10.21 carry.
@@ -95,40 +107,64 @@ class MediaPipeFaceMesh:
     point_set = FACEMESH
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE) -> None:
+        self._max_faces, self._min_confidence = max_faces, min_confidence
+        self._meshes: dict[float, Any] = {}
+        self._mesh(min_confidence)
+
+    def _mesh(self, confidence: float) -> Any:
+        """The graph for one threshold, made when it is first needed."""
         from mediapipe.python.solutions.face_mesh import FaceMesh
 
-        self._mesh = FaceMesh(
-            static_image_mode=True,
-            max_num_faces=max_faces,
-            min_detection_confidence=min_confidence,
-            # Despite its name also the threshold on "this is a face" of the landmark network itself.
-            min_tracking_confidence=min_confidence,
-        )
+        if confidence not in self._meshes:
+            self._meshes[confidence] = FaceMesh(
+                static_image_mode=True,
+                max_num_faces=self._max_faces,
+                min_detection_confidence=confidence,
+                # Despite its name also the threshold on "this is a face" of the landmark network itself.
+                min_tracking_confidence=confidence,
+            )
+        return self._meshes[confidence]
 
     def detect(self, image: RgbImage) -> list[FaceLandmarks]:
         """Faces in an RGB uint8 image ``(H, W, 3)``, largest first. Raises ``ValueError`` for other arrays."""
         require_rgb(image)
         reduced, factor = _reduced(image)
-        height, width = reduced.shape[:2]
-        faces = self._faces(reduced, "whole")
+        faces = self._faces(reduced, "whole") or self._mirrored_faces(reduced, "mirrored")
         if not faces:
-            faces = [
-                FaceLandmarks(_mirrored(face.points, width), face.route)
-                for face in self._faces(reduced[:, ::-1], "mirrored")
-            ]
-        if not faces:
-            border = round(_BORDER * max(height, width))
+            border = round(_BORDER * max(reduced.shape[:2]))
             wide = cv2.copyMakeBorder(reduced, border, border, border, border, cv2.BORDER_REPLICATE)
-            faces = [
-                FaceLandmarks(face.points - [border, border, 0], face.route)
-                for face in self._faces(np.asarray(wide, dtype=np.uint8), "bordered")
-            ]
+            faces = _moved(self._faces(np.asarray(wide, dtype=np.uint8), "bordered"), -border, -border)
         scaled = [FaceLandmarks(face.points / factor, face.route) for face in faces]
         return sorted(scaled, key=lambda face: -face.area)
 
-    def _faces(self, image: RgbImage, route: str) -> list[FaceLandmarks]:
+    def detect_in_box(self, image: RgbImage, box: Box) -> FaceLandmarks | None:
+        """The face whose centre lies in ``box``, that of best overlap where there are several.
+
+        The whole image and its mirror image first, then crops around the box, then the same crops with a
+        lower threshold. Raises ``ValueError`` for other arrays and for a box that is empty or not finite.
+        """
+        require_rgb(image)
+        _require_box(box)
+        attempts = itertools.chain(
+            ((image, (0, 0), "whole", self._min_confidence),),
+            ((crop, corner, "crop", confidence)
+             for confidence in (self._min_confidence, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
+             for crop, corner in (_crop(image, box, side) for side in _CROPS)),
+        )  # fmt: skip
+        for piece, (left, top), route, confidence in attempts:
+            reduced, factor = _reduced(piece)
+            for mirror in (False, True):
+                name = route if not mirror else {"whole": "mirrored", "crop": "mirrored crop"}[route]
+                search = self._mirrored_faces if mirror else self._faces
+                found = [FaceLandmarks(f.points / factor, f.route) for f in search(reduced, name, confidence)]
+                faces = [face for face in _moved(found, left, top) if _centre_within(face.box, box)]
+                if faces:
+                    return max(faces, key=lambda face: _overlap(face.box, box))
+        return None
+
+    def _faces(self, image: RgbImage, route: str, confidence: float | None = None) -> list[FaceLandmarks]:
         height, width = image.shape[:2]
-        result = self._mesh.process(np.ascontiguousarray(image))
+        result = self._mesh(confidence or self._min_confidence).process(np.ascontiguousarray(image))
         # z shares the scale of x (MediaPipe's definition), hence the width twice.
         scale = np.array([width, height, width], dtype=np.float64)
         return [
@@ -136,9 +172,15 @@ class MediaPipeFaceMesh:
             for face in result.multi_face_landmarks or []
         ]
 
+    def _mirrored_faces(self, image: RgbImage, route: str, confidence: float | None = None) -> list[FaceLandmarks]:
+        """Faces found in the mirror image, as faces of the image itself."""
+        faces = self._faces(image[:, ::-1], route, confidence)
+        return [FaceLandmarks(_mirrored(face.points, image.shape[1]), face.route) for face in faces]
+
     def close(self) -> None:
-        """Release the detector's graph."""
-        self._mesh.close()
+        """Release the detector's graphs."""
+        while self._meshes:
+            self._meshes.popitem()[1].close()
 
     def __enter__(self) -> MediaPipeFaceMesh:
         return self
@@ -157,6 +199,40 @@ def require_rgb(image: NDArray[np.generic]) -> None:
         raise ValueError(f"expected an RGB uint8 image (H, W, 3); received {kind} of shape {shape}")
     if image.size == 0:
         raise ValueError(f"expected a non-empty image; received shape {image.shape}")
+
+
+def _require_box(box: Box) -> None:
+    left, top, right, bottom = box
+    if not (np.isfinite(box).all() and right > left and bottom > top):
+        raise ValueError(f"expected a box (left, top, right, bottom) in pixels that is not empty; received {box}")
+
+
+def _crop(image: RgbImage, box: Box, side: float) -> tuple[RgbImage, tuple[int, int]]:
+    """A square around the box of ``side`` times its longer side, edges repeated; and its left top corner."""
+    left, top, right, bottom = box
+    length = max(2, round(side * max(right - left, bottom - top)))
+    x, y = round((left + right - length) / 2), round((top + bottom - length) / 2)
+    columns = np.clip(np.arange(x, x + length), 0, image.shape[1] - 1)
+    rows = np.clip(np.arange(y, y + length), 0, image.shape[0] - 1)
+    return np.ascontiguousarray(image[rows[:, None], columns]), (x, y)
+
+
+def _moved(faces: list[FaceLandmarks], right: float, down: float) -> list[FaceLandmarks]:
+    return [FaceLandmarks(face.points + [right, down, 0], face.route) for face in faces]
+
+
+def _centre_within(inner: Box, outer: Box) -> bool:
+    x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
+    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
+
+
+def _overlap(first: Box, second: Box) -> float:
+    """Intersection over union."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    return shared / (areas - shared)
 
 
 def _mirrored(points: NDArray[np.float64], width: int) -> NDArray[np.float64]:

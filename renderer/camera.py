@@ -21,9 +21,15 @@ class Camera:
     distance: float
 
     @classmethod
-    def framing(cls, size: int, extent: float, fraction: float, distance: float) -> Camera:
-        """A camera at ``distance`` mm for which ``extent`` mm fill ``fraction`` of a ``size`` px image."""
-        return cls(focal=fraction * size * distance / extent, centre=(size / 2, size / 2), distance=distance)
+    def framing(
+        cls, size: int, extent: float, fraction: float, distance: float, shift: tuple[float, float] = (0.0, 0.0)
+    ) -> Camera:
+        """A camera at ``distance`` mm for which ``extent`` mm fill ``fraction`` of a ``size`` px image.
+
+        ``shift`` (right, down) moves the head in the image, as a share of its size.
+        """
+        centre = (size * (0.5 + shift[0]), size * (0.5 + shift[1]))
+        return cls(focal=fraction * size * distance / extent, centre=centre, distance=distance)
 
     def view(self, vertices: NDArray[np.floating], rotation: NDArray[np.floating]) -> NDArray[np.float32]:
         """Head-frame vertices ``(V, 3)`` in the camera frame, turned by ``rotation`` (head to camera)."""

@@ -80,6 +80,17 @@ def read_obj_vertices(path: Path, count: int) -> NDArray[np.float32]:
     return _numbers(path, "v", vertices, 3)
 
 
+def split_by_texture(
+    triangles: NDArray[np.int32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """A vertex for every pair of vertex and texture index that ``triangles`` (F, 2, 3) use.
+
+    Returns their vertex indices (A,), their texture indices (A,) and faces (F, 3) of them.
+    """
+    pairs, inverse = np.unique(triangles.transpose(0, 2, 1).reshape(-1, 2), axis=0, return_inverse=True)
+    return pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), inverse.reshape(-1, 3).astype(np.int32)
+
+
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     if not path.is_file():
         raise ObjError(f"{path}: no such file")

@@ -10,6 +10,7 @@ from nlml_hpe.config import Config
 from nlml_hpe.extraction import extract
 from nlml_hpe.landmark_tensor import KIND, LandmarkTensor, misses
 from nlml_hpe.plots import plot_misses
+from renderer.grid import extract_direct
 from stages.common import Plan, Stage, Workdir, stage_command
 
 SPLITS = ("train", "validation")
@@ -38,9 +39,11 @@ def main(config: Config) -> Path:
     work, made = Workdir(config.workdir), plan(config)
     for split, folder in zip(SPLITS, made.folders, strict=True):
         images, _ = images_of(config, split)
-        extract(
-            images, folder, config.grid.pose_grid(), config.landmarks, (made.settings, made.inputs), config.n_workers
-        )
+        own = getattr(config.landmarks, f"{split}_images")
+        if own is None and not config.render.keep_images:
+            extract_direct(config, split, folder, (made.settings, made.inputs))
+        else:
+            extract(images, folder, config, (made.settings, made.inputs))
         tensor = LandmarkTensor.open(folder)
         title, *by_axis = misses(tensor)
         print("\n  ".join([f"{split}: {title}", *by_axis]))

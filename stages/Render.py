@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from nlml_hpe.config import Config
-from nlml_hpe.images import RgbImage, read_image
+from nlml_hpe.images import RgbImage
 from nlml_hpe.plots import save_image, tiled
-from nlml_hpe.pose_grid import image_stem
-from renderer.grid import KIND, people_of, render_inputs, render_people, render_sections
+from renderer.grid import KIND, people_of, render_cells, render_inputs, render_people, render_sections
+from renderer.heads import HeadDataError, check_heads
 from stages.common import Plan, Stage, Workdir, stage_command
 
 
@@ -21,24 +23,29 @@ def plan(config: Config) -> Plan:
 def main(config: Config) -> Path:
     """Render every person and a contact sheet beside them; returns the folder of images."""
     renders = render_people(config, Workdir(config.workdir).renders)
-    save_image(tiled(_sheet(config, renders), 128), renders.with_name("renders_sheet.jpg"))
+    save_image(tiled(_sheet(config), 128), renders.with_name("renders_sheet.jpg"))
     return renders
 
 
-def _sheet(config: Config, renders: Path) -> list[list[RgbImage]]:
-    """Up to six people of each split at the corners, edges and middle of the grid."""
-    axes = config.grid.pose_grid().axes
-    # Which end of each axis: -1 the lowest, 0 the middle, 1 the highest angle.
-    ends = [(0, 0, 0), (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (-1, 1, 1), (1, -1, -1)]
-    poses = [tuple(axis[(end + 1) * (len(axis) - 1) // 2] for axis, end in zip(axes, e, strict=True)) for e in ends]
-    people = [(split, person) for split, numbers in people_of(config).items() for person in numbers[:4]]
-    return [
-        [read_image(renders / split / f"ID{n}" / f"{image_stem(n, *pose)}.jpg") for pose in poses]
-        for split, n in people
-    ]
+def _sheet(config: Config) -> list[list[RgbImage]]:
+    """Up to four people of each split at the corners, edges and middle of the grid."""
+    shape = config.grid.pose_grid().shape
+    # Which end of each axis: 0 the lowest, 1 the middle, 2 the highest angle.
+    ends = [(1, 1, 1), (0, 1, 1), (2, 1, 1), (1, 0, 1), (1, 2, 1), (1, 1, 0), (0, 2, 2), (2, 0, 0)]
+    cells = [int(np.ravel_multi_index(tuple(e * (n - 1) // 2 for e, n in zip(end, shape, strict=True)), shape)) for end in ends]
+    people = [person for numbers in people_of(config).values() for person in numbers[:4]]
+    return [list(render_cells(config, person, cells)) for person in people]
+
+
+def show_check(config: Config) -> None:
+    """Print what the source of heads needs, what was found, and how to get what is missing."""
+    lines = check_heads(config.heads)
+    print("\n".join(lines))
+    if any(line.startswith("missing") for line in lines):
+        raise HeadDataError("the heads of this configuration are not complete")
 
 
 STAGE = Stage("Render", plan, main)
 
 if __name__ == "__main__":
-    sys.exit(stage_command(STAGE, "Render heads on the pose grid."))
+    sys.exit(stage_command(STAGE, "Render heads on the pose grid.", check=show_check))

@@ -12,11 +12,12 @@ from typing import Any
 
 from nlml_hpe.artifacts import ArtifactError, is_current
 from nlml_hpe.config import Config, load_config
+from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training import TrainingError
 
 # Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
 # this project's own or say what was wrong with a value.
-USER_ERRORS = (ArtifactError, TrainingError, OSError, ValueError)
+USER_ERRORS = (ArtifactError, TrainingError, WorkerError, OSError, ValueError)
 
 
 class Workdir:
@@ -74,25 +75,43 @@ def stage_command(
     description: str,
     adjust: Callable[[argparse.ArgumentParser], Callable[[Config, argparse.Namespace], Config]] | None = None,
     done: Callable[[Path], Any] | None = None,
+    check: Callable[[Config], None] | None = None,
 ) -> int:
-    """The command line of one stage: ``--config``, ``--force`` and what ``adjust`` adds.
+    """The command line of one stage: ``--config``, ``--force``, ``--cluster`` and what ``adjust`` adds.
 
     ``adjust`` may add arguments and returns a function (config, arguments) -> config; ``done`` is
-    called with the artefact.
+    called with the artefact; ``check`` is what ``--check`` does instead of the stage's work.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
     parser.add_argument("--force", action="store_true", help="run even where the artefact is up to date")
+    add_cluster(parser)
+    if check:
+        parser.add_argument("--check", action="store_true", help="say what data is there and what is missing, and stop")
     change = adjust(parser) if adjust else None
     arguments = parser.parse_args()
 
     def work() -> None:
-        config = load_config(arguments.config)
+        config = on_cluster(load_config(arguments.config), arguments.cluster)
+        if check and arguments.check:
+            check(config)
+            return
         written = run_stage(stage, change(config, arguments) if change else config, arguments.force)
         if done:
             done(written)
 
     return guarded(work)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """``--cluster``, which all stages with tasks per person share."""
+    text = "tcp://HOST:PORT of a Dask scheduler; its workers do the tasks (heads, images and workdir on a shared disk)"
+    parser.add_argument("--cluster", help=text)
+
+
+def on_cluster(config: Config, cluster: str | None) -> Config:
+    """The configuration with its tasks in this cluster, where one is given."""
+    return config.model_copy(update={"cluster": cluster}) if cluster else config
 
 
 def guarded(work: Callable[[], None]) -> int:

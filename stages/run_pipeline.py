@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nlml_hpe.config import load_config
 from stages import EncoderTrainer, Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_main
-from stages.common import guarded, run_stage
+from stages.common import add_cluster, guarded, on_cluster, run_stage
 
 STAGES = [
     Render.STAGE,
@@ -22,9 +22,9 @@ STAGES = [
 NAMES = [stage.name for stage in STAGES]
 
 
-def main(config_path: Path, first: str, last: str, force: bool) -> None:
+def main(config_path: Path, first: str, last: str, force: bool, cluster: str | None = None) -> None:
     """Run the stages from ``first`` to ``last``; those that are up to date are skipped unless ``force``."""
-    config = load_config(config_path)
+    config = on_cluster(load_config(config_path), cluster)
     start, stop = NAMES.index(first), NAMES.index(last)
     if start > stop:
         raise ValueError(f"--from {first} comes after --until {last}; the order is {' -> '.join(NAMES)}")
@@ -39,8 +39,9 @@ def command() -> int:
     parser.add_argument("--from", dest="first", choices=NAMES, default=NAMES[0])
     parser.add_argument("--until", dest="last", choices=NAMES, default=NAMES[-1])
     parser.add_argument("--force", action="store_true", help="run stages even where they are up to date")
+    add_cluster(parser)
     given = parser.parse_args()
-    return guarded(lambda: main(given.config, given.first, given.last, given.force))
+    return guarded(lambda: main(given.config, given.first, given.last, given.force, given.cluster))
 
 
 if __name__ == "__main__":

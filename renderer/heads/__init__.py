@@ -13,6 +13,10 @@ class HeadDataError(ValueError):
     """The data that heads are made of is missing or not what it should be; the message says how to get it."""
 
 
+EYE_CORNER_DISTANCE_MM = 90.0
+"""Distance of the outer eye corners (FaceMesh 33, 263) of an adult, which sets the scale of heads without one."""
+
+
 class HeadSource(Protocol):
     """People by number, starting at 1; the same number is always the same person."""
 
@@ -36,6 +40,42 @@ def open_heads(config: HeadsConfig, seed: int, cache: Path | None = None) -> Hea
         from renderer.heads.facescape import FaceScapeHeads
 
         return FaceScapeHeads.open(config, seed)
+    if config.source == "scan":
+        from renderer.heads.scan import ScanHeads
+
+        return ScanHeads.open(config)
     from renderer.heads.photo import PhotoHeads
 
     return PhotoHeads.open(config, seed)
+
+
+def require_people(found: int, config: HeadsConfig, what: str) -> None:
+    """Raise ``HeadDataError`` where fewer heads were found than the configuration asks for."""
+    wanted = config.train + config.validation
+    if found < wanted:
+        raise HeadDataError(
+            f"{what}: {found} found, {wanted} asked for (heads.train {config.train} + heads.validation "
+            f"{config.validation}); lower these, or see `stages/Render.py --check`"
+        )
+
+
+def check_heads(config: HeadsConfig) -> list[str]:
+    """What the configured source needs, line by line: ``found`` or ``missing``, and how to get it."""
+    if config.source == "ict_facekit":
+        from renderer.heads import ict_facekit
+
+        assert config.folder is not None  # the configuration has seen to it
+        return ict_facekit.check(config.folder)
+    if config.source == "facescape":
+        from renderer.heads import facescape
+
+        assert config.folder is not None
+        return facescape.check(config.folder, config.publishable)
+    if config.source == "scan":
+        from renderer.heads import scan
+
+        assert config.folder is not None
+        return scan.check(config.folder)
+    from renderer.heads import photo
+
+    return photo.check(config.photos)

@@ -25,7 +25,7 @@ from renderer.atlas import Texels, openness
 from renderer.heads import HeadDataError
 from renderer.looks import Looks, draw_looks
 from renderer.mesh import Mesh, vertex_normals
-from renderer.obj import ObjError, ObjMesh, read_obj, read_obj_vertices
+from renderer.obj import ObjError, ObjMesh, read_obj, read_obj_vertices, split_by_texture
 from renderer.painting import Anatomy, Canvas
 
 NEUTRAL, LANDMARKS = "generic_neutral_mesh.obj", "vertex_indices.json"
@@ -242,18 +242,14 @@ def _landmarks(path: Path, count: int) -> NDArray[np.int64]:
 def _atlas(mesh: ObjMesh) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32], NDArray[np.int8]]:
     """Mesh vertices (one for each kit vertex and texture coordinate), their place in the atlas, faces, parts."""
     height, width = _ATLAS
-    corners, places, parts = [], [], []
-    for number, (name, (left, top, chart_width, chart_height)) in enumerate(_CHARTS.items()):
-        triangles = mesh.triangles[name]
-        own = mesh.uv[triangles[:, 1].reshape(-1)]
-        own = own - np.floor(own.min(axis=0))  # the kit gives every part a tile of its own (UDIM)
-        places.append((own * [1, -1] + [0, 1]) * [chart_width, chart_height] + [left, top])
-        corners.append(triangles.transpose(0, 2, 1).reshape(-1, 2))
-        parts.append(np.full(len(triangles), number, dtype=np.int8))
-    keys = np.concatenate([np.column_stack([c, np.full(len(c), n)]) for n, c in enumerate(corners)])
-    unique, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    uv = (np.concatenate(places)[first] / [width, height]).astype(np.float32)
-    return unique[:, 0], uv, inverse.reshape(-1, 3).astype(np.int32), np.concatenate(parts)
+    places = np.zeros_like(mesh.uv)
+    for name, (left, top, chart_width, chart_height) in _CHARTS.items():
+        used = np.unique(mesh.triangles[name][:, 1])
+        own = mesh.uv[used] - np.floor(mesh.uv[used].min(axis=0))  # each part has a tile of its own (UDIM)
+        places[used] = (own * [1, -1] + [0, 1]) * [chart_width, chart_height] + [left, top]
+    source, texture, faces = split_by_texture(np.concatenate([mesh.triangles[name] for name in _CHARTS]))
+    part = np.repeat(np.arange(len(_CHARTS)), [len(mesh.triangles[name]) for name in _CHARTS])
+    return source, (places[texture] / [width, height]).astype(np.float32), faces, part.astype(np.int8)
 
 
 def _visible(

@@ -29,6 +29,7 @@ from nlml_hpe.landmarks import (
 )
 from nlml_hpe.pose_grid import IMAGE_SUFFIXES
 from nlml_hpe.rotations import IMAGE_FROM_CAMERA
+from renderer.heads import EYE_CORNER_DISTANCE_MM, HeadDataError
 from renderer.mesh import Mesh, orient_outwards
 
 DEPTH_SCALE = 1.05
@@ -37,8 +38,6 @@ the 2D misfit of the mean frontal shape over faces beyond 30 degrees of yaw (afl
 FRONTAL_TILT_DEG = 2.0
 """Forward tilt of the face oval's plane in a face whose pitch is labelled zero (mean over 359 faces
 of aflw2000_dev, standard deviation 4.1 degrees; FaceMesh depth). A smile hardly moves the oval."""
-EYE_CORNER_DISTANCE_MM = 90.0
-"""Distance of the outer eye corners (33, 263) of an adult, which sets the scale."""
 
 _FOREHEAD, _CHIN = 10, 152
 _TEXTURE_PX = 640
@@ -47,7 +46,7 @@ _RINGS = 14
 _BUMPS = 12
 
 
-class HeadPhotoError(ValueError):
+class HeadPhotoError(HeadDataError):
     """A photograph cannot become a head; the message says why."""
 
 
@@ -99,6 +98,13 @@ def _photos(folder: Path | None) -> list[tuple[str, RgbImage]]:
     if not files:
         raise HeadPhotoError(f"{folder}: no photographs ({', '.join(IMAGE_SUFFIXES)}) in it")
     return [(path.name, read_image(path)) for path in files]
+
+
+def check(folder: Path | None) -> list[str]:
+    """What photographs are there, line by line, without looking for faces in them."""
+    if folder is not None and not folder.is_dir():
+        return [f"missing  folder {folder} (heads.photos)"]
+    return [f"found    {name}, {image.shape[1]} x {image.shape[0]} px" for name, image in _photos(folder)]
 
 
 def head_from_photo(image: RgbImage, name: str, detector: LandmarkDetector) -> Mesh:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from renderer.camera import Camera
+
+NEAR_MM = 1.0
 
 
 class Fragments(NamedTuple):
@@ -24,24 +27,54 @@ class Fragments(NamedTuple):
     depth: NDArray[np.float32]
 
 
-class Rasterizer(Protocol):
-    """Camera-frame vertices (V, 3) and faces (F, 3), a camera, (height, width) -> ``Fragments``."""
+Draw = Callable[[Sequence[NDArray[np.float32]], NDArray[np.int32], Sequence[Camera], tuple[int, int]], list[Fragments]]
+
+
+@dataclass(frozen=True)
+class Rasterizer:
+    """The contract: camera-frame vertices (V, 3), faces (F, 3), a camera, (height, width) -> ``Fragments``.
+
+    The nearest face wins, both sides of a face are seen, there is no clipping. ``draw`` does several
+    views of one mesh, and does ``batch`` of them at a time best.
+    """
+
+    draw: Draw
+    batch: int
 
     def __call__(
         self, vertices: NDArray[np.float32], faces: NDArray[np.int32], camera: Camera, size: tuple[int, int]
     ) -> Fragments:
-        """Rasterise one mesh; the nearest face wins, both sides of a face are seen."""
-        ...
+        """Rasterise one view. Raises as ``many`` does."""
+        return self.many([vertices], faces, [camera], size)[0]
+
+    def many(
+        self,
+        vertices: Sequence[NDArray[np.float32]],
+        faces: NDArray[np.int32],
+        cameras: Sequence[Camera],
+        size: tuple[int, int],
+    ) -> list[Fragments]:
+        """Rasterise several views. Raises ``ValueError`` where a vertex lies behind its camera."""
+        for view in vertices:
+            if len(view) and view[:, 2].max() > -NEAR_MM:
+                raise ValueError(f"a vertex lies behind the camera (z = {view[:, 2].max():.1f} mm); move the camera back")
+        return self.draw(vertices, faces, cameras, size)
 
 
 def _numba_zbuffer() -> Rasterizer:
-    from renderer.rasterizers.numba_zbuffer import rasterize
+    from renderer.rasterizers.numba_zbuffer import rasterize_many
 
-    return rasterize
+    return Rasterizer(rasterize_many, batch=1)
+
+
+def _pytorch3d() -> Rasterizer:
+    from renderer.rasterizers.pytorch3d import BATCH, rasterize_many
+
+    return Rasterizer(rasterize_many, BATCH)
 
 
 # Loaded on demand: a backend's dependencies are needed only by those who choose it.
-_BACKENDS: dict[str, Callable[[], Rasterizer]] = {"numba_zbuffer": _numba_zbuffer}
+_BACKENDS: dict[str, Callable[[], Rasterizer]] = {"numba_zbuffer": _numba_zbuffer, "pytorch3d": _pytorch3d}
 
 
 def get_rasterizer(name: str) -> Rasterizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -11,19 +12,18 @@ from numpy.typing import NDArray
 from renderer.camera import Camera
 from renderer.rasterizers import Fragments
 
-NEAR_MM = 1.0
 
-
-def rasterize(
-    vertices: NDArray[np.float32], faces: NDArray[np.int32], camera: Camera, size: tuple[int, int]
-) -> Fragments:
-    """Rasterise camera-frame ``vertices`` (V, 3); see ``rasterizers.Rasterizer`` for the contract.
-
-    Raises ``ValueError`` where a vertex lies behind the camera (there is no clipping).
-    """
-    if len(vertices) and vertices[:, 2].max() > -NEAR_MM:
-        raise ValueError(f"a vertex lies behind the camera (z = {vertices[:, 2].max():.1f} mm); move the camera back")
-    return _rasterize(camera.project(vertices), -vertices[:, 2], faces, size)
+def rasterize_many(
+    vertices: Sequence[NDArray[np.float32]],
+    faces: NDArray[np.int32],
+    cameras: Sequence[Camera],
+    size: tuple[int, int],
+) -> list[Fragments]:
+    """Several views of one mesh, one after the other; see ``rasterizers.Rasterizer`` for the contract."""
+    return [
+        _rasterize(camera.project(view), -view[:, 2], faces, size)
+        for view, camera in zip(vertices, cameras, strict=True)
+    ]
 
 
 def rasterize_flat(pixels: NDArray[np.float32], faces: NDArray[np.int32], size: tuple[int, int]) -> Fragments:

@@ -1,0 +1,69 @@
+"""Tasks, one per person, in worker processes of this machine or of a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import cv2
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
+
+_CONNECT_SECONDS = 15
+Result = TypeVar("Result")
+
+
+class WorkerError(RuntimeError):
+    """Workers died or cannot be reached; the message says what to do."""
+
+
+def run_tasks(
+    task: Callable[..., Result],
+    arguments: Sequence[tuple[Any, ...]],
+    label: str,
+    workers: int,
+    cluster: str | None = None,
+) -> Iterator[Result]:
+    """Results of ``task(*a)`` for every a, as they are finished, under a progress bar.
+
+    They run in ``workers`` processes here or, with ``cluster`` (``tcp://HOST:PORT`` of a Dask
+    scheduler), in that cluster, which does again what a dead worker had begun. Workers there must be
+    able to import this project and read the data under the same paths. Raises ``WorkerError`` where
+    the cluster does not answer or a worker process of this machine dies.
+    """
+    with _backend(workers, cluster) as jobs:
+        # Arrays travel to the workers as they are, not by way of temporary files.
+        pool = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
+        results = pool(delayed(_alone)(task, a) for a in arguments)
+        try:
+            yield from tqdm(results, total=len(arguments), desc=label, unit="person")
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                f"{label}: a worker process died ({error}); out of memory is the usual reason: lower `workers`. "
+                "What is finished is kept, so run the same command again"
+            ) from error
+
+
+def _alone(task: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    """The task with one OpenCV thread: the processes are what runs in parallel."""
+    cv2.setNumThreads(1)
+    return task(*arguments)
+
+
+@contextmanager
+def _backend(workers: int, cluster: str | None) -> Iterator[int]:
+    if cluster is None:
+        yield workers
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise WorkerError("a cluster needs dask.distributed: pip install 'nlml-hpe[cluster]'") from error
+    try:
+        client = Client(cluster, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise WorkerError(f"no Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler`") from error
+    with client, parallel_config(backend="dask", wait_for_workers_timeout=_CONNECT_SECONDS):
+        yield -1

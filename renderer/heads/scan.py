@@ -1,0 +1,84 @@
+"""Your own scans: textured heads as binary glTF (``.glb``), one folder per head or one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from nlml_hpe.config import HeadsConfig
+from nlml_hpe.images import RgbImage, read_image
+from nlml_hpe.landmarks import MediaPipeFaceMesh
+from nlml_hpe.pose_grid import IMAGE_SUFFIXES
+from renderer.heads import HeadDataError, require_people
+from renderer.heads.placement import placed_by_face
+from renderer.mesh import Mesh
+
+MAX_GLB_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ScanHeads:
+    """Person n is the n-th scan of the folder, in the order of names."""
+
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def open(cls, config: HeadsConfig) -> ScanHeads:
+        """The scans below ``config.folder``. Raises ``HeadDataError`` where there are too few."""
+        assert config.folder is not None  # the configuration has seen to it
+        paths = tuple(sorted(config.folder.rglob("*.glb")))
+        require_people(len(paths), config, f"{config.folder}: .glb files")
+        return cls(paths)
+
+    def describe(self) -> dict[str, object]:
+        """Which scans."""
+        return {"source": "scan", "scans": [path.name for path in self.paths]}
+
+    def head(self, person: int) -> Mesh:
+        """The scan of this person, placed by its face."""
+        path = self.paths[person - 1]
+        with MediaPipeFaceMesh() as detector:
+            return placed_by_face(read_glb(path), path.name, detector)
+
+
+def check(folder: Path) -> list[str]:
+    """What scans are there, line by line."""
+    paths = sorted(folder.rglob("*.glb")) if folder.is_dir() else []
+    if not paths:
+        return [f"missing  .glb files below {folder}", "to get   export textured heads as binary glTF, y up, looking along +z"]
+    return [f"found    {path}" for path in paths]
+
+
+def read_glb(path: Path) -> Mesh:
+    """A textured mesh in its own units.
+
+    The colours are the file's own or, where it has none, those of the one image beside it. Raises
+    ``HeadDataError`` where the file is damaged or without texture coordinates or colours.
+    """
+    if not path.is_file() or path.stat().st_size > MAX_GLB_BYTES:
+        raise HeadDataError(f"{path}: expected a .glb file of at most {MAX_GLB_BYTES} bytes")
+    try:
+        loaded = trimesh.load_scene(path, file_type="glb").to_mesh()
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise HeadDataError(f"{path}: not a readable binary glTF file ({error})") from error
+    uv = getattr(loaded.visual, "uv", None)
+    if uv is None or len(uv) != len(loaded.vertices):
+        raise HeadDataError(f"{path}: no texture coordinates; a head needs its colours")
+    own = getattr(loaded.visual.material, "baseColorTexture", None)
+    texture = _image_beside(path) if own is None else np.asarray(own.convert("RGB"), dtype=np.uint8)
+    # trimesh turns glTF's v, which counts from the top row as ours does, to count from the bottom. An image
+    # that lies beside the file follows the other custom (that of OBJ and of web viewers) to begin with.
+    v = 1 - uv[:, 1] if own is not None else uv[:, 1]
+    faces = np.asarray(loaded.faces, dtype=np.int32)
+    coordinates = np.column_stack([uv[:, 0], v]).astype(np.float32)
+    return Mesh(np.asarray(loaded.vertices, dtype=np.float32), faces, coordinates, texture)
+
+
+def _image_beside(path: Path) -> RgbImage:
+    beside = [p for p in sorted(path.parent.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    if len(beside) != 1:
+        raise HeadDataError(f"{path}: no colours in the file and {len(beside)} images beside it; expected one")
+    return read_image(beside[0])

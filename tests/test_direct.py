@@ -1,0 +1,129 @@
+"""Rendering and detecting in one go, and on a cluster: the same tensor by every way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe.config import Config, load_config
+from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.parallel import WorkerError, run_tasks
+from stages import Landmarks, Render
+from stages.common import Workdir, run_stage
+from tests.conftest import REPOSITORY, TINY, write_config
+
+DIRECT = {"render": {**TINY["render"], "keep_images": False, "image_format": "png"}}  # type: ignore[dict-item]
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    config = load_config(write_config(tmp_path_factory.mktemp("direct"), **DIRECT))
+    run_stage(Render.STAGE, config)
+    run_stage(Landmarks.STAGE, config)
+    return config
+
+
+def tensors(config: Config) -> Iterator[LandmarkTensor]:
+    work = Workdir(config.workdir)
+    yield from (LandmarkTensor.open(folder) for folder in (work.landmarks_train, work.landmarks_validation))
+
+
+def assert_same(first: Config, second: Config) -> None:
+    for one, other in zip(tensors(first), tensors(second), strict=True):
+        for name in ("features", "routes", "random_features", "random_routes", "random_angles"):
+            assert (np.asarray(getattr(one, name)) == np.asarray(getattr(other, name))).all(), name
+
+
+def test_no_image_touches_the_disk_and_the_tensor_is_that_of_lossless_files(direct: Config, tmp_path: Path) -> None:
+    assert not list(direct.workdir.rglob("*.png"))[3:]  # the plots of misses alone
+    kept = {"render": {**DIRECT["render"], "keep_images": True}}
+    config = load_config(write_config(tmp_path, **kept))
+    run_stage(Render.STAGE, config)
+    run_stage(Landmarks.STAGE, config)
+    assert len(list((config.workdir / "renders").rglob("ID*.png"))) == 5 * 36 + 2 * (36 + 8)
+    assert_same(direct, config)
+
+
+def test_a_killed_direct_run_goes_on_where_it_stopped(direct: Config, tmp_path: Path) -> None:
+    path = write_config(tmp_path, **DIRECT)
+    run_stage(Render.STAGE, load_config(path))
+    command = [sys.executable, "stages/Landmarks.py", "--config", str(path)]
+    done = tmp_path / "work" / "landmarks_train.partial"
+    with subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True) as process:
+        wait_for(lambda: any(done.glob("done_*")) or process.poll() is not None)
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+    finished = {p.name: p.stat().st_mtime_ns for p in done.glob("done_*")}
+    assert finished
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    assert_same(direct, load_config(path))
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
+    process = started(command, tmp_path / "scheduler.log")
+    try:
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def started(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as stream:
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=stream, stderr=stream)
+
+
+def wait_for(condition: object, seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_a_cluster_loses_a_worker_and_nothing_else(direct: Config, tmp_path: Path, scheduler: str) -> None:
+    """A real scheduler and two real worker processes, one killed in the middle of the work."""
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--nthreads", "1"]
+    worker += ["--no-dashboard", "--local-directory", str(tmp_path)]
+    logs = [tmp_path / f"worker{number}.log" for number in range(2)]
+    workers = [started(worker, log) for log in logs]
+    path = write_config(tmp_path, **DIRECT)
+    run_stage(Render.STAGE, load_config(path))
+    command = [sys.executable, "stages/Landmarks.py", "--config", str(path), "--cluster", scheduler]
+    try:
+        wait_for(lambda: all("Registered to" in log.read_text() for log in logs))
+        with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
+            done = tmp_path / "work" / "landmarks_train.partial"
+            wait_for(lambda: any(done.glob("done_*")))
+            workers[0].kill()
+            assert process.poll() is None
+            assert process.wait(timeout=300) == 0
+        assert_same(direct, load_config(path))
+    finally:
+        for process in workers:
+            process.kill()
+            process.wait()
+
+
+def test_a_scheduler_that_is_not_there_is_named() -> None:
+    with pytest.raises(WorkerError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
+        list(run_tasks(abs, [(1,)], "nothing", 1, "tcp://127.0.0.1:1"))
+
+
+def test_a_worker_that_dies_is_a_clear_error() -> None:
+    with pytest.raises(WorkerError, match="a worker process died"):
+        list(run_tasks(os._exit, [(9,), (9,)], "dying", 2))

@@ -1,0 +1,161 @@
+"""ICT-FaceKit: people made of the kit's own files, found by a real detector, and damaged kits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe.config import Config, HeadsConfig, LooksConfig
+from nlml_hpe.extraction import person_rows
+from renderer.grid import cache_folder, render_cells
+from renderer.heads import HeadDataError, open_heads
+from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, IctHeads, Kit, check
+from renderer.looks import draw_looks
+from renderer.obj import ObjError
+
+FEW = ("identity000.obj", "identity001.obj", "jawOpen.obj", "mouthSmile_L.obj", "mouthSmile_R.obj")
+
+
+@pytest.fixture(scope="module")
+def kit_folder(shared_data: Path) -> Path:
+    return shared_data / "ict_facekit" / "FaceXModel"
+
+
+@pytest.fixture(scope="module")
+def config(kit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    heads = HeadsConfig(source="ict_facekit", folder=kit_folder)
+    return Config(workdir=tmp_path_factory.mktemp("ict"), seed=1, heads=heads)
+
+
+@pytest.fixture(scope="module")
+def heads(config: Config) -> IctHeads:
+    opened = open_heads(config.heads, config.seed, cache_folder(config))
+    assert isinstance(opened, IctHeads)
+    return opened
+
+
+@pytest.fixture
+def small_kit(kit_folder: Path, tmp_path: Path) -> Path:
+    """A kit with two identity modes and three expressions."""
+    for name in (NEUTRAL, LANDMARKS, *FEW):
+        shutil.copy(kit_folder / name, tmp_path / name)
+    return tmp_path
+
+
+def test_it_says_which_modes_it_found(heads: IctHeads, small_kit: Path) -> None:
+    facts = heads.describe()
+    assert len(facts["identity_modes"]) == 24  # type: ignore[arg-type]
+    assert len(facts["expressions"]) == 8  # type: ignore[arg-type]
+    assert "found    24 of 100 identity modes" in "\n".join(check(heads.config.folder or Path()))
+    few = open_heads(HeadsConfig(source="ict_facekit", folder=small_kit), seed=1)
+    assert few.describe()["identity_modes"] == ["identity000", "identity001"]
+    assert few.head(1).vertices.shape[1] == 3
+
+
+def test_people_are_seeded_and_the_cache_changes_nothing(heads: IctHeads, small_kit: Path, tmp_path: Path) -> None:
+    config = HeadsConfig(source="ict_facekit", folder=small_kit)
+    fresh, written, cached = (IctHeads.open(config, 4, c) for c in (None, tmp_path / "cache", tmp_path / "cache"))
+    for other in (written, cached):
+        first, second = fresh.head(2), other.head(2)
+        assert (first.vertices == second.vertices).all()
+        assert (first.texture == second.texture).all()
+    difference = np.abs(heads.head(3).vertices[:5000] - heads.head(4).vertices[:5000])
+    assert 0.5 < difference.mean() < 15.0
+
+
+def test_a_head_is_the_neutral_one_and_its_modes(heads: IctHeads) -> None:
+    """Twice the first mode, read from the kit's file by other means."""
+    kit = heads.kit
+    weights = np.zeros(len(kit.identity))
+    weights[0] = 2.0
+    rows = [
+        np.array([line.split()[1:4] for line in path.read_text().splitlines() if line.startswith("v ")], dtype=float)
+        for path in (heads.config.folder / name for name in (NEUTRAL, "identity000.obj"))  # type: ignore[operator]
+    ]
+    np.testing.assert_allclose(kit.shape(weights, {}), 10 * (2 * rows[1] - rows[0]), atol=1e-3)
+
+
+def test_weights_and_strengths_out_of_range_are_refused(heads: IctHeads) -> None:
+    count = len(heads.kit.identity)
+    with pytest.raises(ValueError, match="within 5 standard deviations"):
+        heads.kit.shape(np.full(count, 9.0), {})
+    with pytest.raises(ValueError, match="expected 24 identity weights"):
+        heads.kit.shape(np.zeros(3), {})
+    with pytest.raises(ValueError, match=r"strengths in 0\.\.1"):
+        heads.kit.shape(np.zeros(count), {"jawOpen": 1.5})
+    with pytest.raises(ValueError, match="expected expressions among"):
+        heads.kit.shape(np.zeros(count), {"wink": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("no neutral", "missing  generic_neutral_mesh.obj"),
+        ("short mode", "vertices where the neutral head has 26719"),
+        ("other mesh", "no faces with usemtl"),
+        ("no landmarks", "expected 68 vertex indices"),
+    ],
+)
+def test_a_damaged_kit_is_a_clear_error(small_kit: Path, damage: str, message: str) -> None:
+    mode = small_kit / "identity001.obj"
+    if damage == "no neutral":
+        (small_kit / NEUTRAL).unlink()
+    elif damage == "short mode":
+        mode.write_bytes(mode.read_bytes()[:400_000])
+    elif damage == "other mesh":
+        (small_kit / NEUTRAL).write_text("v 0 0 0\nvt 0 0\nf 1/1 1/1 1/1\n")
+    else:
+        (small_kit / LANDMARKS).write_text("{}")
+    with pytest.raises((HeadDataError, ObjError), match=message):
+        open_heads(HeadsConfig(source="ict_facekit", folder=small_kit), seed=1)
+
+
+def test_a_damaged_cache_is_made_again(small_kit: Path, tmp_path: Path) -> None:
+    kit = Kit.open(small_kit, tmp_path / "kit.npz")
+    (tmp_path / "kit.npz").write_bytes(b"PK\x03\x04 cut off")
+    assert (Kit.open(small_kit, tmp_path / "kit.npz").neutral == kit.neutral).all()
+
+
+def test_looks_cover_what_the_configuration_allows() -> None:
+    everything = [draw_looks(LooksConfig(), np.random.default_rng(seed)) for seed in range(400)]
+    assert {looks.hair for looks in everything} == {"bald", "short", "full", "long"}
+    assert {looks.covering for looks in everything} == {"none", "cap", "scarf"}
+    assert {looks.eyewear for looks in everything} >= {"none", "glasses"}
+    assert any(looks.beard for looks in everything)
+    assert any(looks.face_mask for looks in everything)
+    plain = LooksConfig(bald=1, long_hair=0, beard=0, glasses=0, sunglasses=0, head_covering=0, face_mask=0)
+    bare = [draw_looks(plain, np.random.default_rng(seed)) for seed in range(100)]
+    assert not any(looks.beard or looks.face_mask for looks in bare)
+    assert {looks.eyewear for looks in bare} == {"none"}
+
+
+def test_every_look_can_be_painted(heads: IctHeads) -> None:
+    """What is worn changes what is seen: no two of these textures or shapes are alike."""
+    shape = heads.kit.shape(np.zeros(len(heads.kit.identity)), {})
+    plain = LooksConfig(bald=1, long_hair=0, beard=0, makeup=0, glasses=0, sunglasses=0, head_covering=0, face_mask=0)
+    worn = [{"bald": 0}, {"bald": 0, "long_hair": 1}, {"glasses": 1}, {"sunglasses": 1}, {"head_covering": 1}]
+    worn += [{"face_mask": 1}, {"beard": 1}, {"makeup": 1}]
+    bald = heads.kit.mesh(shape, draw_looks(plain, np.random.default_rng(8)))
+    for change in worn:
+        # The generator is the same, so what differs is what is worn.
+        mesh = heads.kit.mesh(shape, draw_looks(plain.model_copy(update=change), np.random.default_rng(8)))
+        other = mesh.vertices.shape != bald.vertices.shape or np.abs(mesh.vertices - bald.vertices).max() > 1
+        assert other or (mesh.texture != bald.texture).mean() > 0.005 or change in ({"beard": 1}, {"makeup": 1}), change
+
+
+def test_the_detector_finds_these_faces_on_the_whole_grid(config: Config) -> None:
+    """The limit of 97% on the default grid, here on a third of its cells; and alike on both sides."""
+    grid = config.grid.pose_grid()
+    cells = range(1, grid.size, 3)
+    found = [
+        person_rows(render_cells(config, person, cells), [], (len(cells),), config.landmarks).routes > 0
+        for person in (1, 2, 3)
+    ]
+    rate = np.mean(found, axis=0)
+    assert rate.mean() >= 0.97
+    yaw = grid.angles().columns().reshape(-1, 3)[list(cells), 0]
+    # A lopsided rate is a sign of a lopsided head; these are some 250 faces a side.
+    assert abs(rate[yaw > 0].mean() - rate[yaw < 0].mean()) < 0.03

@@ -1,0 +1,130 @@
+"""Heads that come with their own textures: FaceScape's layout, and scans."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nlml_hpe.config import HeadsConfig, RenderConfig
+from nlml_hpe.landmarks import MediaPipeFaceMesh
+from nlml_hpe.rotations import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
+from renderer.grid import render_pose
+from renderer.heads import HeadDataError, open_heads
+from renderer.heads.facescape import check
+from renderer.heads.photo import PhotoHeads
+from renderer.heads.placement import placed_by_face
+from renderer.heads.scan import read_glb
+from renderer.mesh import Mesh, vertex_normals
+
+EXPRESSIONS = ("1_neutral", "2_smile", "20_brow_lower")
+
+
+@pytest.fixture(scope="module")
+def facescape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people in FaceScape's layout, with three expressions each; made of the embedded photograph."""
+    root = tmp_path_factory.mktemp("facescape")
+    heads = PhotoHeads.open(HeadsConfig(), seed=5)
+    for identity in (1, 2, 10, 333):
+        for number, name in enumerate(EXPRESSIONS):
+            mesh = heads.head(3 * identity + number)
+            folder = root / str(identity) / "models_reg"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_model(folder / f"{name}.obj", mesh)
+    (root / "publishable.txt").write_text("1, 2\r\n10 122 212\n")
+    return root
+
+
+def write_model(path: Path, mesh: Mesh) -> None:
+    """The mesh as FaceScape stores it: OBJ, MTL and JPG of one name; here in centimetres, off centre."""
+    vertices = mesh.vertices / 10 + [3, 150, -2]
+    lines = [f"mtllib {path.stem}.mtl", *(f"v {x:.5f} {y:.5f} {z:.5f}" for x, y, z in vertices)]
+    lines += [f"vt {u:.6f} {1 - v:.6f}" for u, v in mesh.uv]
+    lines += ["usemtl material_0", *(f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in mesh.faces + 1)]
+    path.write_text("\n".join(lines) + "\n")
+    path.with_suffix(".mtl").write_text(f"newmtl material_0\nmap_Kd {path.stem}.jpg\n")
+    Image.fromarray(mesh.texture).save(path.with_suffix(".jpg"), quality=95)
+
+
+def config(folder: Path, **changes: object) -> HeadsConfig:
+    return HeadsConfig.model_validate(
+        {"source": "facescape", "folder": folder, "train": 2, "validation": 1, **changes}
+    )
+
+
+def test_people_are_the_publishable_identities_in_order(facescape: Path) -> None:
+    listed = open_heads(config(facescape, publishable=facescape / "publishable.txt"), seed=1)
+    assert listed.describe()["identities"] == [1, 2, 10]
+    assert open_heads(config(facescape), seed=1).describe()["identities"] == [1, 2, 10, 333]
+    with pytest.raises(HeadDataError, match="3 found, 9 asked for"):
+        open_heads(config(facescape, publishable=facescape / "publishable.txt", train=8), seed=1)
+
+
+def test_each_person_has_one_expression_drawn_by_the_seed(facescape: Path) -> None:
+    first, again, other = (open_heads(config(facescape), seed=seed) for seed in (1, 1, 2))
+    assert (first.head(2).vertices == again.head(2).vertices).all()
+    drawn = [tuple(heads.head(person).vertices.mean(axis=0)) for heads in (first, other) for person in (1, 2, 3)]
+    assert len(set(drawn)) > 3
+
+
+def test_a_model_is_drawn_as_the_head_it_was_written_from(facescape: Path, detector: MediaPipeFaceMesh) -> None:
+    """Unit and origin do not matter, and a turn is seen as the turn it is."""
+    mesh = open_heads(config(facescape), seed=1).head(1)
+    assert 200 < mesh.height < 420
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    images = [
+        render_pose(mesh, normals, pose, RenderConfig(), np.random.default_rng(1))
+        for pose in ((0.0, 0.0, 0.0), (30.0, 0.0, 0.0))
+    ]
+    frontal, turned = (detector.detect(image)[0].points @ IMAGE_FROM_CAMERA for image in images)
+    seen = angles_from_rotation(kabsch(frontal, turned)[0]).columns()
+    np.testing.assert_allclose(seen, [30, 0, 0], atol=6)
+
+
+def test_a_missing_texture_is_named(facescape: Path, tmp_path: Path) -> None:
+    shutil.copytree(facescape / "1", tmp_path / "1")
+    for image in (tmp_path / "1" / "models_reg").glob("*.jpg"):
+        image.unlink()
+    assert sum(line.startswith("missing") for line in check(tmp_path, None)) == len(EXPRESSIONS)
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    with pytest.raises(HeadDataError, match=r"its texture .*\.jpg is missing"):
+        open_heads(config(tmp_path, train=1), seed=1).head(1)
+
+
+def test_a_material_cannot_lead_out_of_its_folder(facescape: Path, tmp_path: Path) -> None:
+    for identity in ("1", "2"):
+        shutil.copytree(facescape / "1", tmp_path / identity)
+    for material in (tmp_path / "1" / "models_reg").glob("*.mtl"):
+        material.write_text("map_Kd ../../../../etc/passwd\n")
+    with pytest.raises(HeadDataError, match="its texture passwd is missing"):
+        open_heads(config(tmp_path, train=1), seed=1).head(1)
+
+
+def test_the_check_says_what_to_do(tmp_path: Path, facescape: Path) -> None:
+    assert check(tmp_path / "none", None)[0].startswith("missing")
+    assert "facescape.nju.edu.cn" in "\n".join(check(tmp_path, None))
+    assert check(facescape, None) == ["found    4 identities with 12 models"]
+
+
+def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: MediaPipeFaceMesh) -> None:
+    mesh = read_glb(shared_data / "lee_perry_smith" / "LeePerrySmith.glb")
+    placed = placed_by_face(mesh, "scan", detector)
+    normals = vertex_normals(placed.vertices, placed.faces)
+    image = render_pose(placed, normals, (-30.0, 10.0, 0.0), RenderConfig(), np.random.default_rng(1))
+    assert len(detector.detect(image)) == 1
+    backwards = Mesh(placed.vertices * np.float32([1, 1, -1]), placed.faces, placed.uv, placed.texture)
+    with pytest.raises(HeadDataError, match="looks along"):
+        placed_by_face(backwards, "scan", detector)
+
+
+def test_a_broken_scan_is_a_clear_error(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "lee_perry_smith" / "LeePerrySmith.glb"
+    (tmp_path / "a.glb").write_bytes(source.read_bytes()[:1000])
+    with pytest.raises(HeadDataError, match="not a readable"):
+        read_glb(tmp_path / "a.glb")
+    shutil.copy(source, tmp_path / "a.glb")
+    with pytest.raises(HeadDataError, match="0 images beside it"):
+        read_glb(tmp_path / "a.glb")
