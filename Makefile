@@ -28,7 +28,7 @@ pictures: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,cluster,tensorboard,dev]"
 	touch $(READY)
 
 clean:

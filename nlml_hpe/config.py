@@ -112,7 +112,9 @@ class AppearanceConfig(Section):
     light_angle_deg: float = Field(default=40.0, ge=0, le=90)
     offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
     blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
-    noise: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the noise's standard deviation, of 255")
+    noise: tuple[float, float] = Field(
+        default=(0.0, 0.0), description="range of the noise's standard deviation, of 255"
+    )
 
     @field_validator("blur_px", "noise")
     @classmethod
@@ -176,6 +178,9 @@ class TuckerConfig(Section):
     use_rotation_features: bool = False
     hooi_sweeps: int = Field(default=2, ge=0)
     max_fill_iterations: int = Field(default=30, ge=1)
+    prior_scale: float = Field(
+        default=1.0, gt=0, description="covariance of the identity prior over the training people's"
+    )
     device: Literal["cpu", "cuda"] = "cpu"
 
 
@@ -195,6 +200,12 @@ class EncoderConfig(TrainingConfig):
 
     hidden: tuple[int, ...] = (1024, 512, 256, 128, 64)
     noise: float = Field(default=0.01, ge=0, description="standard deviation of noise on training features")
+    turn_deg: float = Field(
+        default=0.0, ge=0, le=90, description="training faces are turned in the image by up to this"
+    )
+    huber: float = Field(
+        default=1.0, gt=0, description="error, in standard deviations, beyond which the loss is linear"
+    )
     held_out_share: float = Field(default=0.15, gt=0, lt=1, description="share of training people to stop early on")
 
 
@@ -204,7 +215,20 @@ class AngleHeadsConfig(TrainingConfig):
     hidden: tuple[int, ...] = (128, 256, 128, 64)
     epochs: int = Field(default=80, ge=1)
     samples: int = Field(default=20000, ge=100)
+    margin_deg: tuple[Margin, Margin, Margin] = Field(
+        default=(8.0, 8.0, 8.0),
+        description="yaw, pitch, roll: how far beyond the grid heads are trained, lest they flatten at its edge",
+    )
     noise: float = Field(default=0.01, ge=0, description="noise on factor rows, as a share of their spread")
+
+
+class FrameConfig(Section):
+    """The head frame of the built model: the constant rotation, in degrees, from the heads' own to the named one."""
+
+    name: str = "own"
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
 
 
 class EvaluationConfig(Section):
@@ -227,6 +251,7 @@ class Config(Section):
     tucker: TuckerConfig = TuckerConfig()
     encoder: EncoderConfig = EncoderConfig()
     angle_heads: AngleHeadsConfig = AngleHeadsConfig()
+    frame: FrameConfig = FrameConfig()
     test: EvaluationConfig = EvaluationConfig()
 
     @property

@@ -13,20 +13,24 @@ from numpy.typing import NDArray
 
 from nlml_hpe.images import RgbImage, read_image
 from nlml_hpe.landmarks import FaceLandmarks, MediaPipeFaceMesh, normalize_landmarks
-from nlml_hpe.model_folder import HeadPoseModel, load_model
+from nlml_hpe.metrics import turned
+from nlml_hpe.model_folder import SHIPPED, HeadPoseModel, load_model
 from nlml_hpe.powell import infer_powell
 from nlml_hpe.rotations import Angles, rotation_from_angles
 
 Method = Literal["network", "exact", "refined", "powell"]
+DEFAULT_METHOD: Method = "refined"
 MAX_FACES = 16
+REFINE_MARGIN_DEG = 5.0
+"""Beyond the grid by more than this the refined route keeps the network's answer, which has seen wider poses."""
 
 
 @dataclass(frozen=True)
 class HeadPose:
     """Pose of one face: angles in degrees, ``rotation`` (3, 3) head to camera, and where it was seen.
 
-    ``sigma`` holds the angles' standard deviations in degrees (yaw, pitch, roll), None for the bare
-    network; ``in_range`` says whether all angles lie inside the range the model was trained on.
+    ``sigma`` holds the angles' standard deviations in degrees (yaw, pitch, roll), None where the answer
+    is the network's; ``in_range`` says whether all angles lie inside the range the model was trained on.
     """
 
     yaw: float
@@ -56,18 +60,22 @@ class HeadPoseEstimator:
 
     def __init__(self, model: HeadPoseModel, max_faces: int = MAX_FACES) -> None:
         self.model = model
-        self._detector = MediaPipeFaceMesh(max_faces, model.min_confidence)
+        self.detector = MediaPipeFaceMesh(max_faces, model.min_confidence)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> HeadPoseEstimator:
-        """An estimator of a model folder. Raises ``ArtifactError`` where the folder does not read."""
+    def from_pretrained(cls, folder: str | Path = SHIPPED) -> HeadPoseEstimator:
+        """An estimator of a model folder, by default the shipped one.
+
+        Raises ``ArtifactError`` where the folder does not read.
+        """
         return cls(load_model(folder))
 
-    def predict(self, image: RgbImage | str | Path, method: Method = "network") -> list[HeadPose]:
+    def predict(self, image: RgbImage | str | Path, method: Method = DEFAULT_METHOD) -> list[HeadPose]:
         """Poses of all faces in an RGB uint8 image (H, W, 3) or an image file, largest face first.
 
         No face is an empty list. ``method``: the network, the exact inverse of the manifold, the
-        exact inverse started from the network (refined), or the slow reference (powell). Raises
+        exact inverse started from the network (refined; far beyond the grid the network's answer stands),
+        or the slow reference (powell). Angles are in the model's named head frame. Raises
         ``ImageReadError`` for a file that is no readable image and ``ValueError`` for an array that
         is no RGB uint8 image.
         """
@@ -76,9 +84,9 @@ class HeadPoseEstimator:
 
     def detect(self, image: RgbImage) -> list[FaceLandmarks]:
         """Faces in an RGB uint8 image (H, W, 3), largest first."""
-        return self._detector.detect(image)
+        return self.detector.detect(image)
 
-    def poses(self, faces: list[FaceLandmarks], method: Method = "network") -> list[HeadPose]:
+    def poses(self, faces: list[FaceLandmarks], method: Method = DEFAULT_METHOD) -> list[HeadPose]:
         """Poses of faces whose landmarks are known."""
         features = normalize_landmarks(
             np.stack([face.points for face in faces]), self.model.point_set, self.model.normalization
@@ -96,13 +104,25 @@ class HeadPoseEstimator:
             for i, face in enumerate(faces)
         ]
 
-    def angles(self, features: NDArray[np.float32], method: Method) -> tuple[Angles, NDArray[np.float64] | None]:
-        """Angles (N,) in degrees of features (N, F), and their standard deviations (N, 3) where known."""
+    def angles(
+        self, features: NDArray[np.float32], method: Method, own_frame: bool = False
+    ) -> tuple[Angles, NDArray[np.float64] | None]:
+        """Angles (N,) in degrees of features (N, F), and their standard deviations (N, 3) where known.
+
+        In the model's named head frame, or its ``own_frame``. A row of deviations is NaN where the
+        refined route kept the network's answer.
+        """
+        angles, sigma = self._own_angles(features, method)
+        frame = self.model.frame
+        return (angles if own_frame or frame.name == "own" else turned(angles, frame.rotation)), sigma
+
+    def _own_angles(self, features: NDArray[np.float32], method: Method) -> tuple[Angles, NDArray[np.float64] | None]:
+        manifold = self.model.manifold
         if method == "exact":
-            found = self.model.manifold.infer(features)
+            found = manifold.infer(features)
             return found.angles, found.sigma
         if method == "powell":
-            slow = [infer_powell(self.model.manifold, feature) for feature in features]
+            slow = [infer_powell(manifold, feature) for feature in features]
             return Angles.from_columns(np.reshape([(f.yaw, f.pitch, f.roll) for f in slow], (-1, 3))), None
         if self.model.network is None:
             raise ValueError(f"this model has no network, which method {method!r} needs; use 'exact' or 'powell'")
@@ -111,8 +131,17 @@ class HeadPoseEstimator:
         angles = Angles.from_columns(columns)
         if method == "network":
             return angles, None
-        found = self.model.manifold.infer(features, seeds=angles)
-        return found.angles, found.sigma
+        return self._refined(features, angles)
+
+    def _refined(self, features: NDArray[np.float32], start: Angles) -> tuple[Angles, NDArray[np.float64]]:
+        """The exact inverse started from the network's answer, where that lies within the manifold's reach."""
+        columns, sigma = start.columns(), np.full((len(features), 3), np.nan)
+        low, high = (np.array([axis[end] for axis in self.model.manifold.grid.axes]) for end in (0, -1))
+        near = ((columns >= low - REFINE_MARGIN_DEG) & (columns <= high + REFINE_MARGIN_DEG)).all(axis=1)
+        if near.any():
+            found = self.model.manifold.infer(features[near], seeds=Angles.from_columns(columns[near]))
+            columns[near], sigma[near] = found.angles.columns(), found.sigma
+        return Angles.from_columns(columns), sigma
 
     def _in_range(self, angles: Angles, index: int) -> bool:
         axes = self.model.manifold.grid.axes
@@ -120,7 +149,7 @@ class HeadPoseEstimator:
 
     def close(self) -> None:
         """Release the detector."""
-        self._detector.close()
+        self.detector.close()
 
     def __enter__(self) -> HeadPoseEstimator:
         return self
@@ -138,7 +167,8 @@ def _head_pose(
     sigma: NDArray[np.float64] | None,
     in_range: bool,
 ) -> HeadPose:
-    deviations = None if sigma is None else (float(sigma[0]), float(sigma[1]), float(sigma[2]))
+    known = sigma is not None and bool(np.isfinite(sigma).all())
+    deviations = (float(sigma[0]), float(sigma[1]), float(sigma[2])) if sigma is not None and known else None
     return HeadPose(
         float(angles.yaw),
         float(angles.pitch),

@@ -88,7 +88,9 @@ def evaluate_routes(
         report["routes"][name] = {**summary(found), "per_interval": per_interval(found, true, interval)}
         if sigma is not None:
             scores = found.angle / sigma
-            report["routes"][name]["within_sigma"] = {str(k): (scores < k).mean(axis=0).tolist() for k in (1.0, 1.96)}
+            known = scores[np.isfinite(scores).all(axis=1)]
+            within = {str(k): (known < k).mean(axis=0).tolist() for k in (1.0, 1.96)} if len(known) else {}
+            report["routes"][name]["within_sigma"] = {"n": len(known), **within}
         estimates[name] = estimated
     return report, estimates
 

@@ -113,10 +113,13 @@ def _features(images: Iterable[RgbImage], config: LandmarksConfig) -> tuple[NDAr
     detector = _worker_detector(config.min_confidence, threading.get_ident())
     features, routes = [], []
     for image in images:
-        faces = detector.detect(image)
-        routes.append(ROUTES.index(faces[0].route) if faces else 0)
-        if faces:
-            features.append(normalize_landmarks(faces[0].points, FACEMESH, config.normalization))
+        height, width = image.shape[:2]
+        # A rendered head is in the middle of its image.
+        middle = (0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height)
+        face = detector.detect_in_box(image, middle)
+        routes.append(ROUTES.index(face.route) if face else 0)
+        if face:
+            features.append(normalize_landmarks(face.points, FACEMESH, config.normalization))
         else:
             features.append(np.zeros(FACEMESH.feature_length, dtype=np.float32))
     found = np.array(features, dtype=np.float32).reshape(-1, FACEMESH.feature_length)

@@ -86,6 +86,7 @@ def _fit(
         "cosine_rms": [fit.rms.tolist() for fit in cosines],
     }
     prior = IdentityPrior.of_rows(model.factors[0])
+    prior = replace(prior, covariance=prior.covariance * config.prior_scale)
     manifold = PoseManifold(
         model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, feature, prior, None, facts
     )

@@ -40,7 +40,7 @@ _DATA = ("landmarks", "routes", "random_landmarks", "random_routes")
 
 
 class PersonRows(NamedTuple):
-    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), and the routes by which they were found."""
+    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), and how each face was found."""
 
     grid: NDArray[np.float32]
     routes: NDArray[np.uint8]

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from nlml_hpe.rotations import AXES, Angles, geodesic_degrees, rotation_from_angles
+from nlml_hpe.rotations import AXES, Angles, angles_from_rotation, geodesic_degrees, rotation_from_angles
 
 VECTORS = ("left", "down", "front")
 """The head's axes whose turning MAEV measures (Cao et al. 2021): columns of R, up to sign."""
@@ -59,3 +60,25 @@ def per_interval(found: Errors, true: Angles, width: float) -> dict[str, list[di
             for b in np.unique(bins)
         ]
     return table
+
+
+def constant_rotation(estimated: Angles, true: Angles) -> Angles:
+    """The rotation C, as angles in degrees, for which ``R(estimated) C`` is nearest to ``R(true)`` over n faces.
+
+    It turns one definition of a frontal head into another. Nearest in the sum of angles, not of their
+    squares (iteratively reweighted chordal means, Hartley et al. 2013, section 5.3), so that stray faces
+    do not move it. Raises ``ValueError`` where there are no faces.
+    """
+    if not len(np.asarray(estimated.yaw)):
+        raise ValueError("expected at least one face to estimate a rotation from")
+    between = np.swapaxes(rotation_from_angles(estimated), -1, -2) @ rotation_from_angles(true)
+    relative = Rotation.from_matrix(between)
+    mean = relative.mean()
+    for _ in range(20):
+        mean = relative.mean(1 / np.maximum((mean.inv() * relative).magnitude(), np.radians(1.0)))
+    return angles_from_rotation(mean.as_matrix())
+
+
+def turned(angles: Angles, rotation: Angles) -> Angles:
+    """Angles (n,) of the same heads after a constant ``rotation`` of the head's own frame: ``R(angles) C``."""
+    return angles_from_rotation(rotation_from_angles(angles) @ rotation_from_angles(rotation))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -13,10 +14,30 @@ from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json, write_b
 from nlml_hpe.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
-from nlml_hpe.rotations import CONVENTION
+from nlml_hpe.rotations import AXES, CONVENTION, Angles
 
-FORMAT = "nlml-hpe model 1"
+FORMAT = "nlml-hpe model 2"
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / "ict_facekit"
+"""The checkpoint that comes with the repository, trained by configs/ict_facekit.yaml."""
 _CONFIG, _WEIGHTS, _MANIFOLD = "config.json", "model.safetensors", "manifold.npz"
+
+
+@dataclass(frozen=True)
+class HeadFrame:
+    """What counts as a frontal head: the ``own`` one of a model's training heads, or that of a data set's labels.
+
+    The angles (yaw, pitch, roll) in degrees are of the constant rotation C with R(named) = R(own) C.
+    """
+
+    name: str = "own"
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+
+    @property
+    def rotation(self) -> Angles:
+        """C as angles."""
+        return Angles(np.array(self.yaw), np.array(self.pitch), np.array(self.roll))
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,7 @@ class HeadPoseModel:
     point_set: PointSet
     normalization: Normalization
     min_confidence: float
+    frame: HeadFrame = HeadFrame()
 
 
 def save_model(folder: Path, model: HeadPoseModel) -> None:
@@ -43,6 +65,7 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
         "point_set": model.point_set.name,
         "normalization": model.normalization,
         "min_confidence": model.min_confidence,
+        "frame": asdict(model.frame),
         "network": asdict(model.network.shape),
         "sha256": {name: digest_of_file(folder / name) for name in (_WEIGHTS, _MANIFOLD)},
     }
@@ -73,7 +96,14 @@ def load_model(folder: str | Path) -> HeadPoseModel:
         network.load_state_dict(load_file(place / _WEIGHTS))
         point_set = POINT_SETS[config["point_set"]]
         manifold = PoseManifold.load(place / _MANIFOLD)
-        model = HeadPoseModel(network.eval(), manifold, point_set, config["normalization"], config["min_confidence"])
+        model = HeadPoseModel(
+            network.eval(),
+            manifold,
+            point_set,
+            config["normalization"],
+            float(config["min_confidence"]),
+            _head_frame(config["frame"]),
+        )
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ArtifactError):
             raise
@@ -102,6 +132,13 @@ def _verify(path: Path, digest: str) -> None:
         raise ArtifactError(f"{path} is missing; build the model again")
     if digest_of_file(path) != digest:
         raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
+
+
+def _head_frame(data: dict[str, Any]) -> HeadFrame:
+    frame = HeadFrame(str(data["name"]), *(float(data[axis]) for axis in AXES))
+    if not np.isfinite([frame.yaw, frame.pitch, frame.roll]).all():
+        raise ValueError(f"head frame {data} is not finite")
+    return frame
 
 
 def _network_shape(data: dict[str, Any]) -> NetworkShape:

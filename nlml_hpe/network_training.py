@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
-from torch import Tensor
+from torch import Tensor, nn
 
 from nlml_hpe.artifacts import require_equal
 from nlml_hpe.config import AngleHeadsConfig, EncoderConfig
@@ -17,10 +18,7 @@ from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.networks import AngleHead, LandmarkEncoder
 from nlml_hpe.rotations import AXES, Angles
-from nlml_hpe.training import History, Samples, TrainingError, gaussian_noise, train
-
-HEAD_MARGIN_DEG = 8.0
-"""Heads are trained this far beyond the grid, so that they do not flatten at its edge."""
+from nlml_hpe.training import Augment, History, Samples, TrainingError, gaussian_noise, train
 
 
 class LabelledFaces(NamedTuple):
@@ -56,24 +54,71 @@ def train_encoder(
     if len(tensor.people) < 2:
         raise TrainingError("the encoder needs at least two people: one to train on, one to stop on; raise heads.train")
     kept, held_out = train_test_split(np.arange(len(tensor.people)), test_size=config.held_out_share, random_state=seed)
-    training, stopping = (_row_samples(detected_faces(tensor, np.sort(p)), manifold) for p in (kept, held_out))
+    training, stopping = (_angle_samples(detected_faces(tensor, np.sort(p))) for p in (kept, held_out))
+    rows = torch.from_numpy(manifold.factor_rows(Angles.from_columns(training.targets.numpy())).astype(np.float32))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = LandmarkEncoder(manifold.feature_length, training.targets.shape[1], config.hidden)
-    encoder.row_mean.copy_(training.targets.mean(dim=0))
-    encoder.row_scale.copy_(training.targets.std(dim=0).clamp_min(1e-6))
+        encoder = LandmarkEncoder(manifold.feature_length, rows.shape[1], config.hidden)
+    encoder.row_mean.copy_(rows.mean(dim=0))
+    encoder.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
+    rows_of = _factor_rows(manifold)
 
-    def loss(rows: Tensor, targets: Tensor) -> Tensor:
-        return (((rows - targets) / encoder.row_scale) ** 2).mean()
+    def loss(estimated: Tensor, angles: Tensor) -> Tensor:
+        difference = (estimated - rows_of(angles)) / encoder.row_scale
+        return nn.functional.huber_loss(difference, torch.zeros_like(difference), delta=config.huber)
 
-    augment = gaussian_noise(torch.tensor(config.noise)) if config.noise else None
-    history = train(encoder, loss, training, stopping, config, seed, "encoder", augment, log_folder)
+    history = train(encoder, loss, training, stopping, config, seed, "encoder", _augment(config), log_folder)
     return encoder, history
 
 
-def _row_samples(faces: LabelledFaces, manifold: PoseManifold) -> Samples:
-    rows = manifold.factor_rows(faces.angles).astype(np.float32)
-    return Samples(torch.from_numpy(faces.features), torch.from_numpy(rows))
+def _angle_samples(faces: LabelledFaces) -> Samples:
+    return Samples(torch.from_numpy(faces.features), torch.from_numpy(faces.angles.columns().astype(np.float32)))
+
+
+def _factor_rows(manifold: PoseManifold) -> Callable[[Tensor], Tensor]:
+    """``PoseManifold.factor_rows`` for angles (N, 3) in degrees, in torch."""
+    axes = torch.from_numpy(np.repeat(np.arange(3), [len(cosines) for cosines in manifold.cosines]))
+    a, b, c, d = torch.from_numpy(np.concatenate(manifold.cosines).T.astype(np.float32))
+    return lambda angles: a * torch.cos(b * torch.deg2rad(angles)[:, axes] + c) + d
+
+
+def _augment(config: EncoderConfig) -> Augment:
+    noise = gaussian_noise(torch.tensor(config.noise))
+
+    def change(features: Tensor, angles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if config.turn_deg:
+            turns = torch.deg2rad((2 * torch.rand(len(features), generator=generator) - 1) * config.turn_deg)
+            features, angles = turned_in_plane(features, angles, turns)
+        return noise(features, angles, generator)
+
+    return change
+
+
+def turned_in_plane(features: Tensor, angles: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and angles (N, 3) in degrees of the same images turned in their plane.
+
+    ``turns`` (N,) in radians, from the image's right towards its top. Turning the camera about its axis
+    multiplies the rotation from the left; yaw, pitch and roll all follow from the product.
+    """
+    cos, sin, zero, one = turns.cos(), turns.sin(), torch.zeros_like(turns), torch.ones_like(turns)
+    # Image axes have y down: there the same turn has the other sign.
+    in_image = torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], dim=1).view(-1, 3, 3)
+    points = features.view(len(features), -1, 3) @ in_image.transpose(1, 2)
+    turned = in_image.transpose(1, 2) @ _rotation(angles)
+    yaw = torch.asin(turned[:, 0, 2].clamp(-1, 1))
+    pitch = torch.atan2(-turned[:, 1, 2], turned[:, 2, 2])
+    roll = torch.atan2(-turned[:, 0, 1], turned[:, 0, 0])
+    return points.reshape(features.shape), -torch.rad2deg(torch.stack([yaw, pitch, roll], dim=1))
+
+
+def _rotation(angles: Tensor) -> Tensor:
+    """``rotations.rotation_from_angles`` for angles (N, 3) in degrees, in torch."""
+    yaw, pitch, roll = (-torch.deg2rad(angles)).unbind(1)
+    zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
+    about_x = torch.stack([one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos()], 1)
+    about_y = torch.stack([yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos()], 1)
+    about_z = torch.stack([roll.cos(), -roll.sin(), zero, roll.sin(), roll.cos(), zero, zero, zero, one], 1)
+    return about_x.view(-1, 3, 3) @ about_y.view(-1, 3, 3) @ about_z.view(-1, 3, 3)
 
 
 def train_heads(
@@ -92,7 +137,8 @@ def _train_head(
 ) -> tuple[AngleHead, History]:
     rng = np.random.default_rng([seed, 4])
     axis = manifold.grid.axes[number]
-    degrees = rng.uniform(axis[0] - HEAD_MARGIN_DEG, axis[-1] + HEAD_MARGIN_DEG, size=config.samples)
+    margin = config.margin_deg[number]
+    degrees = rng.uniform(axis[0] - margin, axis[-1] + margin, size=config.samples)
     rows = torch.from_numpy(manifold.axis_rows(number, degrees).astype(np.float32))
     targets = torch.from_numpy(degrees.astype(np.float32))
     split = config.samples // 10

@@ -64,6 +64,8 @@ def _backend(workers: int, cluster: str | None) -> Iterator[int]:
     try:
         client = Client(cluster, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:
-        raise WorkerError(f"no Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler`") from error
+        raise WorkerError(
+            f"no Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler`"
+        ) from error
     with client, parallel_config(backend="dask", wait_for_workers_timeout=_CONNECT_SECONDS):
         yield -1

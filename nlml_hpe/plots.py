@@ -103,6 +103,21 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     return _save(figure, path)
 
 
+def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit: float = 15.0) -> Path:
+    """Share of faces (n,) whose error is at most so many degrees, one line per route."""
+    figure, panel = plt.subplots(figsize=(5.5, 3.6))
+    for route, values in errors.items():
+        panel.plot(np.sort(values), (np.arange(len(values)) + 1) / len(values), label=route)
+    panel.set(
+        xlim=(0, limit),
+        ylim=(0, 1),
+        xlabel="mean error of the three angles (degrees)",
+        ylabel="share of detected faces",
+    )
+    panel.legend(fontsize=8)
+    return _save(figure, path)
+
+
 def tiled(rows: Sequence[Sequence[RgbImage]], side: int) -> RgbImage:
     """Images in rows, each resized to ``side`` px, as one image."""
     cells = [[np.asarray(cv2.resize(im, (side, side), interpolation=cv2.INTER_AREA)) for im in row] for row in rows]

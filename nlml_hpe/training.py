@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from nlml_hpe.config import TrainingConfig
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Inputs and targets of a batch to those that the network sees in their place."""
 
 
 class TrainingError(RuntimeError):
@@ -99,10 +100,10 @@ def _epoch(
     network.train()
     total = 0.0
     for chosen in torch.randperm(len(samples.inputs), generator=generator).split(batch_size):
-        inputs = samples.inputs[chosen]
+        inputs, targets = samples.inputs[chosen], samples.targets[chosen]
         if augment:
-            inputs = augment(inputs, generator)
-        loss = loss_of(network(inputs), samples.targets[chosen])
+            inputs, targets = augment(inputs, targets, generator)
+        loss = loss_of(network(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -129,7 +130,7 @@ def _tensorboard(folder: Path, name: str):  # type: ignore[no-untyped-def]
 def gaussian_noise(deviation: Tensor) -> Augment:
     """Adds seeded noise of this standard deviation, one for all or one per column."""
 
-    def add(inputs: Tensor, generator: torch.Generator) -> Tensor:
-        return inputs + deviation * torch.randn(inputs.shape, generator=generator)
+    def add(inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return inputs + deviation * torch.randn(inputs.shape, generator=generator), targets
 
     return add

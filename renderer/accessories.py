@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renderer.looks import Looks
-from renderer.painting import bearing, covering_share, hair_share, mask_share
+from renderer.painting import covering_share, hair_share, mask_share
 
 FloatArray = NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -55,10 +55,10 @@ def glasses(marks: FloatArray, ears: FloatArray, looks: Looks) -> tuple[Extra, E
         tubes.append(_tube(rim, looks.frame_mm, closed=True))
         lenses.append(Extra(np.vstack([rim, rim.mean(axis=0)]), _fan(len(rim)), np.full((len(rim) + 1, 2), 0.5)))
         hinge = rim[0] if side > 0 else rim[len(rim) // 2]
-        over_ear = ear + [side * 1.0, 18, 4]
+        over_ear = ear + np.array([side * 1.0, 18, 4])
         tubes.append(_tube(np.linspace(hinge, over_ear, 8), looks.frame_mm * 0.9, closed=False))
     inner = [tubes[0], tubes[2]]
-    left, right = (piece.vertices[piece.vertices[:, 0].__abs__().argmin()] for piece in inner)
+    left, right = (piece.vertices[np.abs(piece.vertices[:, 0]).argmin()] for piece in inner)
     middle = (left + right) / 2 + [0, 2, 3]
     tubes.append(_tube(np.array([left, middle, right]), looks.frame_mm, closed=False))
     return joined(tubes), joined(lenses)
@@ -94,7 +94,9 @@ def joined(pieces: list[Extra]) -> Extra:
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
     return Extra(
         np.concatenate([piece.vertices for piece in pieces]).astype(np.float32),
-        np.concatenate([piece.faces + start for piece, start in zip(pieces, starts[:-1], strict=True)]).astype(np.int32),
+        np.concatenate([piece.faces + start for piece, start in zip(pieces, starts[:-1], strict=True)]).astype(
+            np.int32
+        ),
         np.concatenate([piece.uv for piece in pieces]).astype(np.float32),
     )
 

@@ -221,7 +221,9 @@ def _draw_folds(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
     for side in (-1, 1):
         fold = np.array([(side * 17, -4), (side * 25, -14), (side * 31, -28), (side * 33, -40)])
         lay(dark, 0.45 * looks.age * _line(fold, 2.0, blur=1.5))
-        lay(dark, 0.35 * looks.age * _line(np.array([(side * 20, 24), (side * 28, 20), (side * 36, 22)]), 2.0, blur=1.5))
+        lay(
+            dark, 0.35 * looks.age * _line(np.array([(side * 20, 24), (side * 28, 20), (side * 36, 22)]), 2.0, blur=1.5)
+        )
     for height in (80, 90, 100):
         line = np.array([(-35, height - 3), (-15, height + 1), (15, height + 1), (35, height - 3)])
         lay(dark, 0.35 * max(looks.age - 0.4, 0) * _line(line, 1.2, blur=1.0))
@@ -243,7 +245,7 @@ def _draw_lids(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
 
 def _draw_lips(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
     lips = np.zeros(_CHART, dtype=np.uint8)
-    cv2.fillPoly(lips, [_chart_points(_closed(marks[48:60, :2]))], 255, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(lips, [_chart_points(_closed(marks[48:60, :2]))], [255], cv2.LINE_AA, _SHIFT)
     lay(looks.lip_color, 0.85 * _blurred(lips, 0.6))
     parting = np.concatenate([marks[[60]], (marks[61:64] + marks[[67, 66, 65]]) / 2, marks[[64]]])[:, :2]
     lay(np.array(looks.lip_color) * 0.35, 0.7 * _line(parting, 1.0, blur=0.5))
@@ -263,7 +265,7 @@ def _draw_brows(lay: _Lay, marks: FloatArray, looks: Looks, rng: np.random.Gener
             index = rng.integers(1, 39)
             root = path[index] + [0, rng.uniform(-0.5, 0.5) * looks.brow_mm * taper[index]]
             slant = -across[index] * rng.uniform(2, 5) + [0, rng.uniform(0.3, 2.2)]
-            cv2.polylines(hairs, [_chart_points(np.array([root, root + slant]))], False, 255, 2, cv2.LINE_AA, _SHIFT)
+            cv2.polylines(hairs, [_chart_points(np.array([root, root + slant]))], False, [255], 2, cv2.LINE_AA, _SHIFT)
         lay(looks.brow_color, 0.8 * _blurred(hairs, 0.3))
 
 
@@ -285,7 +287,9 @@ def _chart_points(points: NDArray[np.floating]) -> NDArray[np.int32]:
 
 def _line(points: NDArray[np.floating], width_mm: float, blur: float) -> FloatArray:
     drawn = np.zeros(_CHART, dtype=np.uint8)
-    cv2.polylines(drawn, [_chart_points(points)], False, 255, max(1, round(width_mm * _PX_PER_MM)), cv2.LINE_AA, _SHIFT)
+    cv2.polylines(
+        drawn, [_chart_points(points)], False, [255], max(1, round(width_mm * _PX_PER_MM)), cv2.LINE_AA, _SHIFT
+    )
     return _blurred(drawn, blur)
 
 
@@ -296,7 +300,7 @@ def _blurred(drawn: NDArray[np.uint8], sigma_mm: float) -> FloatArray:
 def _inside(points: FloatArray, place: FloatArray, soft_mm: float) -> FloatArray:
     """1 inside the closed curve through points (n, 3) seen from the front, 0 outside, soft at its edge."""
     drawn = np.zeros(_CHART, dtype=np.uint8)
-    cv2.fillPoly(drawn, [_chart_points(_closed(points[:, :2]))], 255, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(drawn, [_chart_points(_closed(points[:, :2]))], [255], cv2.LINE_AA, _SHIFT)
     x = (place[..., 0] - _LEFT_MM) * _PX_PER_MM - 0.5
     y = (_TOP_MM - place[..., 1]) * _PX_PER_MM - 0.5
     return np.asarray(cv2.remap(_blurred(drawn, soft_mm), x, y, cv2.INTER_LINEAR), dtype=np.float32)

@@ -14,7 +14,7 @@ from nlml_hpe.landmark_tensor import KIND as LANDMARKS
 from nlml_hpe.landmarks import FACEMESH
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.model_card import model_card
-from nlml_hpe.model_folder import HeadPoseModel, load_model, save_model
+from nlml_hpe.model_folder import HeadFrame, HeadPoseModel, load_model, save_model
 from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
 from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
 from stages.common import Plan, Stage, Workdir, stage_command
@@ -26,7 +26,7 @@ def plan(config: Config) -> Plan:
     """What the model folder depends on."""
     work = Workdir(config.workdir)
     inputs = {name: manifest_digest(work.root / name) for name in ("encoder", "heads", "manifold", "landmarks_train")}
-    return Plan((work.model,), KIND, config.sections("encoder", "angle_heads", "landmarks"), inputs)
+    return Plan((work.model,), KIND, config.sections("encoder", "angle_heads", "landmarks", "frame"), inputs)
 
 
 def main(config: Config) -> Path:
@@ -38,8 +38,8 @@ def main(config: Config) -> Path:
     network = HeadPoseNetwork(shape).eval()
     network.encoder.load_state_dict(load_file(work.encoder / "encoder.safetensors"))
     nn.ModuleList(network.heads).load_state_dict(load_file(work.heads / "heads.safetensors"))
-    settings = config.landmarks
-    model = HeadPoseModel(network, manifold, FACEMESH, settings.normalization, settings.min_confidence)
+    settings, frame = config.landmarks, HeadFrame(**config.frame.model_dump())
+    model = HeadPoseModel(network, manifold, FACEMESH, settings.normalization, settings.min_confidence, frame)
     stages = {"manifold": TD_main.KIND, "encoder": EncoderTrainer.KIND, "heads": MLPHeadsTrainer.KIND}
     manifests = {name: read_manifest(work.root / name, kind) for name, kind in stages.items()}
     manifests["landmarks_train"] = read_manifest(work.landmarks_train, LANDMARKS)

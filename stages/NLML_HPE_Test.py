@@ -1,4 +1,4 @@
-"""Errors on the rendered validation people: ``python stages/NLML_HPE_Test.py --config configs/demo.yaml``."""
+"""Errors on rendered validation people (``--config``) or on labelled photographs (``--dataset ... --root ...``)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_bytes, write_json, write_manifest
+from nlml_hpe.benchmark import ROUTES
 from nlml_hpe.config import Config
-from nlml_hpe.estimator import HeadPoseEstimator, Method
+from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.plots import plot_intervals
-from stages.common import Plan, Stage, Workdir, stage_command
+from stages.common import Aside, Plan, Stage, Workdir, stage_command
+from stages.dataset_test import add_arguments, run
 
 KIND = "test"
-ROUTES: tuple[Method, ...] = ("network", "exact", "refined")
 
 
 def plan(config: Config) -> Plan:
@@ -32,7 +33,7 @@ def main(config: Config) -> Path:
     with HeadPoseEstimator.from_pretrained(work.model) as estimator, fresh_folder(work.test) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", estimator.model.manifold.feature, tensor.feature, mend)
-        routes = {name: partial(estimator.angles, method=name) for name in ROUTES}
+        routes = {name: partial(estimator.angles, method=name, own_frame=True) for name in ROUTES}
         report = {}
         for kind, faces in rendered_faces(tensor).items():
             report[kind], estimates = evaluate_routes(faces, routes, config.test.interval_deg)
@@ -55,4 +56,4 @@ def show(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage_command(STAGE, "Evaluate on the rendered validation people.", done=show))
+    sys.exit(stage_command(STAGE, __doc__ or "", done=show, aside=Aside(add_arguments, run)))

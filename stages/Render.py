@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from nlml_hpe.config import Config
+from nlml_hpe.config import Config, load_config
 from nlml_hpe.images import RgbImage
 from nlml_hpe.plots import save_image, tiled
 from renderer.grid import KIND, people_of, render_cells, render_inputs, render_people, render_sections
 from renderer.heads import HeadDataError, check_heads
-from stages.common import Plan, Stage, Workdir, stage_command
+from stages.common import Aside, Plan, Stage, Workdir, stage_command
 
 
 def plan(config: Config) -> Plan:
@@ -32,20 +33,28 @@ def _sheet(config: Config) -> list[list[RgbImage]]:
     shape = config.grid.pose_grid().shape
     # Which end of each axis: 0 the lowest, 1 the middle, 2 the highest angle.
     ends = [(1, 1, 1), (0, 1, 1), (2, 1, 1), (1, 0, 1), (1, 2, 1), (1, 1, 0), (0, 2, 2), (2, 0, 0)]
-    cells = [int(np.ravel_multi_index(tuple(e * (n - 1) // 2 for e, n in zip(end, shape, strict=True)), shape)) for end in ends]
+    places = [tuple(e * (n - 1) // 2 for e, n in zip(end, shape, strict=True)) for end in ends]
+    cells = [int(np.ravel_multi_index(place, shape)) for place in places]
     people = [person for numbers in people_of(config).values() for person in numbers[:4]]
     return [list(render_cells(config, person, cells)) for person in people]
 
 
-def show_check(config: Config) -> None:
-    """Print what the source of heads needs, what was found, and how to get what is missing."""
-    lines = check_heads(config.heads)
-    print("\n".join(lines))
-    if any(line.startswith("missing") for line in lines):
-        raise HeadDataError("the heads of this configuration are not complete")
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """``--check``."""
+    parser.add_argument("--check", action="store_true", help="say what data is there and what is missing, and stop")
+
+
+def check(given: argparse.Namespace) -> bool:
+    """Say what the source of heads needs, what was found, and how to get what is missing."""
+    if given.check:
+        lines = check_heads(load_config(given.config).heads)
+        print("\n".join(lines))
+        if any(line.startswith("missing") for line in lines):
+            raise HeadDataError("the heads of this configuration are not complete")
+    return bool(given.check)
 
 
 STAGE = Stage("Render", plan, main)
 
 if __name__ == "__main__":
-    sys.exit(stage_command(STAGE, "Render heads on the pose grid.", check=show_check))
+    sys.exit(stage_command(STAGE, "Render heads on the pose grid.", aside=Aside(add_check, check)))

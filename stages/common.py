@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nlml_hpe.artifacts import ArtifactError, is_current
 from nlml_hpe.config import Config, load_config
@@ -58,6 +58,13 @@ class Stage:
     main: Callable[[Config], Path]
 
 
+class Aside(NamedTuple):
+    """Something else a stage's command can do: its arguments, and a function that says whether it was asked for."""
+
+    add: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], bool]
+
+
 def run_stage(stage: Stage, config: Config, force: bool = False) -> Path:
     """Run a stage unless it is up to date; prints one line with time and what was written."""
     plan = stage.plan(config)
@@ -75,27 +82,26 @@ def stage_command(
     description: str,
     adjust: Callable[[argparse.ArgumentParser], Callable[[Config, argparse.Namespace], Config]] | None = None,
     done: Callable[[Path], Any] | None = None,
-    check: Callable[[Config], None] | None = None,
+    aside: Aside | None = None,
 ) -> int:
     """The command line of one stage: ``--config``, ``--force``, ``--cluster`` and what ``adjust`` adds.
 
     ``adjust`` may add arguments and returns a function (config, arguments) -> config; ``done`` is
-    called with the artefact; ``check`` is what ``--check`` does instead of the stage's work.
+    called with the artefact; ``aside`` may do something else in place of the stage's work.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
     parser.add_argument("--force", action="store_true", help="run even where the artefact is up to date")
     add_cluster(parser)
-    if check:
-        parser.add_argument("--check", action="store_true", help="say what data is there and what is missing, and stop")
+    if aside:
+        aside.add(parser)
     change = adjust(parser) if adjust else None
     arguments = parser.parse_args()
 
     def work() -> None:
-        config = on_cluster(load_config(arguments.config), arguments.cluster)
-        if check and arguments.check:
-            check(config)
+        if aside and aside.run(arguments):
             return
+        config = on_cluster(load_config(arguments.config), arguments.cluster)
         written = run_stage(stage, change(config, arguments) if change else config, arguments.force)
         if done:
             done(written)

@@ -50,9 +50,7 @@ def write_model(path: Path, mesh: Mesh) -> None:
 
 
 def config(folder: Path, **changes: object) -> HeadsConfig:
-    return HeadsConfig.model_validate(
-        {"source": "facescape", "folder": folder, "train": 2, "validation": 1, **changes}
-    )
+    return HeadsConfig.model_validate({"source": "facescape", "folder": folder, "train": 2, "validation": 1, **changes})
 
 
 def test_people_are_the_publishable_identities_in_order(facescape: Path) -> None:

@@ -252,13 +252,12 @@ def _atlas(mesh: ObjMesh) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArr
     return source, (places[texture] / [width, height]).astype(np.float32), faces, part.astype(np.int8)
 
 
-def _visible(
-    base: NDArray[np.float32], openings: NDArray[np.float32], faces: NDArray[np.int32]
-) -> NDArray[np.bool_]:
+def _visible(base: NDArray[np.float32], openings: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Faces (F,) that can be seen, mouth closed or open, or touch one that can: a third are inside the head."""
     shapes = [base, *(base + opening for opening in openings)]
     seen = np.any([openness(shape, vertex_normals(shape, faces), faces) > 0 for shape in shapes], axis=0)
-    return np.asarray(seen[faces].any(axis=1))
+    visible: NDArray[np.bool_] = seen[faces].any(axis=1)
+    return visible
 
 
 def _volume(kit: Kit, vertices: NDArray[np.float32], looks: Looks) -> NDArray[np.float32]:
@@ -292,7 +291,9 @@ def _fill(texture: NDArray[np.uint8], box: Box, color: NDArray[np.floating]) -> 
 def _hair_strip(looks: Looks) -> NDArray[np.float64]:
     """Strands (128, 384, 3) of long hair, darker towards the neck."""
     rng = np.random.default_rng([looks.seed, 3])
-    strands = 1 + 0.22 * rng.normal(size=(1, int(_LONG_HAIR[2]), 1)) + 0.05 * rng.normal(size=(int(_LONG_HAIR[3]), 1, 1))
+    strands = (
+        1 + 0.22 * rng.normal(size=(1, int(_LONG_HAIR[2]), 1)) + 0.05 * rng.normal(size=(int(_LONG_HAIR[3]), 1, 1))
+    )
     return np.array(looks.hair_color) * strands
 
 

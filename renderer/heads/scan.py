@@ -48,7 +48,10 @@ def check(folder: Path) -> list[str]:
     """What scans are there, line by line."""
     paths = sorted(folder.rglob("*.glb")) if folder.is_dir() else []
     if not paths:
-        return [f"missing  .glb files below {folder}", "to get   export textured heads as binary glTF, y up, looking along +z"]
+        return [
+            f"missing  .glb files below {folder}",
+            "to get   export textured heads as binary glTF, y up, looking along +z",
+        ]
     return [f"found    {path}" for path in paths]
 
 

@@ -57,7 +57,9 @@ class Rasterizer:
         """Rasterise several views. Raises ``ValueError`` where a vertex lies behind its camera."""
         for view in vertices:
             if len(view) and view[:, 2].max() > -NEAR_MM:
-                raise ValueError(f"a vertex lies behind the camera (z = {view[:, 2].max():.1f} mm); move the camera back")
+                raise ValueError(
+                    f"a vertex lies behind the camera (z = {view[:, 2].max():.1f} mm); move the camera back"
+                )
         return self.draw(vertices, faces, cameras, size)
 
 
