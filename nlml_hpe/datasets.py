@@ -36,6 +36,7 @@ from nlml_hpe.rotations import IMAGE_FROM_CAMERA, Angles, angles_from_rotation
 MAX_LABEL_BYTES = 16 * 1024 * 1024
 MAX_NPZ_BYTES = 4 * 1024**3
 _SHOWN = 3
+_NEAR = 200
 
 
 class DatasetError(ValueError):
@@ -119,14 +120,12 @@ def read_dataset(name: str, root: Path) -> Dataset:
 
 def _hint(name: str, root: Path) -> str:
     """The folder that was probably meant, one or two levels up or down."""
-    patterns = {"biwi": "*/frame_*_rgb.png", "rendered": "*/ID*_(*).*"}
-    pattern = patterns.get(name, "*.mat")
-    near = [
-        root.parent,
-        *(p for p in sorted(root.glob("*")) if p.is_dir()),
-        *(p for p in sorted(root.glob("*/*")) if p.is_dir()),
-    ]
-    meant = next((place for place in near[:200] if next(place.glob(pattern), None)), None)
+    pattern = {"biwi": "*/frame_*_rgb.png", "rendered": "ID*_(*).*", "300w_lp": "*/*.mat", "fsanet": "*.npz"}.get(
+        name, "*.mat"
+    )
+    below = [place for depth in ("*", "*/*") for place in sorted(root.glob(depth)) if place.is_dir()]
+    near = [*below[:_NEAR], root.parent]
+    meant = next((place for place in near if next(place.glob(pattern), None)), None)
     return f"; did you mean {meant}?" if meant else ""
 
 

@@ -135,7 +135,7 @@ def test_a_model_folder_survives_and_a_changed_one_is_refused(tiny_run: Config, 
     with pytest.raises(ArtifactError, match="missing"):
         load_model(tmp_path / "copy")
     config = tmp_path / "copy" / "config.json"
-    config.write_text(config.read_text().replace("nlml-hpe model 1", "nlml-hpe model 0"))
+    config.write_text(config.read_text().replace("nlml-hpe model 2", "nlml-hpe model 1"))
     with pytest.raises(ArtifactError, match="expected format"):
         load_model(tmp_path / "copy")
     with pytest.raises(ArtifactError, match="no such model folder"):

@@ -294,7 +294,7 @@ def _hair_strip(looks: Looks) -> NDArray[np.float64]:
     strands = (
         1 + 0.22 * rng.normal(size=(1, int(_LONG_HAIR[2]), 1)) + 0.05 * rng.normal(size=(int(_LONG_HAIR[3]), 1, 1))
     )
-    return np.array(looks.hair_color) * strands
+    return np.asarray(np.array(looks.hair_color) * strands, dtype=np.float64)
 
 
 def _draw_expression(names: tuple[str, ...], share: float, rng: np.random.Generator) -> dict[str, float]:
