@@ -19,7 +19,7 @@ from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import IdentityPrior, Noise, PoseManifold, fit_axes
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotations import AXES, Angles
-from nlml_hpe.tucker import Engine, TuckerModel, decompose, rotation_tensor
+from nlml_hpe.tucker import Engine, Runner, TuckerModel, decompose, rotation_tensor
 
 N_FOLDS = 4
 _MAX_FOLD_PEOPLE = 200
@@ -47,12 +47,17 @@ class FittedManifold:
         return "\n  ".join(lines)
 
 
-def fit_manifold(tensor: LandmarkTensor, config: TuckerConfig, seed: int, progress: bool = False) -> FittedManifold:
-    """Learn the manifold of a landmark tensor. Raises ``TensorError`` where its shape does not allow it."""
+def fit_manifold(
+    tensor: LandmarkTensor, config: TuckerConfig, seed: int, progress: bool = False, runner: Runner | None = None
+) -> FittedManifold:
+    """Learn the manifold of a landmark tensor, its passes done by ``runner`` where there is one.
+
+    Raises ``TensorError`` where the tensor's shape does not allow it.
+    """
     features, detected = tensor.features, tensor.detected
     if config.use_rotation_features:
         features, detected = rotation_tensor(features, detected, tensor.grid), np.ones_like(detected)
-    model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, progress)
+    model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, progress, runner)
     noise = _noise(manifold, features, detected, config, np.random.default_rng([seed, 3]))
     return FittedManifold(replace(manifold, noise=noise), model, cosines)
 
@@ -64,6 +69,7 @@ def _fit(
     feature: str,
     config: TuckerConfig,
     progress: bool,
+    runner: Runner | None = None,
 ) -> tuple[TuckerModel, PoseManifold, tuple[Cosines, Cosines, Cosines]]:
     ranks = (config.ranks.identity, config.ranks.yaw, config.ranks.pitch, config.ranks.roll)
     model = decompose(
@@ -75,6 +81,7 @@ def _fit(
         config.max_fill_iterations,
         Engine(device=config.device),
         progress,
+        runner,
     )
     cosines = fit_axes(grid, model.factors[1:])
     yaw, pitch, roll = (fit.parameters for fit in cosines)

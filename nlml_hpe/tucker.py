@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from io import RawIOBase
+from mmap import ALLOCATIONGRANULARITY
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,11 @@ from nlml_hpe.rotations import rotate_image_points, rotation_from_angles
 FloatArray = NDArray[np.float64]
 Ranks = tuple[int, int, int, int]
 Shards = NDArray[np.float32] | Sequence[NDArray[np.float32]]
-Fill = Callable[[int, NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
+Fill = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
+Runner = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]], str], Iterable[Any]]
+"""Does a task for each tuple of arguments, under a label, and gives the results in any order."""
 _GROUP = 8
+_PEOPLE_PER_TASK = 16
 _FILL_TOLERANCE = 1e-4
 """EM stops when no pose subspace turns by more than this (radians, about 0.006 degrees)."""
 
@@ -88,16 +92,56 @@ class TuckerModel:
         return expand_poses(weights, self.factors[1:]) @ self.basis
 
 
-class PersonBlocks:
-    """The tensor one person at a time: shards (I_s, Y, P, R, F) in order, with ``detected`` (I, Y, P, R).
+@dataclass(frozen=True)
+class FileShard:
+    """People of a tensor on disk: a name that travels to other processes, read through a few reused buffers.
 
-    A memory-mapped tensor is read through a few reused buffers, one block ahead of its use: mapped
-    pages would count as resident memory until the whole file does. A block is valid until the next
-    one but one is asked for.
+    Mapped pages would count as resident memory until the whole file does. A block is valid until the
+    next one but one is asked for.
     """
 
-    def __init__(self, features: Shards, detected: NDArray[np.bool_] | None = None, fill: Fill | None = None) -> None:
-        self.shards = [features] if isinstance(features, np.ndarray) else list(features)
+    path: str
+    position: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mapped: np.memmap[Any, np.dtype[np.float32]]) -> FileShard:
+        """The part of its file that a mapped array shows; a slice's own ``offset`` is that of the whole."""
+        start = np.frombuffer(mapped._mmap, dtype=np.uint8).ctypes.data  # type: ignore[attr-defined]
+        skipped = mapped.offset - mapped.offset % ALLOCATIONGRANULARITY
+        return cls(str(mapped.filename), skipped + mapped.ctypes.data - start, mapped.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, people: slice) -> FileShard:
+        first, last, _ = people.indices(len(self))
+        size = int(np.prod(self.shape[1:])) * np.dtype(np.float32).itemsize
+        return FileShard(self.path, self.position + first * size, (last - first, *self.shape[1:]))
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        buffers = itertools.cycle([np.empty(self.shape[1:], dtype=np.float32) for _ in range(3)])
+        with open(self.path, "rb", buffering=0) as stream, ThreadPoolExecutor(1) as reader:
+            stream.seek(self.position)
+            # One block is read ahead of its use.
+            ahead = deque(reader.submit(_read_into, stream, next(buffers)) for _ in range(min(2, len(self))))
+            for person in range(len(self)):
+                yield ahead.popleft().result()
+                if person + 2 < len(self):
+                    ahead.append(reader.submit(_read_into, stream, next(buffers)))
+
+
+class PersonBlocks:
+    """The tensor one person at a time: shards (I_s, Y, P, R, F) in order, with ``detected`` (I, Y, P, R)."""
+
+    def __init__(
+        self,
+        features: Shards | Sequence[NDArray[np.float32] | FileShard],
+        detected: NDArray[np.bool_] | None = None,
+        fill: Fill | None = None,
+    ) -> None:
+        shards = [features] if isinstance(features, np.ndarray) else features
+        self.shards = [_by_name(shard) for shard in shards]
         self.detected, self.fill = detected, fill
 
     @property
@@ -110,36 +154,31 @@ class PersonBlocks:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def observed(self, person: int) -> NDArray[np.bool_] | None:
-        """Mask (Y, P, R) of the cells that hold data, or None where all do."""
-        if self.detected is None or self.detected[person].all():
-            return None
-        return np.asarray(self.detected[person])
-
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for person, block in enumerate(itertools.chain.from_iterable(map(_stored, self.shards))):
-            mask = self.observed(person)
-            if mask is not None and self.fill is not None:
+        for person, block in enumerate(itertools.chain.from_iterable(self.shards)):
+            mask = None if self.detected is None else np.asarray(self.detected[person])
+            if mask is not None and self.fill is not None and not mask.all():
                 filled = np.array(block)
-                filled[~mask] = self.fill(person, filled, mask)
+                filled[~mask] = self.fill(filled, mask)
                 yield filled
             else:
                 yield block
 
+    def pieces(self, people: int) -> list[PersonBlocks]:
+        """The same in parts of at most this many people, in order."""
+        found, before = [], 0
+        for shard in self.shards:
+            for first in range(0, len(shard), people):
+                part = shard[first : first + people]
+                mask = None if self.detected is None else self.detected[before : before + len(part)]
+                found.append(PersonBlocks([part], mask, self.fill))
+                before += len(part)
+        return found
 
-def _stored(shard: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """The blocks of one shard; those of a mapped file by way of three reused buffers."""
-    if not (isinstance(shard, np.memmap) and shard.filename and shard.flags.c_contiguous):
-        yield from shard
-        return
-    buffers = itertools.cycle([np.empty(shard.shape[1:], dtype=np.float32) for _ in range(3)])
-    with open(shard.filename, "rb", buffering=0) as stream, ThreadPoolExecutor(1) as reader:
-        stream.seek(shard.offset)
-        ahead = deque(reader.submit(_read_into, stream, next(buffers)) for _ in range(min(2, len(shard))))
-        for person in range(len(shard)):
-            yield ahead.popleft().result()
-            if person + 2 < len(shard):
-                ahead.append(reader.submit(_read_into, stream, next(buffers)))
+
+def _by_name(shard: NDArray[np.float32] | FileShard) -> NDArray[np.float32] | FileShard:
+    mapped = isinstance(shard, np.memmap) and bool(shard.filename) and shard.flags.c_contiguous
+    return FileShard.of(shard) if mapped and isinstance(shard, np.memmap) else shard
 
 
 def _read_into(stream: RawIOBase, block: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -171,10 +210,21 @@ class Engine:
         tensor = torch.from_numpy(contiguous)
         return tensor if self.device == "cpu" else tensor.to(self.device)
 
+    def each(self, task: Callable[..., Any], blocks: Iterable[NDArray[np.float32]], *arguments: Any) -> Iterator[Any]:
+        """``task(block, *arguments, engine)`` for every block, in order."""
+        with tl.backend_context(self.backend, local_threadsafe=True):
+            for block in blocks:
+                yield task(block, *arguments, self)
+
 
 def pose_grams(blocks: Iterable[NDArray[np.float32]], engine: Engine) -> PoseGrams:
     """Pose Grams of some people's blocks (Y, P, R, F); add those of several shards."""
-    return reduce(PoseGrams.__add__, (_person_grams(block, engine) for block in blocks))
+    return reduce(PoseGrams.__add__, engine.each(_person_grams, blocks))
+
+
+def _piece(number: int, blocks: PersonBlocks, task: Callable[..., Any], arguments: Any, engine: Engine) -> Any:
+    """What a worker does: ``task`` for some people; they are few numbers, so they come back one by one."""
+    return number, list(engine.each(task, blocks, *arguments))
 
 
 def _person_grams(block: NDArray[np.float32], engine: Engine) -> PoseGrams:
@@ -229,18 +279,21 @@ def decompose(
     max_fill_iterations: int = 30,
     engine: Engine | None = None,
     progress: bool = False,
+    runner: Runner | None = None,
 ) -> TuckerModel:
     """Tucker decomposition of ``features`` (I, Y, P, R, F), or a list of shards of its people.
 
     ``ranks`` are those of identity, yaw, pitch and roll; ``detected`` (I, Y, P, R) is False at missing
-    cells. Raises ``TensorError`` for ranks that do not fit, for values that are not finite, and for a
-    person or grid line without any detected cell.
+    cells. With a ``runner`` the passes of the ST-HOSVD are its tasks, for instance in a cluster whose
+    workers read the same file; what comes back is summed in the order of the people. Raises ``TensorError``
+    for ranks that do not fit, for values that are not finite, and for a person or grid line without any
+    detected cell.
     """
     engine = engine or Engine()
     blocks = PersonBlocks(features, detected)
     _check(blocks.shape, ranks, grid, detected)
     with tl.backend_context(engine.backend, local_threadsafe=True):
-        run = _Run(blocks, ranks, engine, progress)
+        run = _Run(blocks, ranks, engine, progress, runner)
         iterations = run.fill_missing(grid, max_fill_iterations)
         for sweep in range(hooi_sweeps):
             run.hooi_sweep(f"HOOI {sweep + 1}/{hooi_sweeps}")
@@ -273,8 +326,10 @@ def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArr
 class _Run:
     """State of one decomposition: the current factors, and the passes that improve them."""
 
-    def __init__(self, blocks: PersonBlocks, ranks: Ranks, engine: Engine, progress: bool) -> None:
-        self.ranks, self.engine, self.progress = ranks, engine, progress
+    def __init__(
+        self, blocks: PersonBlocks, ranks: Ranks, engine: Engine, progress: bool, runner: Runner | None
+    ) -> None:
+        self.ranks, self.engine, self.progress, self.runner = ranks, engine, progress, runner
         self.blocks = blocks
         self.filled = 0 if blocks.detected is None else int(blocks.detected.size - blocks.detected.sum())
         self.poses: list[FloatArray] = []
@@ -298,7 +353,7 @@ class _Run:
 
     def hosvd(self, label: str) -> None:
         """Pose factors from one pass, the identity factor and core from a second."""
-        grams = pose_grams(self._shown(f"{label}: poses"), self.engine)
+        grams = reduce(PoseGrams.__add__, self._each_person(f"{label}: poses", _person_grams))
         self.norm_squared = float(np.trace(grams.yaw))
         found = [leading_eigenvectors(g, r) for g, r in zip(grams.matrices, self.ranks[1:], strict=True)]
         self.poses = [vectors for vectors, _ in found]
@@ -309,8 +364,8 @@ class _Run:
         """The identity factor and the core (ri, ry, rp, rr, F) of the current pose factors."""
         shape = (len(self.blocks), *self.ranks[1:], self.blocks.shape[-1])
         projected = np.empty(shape, dtype=np.float32)
-        for person, block in enumerate(self._shown(f"{label}: identities")):
-            projected[person] = project_poses(block, self.poses, self.engine)
+        for person, inside in enumerate(self._each_person(f"{label}: identities", project_poses, self.poses)):
+            projected[person] = inside
         rows = projected.reshape(len(self.blocks), -1)
         gram = sum_of_outer_products(rows, self.engine)
         self.identity, self.identity_energy = leading_eigenvectors(gram, self.ranks[0])
@@ -361,6 +416,17 @@ class _Run:
             fill_iterations=fill_iterations,
         )
 
+    def _each_person(self, label: str, task: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+        """Results of ``task`` for every person, in order."""
+        if self.runner is None:
+            yield from self.engine.each(task, self._shown(label), *arguments)
+            return
+        pieces = self.blocks.pieces(_PEOPLE_PER_TASK)
+        todo = [(number, piece, task, arguments, self.engine) for number, piece in enumerate(pieces)]
+        found = dict(self.runner(_piece, todo, label))
+        for number in range(len(pieces)):
+            yield from found[number]
+
     def _shown(self, label: str) -> Iterable[NDArray[np.float32]]:
         return tqdm(self.blocks, desc=label, unit="person", disable=not self.progress, leave=False)
 
@@ -392,7 +458,7 @@ class RigidFill:
         self.rotations = rotation_from_angles(grid.angles())
         self._turn = np.linalg.norm(grid.angles().columns(), axis=-1)
 
-    def __call__(self, person: int, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def __call__(self, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Features (missing, F) for the cells where ``mask`` is False."""
         return self.turned(block, mask)[~mask]
 
@@ -417,7 +483,7 @@ class LowRankFill:
         self.core = core.reshape(len(core), -1, core.shape[-1])
         self.overlap = np.einsum("imf,jnf->ijmn", self.core, self.core, optimize=True)
 
-    def __call__(self, person: int, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def __call__(self, block: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Features (missing, F) for the cells where ``mask`` is False."""
         seen = self.cells[mask]
         normal = np.einsum("ijmn,mn->ij", self.overlap, seen.T @ seen)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_manifest
 from nlml_hpe.config import Config
 from nlml_hpe.fit import fit_manifold
 from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.parallel import run_tasks
 from nlml_hpe.plots import plot_energy, plot_factors
 from stages.common import Plan, Stage, Workdir, stage_command
 
@@ -30,7 +32,8 @@ def main(config: Config) -> Path:
     tensor = LandmarkTensor.open(work.landmarks_train)
     mend = "run Landmarks with this config, or correct the config's grid"
     require_equal("grid of config and landmark tensor", config.grid.pose_grid().as_dict(), tensor.grid.as_dict(), mend)
-    fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True)
+    runner = partial(run_tasks, workers=config.n_workers, cluster=config.cluster) if config.cluster else None
+    fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True, runner=runner)
     with fresh_folder(work.manifold) as folder:
         fitted.manifold.save(folder / "manifold.npz")
         plot_factors(fitted.tucker, fitted.cosines, tensor.grid, folder / "factors.png")
@@ -46,8 +49,8 @@ def arguments(parser: argparse.ArgumentParser) -> Callable[[Config, argparse.Nam
     parser.add_argument("--use_rotation_features", action="store_true", help=text)
 
     def change(config: Config, given: argparse.Namespace) -> Config:
-        rotated = given.use_rotation_features or config.tucker.use_rotation_features
-        return config.model_copy(update={"tucker": config.tucker.model_copy(update={"use_rotation_features": rotated})})
+        update = {"use_rotation_features": True} if given.use_rotation_features else {}
+        return config.model_copy(update={"tucker": config.tucker.model_copy(update=update)})
 
     return change
 

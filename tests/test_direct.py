@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from nlml_hpe.config import Config, load_config
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.parallel import WorkerError, run_tasks
-from stages import Landmarks, Render
+from stages import Landmarks, Render, TD_main
 from stages.common import Workdir, run_stage
 from tests.conftest import REPOSITORY, TINY, write_config
 
@@ -88,6 +89,18 @@ def started(command: list[str], log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=REPOSITORY, stdout=stream, stderr=stream)
 
 
+@contextmanager
+def worker_process(scheduler: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--nthreads", "1"]
+    process = started([*command, "--no-dashboard", "--local-directory", str(log.parent)], log)
+    try:
+        wait_for(lambda: "Registered to" in log.read_text())
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 def wait_for(condition: object, seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -97,26 +110,26 @@ def wait_for(condition: object, seconds: float = 90) -> None:
 
 def test_a_cluster_loses_a_worker_and_nothing_else(direct: Config, tmp_path: Path, scheduler: str) -> None:
     """A real scheduler and two real worker processes, one killed in the middle of the work."""
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--nthreads", "1"]
-    worker += ["--no-dashboard", "--local-directory", str(tmp_path)]
-    logs = [tmp_path / f"worker{number}.log" for number in range(2)]
-    workers = [started(worker, log) for log in logs]
     path = write_config(tmp_path, **DIRECT)
     run_stage(Render.STAGE, load_config(path))
     command = [sys.executable, "stages/Landmarks.py", "--config", str(path), "--cluster", scheduler]
-    try:
-        wait_for(lambda: all("Registered to" in log.read_text() for log in logs))
-        with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
-            done = tmp_path / "work" / "landmarks_train.partial"
-            wait_for(lambda: any(done.glob("done_*")))
-            workers[0].kill()
-            assert process.poll() is None
-            assert process.wait(timeout=300) == 0
-        assert_same(direct, load_config(path))
-    finally:
-        for process in workers:
-            process.kill()
-            process.wait()
+    first, second = (worker_process(scheduler, tmp_path / f"worker{number}.log") for number in range(2))
+    with first as doomed, second, subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
+        done = tmp_path / "work" / "landmarks_train.partial"
+        wait_for(lambda: any(done.glob("done_*")))
+        doomed.kill()
+        assert process.poll() is None
+        assert process.wait(timeout=300) == 0
+    assert_same(direct, load_config(path))
+
+
+def test_a_cluster_sums_the_grams(direct: Config, tmp_path: Path, scheduler: str) -> None:
+    """The passes of the decomposition as tasks: Grams and projections come back, the manifold is the local one."""
+    local = run_stage(TD_main.STAGE, direct) / "manifold.npz"
+    expected = local.read_bytes()
+    with worker_process(scheduler, tmp_path / "worker.log"):
+        again = run_stage(TD_main.STAGE, direct.model_copy(update={"cluster": scheduler}), force=True)
+    assert (again / "manifold.npz").read_bytes() == expected
 
 
 def test_a_scheduler_that_is_not_there_is_named() -> None:
