@@ -199,12 +199,12 @@ class EncoderConfig(TrainingConfig):
     """Features to factor rows: the paper's layers, then ReLU but tanh before the last."""
 
     hidden: tuple[int, ...] = (1024, 512, 256, 128, 64)
-    noise: float = Field(default=0.01, ge=0, description="standard deviation of noise on training features")
+    noise: float = Field(default=1.0, ge=0, description="noise on training faces, over what unseen people leave")
     turn_deg: float = Field(
-        default=0.0, ge=0, le=90, description="training faces are turned in the image by up to this"
+        default=30.0, ge=0, le=90, description="training faces are turned in the image by up to this"
     )
     huber: float = Field(
-        default=1.0, gt=0, description="error, in standard deviations, beyond which the loss is linear"
+        default=0.3, gt=0, description="error, in standard deviations, beyond which the loss is linear"
     )
     held_out_share: float = Field(default=0.15, gt=0, lt=1, description="share of training people to stop early on")
 

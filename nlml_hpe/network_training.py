@@ -1,8 +1,15 @@
-"""What the networks are trained on: the encoder on detected faces, the heads on the manifold alone."""
+"""What the networks are trained on: the encoder on detected faces, the heads on the manifold alone.
+
+The encoder is trained in the manifold's own coordinates: features in its basis, whitened by the noise
+that it leaves on people it has not seen. What lies outside of that subspace tells the detector's habits on
+rendered faces rather than the pose. The change of coordinates is linear, so afterwards the first layer
+takes it in and the network is the paper's, from features to factor rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,10 +62,11 @@ def train_encoder(
         raise TrainingError("the encoder needs at least two people: one to train on, one to stop on; raise heads.train")
     kept, held_out = train_test_split(np.arange(len(tensor.people)), test_size=config.held_out_share, random_state=seed)
     training, stopping = (_angle_samples(detected_faces(tensor, np.sort(p))) for p in (kept, held_out))
+    inside = Coordinates.of(manifold, training.inputs)
     rows = torch.from_numpy(manifold.factor_rows(Angles.from_columns(training.targets.numpy())).astype(np.float32))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = LandmarkEncoder(manifold.feature_length, rows.shape[1], config.hidden)
+        encoder = LandmarkEncoder(len(inside.projection), rows.shape[1], config.hidden)
     encoder.row_mean.copy_(rows.mean(dim=0))
     encoder.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
     rows_of = _factor_rows(manifold)
@@ -67,8 +75,47 @@ def train_encoder(
         difference = (estimated - rows_of(angles)) / encoder.row_scale
         return nn.functional.huber_loss(difference, torch.zeros_like(difference), delta=config.huber)
 
-    history = train(encoder, loss, training, stopping, config, seed, "encoder", _augment(config), log_folder)
-    return encoder, history
+    stopping = Samples(inside(stopping.inputs), stopping.targets)
+    history = train(encoder, loss, training, stopping, config, seed, "encoder", _augment(config, inside), log_folder)
+    return inside.folded_into(encoder), history
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """``projection`` (K, F) and ``offset`` (K,): features (N, F) to whitened coordinates (N, K) of unit size.
+
+    ``noise`` is the standard deviation, in these coordinates, of what the manifold leaves of unseen people.
+    """
+
+    projection: Tensor
+    offset: Tensor
+    noise: float
+
+    @classmethod
+    def of(cls, manifold: PoseManifold, features: Tensor) -> Coordinates:
+        """Coordinates in which these features (N, F) are centred and, over all directions, of unit variance."""
+        if manifold.noise is None:
+            raise TrainingError("the manifold carries no noise statistics; run TD_main again")
+        whitening = np.linalg.inv(np.linalg.cholesky(manifold.noise.covariance))
+        white = torch.from_numpy((whitening @ manifold.basis).astype(np.float32))
+        coordinates = features @ white.T
+        unit = float(coordinates.var(dim=0).mean().sqrt())
+        return cls(white / unit, coordinates.mean(dim=0) / unit, 1 / unit)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Coordinates (N, K) of features (N, F)."""
+        return features @ self.projection.T - self.offset
+
+    def folded_into(self, encoder: LandmarkEncoder) -> LandmarkEncoder:
+        """The encoder of coordinates as one of features: its first layer takes the projection in."""
+        hidden = [layer.out_features for layer in encoder.layers if isinstance(layer, nn.Linear)][:-1]
+        whole = LandmarkEncoder(self.projection.shape[1], len(encoder.row_mean), hidden)
+        weights = encoder.state_dict()
+        first, bias = weights["layers.0.weight"].double(), weights["layers.0.bias"].double()
+        weights["layers.0.weight"] = (first @ self.projection.double()).float()
+        weights["layers.0.bias"] = (bias - first @ self.offset.double()).float()
+        whole.load_state_dict(weights)
+        return whole.eval()
 
 
 def _angle_samples(faces: LabelledFaces) -> Samples:
@@ -82,14 +129,15 @@ def _factor_rows(manifold: PoseManifold) -> Callable[[Tensor], Tensor]:
     return lambda angles: a * torch.cos(b * torch.deg2rad(angles)[:, axes] + c) + d
 
 
-def _augment(config: EncoderConfig) -> Augment:
-    noise = gaussian_noise(torch.tensor(config.noise))
+def _augment(config: EncoderConfig, inside: Coordinates) -> Augment:
+    """Features of a batch, turned in the image plane, to noisy coordinates."""
+    noise = gaussian_noise(torch.tensor(config.noise * inside.noise))
 
     def change(features: Tensor, angles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if config.turn_deg:
             turns = torch.deg2rad((2 * torch.rand(len(features), generator=generator) - 1) * config.turn_deg)
             features, angles = turned_in_plane(features, angles, turns)
-        return noise(features, angles, generator)
+        return noise(inside(features), angles, generator)
 
     return change
 

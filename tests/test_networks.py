@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from torch import nn
 
 from nlml_hpe.artifacts import ArtifactError
@@ -14,8 +16,9 @@ from nlml_hpe.config import AngleHeadsConfig, Config, EncoderConfig, TrainingCon
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.model_folder import load_model, save_model
-from nlml_hpe.network_training import detected_faces, train_encoder, train_heads
-from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.network_training import Coordinates, detected_faces, train_encoder, train_heads, turned_in_plane
+from nlml_hpe.networks import HeadPoseNetwork, LandmarkEncoder, NetworkShape
+from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
 from nlml_hpe.training import Samples, TrainingError, train
 from stages.common import Workdir
 
@@ -93,6 +96,39 @@ def test_the_same_seed_gives_the_same_weights(tiny_run: Config, tmp_path: Path) 
     )
     assert all((first[name] == second[name]).all() for name in first)
     assert any((first[name] != other[name]).any() for name in first)
+
+
+def test_the_first_layer_takes_the_projection_in(tiny_run: Config) -> None:
+    work = Workdir(tiny_run.workdir)
+    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    features = torch.from_numpy(detected_faces(LandmarkTensor.open(work.landmarks_train), np.arange(2)).features)
+    inside = Coordinates.of(manifold, features)
+    seen = inside(features)
+    assert seen.mean(dim=0).abs().max() < 1e-3
+    assert seen.var(dim=0).mean().item() == pytest.approx(1, rel=1e-3)
+    encoder = LandmarkEncoder(seen.shape[1], 9, (32, 16)).eval()
+    with torch.inference_mode():
+        # float32 sums of 1404 terms against sums of a few dozen: a few units of 1e-5.
+        torch.testing.assert_close(inside.folded_into(encoder)(features), encoder(seen), atol=1e-4, rtol=1e-4)
+    with pytest.raises(TrainingError, match="no noise statistics"):
+        Coordinates.of(replace(manifold, noise=None), features)
+
+
+def test_an_image_turned_in_its_plane_keeps_its_face() -> None:
+    """Points made by rotating a face must turn into those of the turned rotation, and nothing else may change."""
+    rng = np.random.default_rng(5)
+    face = rng.normal(size=(468, 3))
+    angles = Angles.from_columns(rng.uniform([-90, -60, -60], [90, 60, 60], size=(50, 3)))
+    turns = rng.uniform(-60, 60, size=50)
+    features = rotate_image_points(face, rotation_from_angles(angles)).reshape(50, -1).astype(np.float32)
+    columns = torch.from_numpy(angles.columns().astype(np.float32))
+    turned, new = turned_in_plane(torch.from_numpy(features), columns, torch.deg2rad(torch.from_numpy(turns).float()))
+    in_plane = Rotation.from_euler("z", turns[:, None], degrees=True).as_matrix()
+    expected = in_plane @ rotation_from_angles(angles)
+    found = rotation_from_angles(Angles.from_columns(new.double().numpy()))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    points = rotate_image_points(face, expected).reshape(50, -1)
+    np.testing.assert_allclose(turned.numpy(), points, atol=1e-4)
 
 
 def test_curves_go_to_tensorboard_where_asked(tmp_path: Path) -> None:
