@@ -1,11 +1,13 @@
 """The pictures in README.md and CONVENTIONS.md, made by the project itself: ``make pictures``.
 
-Needs a finished run of the pipeline (``make demo``).
+Needs a finished run of the pipeline (``make demo``). ``--people CONFIG`` makes another contact sheet instead, of
+the heads of that configuration, for instance ``--people configs/ict_facekit.yaml``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.images import RgbImage
 from nlml_hpe.plots import save_image, tiled
 from nlml_hpe.rotations import AXES, Angles, rotation_from_angles
-from renderer.grid import render_pose
+from renderer.grid import render_cells, render_pose
 from renderer.heads import open_heads
 from renderer.heads.photo import embedded_photo
 from renderer.mesh import vertex_normals
@@ -60,6 +62,17 @@ def photograph(config: Config) -> RgbImage:
     return photo
 
 
+def people(config: Config, count: int) -> RgbImage:
+    """The first people of a configuration at five poses each, three people a row."""
+    grid = config.grid.pose_grid()
+    middle = tuple(n // 2 for n in grid.shape)
+    yaw, pitch, roll = middle
+    places = [middle, (1, pitch, roll), (grid.shape[0] - 2, pitch, roll), (yaw, 1, 1), (yaw, grid.shape[1] - 2, roll)]
+    cells = [int(np.ravel_multi_index(place, grid.shape)) for place in places]
+    shown = [list(render_cells(config, person, cells)) for person in range(1, count + 1)]
+    return tiled([list(itertools.chain(*shown[i : i + 3])) for i in range(0, count, 3)], 112)
+
+
 def main(config: Config) -> None:
     """Write every picture into ``docs``."""
     work = Workdir(config.workdir)
@@ -74,4 +87,14 @@ def main(config: Config) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
-    main(load_config(parser.parse_args().config))
+    parser.add_argument("--people", type=Path, help="a configuration whose heads are drawn, and nothing else")
+    parser.add_argument("--folder", type=Path, help="heads.folder in place of that configuration's")
+    parser.add_argument("--count", type=int, default=24, help="how many people")
+    parser.add_argument("--output", type=Path, default=FOLDER / "people.jpg")
+    given = parser.parse_args()
+    if given.people:
+        chosen = load_config(given.people)
+        heads = chosen.heads.model_copy(update={"folder": given.folder} if given.folder else {})
+        save_image(people(chosen.model_copy(update={"heads": heads}), given.count), given.output)
+    else:
+        main(load_config(given.config))
