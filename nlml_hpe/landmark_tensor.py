@@ -75,6 +75,13 @@ class LandmarkTensor:
         """Which off-grid samples (I, K) hold a face."""
         return np.asarray(self.random_routes) > 0
 
+    def first(self, people: int) -> LandmarkTensor:
+        """The first so many people. Raises ``ValueError`` where there are fewer."""
+        if not 1 <= people <= len(self.people):
+            raise ValueError(f"expected 1 to {len(self.people)} people; received {people}")
+        parts = (self.people, self.features, self.routes, self.random_features, self.random_routes, self.random_angles)
+        return LandmarkTensor(self.grid, self.feature, *(part[:people] for part in parts))  # type: ignore[arg-type]
+
     @classmethod
     def open(cls, folder: Path) -> LandmarkTensor:
         """Open a finished tensor. Raises ``ArtifactError`` where it is unfinished or damaged."""
@@ -89,7 +96,7 @@ class LandmarkTensor:
         if arrays["landmarks"].shape != expected or arrays["routes"].shape != expected[:-1]:
             raise ArtifactError(
                 f"{folder}: expected landmarks of shape {expected}, found {arrays['landmarks'].shape} with routes "
-                f"{arrays['detected'].shape}; run Landmarks again"
+                f"{arrays['routes'].shape}; run Landmarks again"
             )
         return cls(
             grid,

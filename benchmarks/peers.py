@@ -1,0 +1,248 @@
+"""Head pose by other methods and ours, on the same faces of AFLW2000-3D: ``python benchmarks/peers.py``.
+
+Peers: FSA-Net (two ONNX files, averaged; a loose crop of the label's box, so it needs no detection), MediaPipe's
+own face matrix (Tasks, its own detection), ``solvePnP`` of the FaceMesh points on MediaPipe's canonical face,
+rigid alignment (Kabsch) of the same points in 3D; then our three routes. Figures are on the faces that all of them
+answer, raw first and then after the one constant rotation that suits each best on these very faces; and on all
+faces of the protocol, where a face without an answer counts as a frontal guess. ``ms`` is what comes after the
+landmarks, face by face, and ``detect ms`` what comes before. Needs ``pip install 'nlml-hpe[benchmarks]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import mediapipe as mp
+import numpy as np
+import onnxruntime
+from mediapipe.modules.face_geometry.protos.geometry_pipeline_metadata_pb2 import GeometryPipelineMetadata
+from mediapipe.tasks.python import BaseOptions
+from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.common import development_data, report
+from nlml_hpe.datasets import PROTOCOLS, Dataset, Sample, read_dataset
+from nlml_hpe.estimator import HeadPoseEstimator, Method
+from nlml_hpe.images import RgbImage
+from nlml_hpe.landmarks import Box, normalize_landmarks
+from nlml_hpe.metrics import constant_rotation, errors, summary, turned
+from nlml_hpe.model_folder import SHIPPED
+from nlml_hpe.rotations import AXES, IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch
+
+FSANET_PX = 64
+FSANET_MARGIN = 0.6
+"""Share of the box that its published crops add on each side."""
+Points = NDArray[np.float64]
+
+
+class Answer(NamedTuple):
+    """Angles (3,) in degrees, or None; milliseconds before and after the landmarks."""
+
+    angles: NDArray[np.float64] | None
+    detect_ms: float
+    ms: float
+
+
+class Timed(NamedTuple):
+    """One face: the image, its label's box, its landmarks or None, and what finding them took."""
+
+    image: RgbImage
+    box: Box
+    points: Points | None
+    detect_ms: float
+
+
+Peer = Callable[[Timed], Answer]
+
+
+def timed(work: Callable[[Points], NDArray[np.float64]]) -> Peer:
+    """A peer that needs the landmarks alone."""
+
+    def answer(face: Timed) -> Answer:
+        if face.points is None:
+            return Answer(None, face.detect_ms, float("nan"))
+        start = time.perf_counter()
+        angles = work(face.points)
+        return Answer(angles, face.detect_ms, (time.perf_counter() - start) * 1e3)
+
+    return answer
+
+
+def fsanet(folder: Path) -> Peer:
+    """FSA-Net as its ONNX demo feeds it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    sessions = [onnxruntime.InferenceSession(str(path), options) for path in sorted(folder.glob("*.onnx"))]
+
+    def answer(face: Timed) -> Answer:
+        start = time.perf_counter()
+        left, top, right, bottom = face.box
+        width, height = FSANET_MARGIN * (right - left), FSANET_MARGIN * (bottom - top)
+        rows = slice(max(round(top - height), 0), round(bottom + height))
+        columns = slice(max(round(left - width), 0), round(right + width))
+        crop = cv2.resize(face.image[rows, columns, ::-1], (FSANET_PX, FSANET_PX)).astype(np.float32)
+        blob = ((crop - 127.5) / 128).transpose(2, 0, 1)[None]
+        found = [session.run(None, {session.get_inputs()[0].name: blob})[0] for session in sessions]
+        angles = np.mean(found, axis=0).reshape(3).astype(np.float64)
+        return Answer(angles, 0.0, (time.perf_counter() - start) * 1e3)
+
+    return answer
+
+
+def mediapipe_matrix(bundle: Path) -> Peer:
+    """MediaPipe's facial transformation matrix; of several faces the one whose centre lies in the box."""
+    options = FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(bundle)),
+        output_facial_transformation_matrixes=True,
+        num_faces=5,
+        min_face_detection_confidence=0.3,
+        min_face_presence_confidence=0.3,
+    )
+    landmarker = FaceLandmarker.create_from_options(options)
+
+    def answer(face: Timed) -> Answer:
+        height, width = face.image.shape[:2]
+        start = time.perf_counter()
+        image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(face.image))
+        found = landmarker.detect(image)
+        ms = (time.perf_counter() - start) * 1e3
+        left, top, right, bottom = face.box
+        for points, matrix in zip(found.face_landmarks, found.facial_transformation_matrixes, strict=True):
+            spread = np.array([(p.x * width, p.y * height) for p in points])
+            x, y = (spread.min(axis=0) + spread.max(axis=0)) / 2
+            if left <= x <= right and top <= y <= bottom:
+                turn, _, _ = kabsch(np.eye(3), np.asarray(matrix)[:3, :3].T)
+                return Answer(_columns(turn), ms, 0.0)
+        return Answer(None, ms, float("nan"))
+
+    return answer
+
+
+def canonical_face(bundle: Path) -> Points:
+    """MediaPipe's canonical face (468, 3) in cm, in the head frame, out of the bundle."""
+    metadata = GeometryPipelineMetadata()
+    with zipfile.ZipFile(bundle) as archive:
+        name = next(n for n in archive.namelist() if n.startswith("geometry_pipeline_metadata"))
+        metadata.ParseFromString(archive.read(name))
+    return np.array(metadata.canonical_mesh.vertex_buffer, dtype=np.float64).reshape(468, 5)[:, :3]
+
+
+def solve_pnp(canonical: Points, size: tuple[int, int]) -> Callable[[Points], NDArray[np.float64]]:
+    """Perspective from all 2D points; the focal length is unknown and taken as the image's width."""
+    height, width = size
+    camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=np.float64)
+
+    def work(points: Points) -> NDArray[np.float64]:
+        _, turn, _ = cv2.solvePnP(
+            canonical * [1, -1, -1], points[:, :2].copy(), camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP
+        )
+        return _columns(IMAGE_FROM_CAMERA @ cv2.Rodrigues(turn)[0] @ IMAGE_FROM_CAMERA)
+
+    return work
+
+
+def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
+    """Rigid alignment of the canonical face to the 3D points."""
+    return lambda points: _columns(kabsch(canonical, points * [1, -1, -1])[0])
+
+
+def ours(estimator: HeadPoseEstimator, method: Method) -> Callable[[Points], NDArray[np.float64]]:
+    """One of our routes, normalisation included."""
+    model = estimator.model
+
+    def work(points: Points) -> NDArray[np.float64]:
+        features = normalize_landmarks(points[None], model.point_set, model.normalization)
+        return estimator.angles(features, method)[0].columns()[0]
+
+    return work
+
+
+def _columns(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+    return angles_from_rotation(rotation).columns()
+
+
+def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
+    """Every peer's answer for every sample."""
+    canonical, found = canonical_face(bundle), {}
+    with HeadPoseEstimator.from_pretrained(model) as estimator:
+        fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
+        fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
+        for method in ("network", "exact", "refined"):
+            fixed[f"ours, {method}"] = timed(ours(estimator, method))
+        for sample in tqdm(data.samples, desc="Peers", unit="face"):
+            face = _timed(sample, estimator)
+            peers = {**fixed, "solvePnP on the canonical face": timed(solve_pnp(canonical, face.image.shape[:2]))}
+            for name, peer in peers.items():
+                found.setdefault(name, []).append(peer(face))
+    return found
+
+
+def _timed(sample: Sample, estimator: HeadPoseEstimator) -> Timed:
+    image = sample.load()
+    if sample.box is None:
+        raise ValueError(f"{sample.name}: the label has no landmarks, so the annotated face is not known")
+    start = time.perf_counter()
+    face = estimator.detector.detect_in_box(image, sample.box)
+    return Timed(image, sample.box, face.points if face else None, (time.perf_counter() - start) * 1e3)
+
+
+def table(protocol: str, data: Dataset, found: Mapping[str, list[Answer]]) -> None:
+    """Print and save one protocol's table."""
+    chosen = np.flatnonzero(PROTOCOLS[protocol].includes(data.angles))
+    common = [i for i in chosen if all(given[i].angles is not None for given in found.values())]
+    rows = []
+    for name, given in found.items():
+        answered = [i for i in chosen if given[i].angles is not None]
+        raw = _mae(given, data, common)
+        every = np.array([np.zeros(3) if given[i].angles is None else given[i].angles for i in chosen])
+        charged = summary(errors(Angles.from_columns(every), _true(data, chosen)))["mae"]["mean"]
+        estimated = _estimates(given, common)
+        own = turned(estimated, constant_rotation(estimated, _true(data, common)))
+        fitted = summary(errors(own, _true(data, common)))["mae"]["mean"]
+        rows.append(
+            {"method": name, "found": f"{len(answered)} of {len(chosen)}"}
+            | {axis: f"{raw[axis]:.2f}" for axis in AXES}
+            | {"MAE": f"{raw['mean']:.2f}", "after one rotation": f"{fitted:.2f}", "MAE, all faces": f"{charged:.2f}"}
+            | {"detect ms": f"{_median(given, 'detect_ms'):.1f}", "ms": f"{_median(given, 'ms'):.2f}"}
+        )
+    title = f"{protocol} on {data.root.name}: {len(common)} faces that all methods answer, of {len(chosen)}"
+    report(f"peers_{protocol}", title, rows)
+
+
+def _estimates(given: list[Answer], indices: list[int]) -> Angles:
+    return Angles.from_columns(np.array([given[i].angles for i in indices]))
+
+
+def _true(data: Dataset, indices: NDArray[np.int64] | list[int]) -> Angles:
+    return Angles.from_columns(data.angles.columns()[np.asarray(indices)])
+
+
+def _mae(given: list[Answer], data: Dataset, indices: list[int]) -> dict[str, float]:
+    return dict(summary(errors(_estimates(given, indices), _true(data, indices)))["mae"])
+
+
+def _median(given: list[Answer], field: str) -> float:
+    return statistics.median(getattr(answer, field) for answer in given if answer.angles is not None)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=development_data() / "aflw2000_dev")
+    parser.add_argument("--fsanet", type=Path, default=development_data() / "peers" / "fsanet")
+    bundle = development_data() / "face_landmarker" / "face_landmarker.task"
+    parser.add_argument("--bundle", type=Path, default=bundle, help="MediaPipe's face_landmarker.task")
+    parser.add_argument("--model", type=Path, default=SHIPPED)
+    asked = parser.parse_args()
+    read = read_dataset("aflw2000", asked.root)
+    print(read.summary())
+    everything = answers(read, asked.bundle, asked.fsanet, asked.model)
+    for name in ("aflw2000-nlml", "aflw2000"):
+        table(name, read, everything)
