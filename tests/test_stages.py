@@ -247,6 +247,17 @@ def test_render_does_not_clear_a_folder_that_is_not_its_own(tmp_path: Path) -> N
     assert keepsake.read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    """Below /proc not even root may write."""
+    path = write_config(tmp_path, workdir="/proc/nlml_hpe")
+    command = [sys.executable, "stages/Render.py", "--config", str(path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "/proc/nlml_hpe" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_too_few_people_for_the_rank_are_named(tiny_run: Config, tmp_path: Path) -> None:
     copy_of(tiny_run, tmp_path)
     config = load_config(write_config(tmp_path, tucker={"ranks": {"identity": 6}}))
