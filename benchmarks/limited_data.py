@@ -20,7 +20,6 @@ from benchmarks.common import RESULTS, development_data, report
 from nlml_hpe.benchmark import Detections, detect_all, evaluate
 from nlml_hpe.config import Config, load_config
 from nlml_hpe.datasets import Dataset, read_dataset
-from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.fit import fit_manifold
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.landmarks import FACEMESH, MediaPipeFaceMesh
@@ -28,6 +27,7 @@ from nlml_hpe.metrics import constant_rotation, errors, summary, turned
 from nlml_hpe.model_folder import HeadPoseModel
 from nlml_hpe.network_training import train_encoder, train_heads
 from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.torch_engine import TorchEngine
 from stages.common import Workdir
 
 PROTOCOL = "aflw2000-nlml"
@@ -53,8 +53,7 @@ def learned(tensor: LandmarkTensor, config: Config, epochs: int, scratch: Path) 
 
 def measured(people: int, model: HeadPoseModel, data: Dataset, found: Detections) -> dict[str, Any]:
     """One row: both routes raw and after one rotation."""
-    with HeadPoseEstimator(model) as estimator:
-        outcome = evaluate(estimator, data, found, PROTOCOL)
+    outcome = evaluate(TorchEngine(model), data, found, PROTOCOL)
     row: dict[str, Any] = {"people": people, "images": people * (model.manifold.grid.size)}
     for route in ("network", "exact"):
         estimated = outcome.estimates[route]

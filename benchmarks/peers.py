@@ -30,12 +30,13 @@ from tqdm import tqdm
 
 from benchmarks.common import development_data, report
 from nlml_hpe.datasets import PROTOCOLS, Dataset, Sample, read_dataset
-from nlml_hpe.estimator import HeadPoseEstimator, Method
+from nlml_hpe.engines import SHIPPED, Method
 from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import Box, normalize_landmarks
+from nlml_hpe.landmarks import Box, LandmarkDetector, MediaPipeFaceMesh
 from nlml_hpe.metrics import constant_rotation, errors, summary, turned
-from nlml_hpe.model_folder import SHIPPED
+from nlml_hpe.model_folder import load_model
 from nlml_hpe.rotations import AXES, IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch
+from nlml_hpe.torch_engine import TorchEngine
 
 FSANET_PX = 64
 FSANET_MARGIN = 0.6
@@ -154,15 +155,9 @@ def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
     return lambda points: _columns(kabsch(canonical, points * [1, -1, -1])[0])
 
 
-def ours(estimator: HeadPoseEstimator, method: Method) -> Callable[[Points], NDArray[np.float64]]:
+def ours(engine: TorchEngine, method: Method) -> Callable[[Points], NDArray[np.float64]]:
     """One of our routes, normalisation included."""
-    model = estimator.model
-
-    def work(points: Points) -> NDArray[np.float64]:
-        features = normalize_landmarks(points[None], model.point_set, model.normalization)
-        return estimator.angles(features, method)[0].columns()[0]
-
-    return work
+    return lambda points: engine.estimate(points[None], method).angles.columns()[0]
 
 
 def _columns(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,25 +167,26 @@ def _columns(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
     """Every peer's answer for every sample."""
     canonical, found = canonical_face(bundle), {}
-    with HeadPoseEstimator.from_pretrained(model) as estimator:
+    engine = TorchEngine(load_model(model))
+    with MediaPipeFaceMesh(min_confidence=engine.min_confidence) as detector:
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
         for method in ("network", "exact", "refined"):
-            fixed[f"ours, {method}"] = timed(ours(estimator, method))
+            fixed[f"ours, {method}"] = timed(ours(engine, method))
         for sample in tqdm(data.samples, desc="Peers", unit="face"):
-            face = _timed(sample, estimator)
+            face = _timed(sample, detector)
             peers = {**fixed, "solvePnP on the canonical face": timed(solve_pnp(canonical, face.image.shape[:2]))}
             for name, peer in peers.items():
                 found.setdefault(name, []).append(peer(face))
     return found
 
 
-def _timed(sample: Sample, estimator: HeadPoseEstimator) -> Timed:
+def _timed(sample: Sample, detector: LandmarkDetector) -> Timed:
     image = sample.load()
     if sample.box is None:
         raise ValueError(f"{sample.name}: the label has no landmarks, so the annotated face is not known")
     start = time.perf_counter()
-    face = estimator.detector.detect_in_box(image, sample.box)
+    face = detector.detect_in_box(image, sample.box)
     return Timed(image, sample.box, face.points if face else None, (time.perf_counter() - start) * 1e3)
 
 

@@ -51,13 +51,13 @@ def conventions(config: Config) -> RgbImage:
     return tiled(rows, 240)
 
 
-def photograph(config: Config) -> RgbImage:
-    """The embedded photograph with the axes of the exact inverse drawn on it."""
+def photograph() -> RgbImage:
+    """The embedded photograph with the axes that the shipped checkpoint finds drawn on it."""
     photo = embedded_photo()
-    with HeadPoseEstimator.from_pretrained(Workdir(config.workdir).model) as estimator:
-        for pose in estimator.predict(photo, "exact"):
+    with HeadPoseEstimator.from_pretrained() as estimator:
+        for pose in estimator.predict(photo):
             left, top, right, bottom = pose.box
-            nose = pose.landmarks[estimator.model.point_set.nose_tip]
+            nose = pose.landmarks[estimator.engine.point_set.nose_tip]
             photo = draw_axes(photo, pose.rotation, (nose[0], nose[1]), max(right - left, bottom - top) * 0.8)
     return photo
 
@@ -77,7 +77,7 @@ def main(config: Config) -> None:
     """Write every picture into ``docs``."""
     work = Workdir(config.workdir)
     save_image(conventions(config), FOLDER / "conventions.jpg")
-    save_image(photograph(config), FOLDER / "photograph.jpg")
+    save_image(photograph(), FOLDER / "photograph.jpg")
     shutil.copyfile(work.root / "renders_sheet.jpg", FOLDER / "renders.jpg")
     for source, name in (("manifold/factors.png", "factors.png"), ("landmarks_train_misses.png", "misses.png")):
         shutil.copyfile(work.root / source, FOLDER / name)

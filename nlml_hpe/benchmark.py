@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nlml_hpe.datasets import PROTOCOLS, Dataset
-from nlml_hpe.estimator import DEFAULT_METHOD, HeadPoseEstimator, Method
+from nlml_hpe.engines import DEFAULT_METHOD, Method
 from nlml_hpe.landmarks import ROUTES as DETECTION_ROUTES
 from nlml_hpe.landmarks import LandmarkDetector, normalize_landmarks
 from nlml_hpe.metrics import Errors, constant_rotation, errors, per_interval, summary
 from nlml_hpe.rotations import AXES, Angles
+from nlml_hpe.torch_engine import TorchEngine
 
 ROUTES: tuple[Method, ...] = ("network", "exact", "refined")
 
@@ -60,7 +61,7 @@ class Outcome:
 
 
 def evaluate(
-    estimator: HeadPoseEstimator, data: Dataset, detections: Detections, protocol: str, interval: float = 10.0
+    engine: TorchEngine, data: Dataset, detections: Detections, protocol: str, interval: float = 10.0
 ) -> Outcome:
     """Every route on the faces of ``protocol``: on the detected, and with misses charged as a frontal guess.
 
@@ -75,7 +76,7 @@ def evaluate(
     if not found.any():
         raise ValueError(f"{protocol}: no face was detected among {int(chosen.sum())} of the protocol")
     true, missed = (Angles.from_columns(data.angles.columns()[mask]) for mask in (found, chosen & ~found))
-    model = estimator.model
+    model = engine.model
     features = normalize_landmarks(detections.points[found], model.point_set, model.normalization)
     routes = Counter(DETECTION_ROUTES[index] for index in detections.route[found])
     report: dict[str, Any] = {
@@ -93,7 +94,7 @@ def evaluate(
     for own_frame in (False, True):
         rows: dict[str, Any] = {}
         for name in ROUTES:
-            angles, _ = estimator.angles(features, name, own_frame)
+            angles, _ = engine.angles(features, name, own_frame)
             found_errors = errors(angles, true)
             rows[name] = {**summary(found_errors), "mae_all": _charged(angles, true, missed)}
             rows[name]["per_interval"] = per_interval(found_errors, true, interval)
@@ -110,12 +111,12 @@ def _charged(angles: Angles, true: Angles, missed: Angles) -> dict[str, float]:
     return dict(summary(errors(guessed, every))["mae"])
 
 
-def alignment(estimator: HeadPoseEstimator, data: Dataset, detections: Detections, protocol: str) -> Angles:
+def alignment(engine: TorchEngine, data: Dataset, detections: Detections, protocol: str) -> Angles:
     """The constant rotation from the model's own head frame to that of the labels, by the default route."""
     found = PROTOCOLS[protocol].includes(data.angles) & detections.found
-    model = estimator.model
+    model = engine.model
     features = normalize_landmarks(detections.points[found], model.point_set, model.normalization)
-    estimated, _ = estimator.angles(features, DEFAULT_METHOD, own_frame=True)
+    estimated, _ = engine.angles(features, DEFAULT_METHOD, own_frame=True)
     return constant_rotation(estimated, Angles.from_columns(data.angles.columns()[found]))
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.estimator import HeadPoseEstimator, Method
+from nlml_hpe.engines import Method
+from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.images import RgbImage
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.metrics import VECTORS, errors, per_interval, summary

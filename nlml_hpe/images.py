@@ -1,9 +1,10 @@
-"""Reading images from untrusted files as RGB uint8 arrays (H, W, 3), EXIF orientation applied."""
+"""Images of every kind as RGB uint8 arrays (H, W, 3); files are untrusted, their EXIF orientation is applied."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,47 @@ MAX_PIXELS = 89_478_485
 bombs (a quarter of a gigabyte of RGB), and 11 times the pixels of a 4K frame."""
 
 RgbImage = NDArray[np.uint8]
+ImageLike = Any
+"""A path, a numpy array, a PIL image or a torch tensor; see ``as_rgb``."""
 
 
 class ImageReadError(ValueError):
     """A file is not an image that can be read here; the message says why."""
+
+
+def as_rgb(image: ImageLike) -> RgbImage:
+    """RGB uint8 (H, W, 3) of a file's path, a PIL image, an array (H, W, 3) or a torch tensor (3, H, W).
+
+    Arrays are uint8, or floats in [0, 1]; of an animation the first frame is taken. Colours are RGB: OpenCV reads
+    BGR, in which faces look blue; turn that with ``image[..., ::-1]``. Raises ``ImageReadError`` for a file that
+    does not read and ``ValueError`` for anything else that is no such image.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(ImageOps.exif_transpose(image))
+    if type(image).__module__.partition(".")[0] == "torch":
+        image = image.detach().cpu().numpy()
+        if image.ndim == 3 and image.shape[0] == 3:
+            image = image.transpose(1, 2, 0)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"expected a path, an array, a PIL image or a torch tensor; received {type(image).__name__}")
+    if np.issubdtype(image.dtype, np.floating) and image.size:
+        if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+            raise ValueError("a float image must lie in [0, 1], without NaN; divide by 255, or convert it to uint8")
+        image = np.rint(image * 255).astype(np.uint8)
+    require_rgb(image)
+    return np.ascontiguousarray(image)
+
+
+def require_rgb(image: NDArray[np.generic]) -> None:
+    """Raise ``ValueError`` unless ``image`` is a non-empty RGB uint8 array ``(H, W, 3)``."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        shape = getattr(image, "shape", None)
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ValueError(f"expected an RGB uint8 image (H, W, 3); received {kind} of shape {shape}")
+    if image.size == 0:
+        raise ValueError(f"expected a non-empty image; received shape {image.shape}")
 
 
 def read_image(path: str | Path) -> RgbImage:

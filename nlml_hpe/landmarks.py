@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from nlml_hpe.images import RgbImage
+from nlml_hpe.images import RgbImage, require_rgb
 
 Normalization = Literal["nose_eye_corners", "centroid_rms"]
 MAX_DETECTION_SIDE = 2048
 """Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
 _BORDER = 0.3
 MIN_CONFIDENCE = 0.3
+COINCIDE = "landmarks coincide: a face without size has no pose"
 GIVEN_BOX_CONFIDENCE = 0.1
 """Threshold in a crop around a face that is known to be there."""
 _CROP = 2.5
@@ -93,6 +94,10 @@ class LandmarkDetector(Protocol):
 
     def detect_in_box(self, image: RgbImage, box: Box) -> FaceLandmarks | None:
         """The one face whose centre lies in an annotated ``box``, however hard it is to find."""
+        ...
+
+    def close(self) -> None:
+        """Release what the detector holds."""
         ...
 
 
@@ -185,16 +190,6 @@ class MediaPipeFaceMesh:
         self.close()
 
 
-def require_rgb(image: NDArray[np.generic]) -> None:
-    """Raise ``ValueError`` unless ``image`` is a non-empty RGB uint8 array ``(H, W, 3)``."""
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        shape = getattr(image, "shape", None)
-        kind = getattr(image, "dtype", type(image).__name__)
-        raise ValueError(f"expected an RGB uint8 image (H, W, 3); received {kind} of shape {shape}")
-    if image.size == 0:
-        raise ValueError(f"expected a non-empty image; received shape {image.shape}")
-
-
 def _require_box(box: Box) -> None:
     left, top, right, bottom = box
     if not (np.isfinite(box).all() and right > left and bottom > top):
@@ -252,6 +247,16 @@ def _reduced(image: RgbImage) -> tuple[RgbImage, float]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), factor
 
 
+def check_landmarks(points: ArrayLike, point_set: PointSet) -> NDArray[np.float64]:
+    """Landmarks ``(..., N, 3)`` as float64. Raises ``ValueError`` for another shape and for values not finite."""
+    array = np.asarray(points, dtype=np.float64)
+    if array.shape[-2:] != (point_set.n_points, 3):
+        raise ValueError(f"expected landmarks (..., {point_set.n_points}, 3); received shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("landmarks hold NaN or infinite values")
+    return array
+
+
 def normalize_landmarks(
     points: ArrayLike, point_set: PointSet = FACEMESH, normalization: Normalization = "nose_eye_corners"
 ) -> NDArray[np.float32]:
@@ -262,11 +267,7 @@ def normalize_landmarks(
     translation and scale and commute with rotation. Raises ``ValueError`` for another number of
     points, for values that are not finite, and for points that coincide.
     """
-    array = np.asarray(points, dtype=np.float64)
-    if array.shape[-2:] != (point_set.n_points, 3):
-        raise ValueError(f"expected landmarks (..., {point_set.n_points}, 3); received shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError("landmarks hold NaN or infinite values")
+    array = check_landmarks(points, point_set)
     if normalization == "nose_eye_corners":
         centred = array - array[..., point_set.nose_tip : point_set.nose_tip + 1, :]
         left, right = point_set.eye_corners
@@ -275,7 +276,7 @@ def normalize_landmarks(
         centred = array - array.mean(axis=-2, keepdims=True)
         scale = np.sqrt((centred**2).sum(axis=-1).mean(axis=-1))
     if (scale <= 0).any():
-        raise ValueError("landmarks coincide: a face without size has no pose")
+        raise ValueError(COINCIDE)
     feature = centred / scale[..., None, None]
     return feature.reshape(*array.shape[:-2], point_set.feature_length).astype(np.float32)
 

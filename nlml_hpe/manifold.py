@@ -36,10 +36,10 @@ MARGIN_DEG = 15.0
 OFFICIAL_FEATURE = "facemesh468/official"
 _COARSE_STEPS = (9, 7, 5)
 _CHUNK = 256
-_MAX_ITERATIONS = 40
-_STEP_TOLERANCE = 1e-5
-"""Radians: half a thousandth of a degree."""
-_GAUSS_NEWTON_ITERATIONS = 8
+MAX_ITERATIONS = 40
+STEP_TOLERANCE = 1e-6
+"""Radians: far below a thousandth of a degree, also where steps shrink slowly."""
+GAUSS_NEWTON_ITERATIONS = 8
 _SEEDS = 4
 """Coarse poses tried per face. With two, 2 of 473 photographs (aflw2000_dev) end above Powell's minimum on
 the authors' manifold, with four none."""
@@ -85,7 +85,9 @@ class Inference:
 
     ``angles`` fields (N,) degrees; ``identity`` (N, ri); ``objective`` (N,) half the squared error
     over all features; ``covariance`` (N, 3, 3) in degrees squared, order yaw, pitch, roll;
-    ``at_bound`` (N, 3) where an angle was held at its bound; ``iterations`` (N,).
+    ``at_bound`` (N, 3) where an angle was held at its bound; ``iterations`` (N,); ``score`` (N,), one for a
+    face on the manifold, a half for one as far from it as unseen training people are on average (Mahalanobis
+    distance under the noise's covariance), NaN for plain inference.
     """
 
     angles: Angles
@@ -94,6 +96,7 @@ class Inference:
     covariance: FloatArray
     at_bound: NDArray[np.bool_]
     iterations: NDArray[np.int64]
+    score: FloatArray
 
     @property
     def sigma(self) -> FloatArray:
@@ -222,6 +225,7 @@ class PoseManifold:
             joined["covariance"] * np.degrees(1.0) ** 2 * scale,
             joined["at_bound"],
             joined["iterations"],
+            1 / (1 + joined["misfit"] / self.core.shape[-1]) if statistical else np.full(len(objective), np.nan),
         )
 
     def solve_identity(self, features: ArrayLike, angles: Angles) -> FloatArray:
@@ -409,18 +413,20 @@ class _Solver:
         return {
             "theta": state.theta.numpy(),
             "identity": state.identity.numpy(),
-            "objective": self._objective(given, inside, x, state).numpy(),
+            **self._misfits(given, inside, x, state),
             "covariance": _covariance(state.hessian).numpy(),
             "at_bound": ((state.theta <= low) | (state.theta >= high)).numpy(),
             "iterations": (iterations + tried).numpy(),
         }
 
-    def _objective(self, given: Tensor, inside: Tensor, x: Tensor, state: _State) -> Tensor:
-        """Half the squared error (N,) over all features: inside the basis, and what lies outside of it."""
+    def _misfits(self, given: Tensor, inside: Tensor, x: Tensor, state: _State) -> dict[str, NDArray[Any]]:
+        """``misfit`` (N,): the squared error as it was minimised; ``objective`` (N,): half of it over all features,
+        inside the basis and what lies outside of it."""
         model = self._design(state.theta)[:, 0] @ state.identity[..., None]
-        residual = (x - model[..., 0]) @ self.colour
+        residual = x - model[..., 0]
         outside = (given.square().sum(1) - inside.square().sum(1)).clamp_min(0.0)
-        return 0.5 * (residual.square().sum(1) + outside)
+        objective = 0.5 * ((residual @ self.colour).square().sum(1) + outside)
+        return {"misfit": residual.square().sum(1).numpy(), "objective": objective.numpy()}
 
     def best_seeds(self, x: Tensor, low: Tensor, high: Tensor, n_seeds: int) -> Tensor:
         """Starting angles (N, 3): the best coarse poses, each followed for a few steps, and the best of those."""
@@ -440,9 +446,9 @@ class _Solver:
         damped = torch.linalg.inv_ex(_determined(state.curvature, state.damping))[0]
         theta = (state.theta + (damped @ state.gradient[..., None])[..., 0]).clamp(low, high)
         trial = self._state(x, theta, (state.damping * 0.1).clamp_min(1e-12))
-        if iteration > _GAUSS_NEWTON_ITERATIONS:
+        if iteration > GAUSS_NEWTON_ITERATIONS:
             trial = trial._replace(curvature=_bfgs(state, trial))
-        moving = (theta - state.theta).abs().amax(1) >= _STEP_TOLERANCE
+        moving = (theta - state.theta).abs().amax(1) >= STEP_TOLERANCE
         better = trial.cost <= state.cost
         if better.all():
             return trial, moving
@@ -453,9 +459,9 @@ class _Solver:
         final = _State(*(tensor.clone() for tensor in state))
         iterations = torch.zeros(len(x), dtype=torch.long)
         active = torch.arange(len(x))
-        for iteration in range(1, _MAX_ITERATIONS + 1):
+        for iteration in range(1, MAX_ITERATIONS + 1):
             state, moving = self._step(x, state, low, high, iteration)
-            if iteration < _MAX_ITERATIONS and moving.all():
+            if iteration < MAX_ITERATIONS and moving.all():
                 continue
             final.put(active, state)
             iterations[active] = iteration

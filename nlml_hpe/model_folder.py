@@ -17,8 +17,6 @@ from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
 from nlml_hpe.rotations import AXES, CONVENTION, Angles
 
 FORMAT = "nlml-hpe model 2"
-SHIPPED = Path(__file__).parent.parent / "checkpoints" / "ict_facekit"
-"""The checkpoint that comes with the repository, trained by configs/ict_facekit.yaml."""
 _CONFIG, _WEIGHTS, _MANIFOLD = "config.json", "model.safetensors", "manifold.npz"
 
 

@@ -10,6 +10,8 @@ from torch import nn
 
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, read_manifest, write_bytes, write_manifest
 from nlml_hpe.config import Config
+from nlml_hpe.engines import ONNX_FILE
+from nlml_hpe.export import export_onnx
 from nlml_hpe.landmark_tensor import KIND as LANDMARKS
 from nlml_hpe.landmarks import FACEMESH
 from nlml_hpe.manifold import PoseManifold
@@ -45,6 +47,7 @@ def main(config: Config) -> Path:
     manifests["landmarks_train"] = read_manifest(work.landmarks_train, LANDMARKS)
     with fresh_folder(work.model) as folder:
         save_model(folder, model)
+        export_onnx(model, folder / ONNX_FILE)
         write_bytes(folder / "README.md", model_card(model, manifests, config).encode())
         write_manifest(folder, KIND, made.settings, made.inputs)
     load_model(work.model)

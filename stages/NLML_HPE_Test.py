@@ -9,10 +9,11 @@ from pathlib import Path
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_bytes, write_json, write_manifest
 from nlml_hpe.benchmark import ROUTES
 from nlml_hpe.config import Config
-from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
 from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.model_folder import load_model
 from nlml_hpe.plots import plot_intervals
+from nlml_hpe.torch_engine import TorchEngine
 from stages.common import Aside, Plan, Stage, Workdir, stage_command
 from stages.dataset_test import add_arguments, run
 
@@ -30,10 +31,11 @@ def main(config: Config) -> Path:
     """Evaluate every route; returns the folder of table, JSON, CSV and plots."""
     work, made = Workdir(config.workdir), plan(config)
     tensor = LandmarkTensor.open(work.landmarks_validation)
-    with HeadPoseEstimator.from_pretrained(work.model) as estimator, fresh_folder(work.test) as folder:
+    engine = TorchEngine(load_model(work.model))
+    with fresh_folder(work.test) as folder:
         mend = "run Landmarks and the training stages with one config"
-        require_equal("feature of model and tensor", estimator.model.manifold.feature, tensor.feature, mend)
-        routes = {name: partial(estimator.angles, method=name, own_frame=True) for name in ROUTES}
+        require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)
+        routes = {name: partial(engine.angles, method=name, own_frame=True) for name in ROUTES}
         report = {}
         for kind, faces in rendered_faces(tensor).items():
             report[kind], estimates = evaluate_routes(faces, routes, config.test.interval_deg)

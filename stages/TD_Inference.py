@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nlml_hpe.estimator import HeadPoseEstimator, Method
+from nlml_hpe.engines import Method
+from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.evaluation import timed_poses
 from nlml_hpe.images import read_image
 from nlml_hpe.model_folder import HeadPoseModel, load_model, official_model
@@ -21,7 +22,7 @@ METHODS: tuple[Method, ...] = ("powell", "exact", "network")
 def main(image_path: Path | None, model: HeadPoseModel, methods: tuple[Method, ...]) -> list[dict[str, Any]]:
     """Angles in degrees by every method for every face, largest first; the embedded photo without a path."""
     image = embedded_photo() if image_path is None else read_image(image_path)
-    with HeadPoseEstimator(model) as estimator:
+    with HeadPoseEstimator(model, backend="torch") as estimator:
         return timed_poses(estimator, image, methods)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from nlml_hpe.artifacts import fresh_folder, write_bytes, write_json
 from nlml_hpe.benchmark import alignment, detect_all, evaluate, predictions_csv, text_table
 from nlml_hpe.datasets import PROTOCOLS, read_dataset
-from nlml_hpe.estimator import HeadPoseEstimator
-from nlml_hpe.model_folder import SHIPPED, HeadFrame
+from nlml_hpe.engines import SHIPPED
+from nlml_hpe.landmarks import LandmarkDetector, MediaPipeFaceMesh
+from nlml_hpe.model_folder import HeadFrame, load_model
 from nlml_hpe.plots import plot_error_cdf, plot_intervals
+from nlml_hpe.torch_engine import TorchEngine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +38,12 @@ def run(given: argparse.Namespace) -> bool:
         raise ValueError("--align-on names the evaluated set itself; a frame is estimated on another one")
     data = read_dataset(given.dataset, given.root)
     print(data.summary())
-    with HeadPoseEstimator.from_pretrained(given.model) as estimator:
+    engine = TorchEngine(load_model(given.model))
+    with MediaPipeFaceMesh(min_confidence=engine.min_confidence) as detector:
         if given.align_on is not None:
-            estimator.model = replace(estimator.model, frame=_frame(given.align_on, given.dataset, estimator))
-        outcome = evaluate(
-            estimator, data, detections := detect_all(data, estimator.detector), given.protocol or given.dataset
-        )
+            engine = TorchEngine(replace(engine.model, frame=_frame(given.align_on, given.dataset, engine, detector)))
+        detections = detect_all(data, detector)
+    outcome = evaluate(engine, data, detections, given.protocol or given.dataset)
     with fresh_folder(given.output) as folder:
         write_json(folder / "metrics.json", outcome.report)
         write_bytes(folder / "predictions.csv", predictions_csv(data, detections, outcome).encode())
@@ -55,10 +57,10 @@ def run(given: argparse.Namespace) -> bool:
     return True
 
 
-def _frame(root: Path, dataset: str, estimator: HeadPoseEstimator) -> HeadFrame:
+def _frame(root: Path, dataset: str, engine: TorchEngine, detector: LandmarkDetector) -> HeadFrame:
     """The head frame of another set's labels, estimated in the paper's range; printed to be written into a config."""
     data = read_dataset(dataset, root)
-    turn = alignment(estimator, data, detect_all(data, estimator.detector), f"{dataset}-nlml")
+    turn = alignment(engine, data, detect_all(data, detector), f"{dataset}-nlml")
     frame = HeadFrame(f"aligned on {root.name}", float(turn.yaw), float(turn.pitch), float(turn.roll))
     angles = f"yaw: {frame.yaw:.3f}, pitch: {frame.pitch:.3f}, roll: {frame.roll:.3f}"
     print(f"frame: {{{angles}}}  # {data.name} labels in {root.name}")

@@ -17,10 +17,11 @@ from scipy.io import savemat
 from nlml_hpe.benchmark import alignment, detect_all, evaluate, predictions_csv
 from nlml_hpe.config import Config
 from nlml_hpe.datasets import PROTOCOLS, DatasetError, read_dataset
-from nlml_hpe.estimator import HeadPoseEstimator
+from nlml_hpe.landmarks import MediaPipeFaceMesh
 from nlml_hpe.metrics import constant_rotation, turned
-from nlml_hpe.model_folder import HeadFrame
+from nlml_hpe.model_folder import HeadFrame, load_model
 from nlml_hpe.rotations import Angles, geodesic_degrees, rotation_from_angles
+from nlml_hpe.torch_engine import TorchEngine
 from stages.common import Workdir
 from tests.conftest import REPOSITORY
 
@@ -180,34 +181,37 @@ def photographs(shared_data: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_stranger_is_not_taken_for_the_annotated_face(tiny_run: Config, photographs: Path) -> None:
+def test_a_stranger_is_not_taken_for_the_annotated_face(
+    tiny_run: Config, photographs: Path, detector: MediaPipeFaceMesh
+) -> None:
     data = read_dataset("aflw2000", photographs)
-    with HeadPoseEstimator.from_pretrained(Workdir(tiny_run.workdir).model) as estimator:
-        detections = detect_all(data, estimator.detector)
-        assert detections.found.tolist() == [False] + [True] * 7
-        outcome = evaluate(estimator, data, detections, "aflw2000")
-        report = outcome.report
-        assert (report["n_total"], report["n_protocol"], report["n_detected"]) == (8, 8, 7)
-        assert report["detected_by"] == {"whole": 7}
-        # The miss is charged as a frontal guess: its own label is the error.
-        row = report["routes"]["network"]
-        for axis, label in (("yaw", 4.0), ("pitch", 3.0), ("roll", 5.0)):
-            assert row["mae_all"][axis] == pytest.approx((7 * row["mae"][axis] + label) / 8, abs=1e-5)
-        assert predictions_csv(data, detections, outcome).splitlines()[1].count(",") == 13
-        with pytest.raises(ValueError, match="expected one of"):
-            evaluate(estimator, data, detections, "biwi")
+    engine = TorchEngine(load_model(Workdir(tiny_run.workdir).model))
+    detections = detect_all(data, detector)
+    assert detections.found.tolist() == [False] + [True] * 7
+    outcome = evaluate(engine, data, detections, "aflw2000")
+    report = outcome.report
+    assert (report["n_total"], report["n_protocol"], report["n_detected"]) == (8, 8, 7)
+    assert report["detected_by"] == {"whole": 7}
+    # The miss is charged as a frontal guess: its own label is the error.
+    row = report["routes"]["network"]
+    for axis, label in (("yaw", 4.0), ("pitch", 3.0), ("roll", 5.0)):
+        assert row["mae_all"][axis] == pytest.approx((7 * row["mae"][axis] + label) / 8, abs=1e-5)
+    assert predictions_csv(data, detections, outcome).splitlines()[1].count(",") == 13
+    with pytest.raises(ValueError, match="expected one of"):
+        evaluate(engine, data, detections, "biwi")
 
 
-def test_a_named_frame_is_one_constant_rotation(tiny_run: Config, photographs: Path) -> None:
+def test_a_named_frame_is_one_constant_rotation(
+    tiny_run: Config, photographs: Path, detector: MediaPipeFaceMesh
+) -> None:
     data = read_dataset("aflw2000", photographs)
-    with HeadPoseEstimator.from_pretrained(Workdir(tiny_run.workdir).model) as estimator:
-        detections = detect_all(data, estimator.detector)
-        own = evaluate(estimator, data, detections, "aflw2000-nlml").report
-        assert own["unaligned"]["routes"] == own["routes"]
-        turn = alignment(estimator, data, detections, "aflw2000-nlml")
-        frame = HeadFrame("labels", float(turn.yaw), float(turn.pitch), float(turn.roll))
-        estimator.model = replace(estimator.model, frame=frame)
-        aligned = evaluate(estimator, data, detections, "aflw2000-nlml").report
+    engine = TorchEngine(load_model(Workdir(tiny_run.workdir).model))
+    detections = detect_all(data, detector)
+    own = evaluate(engine, data, detections, "aflw2000-nlml").report
+    assert own["unaligned"]["routes"] == own["routes"]
+    turn = alignment(engine, data, detections, "aflw2000-nlml")
+    frame = HeadFrame("labels", float(turn.yaw), float(turn.pitch), float(turn.roll))
+    aligned = evaluate(TorchEngine(replace(engine.model, frame=frame)), data, detections, "aflw2000-nlml").report
     assert aligned["frame"] == "labels"
     assert aligned["unaligned"]["routes"] == own["routes"]
     geodesic = [report["routes"][report["default_route"]]["geodesic"]["mean"] for report in (aligned, own)]

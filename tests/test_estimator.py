@@ -1,17 +1,22 @@
-"""The estimator: faces in, named angles out, for every route."""
+"""The estimator: images of every kind in, named angles out, by both backends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nlml_hpe import HeadPoseEstimator
+from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config
+from nlml_hpe.engines import ONNX_FILE, Method
 from nlml_hpe.images import ImageReadError, RgbImage
+from nlml_hpe.landmarks import IBUG68, MediaPipeFaceMesh
 from nlml_hpe.rotations import Angles, rotation_from_angles
 from stages.common import Workdir
 
@@ -22,14 +27,30 @@ def estimator(tiny_run: Config) -> Iterator[HeadPoseEstimator]:
         yield opened
 
 
-@pytest.mark.parametrize("method", ["network", "exact", "refined", "powell"])
-def test_every_route_gives_one_pose_per_face(estimator: HeadPoseEstimator, photo: RgbImage, method: str) -> None:
-    (pose,) = estimator.predict(photo, method)
+@pytest.fixture(scope="module")
+def with_torch(tiny_run: Config) -> Iterator[HeadPoseEstimator]:
+    with HeadPoseEstimator(Workdir(tiny_run.workdir).model, backend="torch") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_route_gives_one_pose_per_face(with_torch: HeadPoseEstimator, photo: RgbImage, method: Method) -> None:
+    (pose,) = with_torch.poses(with_torch.detect(photo), method)
     assert pose.rotation == pytest.approx(
         rotation_from_angles(Angles.from_columns((pose.yaw, pose.pitch, pose.roll))), abs=1e-9
     )
-    assert (pose.sigma is not None) == (method in ("exact", "refined"))
-    assert {"yaw", "pitch", "roll", "rotation", "sigma", "in_range", "box"} == pose.as_dict().keys()
+    assert (pose.sigma is not None) == (pose.score is not None) == (method in ("exact", "refined"))
+    assert {"yaw", "pitch", "roll", "rotation", "sigma", "in_range", "box", "score"} == pose.as_dict().keys()
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_both_backends_agree(
+    estimator: HeadPoseEstimator, with_torch: HeadPoseEstimator, photo: RgbImage, refine: bool
+) -> None:
+    (first,), (second,) = (e.predict(photo, refine=refine) for e in (estimator, with_torch))
+    for name in ("yaw", "pitch", "roll", "score", "sigma"):
+        assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-3)
+    assert (first.in_range, first.box) == (second.in_range, second.box)
 
 
 def test_two_faces_give_two_poses_largest_first(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
@@ -38,6 +59,25 @@ def test_two_faces_give_two_poses_largest_first(estimator: HeadPoseEstimator, ph
     pair[60:190, 320:450] = photo[0:260:2, 100:360:2]
     first, second = estimator.predict(pair)
     assert first.box[0] < second.box[0]
+    nothing = np.zeros((50, 50, 3), dtype=np.uint8)
+    alone, none, both = estimator.predict_batch([photo, nothing, pair])
+    assert [len(alone), len(none), len(both)] == [1, 0, 2]
+    assert both[0].yaw == pytest.approx(first.yaw, abs=1e-4)
+
+
+FORMS: dict[str, Callable[[RgbImage], object]] = {
+    "PIL": Image.fromarray,
+    "tensor uint8": lambda image: torch.from_numpy(image.transpose(2, 0, 1).copy()),
+    "tensor float": lambda image: torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 255,
+    "array float": lambda image: image / 255.0,
+    "a view": lambda image: image[::-1][::-1],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_an_image_gives_the_same(estimator: HeadPoseEstimator, photo: RgbImage, form: str) -> None:
+    (expected,), (found,) = estimator.predict(photo), estimator.predict(FORMS[form](photo))
+    assert found.as_dict() == expected.as_dict()
 
 
 def test_a_file_gives_what_its_pixels_give(estimator: HeadPoseEstimator, photo: RgbImage, tmp_path: Path) -> None:
@@ -46,17 +86,69 @@ def test_a_file_gives_what_its_pixels_give(estimator: HeadPoseEstimator, photo: 
     (from_array,) = estimator.predict(photo)
     assert from_file.as_dict() == from_array.as_dict()
     with pytest.raises(ImageReadError, match="no such image"):
-        estimator.predict(tmp_path / "none.png")
+        estimator.predict(str(tmp_path / "none.png"))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((0, 10, 3), dtype=np.uint8), "non-empty"),
+        (np.zeros((10, 10), dtype=np.uint8), "RGB uint8"),
+        (np.zeros((10, 10, 4), dtype=np.uint8), "RGB uint8"),
+        (np.zeros((10, 10, 3), dtype=np.int64), "RGB uint8"),
+        (np.full((10, 10, 3), 200.0), r"\[0, 1\]"),
+        (np.full((10, 10, 3), np.nan), r"\[0, 1\]"),
+        (np.zeros((10, 0, 3)), "RGB uint8"),
+        ([[1, 2, 3]], "received list"),
+        (None, "received NoneType"),
+    ],
+)
+def test_what_is_no_image_is_named(estimator: HeadPoseEstimator, image: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        estimator.predict(image)
+
+
+def test_an_animation_gives_its_first_frame(estimator: HeadPoseEstimator, photo: RgbImage, tmp_path: Path) -> None:
+    frames = [Image.fromarray(photo), Image.new("RGB", photo.shape[1::-1])]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:], loop=0)
+    assert len(estimator.predict(tmp_path / "two.gif")) == 1
 
 
 def test_no_face_is_an_empty_list(estimator: HeadPoseEstimator) -> None:
     assert estimator.predict(np.full((80, 80, 3), 90, dtype=np.uint8)) == []
+    assert estimator.predict_batch([]) == []
 
 
 def test_in_range_means_inside_the_grid(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
     (pose,) = estimator.predict(photo)
-    inside = all(
-        axis[0] <= value <= axis[-1]
-        for axis, value in zip(estimator.model.manifold.grid.axes, (pose.yaw, pose.pitch, pose.roll), strict=True)
-    )
+    angles = (pose.yaw, pose.pitch, pose.roll)
+    inside = all(low <= value <= high for (low, high), value in zip(estimator.engine.range, angles, strict=True))
     assert pose.in_range == inside
+
+
+def test_what_cannot_be_loaded_is_named(tiny_run: Config, tmp_path: Path) -> None:
+    whole = (Workdir(tiny_run.workdir).model / ONNX_FILE).read_bytes()
+    with pytest.raises(ArtifactError, match="is missing"):
+        HeadPoseEstimator(tmp_path)
+    for content in (b"", b"no model", whole[: len(whole) // 2]):
+        (tmp_path / ONNX_FILE).write_bytes(content)
+        with pytest.raises(ArtifactError, match="is damaged or no ONNX file"):
+            HeadPoseEstimator(tmp_path)
+    (tmp_path / ONNX_FILE).write_bytes(whole.replace(b"nlml-hpe onnx 2", b"nlml-hpe onnx 1"))
+    with pytest.raises(ArtifactError, match="export it again"):
+        HeadPoseEstimator(tmp_path / ONNX_FILE)
+    with pytest.raises(ValueError, match="unknown backend"):
+        HeadPoseEstimator(tmp_path, backend="tflite")  # type: ignore[arg-type]
+
+
+def test_a_detector_of_other_points_is_refused(tiny_run: Config) -> None:
+    class Other(MediaPipeFaceMesh):
+        point_set = IBUG68
+
+    with Other() as detector, pytest.raises(ValueError, match="needs points 'facemesh468'"):
+        HeadPoseEstimator(Workdir(tiny_run.workdir).model, detector=detector)
+
+
+def test_a_route_that_the_file_lacks_is_named(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
+    with pytest.raises(ValueError, match="backend='torch'"):
+        estimator.poses(estimator.detect(photo), "exact")

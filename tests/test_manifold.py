@@ -10,14 +10,15 @@ import pytest
 
 from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config
-from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.evaluation import rendered_faces
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import IdentityPrior, PoseManifold, fit_axes
 from nlml_hpe.metrics import errors
+from nlml_hpe.model_folder import load_model
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.powell import infer_powell
 from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
+from nlml_hpe.torch_engine import TorchEngine
 from nlml_hpe.tucker import decompose
 from stages.common import Workdir
 
@@ -171,9 +172,7 @@ def test_error_bars_are_calibrated_on_unseen_people(demo_run: Config) -> None:
     work = Workdir(demo_run.workdir)
     faces = rendered_faces(LandmarkTensor.open(work.landmarks_validation))["off_grid"]
     true = Angles.from_columns(faces.angles.columns()[faces.detected])
-    with HeadPoseEstimator.from_pretrained(work.model) as estimator:
-        angles, sigma = estimator.angles(faces.features, "exact")
-    assert sigma is not None
+    angles, sigma = TorchEngine(load_model(work.model)).angles(faces.features, "exact")
     scores = errors(angles, true).angle / sigma
     assert 0.60 <= (scores < 1).mean() <= 0.76
     assert 0.90 <= (scores < 1.96).mean() <= 0.98
