@@ -18,7 +18,7 @@ from benchmarks.common import development_data, report
 from nlml_hpe.benchmark import detect_all
 from nlml_hpe.datasets import PROTOCOLS, read_dataset
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.landmarks import ROUTES, MediaPipeFaceMesh
+from nlml_hpe.landmarks import MAX_FACES, ROUTES, MediaPipeFaceMesh
 from nlml_hpe.rotations import AXES
 
 YAW_EDGES = (-55, -35, -15, 15, 35, 55)
@@ -31,7 +31,7 @@ def main(workdir: Path, root: Path) -> None:
     routes = np.asarray(tensor.routes).reshape(len(tensor.people), -1)
     rendered = np.broadcast_to(tensor.grid.angles().columns().reshape(-1, 3), (len(routes), routes.shape[1], 3))
     data = read_dataset("aflw2000", root)
-    with MediaPipeFaceMesh() as detector:
+    with MediaPipeFaceMesh(MAX_FACES) as detector:
         found = detect_all(data, detector)
     angles = data.angles.columns()
     inside = PROTOCOLS["aflw2000-nlml"].includes(data.angles)

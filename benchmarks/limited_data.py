@@ -22,7 +22,7 @@ from nlml_hpe.config import Config, load_config
 from nlml_hpe.datasets import Dataset, read_dataset
 from nlml_hpe.fit import fit_manifold
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.landmarks import FACEMESH, MediaPipeFaceMesh
+from nlml_hpe.landmarks import FACEMESH, MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.metrics import constant_rotation, errors, summary, turned
 from nlml_hpe.model_folder import HeadPoseModel
 from nlml_hpe.network_training import train_encoder, train_heads
@@ -85,7 +85,7 @@ def main(config: Config, root: Path, counts: tuple[int, ...]) -> None:
     whole = LandmarkTensor.open(Workdir(config.workdir).landmarks_train)
     counts = tuple(n for n in counts if n <= len(whole.people))
     data = read_dataset("aflw2000", root)
-    with MediaPipeFaceMesh(min_confidence=config.landmarks.min_confidence) as detector:
+    with MediaPipeFaceMesh(MAX_FACES, config.landmarks.min_confidence) as detector:
         found = detect_all(data, detector)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

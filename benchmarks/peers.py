@@ -32,7 +32,7 @@ from benchmarks.common import development_data, report
 from nlml_hpe.datasets import PROTOCOLS, Dataset, Sample, read_dataset
 from nlml_hpe.engines import SHIPPED, Method
 from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import Box, LandmarkDetector, MediaPipeFaceMesh
+from nlml_hpe.landmarks import MAX_FACES, Box, LandmarkDetector, MediaPipeFaceMesh
 from nlml_hpe.metrics import constant_rotation, errors, summary, turned
 from nlml_hpe.model_folder import load_model
 from nlml_hpe.rotations import AXES, IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch
@@ -103,7 +103,7 @@ def mediapipe_matrix(bundle: Path) -> Peer:
     options = FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(bundle)),
         output_facial_transformation_matrixes=True,
-        num_faces=5,
+        num_faces=MAX_FACES,
         min_face_detection_confidence=0.3,
         min_face_presence_confidence=0.3,
     )
@@ -168,7 +168,7 @@ def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, l
     """Every peer's answer for every sample."""
     canonical, found = canonical_face(bundle), {}
     engine = TorchEngine(load_model(model))
-    with MediaPipeFaceMesh(min_confidence=engine.min_confidence) as detector:
+    with MediaPipeFaceMesh(MAX_FACES, engine.min_confidence) as detector:
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
         for method in ("network", "exact", "refined"):

@@ -28,9 +28,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from nlml_hpe.artifacts import write_bytes
-from nlml_hpe.images import RgbImage, read_image
+from nlml_hpe.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.landmarks import Box
-from nlml_hpe.pose_grid import IMAGE_SUFFIXES, RenderFolderError, parse_image_name
+from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
 from nlml_hpe.rotations import IMAGE_FROM_CAMERA, Angles, angles_from_rotation
 
 MAX_LABEL_BYTES = 16 * 1024 * 1024

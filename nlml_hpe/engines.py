@@ -72,6 +72,7 @@ class OnnxEngine:
         yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
         self.point_set: PointSet = POINT_SETS[about["point_set"]]
         self.min_confidence = float(about["min_confidence"])
+        self.frame = str(about["frame"])
         self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
 
     def estimate(self, points: NDArray[np.float64], method: Method) -> Estimates:

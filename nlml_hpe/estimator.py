@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from nlml_hpe.engines import DEFAULT_METHOD, ONNX_FILE, SHIPPED, Engine, Estimates, Method, OnnxEngine
 from nlml_hpe.images import ImageLike, RgbImage, as_rgb
-from nlml_hpe.landmarks import FaceLandmarks, LandmarkDetector, MediaPipeFaceMesh
+from nlml_hpe.landmarks import MAX_FACES, FaceLandmarks, LandmarkDetector, MediaPipeFaceMesh
 from nlml_hpe.rotations import rotation_from_angles
 
 if TYPE_CHECKING:  # torch is not needed to predict
     from nlml_hpe.model_folder import HeadPoseModel
 
-MAX_FACES = 16
 Backend = Literal["onnx", "torch"]
 
 

@@ -77,7 +77,9 @@ def _refined(model: HeadPoseModel, features: Var, network: Var) -> tuple[Var, Va
     """Refined angles (N, 3), their deviations (N, 3) and the score (N,), in the model's own frame."""
     descent = _Descent(model)
     low, high = (np.array([axis[end] for axis in model.manifold.grid.axes]) for end in (0, -1))
-    x = op.matmul(features, op.const(descent.whitened_basis))
+    # The basis was stored in single precision, so nothing is lost by storing it so again.
+    basis = op.cast(op.const(descent.basis), to=np.float64)
+    x = op.matmul(op.matmul(features, basis), op.const(descent.whiten))
     theta, hessian, misfit = descent.from_start(x, _scaled(network, np.radians(1.0)))
     inside = op.and_(
         op.greater_or_equal(network, op.const(low - REFINE_MARGIN_DEG)),
@@ -151,9 +153,9 @@ class _Descent:
         manifold, noise = model.manifold, model.manifold.noise
         assert noise is not None  # export_onnx has seen to it
         self.rank, self.size = manifold.core.shape[0], manifold.core.shape[-1]
-        whiten = np.linalg.inv(np.linalg.cholesky(noise.covariance)).T
-        self.whitened_basis = manifold.basis.T @ whiten
-        self.core = np.moveaxis(manifold.core @ whiten, 0, -1).reshape(-1, self.size * self.rank)
+        self.whiten = np.linalg.inv(np.linalg.cholesky(noise.covariance)).T
+        self.basis = manifold.basis.T.astype(np.float32)
+        self.core = np.moveaxis(manifold.core @ self.whiten, 0, -1).reshape(-1, self.size * self.rank)
         self.row_lengths = [len(cosines) for cosines in manifold.cosines]
         self.cosines = np.concatenate(manifold.cosines).T
         self.axis_of = np.eye(3)[np.repeat(np.arange(3), self.row_lengths)].T

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.config import Config, LandmarksConfig
-from nlml_hpe.images import RgbImage, read_image
+from nlml_hpe.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.landmark_tensor import LandmarkTensorWriter, PersonRows
 from nlml_hpe.landmarks import FACEMESH, ROUTES, MediaPipeFaceMesh, normalize_landmarks
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
-    IMAGE_SUFFIXES,
     RenderFolderError,
     grid_images,
     identity_folders,

@@ -14,6 +14,8 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: this is where Pillow starts to warn of decompression
 bombs (a quarter of a gigabyte of RGB), and 11 times the pixels of a 4K frame."""
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""What is taken for an image in a folder, in lower case; a file that is named reads whatever its suffix."""
 RgbImage = NDArray[np.uint8]
 ImageLike = Any
 """A path, a numpy array, a PIL image or a torch tensor; see ``as_rgb``."""

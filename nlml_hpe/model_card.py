@@ -9,6 +9,9 @@ from nlml_hpe.config import Config
 from nlml_hpe.model_folder import HeadPoseModel
 from nlml_hpe.rotations import AXES, CONVENTION
 
+_ONE_FACE = """ Heads made of one photograph vary less than people
+do: a model of this kind shows the method and is not meant for other uses."""
+
 
 def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]], config: Config) -> str:
     """Markdown text of the card. Figures of accuracy are in the experiment's ``test`` folder, not here."""
@@ -25,6 +28,7 @@ def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]],
     encoder_epoch = manifests["encoder"]["facts"]["best_epoch"] + 1
     head_epochs = ", ".join(f"{name} {epoch + 1}" for name, epoch in epochs.items())
     parameters = sum(p.numel() for p in model.network.parameters()) if model.network else 0
+    one_face = "" if config.heads.source != "photo" else _ONE_FACE
     return f"""# Head-pose model
 
 Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(FOLDER)`.
@@ -34,6 +38,7 @@ Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(F
 | heads | source `{config.heads.source}`, {len(landmarks["people"])} people for training, no person in two splits |
 | range of training poses (degrees) | {ranges}; grid {" x ".join(map(str, grid.shape))} |
 | convention | `{CONVENTION}` |
+| head frame | {_frame(model)} |
 | feature | `{model.manifold.feature}`, {model.manifold.feature_length} numbers |
 | faces not found | {landmarks["cells_missed"]} of {landmarks["cells"]} grid cells ({missed:.1%}); {filled} |
 | ranks (identity, yaw, pitch, roll) | {", ".join(map(str, model.manifold.ranks))} |
@@ -42,6 +47,12 @@ Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(F
 | network | {parameters:,} parameters; encoder kept from epoch {encoder_epoch}, heads from {head_epochs} |
 | seed | {config.seed} |
 
-Angles outside the range above are extrapolated; `in_range` says so. Heads made of one photograph
-vary less than people do: a model of this kind shows the method and is not meant for other uses.
+Angles outside the range above are extrapolated; `in_range` says so.{one_face}
 """
+
+
+def _frame(model: HeadPoseModel) -> str:
+    frame = model.frame
+    if frame.name == "own":
+        return "`own`: that of the heads it was trained on"
+    return f"`{frame.name}`: own times yaw {frame.yaw:g}, pitch {frame.pitch:g}, roll {frame.roll:g} degrees"

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from nlml_hpe.images import IMAGE_SUFFIXES
 from nlml_hpe.rotations import AXES, Angles
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _IMAGE_NAME = re.compile(rf"ID(\d+)_\(\s*({_NUMBER})_({_NUMBER})_({_NUMBER})\)")
 _FOLDER_NAME = re.compile(r"(?:ID)?(\d+)")

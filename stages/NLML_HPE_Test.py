@@ -9,13 +9,13 @@ from pathlib import Path
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_bytes, write_json, write_manifest
 from nlml_hpe.benchmark import ROUTES
 from nlml_hpe.config import Config
+from nlml_hpe.dataset_test import add_arguments, run
 from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.model_folder import load_model
 from nlml_hpe.plots import plot_intervals
 from nlml_hpe.torch_engine import TorchEngine
 from stages.common import Aside, Plan, Stage, Workdir, stage_command
-from stages.dataset_test import add_arguments, run
 
 KIND = "test"
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.config import HeadsConfig
-from nlml_hpe.images import RgbImage, read_image
+from nlml_hpe.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.landmarks import (
     FACEMESH,
     LandmarkDetector,
@@ -27,7 +27,6 @@ from nlml_hpe.landmarks import (
     facemesh_mirror,
     facemesh_triangles,
 )
-from nlml_hpe.pose_grid import IMAGE_SUFFIXES
 from nlml_hpe.rotations import IMAGE_FROM_CAMERA
 from renderer.heads import EYE_CORNER_DISTANCE_MM, HeadDataError
 from renderer.mesh import Mesh, orient_outwards
