@@ -116,22 +116,22 @@ class MediaPipeFaceMesh:
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking
-        self._meshes: dict[float, Any] = {}
-        self._mesh(min_confidence)
+        self._meshes: dict[tuple[int, float], Any] = {}
+        self._mesh(max_faces, min_confidence)
 
-    def _mesh(self, confidence: float) -> Any:
-        """The graph for one threshold, made when it is first needed."""
+    def _mesh(self, max_faces: int, confidence: float) -> Any:
+        """The graph for one number of faces and threshold, made when it is first needed."""
         from mediapipe.python.solutions.face_mesh import FaceMesh
 
-        if confidence not in self._meshes:
-            self._meshes[confidence] = FaceMesh(
+        if (max_faces, confidence) not in self._meshes:
+            self._meshes[max_faces, confidence] = FaceMesh(
                 static_image_mode=not self._tracking,
-                max_num_faces=self._max_faces,
+                max_num_faces=max_faces,
                 min_detection_confidence=confidence,
                 # Despite its name also the threshold on "this is a face" of the landmark network itself.
                 min_tracking_confidence=confidence,
             )
-        return self._meshes[confidence]
+        return self._meshes[max_faces, confidence]
 
     def detect(self, image: RgbImage) -> list[FaceLandmarks]:
         """Faces in an RGB uint8 image ``(H, W, 3)``, largest first. Raises ``ValueError`` for other arrays."""
@@ -162,12 +162,14 @@ class MediaPipeFaceMesh:
                 return found
         crop, (left, top) = _crop(image, box)
         reduced, factor = _reduced(crop)
-        faces = self._faces(reduced, "crop", min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
+        # The surest candidate alone: at this threshold the others are seldom faces.
+        faces = self._faces(reduced, "crop", self._mesh(1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE)))
         return _best_in(_moved([FaceLandmarks(f.points / factor, f.route) for f in faces], left, top), box)
 
-    def _faces(self, image: RgbImage, route: str, confidence: float | None = None) -> list[FaceLandmarks]:
+    def _faces(self, image: RgbImage, route: str, mesh: Any = None) -> list[FaceLandmarks]:
         height, width = image.shape[:2]
-        result = self._mesh(confidence or self._min_confidence).process(np.ascontiguousarray(image))
+        graph = mesh or self._mesh(self._max_faces, self._min_confidence)
+        result = graph.process(np.ascontiguousarray(image))
         # z shares the scale of x (MediaPipe's definition), hence the width twice.
         scale = np.array([width, height, width], dtype=np.float64)
         return [
