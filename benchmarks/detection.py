@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from benchmarks.common import development_data, report
 from nlml_hpe.benchmark import detect_all
 from nlml_hpe.datasets import PROTOCOLS, read_dataset
+from nlml_hpe.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.landmarks import MAX_FACES, ROUTES, MediaPipeFaceMesh
+from nlml_hpe.landmarks import ROUTES
 from nlml_hpe.rotations import AXES
 
 YAW_EDGES = (-55, -35, -15, 15, 35, 55)

@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from benchmarks.common import development_data, report
 from nlml_hpe.cosine import evaluate
+from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.images import read_image
-from nlml_hpe.landmarks import MediaPipeFaceMesh, normalize_landmarks
+from nlml_hpe.landmarks import normalize_landmarks
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.powell import PowellResult, infer_powell
 from nlml_hpe.rotations import Angles

@@ -20,9 +20,10 @@ from benchmarks.common import RESULTS, development_data, report
 from nlml_hpe.benchmark import Detections, detect_all, evaluate
 from nlml_hpe.config import Config, load_config
 from nlml_hpe.datasets import Dataset, read_dataset
+from nlml_hpe.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.fit import fit_manifold
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.landmarks import FACEMESH, MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.landmarks import FACEMESH
 from nlml_hpe.metrics import constant_rotation, errors, summary, turned
 from nlml_hpe.model_folder import HeadPoseModel
 from nlml_hpe.network_training import train_encoder, train_heads

@@ -30,9 +30,10 @@ from tqdm import tqdm
 
 from benchmarks.common import development_data, report
 from nlml_hpe.datasets import PROTOCOLS, Dataset, Sample, read_dataset
-from nlml_hpe.engines import SHIPPED, Method
+from nlml_hpe.detectors import MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.engines import ONNX_FILE, SHIPPED, Engine, Method, OnnxEngine
 from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import MAX_FACES, Box, LandmarkDetector, MediaPipeFaceMesh
+from nlml_hpe.landmarks import Box, LandmarkDetector
 from nlml_hpe.metrics import constant_rotation, errors, summary, turned
 from nlml_hpe.model_folder import load_model
 from nlml_hpe.rotations import AXES, IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch
@@ -155,7 +156,7 @@ def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
     return lambda points: _columns(kabsch(canonical, points * [1, -1, -1])[0])
 
 
-def ours(engine: TorchEngine, method: Method) -> Callable[[Points], NDArray[np.float64]]:
+def ours(engine: Engine, method: Method) -> Callable[[Points], NDArray[np.float64]]:
     """One of our routes, normalisation included."""
     return lambda points: engine.estimate(points[None], method).angles.columns()[0]
 
@@ -167,12 +168,16 @@ def _columns(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
     """Every peer's answer for every sample."""
     canonical, found = canonical_face(bundle), {}
-    engine = TorchEngine(load_model(model))
+    engine, fast = TorchEngine(load_model(model)), OnnxEngine(model / ONNX_FILE)
     with MediaPipeFaceMesh(MAX_FACES, engine.min_confidence) as detector:
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
-        for method in ("network", "exact", "refined"):
-            fixed[f"ours, {method}"] = timed(ours(engine, method))
+        for name, own, method in (
+            ("ours, network (ONNX)", fast, "network"),
+            ("ours, exact from no start (torch)", engine, "exact"),
+            ("ours, refined (ONNX; the default)", fast, "refined"),
+        ):
+            fixed[name] = timed(ours(own, method))
         for sample in tqdm(data.samples, desc="Peers", unit="face"):
             face = _timed(sample, detector)
             peers = {**fixed, "solvePnP on the canonical face": timed(solve_pnp(canonical, face.image.shape[:2]))}

@@ -27,8 +27,8 @@ from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to
 
 from benchmarks.common import development_data, report
 from nlml_hpe.config import Config, load_config
+from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.landmarks import MediaPipeFaceMesh
 from nlml_hpe.rotations import Angles, rotation_from_angles
 from renderer.appearance import Scene, draw_scene, expose
 from renderer.camera import Camera

@@ -24,15 +24,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from nlml_hpe.artifacts import ArtifactError, write_bytes
+from nlml_hpe.detectors import DetectorError
 from nlml_hpe.draw import draw_pose
 from nlml_hpe.engines import ONNX_FILE, SHIPPED, OnnxEngine
 from nlml_hpe.estimator import HeadPose, HeadPoseEstimator
 from nlml_hpe.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
-from nlml_hpe.landmarks import MediaPipeFaceMesh
 from nlml_hpe.rotations import AXES, CONVENTION
 from nlml_hpe.video import FrameResult, Summary, VideoError, VideoSource, process
 
-_ERRORS = (ArtifactError, ImageReadError, VideoError, OSError, ValueError)
+_ERRORS = (ArtifactError, DetectorError, ImageReadError, VideoError, OSError, ValueError)
 _TORCH = "pip install 'nlml-hpe[torch]'"
 _EXAMPLES = """examples:
   nlml-hpe predict photo.jpg
@@ -238,10 +238,7 @@ def tracking_estimator(model: Path, backend: str, max_faces: int) -> HeadPoseEst
     """An estimator for the frames of one video: faces are followed from frame to frame."""
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
-    estimator = HeadPoseEstimator(model, backend)  # type: ignore[arg-type]
-    estimator.detector.close()
-    estimator.detector = MediaPipeFaceMesh(max_faces, estimator.engine.min_confidence, tracking=True)
-    return estimator
+    return HeadPoseEstimator(model, backend, max_faces=max_faces, tracking=True)  # type: ignore[arg-type]
 
 
 def _frame_rows(result: FrameResult) -> list[dict[str, Any]]:

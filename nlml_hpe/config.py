@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from nlml_hpe.detectors import DetectorName
 from nlml_hpe.landmarks import MIN_CONFIDENCE, Normalization
 from nlml_hpe.pose_grid import PoseGrid
 
@@ -157,7 +158,8 @@ class LandmarksConfig(Section):
 
     train_images: Path | None = Field(default=None, description="rendered folder in place of Render's train people")
     validation_images: Path | None = Field(default=None, description="the same for the validation people")
-    detector: Literal["mediapipe_facemesh"] = "mediapipe_facemesh"
+    detector: DetectorName = "mediapipe_facemesh"
+    bundle: Path | None = Field(default=None, description="face_landmarker.task of mediapipe_tasks; else the cache's")
     min_confidence: float = Field(default=MIN_CONFIDENCE, gt=0, lt=1)
     normalization: Normalization = "nose_eye_corners"
 

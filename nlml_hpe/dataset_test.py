@@ -9,8 +9,9 @@ from pathlib import Path
 from nlml_hpe.artifacts import fresh_folder, write_bytes, write_json
 from nlml_hpe.benchmark import alignment, detect_all, evaluate, predictions_csv, text_table
 from nlml_hpe.datasets import PROTOCOLS, read_dataset
+from nlml_hpe.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.engines import SHIPPED
-from nlml_hpe.landmarks import MAX_FACES, LandmarkDetector, MediaPipeFaceMesh
+from nlml_hpe.landmarks import LandmarkDetector
 from nlml_hpe.model_folder import HeadFrame, load_model
 from nlml_hpe.plots import plot_error_cdf, plot_intervals
 from nlml_hpe.torch_engine import TorchEngine
@@ -39,7 +40,7 @@ def run(given: argparse.Namespace) -> bool:
     data = read_dataset(given.dataset, given.root)
     print(data.summary())
     engine = TorchEngine(load_model(given.model))
-    with MediaPipeFaceMesh(MAX_FACES, engine.min_confidence) as detector:
+    with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
         if given.align_on is not None:
             engine = TorchEngine(replace(engine.model, frame=_frame(given.align_on, given.dataset, engine, detector)))
         detections = detect_all(data, detector)

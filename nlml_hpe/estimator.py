@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nlml_hpe.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.engines import DEFAULT_METHOD, ONNX_FILE, SHIPPED, Engine, Estimates, Method, OnnxEngine
 from nlml_hpe.images import ImageLike, RgbImage, as_rgb
-from nlml_hpe.landmarks import MAX_FACES, FaceLandmarks, LandmarkDetector, MediaPipeFaceMesh
+from nlml_hpe.landmarks import FaceLandmarks, LandmarkDetector
 from nlml_hpe.rotations import rotation_from_angles
 
 if TYPE_CHECKING:  # torch is not needed to predict
@@ -61,8 +62,8 @@ class HeadPoseEstimator:
 
     ``model`` is a model folder, by default the shipped one, or an ``.onnx`` file. ``backend`` "onnx" needs
     onnxruntime alone; "torch" also has the exact inverse without a network, and takes a ``HeadPoseModel``.
-    ``detector`` replaces MediaPipe FaceMesh by another one of the same points. Raises ``ArtifactError`` where the
-    model does not read.
+    ``detector`` replaces the one that belongs to the model's points (MediaPipe FaceMesh, or face-alignment). With ``tracking``
+    images are the frames of one video. Raises ``ArtifactError`` where the model does not read.
     """
 
     engine: Engine
@@ -73,9 +74,12 @@ class HeadPoseEstimator:
         backend: Backend = "onnx",
         detector: LandmarkDetector | None = None,
         max_faces: int = MAX_FACES,
+        tracking: bool = False,
     ) -> None:
         self.engine = _engine(model, backend)
-        self.detector = detector or MediaPipeFaceMesh(max_faces, self.engine.min_confidence)
+        self.detector = detector or open_detector(
+            detector_for(self.engine.point_set), max_faces, self.engine.min_confidence, tracking
+        )
         if self.detector.point_set != self.engine.point_set:
             raise ValueError(
                 f"the model needs points {self.engine.point_set.name!r}; the detector gives "

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.config import Config, LandmarksConfig
+from nlml_hpe.detectors import DETECTORS, CascadeDetector, open_detector
 from nlml_hpe.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.landmark_tensor import LandmarkTensorWriter, PersonRows
-from nlml_hpe.landmarks import FACEMESH, ROUTES, MediaPipeFaceMesh, normalize_landmarks
+from nlml_hpe.landmarks import ROUTES, normalize_landmarks
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
     RenderFolderError,
@@ -55,14 +56,15 @@ def write_tensor(
     People who are written already, by a run that was interrupted, are not done again.
     """
     grid, (settings, inputs) = config.grid.pose_grid(), provenance
+    points = DETECTORS[config.landmarks.detector].point_set
     people = list(arguments)
     with LandmarkTensorWriter(
-        folder, people, grid, FACEMESH.feature_length, random_angles, [settings, dict(inputs)]
+        folder, people, grid, points.feature_length, random_angles, [settings, dict(inputs)]
     ) as writer:
         pending = [arguments[person] for person in writer.pending()]
         for person, rows in run_tasks(task, pending, f"Landmarks {folder.name}", config.n_workers, config.cluster):
             writer.put(person, rows)
-        return writer.finish(settings, inputs, FACEMESH.feature_name(config.landmarks.normalization))
+        return writer.finish(settings, inputs, points.feature_name(config.landmarks.normalization))
 
 
 def person_rows(
@@ -97,9 +99,9 @@ def _random_angles(images: Path, poses: Mapping[int, list[Pose]]) -> NDArray[np.
 
 
 @cache
-def _worker_detector(min_confidence: float, thread: int) -> MediaPipeFaceMesh:
+def _worker_detector(config: LandmarksConfig, thread: int) -> CascadeDetector:
     """One detector for each thread of a worker: a graph cannot be shared."""
-    return MediaPipeFaceMesh(min_confidence=min_confidence)
+    return open_detector(config.detector, min_confidence=config.min_confidence, bundle=config.bundle)
 
 
 def _person_from_files(
@@ -109,7 +111,8 @@ def _person_from_files(
 
 
 def _features(images: Iterable[RgbImage], config: LandmarksConfig) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    detector = _worker_detector(config.min_confidence, threading.get_ident())
+    detector = _worker_detector(config, threading.get_ident())
+    points = detector.point_set
     features, routes = [], []
     for image in images:
         height, width = image.shape[:2]
@@ -118,8 +121,8 @@ def _features(images: Iterable[RgbImage], config: LandmarksConfig) -> tuple[NDAr
         face = detector.detect_in_box(image, middle)
         routes.append(ROUTES.index(face.route) if face else 0)
         if face:
-            features.append(normalize_landmarks(face.points, FACEMESH, config.normalization))
+            features.append(normalize_landmarks(face.points, points, config.normalization))
         else:
-            features.append(np.zeros(FACEMESH.feature_length, dtype=np.float32))
-    found = np.array(features, dtype=np.float32).reshape(-1, FACEMESH.feature_length)
+            features.append(np.zeros(points.feature_length, dtype=np.float32))
+    found = np.array(features, dtype=np.float32).reshape(-1, points.feature_length)
     return found, np.array(routes, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""From an image to a pose feature: landmark detectors behind one protocol, and normalisation.
+"""Landmarks of a face, what a detector must give, and from landmarks to a pose feature.
 
 Landmarks are pixels of one image: x to the right, y down, z into the scene, all three in units of
 the image width's pixel (FaceMesh gives z relative to the width). Feeding x/W and y/H instead would
@@ -12,28 +12,17 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from nlml_hpe.images import RgbImage, require_rgb
+from nlml_hpe.images import RgbImage
 
 Normalization = Literal["nose_eye_corners", "centroid_rms"]
-MAX_DETECTION_SIDE = 2048
-"""Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
-_BORDER = 0.3
-MAX_FACES = 16
 MIN_CONFIDENCE = 0.3
 COINCIDE = "landmarks coincide: a face without size has no pose"
-GIVEN_BOX_CONFIDENCE = 0.1
-"""Threshold in a crop around a face that is known to be there."""
-_CROP = 2.5
-"""Side of that crop in the box's longer sides. Of 364 faces of aflw2000_dev in the paper's range the whole image
-shows 359, its mirror image one more, and of crops of 1.25 to 3 sides this one finds most of the rest (3 of 4)."""
 ROUTES = ("none", "whole", "mirrored", "bordered", "crop")
 """How a face was found; artefacts record the index."""
 Box = tuple[float, float, float, float]
@@ -100,157 +89,6 @@ class LandmarkDetector(Protocol):
     def close(self) -> None:
         """Release what the detector holds."""
         ...
-
-
-class MediaPipeFaceMesh:
-    """MediaPipe FaceMesh with the weights that mediapipe wheels up to 0.10.21 carry.
-
-    Each image is detected afresh, so results do not depend on their order. Where the whole image shows
-    no face, its mirror image and a copy with a wider border are tried: of off-grid rendered poses in the
-    default range that takes coverage from 95.9% to 97.8%. With ``tracking`` images are the frames of one video:
-    a face is detected once and followed from frame to frame, which is faster, and nothing else is tried.
-    Use as a context manager, or ``close`` when done.
-    """
-
-    point_set = FACEMESH
-
-    def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
-        self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking
-        self._meshes: dict[tuple[int, float], Any] = {}
-        self._mesh(max_faces, min_confidence)
-
-    def _mesh(self, max_faces: int, confidence: float) -> Any:
-        """The graph for one number of faces and threshold, made when it is first needed."""
-        from mediapipe.python.solutions.face_mesh import FaceMesh
-
-        if (max_faces, confidence) not in self._meshes:
-            self._meshes[max_faces, confidence] = FaceMesh(
-                static_image_mode=not self._tracking,
-                max_num_faces=max_faces,
-                min_detection_confidence=confidence,
-                # Despite its name also the threshold on "this is a face" of the landmark network itself.
-                min_tracking_confidence=confidence,
-            )
-        return self._meshes[max_faces, confidence]
-
-    def detect(self, image: RgbImage) -> list[FaceLandmarks]:
-        """Faces in an RGB uint8 image ``(H, W, 3)``, largest first. Raises ``ValueError`` for other arrays."""
-        require_rgb(image)
-        reduced, factor = _reduced(image)
-        faces = self._faces(reduced, "whole")
-        if not faces and not self._tracking:
-            faces = self._mirrored_faces(reduced, "mirrored")
-        if not faces and not self._tracking:
-            border = round(_BORDER * max(reduced.shape[:2]))
-            wide = cv2.copyMakeBorder(reduced, border, border, border, border, cv2.BORDER_REPLICATE)
-            faces = _moved(self._faces(np.asarray(wide, dtype=np.uint8), "bordered"), -border, -border)
-        scaled = [FaceLandmarks(face.points / factor, face.route) for face in faces]
-        return sorted(scaled, key=lambda face: -face.area)
-
-    def detect_in_box(self, image: RgbImage, box: Box) -> FaceLandmarks | None:
-        """The face whose centre lies in ``box``, that of best overlap where there are several.
-
-        The whole image and its mirror image are tried, then, with a lower threshold, a loose crop around
-        the box. Raises ``ValueError`` for other arrays and for a box that is empty or not finite.
-        """
-        require_rgb(image)
-        _require_box(box)
-        reduced, factor = _reduced(image)
-        for search, route in ((self._faces, "whole"), (self._mirrored_faces, "mirrored")):
-            faces = [FaceLandmarks(face.points / factor, route) for face in search(reduced, route)]
-            if found := _best_in(faces, box):
-                return found
-        crop, (left, top) = _crop(image, box)
-        reduced, factor = _reduced(crop)
-        # The surest candidate alone: at this threshold the others are seldom faces.
-        faces = self._faces(reduced, "crop", self._mesh(1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE)))
-        return _best_in(_moved([FaceLandmarks(f.points / factor, f.route) for f in faces], left, top), box)
-
-    def _faces(self, image: RgbImage, route: str, mesh: Any = None) -> list[FaceLandmarks]:
-        height, width = image.shape[:2]
-        graph = mesh or self._mesh(self._max_faces, self._min_confidence)
-        result = graph.process(np.ascontiguousarray(image))
-        # z shares the scale of x (MediaPipe's definition), hence the width twice.
-        scale = np.array([width, height, width], dtype=np.float64)
-        return [
-            FaceLandmarks(np.array([(p.x, p.y, p.z) for p in face.landmark], dtype=np.float64) * scale, route)
-            for face in result.multi_face_landmarks or []
-        ]
-
-    def _mirrored_faces(self, image: RgbImage, route: str) -> list[FaceLandmarks]:
-        """Faces found in the mirror image, as faces of the image itself."""
-        faces = self._faces(image[:, ::-1], route)
-        return [FaceLandmarks(_mirrored(face.points, image.shape[1]), face.route) for face in faces]
-
-    def close(self) -> None:
-        """Release the detector's graphs."""
-        while self._meshes:
-            self._meshes.popitem()[1].close()
-
-    def __enter__(self) -> MediaPipeFaceMesh:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _require_box(box: Box) -> None:
-    left, top, right, bottom = box
-    if not (np.isfinite(box).all() and right > left and bottom > top):
-        raise ValueError(f"expected a box (left, top, right, bottom) in pixels that is not empty; received {box}")
-
-
-def _crop(image: RgbImage, box: Box) -> tuple[RgbImage, tuple[int, int]]:
-    """A square around the box of ``_CROP`` times its longer side, edges repeated; and its left top corner."""
-    left, top, right, bottom = box
-    # A box much greater than the image would ask for a crop without bounds.
-    longest = 2 * max(image.shape[:2])
-    length = int(np.clip(round(_CROP * max(right - left, bottom - top)), 2, longest))
-    x, y = round((left + right - length) / 2), round((top + bottom - length) / 2)
-    columns = np.clip(np.arange(x, x + length), 0, image.shape[1] - 1)
-    rows = np.clip(np.arange(y, y + length), 0, image.shape[0] - 1)
-    return np.ascontiguousarray(image[rows[:, None], columns]), (x, y)
-
-
-def _moved(faces: list[FaceLandmarks], right: float, down: float) -> list[FaceLandmarks]:
-    return [FaceLandmarks(face.points + np.array([right, down, 0]), face.route) for face in faces]
-
-
-def _centre_within(inner: Box, outer: Box) -> bool:
-    x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
-    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
-
-
-def _best_in(faces: list[FaceLandmarks], box: Box) -> FaceLandmarks | None:
-    """Of the faces whose centre lies in the box the one that overlaps it most."""
-    inside = [face for face in faces if _centre_within(face.box, box)]
-    return max(inside, key=lambda face: _overlap(face.box, box), default=None)
-
-
-def _overlap(first: Box, second: Box) -> float:
-    """Intersection over union."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared)
-
-
-def _mirrored(points: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """FaceMesh points found in the mirror image, as points of the image itself."""
-    return points[facemesh_mirror()] * [-1, 1, 1] + [width, 0, 0]
-
-
-def _reduced(image: RgbImage) -> tuple[RgbImage, float]:
-    """The image, made smaller where it is too long, and the factor by which it was."""
-    height, width = image.shape[:2]
-    factor = min(1.0, MAX_DETECTION_SIDE / max(height, width))
-    if factor == 1.0:
-        return image, factor
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), factor
 
 
 def check_landmarks(points: ArrayLike, point_set: PointSet) -> NDArray[np.float64]:

@@ -10,10 +10,10 @@ from torch import nn
 
 from nlml_hpe.artifacts import fresh_folder, manifest_digest, read_manifest, write_bytes, write_manifest
 from nlml_hpe.config import Config
+from nlml_hpe.detectors import DETECTORS
 from nlml_hpe.engines import ONNX_FILE
 from nlml_hpe.export import export_onnx
 from nlml_hpe.landmark_tensor import KIND as LANDMARKS
-from nlml_hpe.landmarks import FACEMESH
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.model_card import model_card
 from nlml_hpe.model_folder import HeadFrame, HeadPoseModel, load_model, save_model
@@ -41,7 +41,8 @@ def main(config: Config) -> Path:
     network.encoder.load_state_dict(load_file(work.encoder / "encoder.safetensors"))
     nn.ModuleList(network.heads).load_state_dict(load_file(work.heads / "heads.safetensors"))
     settings, frame = config.landmarks, HeadFrame(**config.frame.model_dump())
-    model = HeadPoseModel(network, manifold, FACEMESH, settings.normalization, settings.min_confidence, frame)
+    points = DETECTORS[settings.detector].point_set
+    model = HeadPoseModel(network, manifold, points, settings.normalization, settings.min_confidence, frame)
     stages = {"manifold": TD_main.KIND, "encoder": EncoderTrainer.KIND, "heads": MLPHeadsTrainer.KIND}
     manifests = {name: read_manifest(work.root / name, kind) for name, kind in stages.items()}
     manifests["landmarks_train"] = read_manifest(work.landmarks_train, LANDMARKS)

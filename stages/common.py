@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from nlml_hpe.artifacts import ArtifactError, is_current
 from nlml_hpe.config import Config, load_config
+from nlml_hpe.detectors import DetectorError
 from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training import TrainingError
 
 # Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
 # this project's own or say what was wrong with a value.
-USER_ERRORS = (ArtifactError, TrainingError, WorkerError, OSError, ValueError)
+USER_ERRORS = (ArtifactError, DetectorError, TrainingError, WorkerError, OSError, ValueError)
 
 
 class Workdir:

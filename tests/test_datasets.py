@@ -17,7 +17,7 @@ from scipy.io import savemat
 from nlml_hpe.benchmark import alignment, detect_all, evaluate, predictions_csv
 from nlml_hpe.config import Config
 from nlml_hpe.datasets import PROTOCOLS, DatasetError, read_dataset
-from nlml_hpe.landmarks import MediaPipeFaceMesh
+from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.metrics import constant_rotation, turned
 from nlml_hpe.model_folder import HeadFrame, load_model
 from nlml_hpe.rotations import Angles, geodesic_degrees, rotation_from_angles

@@ -14,9 +14,10 @@ from PIL import Image
 from nlml_hpe import HeadPoseEstimator
 from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config
+from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.engines import ONNX_FILE, Method
 from nlml_hpe.images import ImageReadError, RgbImage
-from nlml_hpe.landmarks import IBUG68, MediaPipeFaceMesh
+from nlml_hpe.landmarks import IBUG68
 from nlml_hpe.rotations import Angles, rotation_from_angles
 from stages.common import Workdir
 

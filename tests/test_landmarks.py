@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import (
-    FACEMESH,
-    MediaPipeFaceMesh,
-    boundary_loops,
-    facemesh_mirror,
-    facemesh_triangles,
-    normalize_landmarks,
-)
+from nlml_hpe.landmarks import FACEMESH, boundary_loops, facemesh_mirror, facemesh_triangles, normalize_landmarks
 from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import loadmat
 
+from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.images import read_image
-from nlml_hpe.landmarks import MediaPipeFaceMesh, normalize_landmarks
+from nlml_hpe.landmarks import normalize_landmarks
 from nlml_hpe.rotations import (
     IMAGE_FROM_CAMERA,
     Angles,

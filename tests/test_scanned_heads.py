@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nlml_hpe.config import HeadsConfig, RenderConfig
-from nlml_hpe.landmarks import MediaPipeFaceMesh
+from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.rotations import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
 from renderer.grid import render_pose
 from renderer.heads import HeadDataError, open_heads
