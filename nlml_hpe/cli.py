@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from nlml_hpe.artifacts import ArtifactError, write_bytes
-from nlml_hpe.detectors import DetectorError
+from nlml_hpe.detectors import DETECTORS, MAX_FACES, DetectorError, open_detector
 from nlml_hpe.draw import draw_pose
 from nlml_hpe.engines import ONNX_FILE, SHIPPED, OnnxEngine
 from nlml_hpe.estimator import HeadPose, HeadPoseEstimator
@@ -47,7 +47,11 @@ COLUMNS = ("face", *AXES, *(f"sigma_{axis}" for axis in AXES), "in_range", "scor
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    given = parser().parse_args(arguments)
+    commands = parser()
+    given, rest = commands.parse_known_args(arguments)
+    given.rest = rest
+    if given.rest and given.work is not _evaluate:
+        commands.error(f"unrecognized arguments: {' '.join(given.rest)}")
     try:
         work: Callable[[argparse.Namespace], int] = given.work
         return work(given)
@@ -70,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     _add_predict(commands)
     _add_video(commands)
-    evaluation = commands.add_parser("evaluate", help="accuracy on a labelled data set (needs torch and matplotlib)")
-    evaluation.add_argument("arguments", nargs=argparse.REMAINDER, help="see `nlml-hpe evaluate --help`")
-    evaluation.set_defaults(work=_evaluate)
+    # Its options belong to the library that does it, which inference does without.
+    evaluation = "accuracy on a labelled data set (needs torch and matplotlib)"
+    commands.add_parser("evaluate", help=evaluation, add_help=False).set_defaults(work=_evaluate)
     export = commands.add_parser("export", help="write the ONNX file of a model folder (needs torch, onnx, spox)")
     export.add_argument("output", type=Path, metavar="OUT.onnx")
     export.add_argument("--model", type=Path, default=SHIPPED, help="model folder (default: the shipped one)")
@@ -110,12 +114,14 @@ def _add_video(commands: Any) -> None:
 def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", type=Path, default=SHIPPED, help="model folder or .onnx file")
     command.add_argument("--backend", choices=("onnx", "torch"), default="onnx")
+    command.add_argument("--detector", choices=sorted(DETECTORS), help="default: the one that the model's points need")
+    command.add_argument("--bundle", type=Path, help="face_landmarker.task, for --detector mediapipe_tasks")
     command.add_argument("--no-refine", action="store_true", help="the network alone, without the exact step")
 
 
 def _predict(given: argparse.Namespace) -> int:
     paths, failed, rows = expand(given.images), 0, []
-    with HeadPoseEstimator(given.model, given.backend) as estimator:
+    with _estimator(given, MAX_FACES, tracking=False) as estimator:
         for number, path in enumerate(tqdm(paths, desc="Predict", unit="image", disable=len(paths) < 2)):
             try:
                 image = read_image(path)
@@ -218,7 +224,7 @@ def _video(given: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         video = stack.enter_context(VideoSource(source))
-        estimator = stack.enter_context(tracking_estimator(given.model, given.backend, given.max_faces))
+        estimator = stack.enter_context(_estimator(given, given.max_faces, tracking=True))
         show = _window if given.webcam is not None else None
         results = process(video, estimator, given.output, given.smooth, not given.no_refine, show)
         bar = stack.enter_context(tqdm(desc="Video", unit="frame", total=video.expected or None))
@@ -234,11 +240,13 @@ def _video(given: argparse.Namespace) -> int:
     return 0 if summary.frames and summary.expected <= summary.frames else 1
 
 
-def tracking_estimator(model: Path, backend: str, max_faces: int) -> HeadPoseEstimator:
-    """An estimator for the frames of one video: faces are followed from frame to frame."""
+def _estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> HeadPoseEstimator:
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
-    return HeadPoseEstimator(model, backend, max_faces=max_faces, tracking=True)  # type: ignore[arg-type]
+    if given.detector is None:
+        return HeadPoseEstimator(given.model, given.backend, max_faces=max_faces, tracking=tracking)
+    detector = open_detector(given.detector, max_faces, tracking=tracking, bundle=given.bundle)
+    return HeadPoseEstimator(given.model, given.backend, detector)
 
 
 def _frame_rows(result: FrameResult) -> list[dict[str, Any]]:
@@ -258,7 +266,7 @@ def _evaluate(given: argparse.Namespace) -> int:
 
     own = argparse.ArgumentParser(prog="nlml-hpe evaluate", description="Accuracy on a labelled data set.")
     add_arguments(own)
-    if not run(own.parse_args(given.arguments)):
+    if not run(own.parse_args(given.rest)):
         own.error("--dataset is required")
     return 0
 

@@ -24,6 +24,7 @@ MAX_DETECTION_SIDE = 2048
 """Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
 _BORDER = 0.3
 MAX_FACES = 16
+_TRACKING_CONFIDENCE = 0.5
 GIVEN_BOX_CONFIDENCE = 0.1
 """Threshold in a crop around a face that is known to be there."""
 _CROP = 2.5
@@ -148,8 +149,9 @@ class MediaPipeFaceMesh(CascadeDetector):
                 static_image_mode=not self._tracking,
                 max_num_faces=max_faces,
                 min_detection_confidence=confidence,
-                # Despite its name also the threshold on "this is a face" of the landmark network itself.
-                min_tracking_confidence=confidence,
+                # Despite its name also the threshold on "this is a face" of the landmark network itself. While
+                # faces are followed it is what ends a track that has slipped off its face, at a cut for instance.
+                min_tracking_confidence=max(confidence, _TRACKING_CONFIDENCE) if self._tracking else confidence,
             )
         return self._meshes[max_faces, confidence]
 

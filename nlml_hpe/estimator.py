@@ -62,8 +62,8 @@ class HeadPoseEstimator:
 
     ``model`` is a model folder, by default the shipped one, or an ``.onnx`` file. ``backend`` "onnx" needs
     onnxruntime alone; "torch" also has the exact inverse without a network, and takes a ``HeadPoseModel``.
-    ``detector`` replaces the one that belongs to the model's points (MediaPipe FaceMesh, or face-alignment). With ``tracking``
-    images are the frames of one video. Raises ``ArtifactError`` where the model does not read.
+    ``detector`` replaces the one that belongs to the model's points (MediaPipe FaceMesh, or face-alignment). With
+    ``tracking`` images are the frames of one video. Raises ``ArtifactError`` where the model does not read.
     """
 
     engine: Engine

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from nlml_hpe.cli import main, tracking_estimator
-from nlml_hpe.engines import SHIPPED
+from nlml_hpe.cli import main
 from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.images import RgbImage
 from nlml_hpe.rotations import geodesic_degrees
@@ -25,7 +24,7 @@ COUNT = 12
 
 @pytest.fixture(scope="module")
 def estimator() -> Iterator[HeadPoseEstimator]:
-    with tracking_estimator(SHIPPED, "onnx", 1) as opened:
+    with HeadPoseEstimator(max_faces=1, tracking=True) as opened:
         yield opened
 
 
@@ -61,11 +60,12 @@ def test_every_frame_has_its_time_and_faces(estimator: HeadPoseEstimator, video:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_tracking_gives_what_detection_gives(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
+def test_tracking_gives_what_detection_gives(photo: RgbImage) -> None:
     with HeadPoseEstimator.from_pretrained() as fresh:
         (expected,) = fresh.predict(photo)
-    for _ in range(3):
-        (tracked,) = estimator.predict(photo)
+    with HeadPoseEstimator(max_faces=1, tracking=True) as following:
+        for _ in range(3):
+            (tracked,) = following.predict(photo)
     # The region of interest comes from the landmarks before and not from the detector: a degree or so.
     assert geodesic_degrees(tracked.rotation, expected.rotation) < 3
 
