@@ -137,18 +137,21 @@ def canonical_face(bundle: Path) -> Points:
     return np.array(metadata.canonical_mesh.vertex_buffer, dtype=np.float64).reshape(468, 5)[:, :3]
 
 
-def solve_pnp(canonical: Points, size: tuple[int, int]) -> Callable[[Points], NDArray[np.float64]]:
+def solve_pnp(canonical: Points) -> Peer:
     """Perspective from all 2D points; the focal length is unknown and taken as the image's width."""
-    height, width = size
-    camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=np.float64)
 
-    def work(points: Points) -> NDArray[np.float64]:
-        _, turn, _ = cv2.solvePnP(
-            canonical * [1, -1, -1], points[:, :2].copy(), camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP
-        )
-        return _columns(IMAGE_FROM_CAMERA @ cv2.Rodrigues(turn)[0] @ IMAGE_FROM_CAMERA)
+    def answer(face: Timed) -> Answer:
+        height, width = face.image.shape[:2]
+        camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=np.float64)
 
-    return work
+        def work(points: Points) -> NDArray[np.float64]:
+            seen = points[:, :2].copy()
+            _, turn, _ = cv2.solvePnP(canonical * [1, -1, -1], seen, camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP)
+            return _columns(IMAGE_FROM_CAMERA @ cv2.Rodrigues(turn)[0] @ IMAGE_FROM_CAMERA)
+
+        return timed(work)(face)
+
+    return answer
 
 
 def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
@@ -167,10 +170,12 @@ def _columns(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
     """Every peer's answer for every sample."""
-    canonical, found = canonical_face(bundle), {}
+    canonical = canonical_face(bundle)
+    found: dict[str, list[Answer]] = {}
     engine, fast = TorchEngine(load_model(model)), OnnxEngine(model / ONNX_FILE)
     with MediaPipeFaceMesh(MAX_FACES, engine.min_confidence) as detector:
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
+        fixed["solvePnP on the canonical face"] = solve_pnp(canonical)
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
         for name, own, method in (
             ("ours, network (ONNX)", fast, "network"),
@@ -178,11 +183,10 @@ def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, l
             ("ours, refined (ONNX; the default)", fast, "refined"),
         ):
             fixed[name] = timed(ours(own, method))
-        for sample in tqdm(data.samples, desc="Peers", unit="face"):
-            face = _timed(sample, detector)
-            peers = {**fixed, "solvePnP on the canonical face": timed(solve_pnp(canonical, face.image.shape[:2]))}
-            for name, peer in peers.items():
-                found.setdefault(name, []).append(peer(face))
+        faces = [_timed(sample, detector) for sample in tqdm(data.samples, desc="Landmarks", unit="face")]
+    # One after the other, so that no peer is timed while the threads of another are awake.
+    for name, peer in fixed.items():
+        found[name] = [peer(face) for face in tqdm(faces, desc=name, unit="face")]
     return found
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from nlml_hpe.artifacts import ArtifactError, write_bytes
+from nlml_hpe.demo import LOOPBACK, serve
 from nlml_hpe.detectors import DETECTORS, MAX_FACES, DetectorError, open_detector
 from nlml_hpe.draw import draw_pose
 from nlml_hpe.engines import ONNX_FILE, SHIPPED, OnnxEngine
@@ -40,6 +41,7 @@ _EXAMPLES = """examples:
   nlml-hpe predict 'photos/*.png' --json
   nlml-hpe video talk.mp4 drawn.mp4 --smooth
   nlml-hpe video --webcam 0
+  nlml-hpe demo
   nlml-hpe info
 """
 COLUMNS = ("face", *AXES, *(f"sigma_{axis}" for axis in AXES), "in_range", "score", "left", "top", "right", "bottom")
@@ -81,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("output", type=Path, metavar="OUT.onnx")
     export.add_argument("--model", type=Path, default=SHIPPED, help="model folder (default: the shipped one)")
     export.set_defaults(work=_export)
+    demo = commands.add_parser("demo", help="a page to try it in this machine's browser")
+    demo.add_argument("--model", type=Path, default=SHIPPED, help="model folder")
+    demo.add_argument("--host", default=LOOPBACK, help="other than the default shows it to the network")
+    demo.add_argument("--port", type=int, default=8000)
+    demo.set_defaults(work=_demo)
     info = commands.add_parser("info", help="versions, the model, and what is installed")
     info.add_argument("--model", type=Path, default=SHIPPED, help="model folder or .onnx file")
     info.set_defaults(work=_info)
@@ -278,6 +285,13 @@ def _export(given: argparse.Namespace) -> int:
 
     path = export_onnx(load_model(given.model), given.output)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}")
+    return 0
+
+
+def _demo(given: argparse.Namespace) -> int:
+    with serve(given.model, given.host, given.port) as server:
+        print(f"http://{given.host}:{server.server_address[1]}/  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,17 +72,22 @@ def read_image(path: str | Path) -> RgbImage:
         raise ImageReadError(f"{source}: no such image file")
     if source.stat().st_size == 0:
         raise ImageReadError(f"{source}: the file is empty")
+    return decode_image(source, str(source))
+
+
+def decode_image(source: Path | BinaryIO, name: str) -> RgbImage:
+    """As ``read_image``, of a file or a stream that errors call by ``name``."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source) as image:
                 return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
-        raise ImageReadError(f"{source}: not an image in a format that is known here") from error
+        raise ImageReadError(f"{name}: not an image in a format that is known here") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageReadError(f"{source}: at most {MAX_PIXELS} pixels are read; make the image smaller") from error
+        raise ImageReadError(f"{name}: at most {MAX_PIXELS} pixels are read; make the image smaller") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise ImageReadError(f"{source}: the image is truncated or damaged ({error})") from error
+        raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
 
 
 def _to_rgb(image: Image.Image) -> RgbImage:

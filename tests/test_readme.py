@@ -1,0 +1,68 @@
+"""The README's examples, verbatim."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nlml_hpe.images import RgbImage
+from tests.conftest import REPOSITORY
+
+BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for kind, text in BLOCKS
+    if kind == "sh"
+    for line in text.splitlines()
+    if line.startswith("nlml-hpe")
+]
+# A server does not end, and a benchmark is not there.
+RUN = [command for command in COMMANDS if command.split()[1] in ("predict", "video", "info")]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, photo: RgbImage) -> Path:
+    """A folder with the files that the examples name."""
+    shutil.copytree(REPOSITORY / "docs", tmp_path / "docs")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), photo[..., ::-1])
+    writer = cv2.VideoWriter(str(tmp_path / "talk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, photo.shape[1::-1])
+    for shift in range(5):
+        writer.write(np.roll(photo, 3 * shift, axis=1)[..., ::-1])
+    writer.release()
+    return tmp_path
+
+
+@pytest.mark.parametrize("program", PYTHON)
+def test_python_examples_run(program: str, desk: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", program], cwd=desk, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "yaw" in done.stdout
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_commands_run(command: str, desk: Path) -> None:
+    program, *rest = shlex.split(command)
+    own = Path(sys.executable).with_name(program)
+    done = subprocess.run([own, *rest], cwd=desk, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_there() -> None:
+    assert len(PYTHON) >= 1
+    assert {command.split()[1] for command in COMMANDS} >= {"predict", "video", "evaluate", "demo"}
+
+
+def test_every_file_that_is_shown_or_linked_is_there() -> None:
+    for page in ("README.md", "CONVENTIONS.md", "MODEL_CARD.md", "docs/ablations.md", "checkpoints/README.md"):
+        text = (REPOSITORY / page).read_text()
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert ((REPOSITORY / page).parent / target).exists(), f"{page}: {target}"
