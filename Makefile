@@ -29,6 +29,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,cluster,tensorboard,dev]"
+	# Without its dependencies: its OpenCV would shadow mediapipe's, and the rest is there.
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt face-alignment
 	touch $(READY)
 
 clean:
