@@ -26,8 +26,8 @@ from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.landmarks import FACEMESH
 from nlml_hpe.metrics import constant_rotation, errors, summary, turned
 from nlml_hpe.model_folder import HeadPoseModel
-from nlml_hpe.network_training import train_encoder, train_heads
-from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.network_training import network_shape, train_encoder, train_heads
+from nlml_hpe.networks import HeadPoseNetwork
 from nlml_hpe.torch_engine import TorchEngine
 from stages.common import Workdir
 
@@ -44,9 +44,7 @@ def learned(tensor: LandmarkTensor, config: Config, epochs: int, scratch: Path) 
     settings = config.encoder.model_copy(update={"epochs": epochs, "patience": epochs})
     encoder, _ = train_encoder(tensor, manifold, settings, config.seed, scratch)
     heads, _ = train_heads(manifold, config.angle_heads, config.seed, scratch)
-    lengths = (manifold.ranks[1], manifold.ranks[2], manifold.ranks[3])
-    shape = NetworkShape(manifold.feature_length, lengths, settings.hidden, config.angle_heads.hidden)
-    network = HeadPoseNetwork(shape)
+    network = HeadPoseNetwork(network_shape(manifold, settings, config.angle_heads))
     network.encoder, network.heads = encoder, torch.nn.ModuleList(heads)
     marks = config.landmarks
     return HeadPoseModel(network.eval(), manifold, FACEMESH, marks.normalization, marks.min_confidence)

@@ -23,7 +23,7 @@ from nlml_hpe.artifacts import require_equal
 from nlml_hpe.config import AngleHeadsConfig, EncoderConfig
 from nlml_hpe.landmark_tensor import LandmarkTensor
 from nlml_hpe.manifold import PoseManifold
-from nlml_hpe.networks import AngleHead, LandmarkEncoder
+from nlml_hpe.networks import AngleHead, LandmarkEncoder, NetworkShape
 from nlml_hpe.rotations import AXES, Angles
 from nlml_hpe.training import Augment, History, Samples, TrainingError, gaussian_noise, train
 
@@ -33,6 +33,12 @@ class LabelledFaces(NamedTuple):
 
     features: NDArray[np.float32]
     angles: Angles
+
+
+def network_shape(manifold: PoseManifold, encoder: EncoderConfig, heads: AngleHeadsConfig) -> NetworkShape:
+    """The layers of a network for this manifold."""
+    _, yaw, pitch, roll = manifold.ranks
+    return NetworkShape(manifold.feature_length, (yaw, pitch, roll), encoder.hidden, heads.hidden)
 
 
 def detected_faces(tensor: LandmarkTensor, people: NDArray[np.int64]) -> LabelledFaces:

@@ -17,17 +17,19 @@ from nlml_hpe.landmark_tensor import KIND as LANDMARKS
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.model_card import model_card
 from nlml_hpe.model_folder import HeadFrame, HeadPoseModel, load_model, save_model
-from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.network_training import network_shape
+from nlml_hpe.networks import HeadPoseNetwork
 from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
 from stages.common import Plan, Stage, Workdir, stage_command
 
 KIND = "model"
+MADE_OF = ("encoder", "heads", "manifold", "landmarks_train")
 
 
 def plan(config: Config) -> Plan:
     """What the model folder depends on."""
     work = Workdir(config.workdir)
-    inputs = {name: manifest_digest(work.root / name) for name in ("encoder", "heads", "manifold", "landmarks_train")}
+    inputs = {name: manifest_digest(work.root / name) for name in MADE_OF}
     return Plan((work.model,), KIND, config.sections("encoder", "angle_heads", "landmarks", "frame"), inputs)
 
 
@@ -35,17 +37,14 @@ def main(config: Config) -> Path:
     """Assemble, write, and read back the model; returns its folder."""
     work, made = Workdir(config.workdir), plan(config)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
-    lengths = (manifold.ranks[1], manifold.ranks[2], manifold.ranks[3])
-    shape = NetworkShape(manifold.feature_length, lengths, config.encoder.hidden, config.angle_heads.hidden)
-    network = HeadPoseNetwork(shape).eval()
+    network = HeadPoseNetwork(network_shape(manifold, config.encoder, config.angle_heads)).eval()
     network.encoder.load_state_dict(load_file(work.encoder / "encoder.safetensors"))
     nn.ModuleList(network.heads).load_state_dict(load_file(work.heads / "heads.safetensors"))
-    settings, frame = config.landmarks, HeadFrame(**config.frame.model_dump())
-    points = DETECTORS[settings.detector].point_set
-    model = HeadPoseModel(network, manifold, points, settings.normalization, settings.min_confidence, frame)
-    stages = {"manifold": TD_main.KIND, "encoder": EncoderTrainer.KIND, "heads": MLPHeadsTrainer.KIND}
-    manifests = {name: read_manifest(work.root / name, kind) for name, kind in stages.items()}
-    manifests["landmarks_train"] = read_manifest(work.landmarks_train, LANDMARKS)
+    marks, frame = config.landmarks, HeadFrame(**config.frame.model_dump())
+    settings = (DETECTORS[marks.detector].point_set, marks.normalization, marks.min_confidence, frame)
+    model = HeadPoseModel(network, manifold, *settings)
+    kinds = dict(zip(MADE_OF, (EncoderTrainer.KIND, MLPHeadsTrainer.KIND, TD_main.KIND, LANDMARKS), strict=True))
+    manifests = {name: read_manifest(work.root / name, kind) for name, kind in kinds.items()}
     with fresh_folder(work.model) as folder:
         save_model(folder, model)
         export_onnx(model, folder / ONNX_FILE)

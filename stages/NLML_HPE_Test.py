@@ -30,8 +30,7 @@ def plan(config: Config) -> Plan:
 def main(config: Config) -> Path:
     """Evaluate every route; returns the folder of table, JSON, CSV and plots."""
     work, made = Workdir(config.workdir), plan(config)
-    tensor = LandmarkTensor.open(work.landmarks_validation)
-    engine = TorchEngine(load_model(work.model))
+    tensor, engine = LandmarkTensor.open(work.landmarks_validation), TorchEngine(load_model(work.model))
     with fresh_folder(work.test) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)

@@ -45,8 +45,7 @@ def main(config: Config) -> Path:
 
 def arguments(parser: argparse.ArgumentParser) -> Callable[[Config, argparse.Namespace], Config]:
     """``--use_rotation_features``, as in the reference."""
-    text = "build the tensor from rigidly rotated frontal landmarks instead of detected ones"
-    parser.add_argument("--use_rotation_features", action="store_true", help=text)
+    parser.add_argument("--use_rotation_features", action="store_true", help="rigidly rotate frontal landmarks instead")
 
     def change(config: Config, given: argparse.Namespace) -> Config:
         update = {"use_rotation_features": True} if given.use_rotation_features else {}
