@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.artifacts import ArtifactError
+from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json
 from nlml_hpe.landmarks import COINCIDE, POINT_SETS, PointSet, check_landmarks
 from nlml_hpe.rotations import CONVENTION, Angles
 
@@ -20,7 +20,7 @@ REFINE_MARGIN_DEG = 5.0
 Interval = tuple[float, float]
 FORMAT = "nlml-hpe onnx 2"
 METADATA = "nlml_hpe"
-ONNX_FILE = "model.onnx"
+ONNX_FILE, CONFIG_FILE = "model.onnx", "config.json"
 OUTPUTS = ("network", "refined", "sigma", "score")
 _INSIDE = Path(__file__).parent / "checkpoint"
 SHIPPED = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "checkpoints" / "ict_facekit"
@@ -53,7 +53,8 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """The file that ``export.export_onnx`` writes, run by onnxruntime on the CPU.
+    """The file that ``export.export_onnx`` writes, run by onnxruntime on the CPU. In a model folder, whose config.json
+    has its SHA-256, it must be the file that was written with it.
 
     Raises ``ArtifactError`` for a file that is missing, damaged, or of another version or convention.
     """
@@ -64,6 +65,7 @@ class OnnxEngine:
 
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name a model folder with {ONNX_FILE}, or use backend='torch'")
+        _verify(path)
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf) as error:
@@ -89,6 +91,15 @@ class OnnxEngine:
         if not np.isfinite(columns).all():
             raise ValueError(COINCIDE)
         return Estimates(Angles.from_columns(columns), sigma, score)
+
+
+def _verify(path: Path) -> None:
+    """Refuse a file that is not the one of its folder's config.json. A file alone has nothing to be compared with."""
+    beside = path.with_name(CONFIG_FILE)
+    known = read_json(beside) if path.name == ONNX_FILE and beside.is_file() else {}
+    digest = known.get("sha256", {}).get(ONNX_FILE) if isinstance(known, dict) else None
+    if digest is not None and digest_of_file(path) != digest:
+        raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
 
 
 def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:

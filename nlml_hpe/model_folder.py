@@ -11,13 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json, write_bytes, write_json
+from nlml_hpe.engines import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
 from nlml_hpe.manifold import PoseManifold
 from nlml_hpe.networks import HeadPoseNetwork, NetworkShape
 from nlml_hpe.rotations import AXES, CONVENTION, Angles
 
 FORMAT = "nlml-hpe model 2"
-_CONFIG, _WEIGHTS, _MANIFOLD = "config.json", "model.safetensors", "manifold.npz"
+_WEIGHTS, _MANIFOLD = "model.safetensors", "manifold.npz"
+_FILES = (_WEIGHTS, _MANIFOLD, ONNX_FILE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class HeadPoseModel:
 
 
 def save_model(folder: Path, model: HeadPoseModel) -> None:
-    """Write the model's three files into ``folder``."""
+    """Write the model's files into ``folder``; an ONNX file that lies there already is held to be its own."""
     if model.network is None:
         raise ValueError("a model without a network cannot be saved as a model folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,9 +67,9 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
         "min_confidence": model.min_confidence,
         "frame": asdict(model.frame),
         "network": asdict(model.network.shape),
-        "sha256": {name: digest_of_file(folder / name) for name in (_WEIGHTS, _MANIFOLD)},
+        "sha256": {name: digest_of_file(folder / name) for name in _FILES if (folder / name).is_file()},
     }
-    write_json(folder / _CONFIG, config)
+    write_json(folder / CONFIG_FILE, config)
 
 
 def load_model(folder: str | Path) -> HeadPoseModel:
@@ -81,14 +83,15 @@ def load_model(folder: str | Path) -> HeadPoseModel:
         raise ArtifactError(
             f"{place}: no such model folder; run the pipeline, or name the folder that ModelBuilder wrote"
         )
-    config = read_json(place / _CONFIG)
+    config = read_json(place / CONFIG_FILE)
     for key, expected in (("format", FORMAT), ("convention", CONVENTION)):
         if not isinstance(config, dict) or config.get(key) != expected:
             found = config.get(key) if isinstance(config, dict) else config
             raise ArtifactError(f"{place}: expected {key} {expected!r}, found {found!r}; build the model again")
     try:
-        for name, digest in config["sha256"].items():
-            _verify(place / name, digest)
+        # Names come from here, not from the file: it is not to say what is read.
+        for name in _FILES[:2] + tuple(name for name in _FILES[2:] if name in config["sha256"]):
+            _verify(place / name, config["sha256"][name])
         shape = _network_shape(config["network"])
         network = HeadPoseNetwork(shape)
         network.load_state_dict(load_file(place / _WEIGHTS))

@@ -46,8 +46,8 @@ def main(config: Config) -> Path:
     kinds = dict(zip(MADE_OF, (EncoderTrainer.KIND, MLPHeadsTrainer.KIND, TD_main.KIND, LANDMARKS), strict=True))
     manifests = {name: read_manifest(work.root / name, kind) for name, kind in kinds.items()}
     with fresh_folder(work.model) as folder:
-        save_model(folder, model)
         export_onnx(model, folder / ONNX_FILE)
+        save_model(folder, model)
         write_bytes(folder / "README.md", model_card(model, manifests, config).encode())
         write_manifest(folder, KIND, made.settings, made.inputs)
     load_model(work.model)

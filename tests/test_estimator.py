@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
@@ -15,7 +16,7 @@ from nlml_hpe import HeadPoseEstimator
 from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config
 from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.engines import ONNX_FILE, Method
+from nlml_hpe.engines import CONFIG_FILE, ONNX_FILE, Method
 from nlml_hpe.images import ImageReadError, RgbImage
 from nlml_hpe.landmarks import IBUG68
 from nlml_hpe.rotations import Angles, rotation_from_angles
@@ -138,6 +139,9 @@ def test_what_cannot_be_loaded_is_named(tiny_run: Config, tmp_path: Path) -> Non
     (tmp_path / ONNX_FILE).write_bytes(whole.replace(b"nlml-hpe onnx 2", b"nlml-hpe onnx 1"))
     with pytest.raises(ArtifactError, match="export it again"):
         HeadPoseEstimator(tmp_path / ONNX_FILE)
+    shutil.copy(Workdir(tiny_run.workdir).model / CONFIG_FILE, tmp_path)
+    with pytest.raises(ArtifactError, match="was changed after the model was built"):
+        HeadPoseEstimator(tmp_path)
     with pytest.raises(ValueError, match="unknown backend"):
         HeadPoseEstimator(tmp_path, backend="tflite")  # type: ignore[arg-type]
 

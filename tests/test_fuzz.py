@@ -30,6 +30,7 @@ def estimator() -> Iterator[HeadPoseEstimator]:
 @given(image=IMAGES | st.none() | st.integers() | st.text(max_size=20) | st.binary(max_size=20))
 @example(image=np.zeros((1, 1, 3), dtype=np.uint8))
 @example(image=np.zeros((1, 5000, 3), dtype=np.uint8))
+@example(image=np.zeros((10_000, 200, 3), dtype=np.uint8))
 @example(image="\0")
 def test_any_object(estimator: HeadPoseEstimator, image: object) -> None:
     # Any other error than this one, of which ImageReadError is a kind, fails the test.

@@ -84,12 +84,11 @@ def test_the_table_counts_what_was_missed(tiny_run: Config) -> None:
 
 def test_misses_are_counted_by_axis_and_pose(tiny_run: Config, tmp_path: Path) -> None:
     tensor = LandmarkTensor.open(tiny_run.workdir / "landmarks_train")
-    detected = np.array(tensor.detected)
-    detected[:] = True
-    detected[:3, 0, 2, 1] = False
-    lines = misses(dataclasses.replace(tensor, detected=detected))
-    assert lines[0].startswith(f"3 of {detected.size} grid faces not found")
-    assert "-30: 3" in lines[1]
+    routes = np.ones_like(tensor.routes)
+    routes[:3, 0, 2, 1] = 0
+    lines = misses(dataclasses.replace(tensor, routes=routes))
+    assert lines[0].startswith(f"3 of {routes.size} grid faces not found")
+    assert "-30: 3" in lines[2]
     assert "(-30 20 0): 3" in lines[-1]
 
 
