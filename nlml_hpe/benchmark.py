@@ -65,7 +65,8 @@ def evaluate(
 ) -> Outcome:
     """Every route on the faces of ``protocol``: on the detected, and with misses charged as a frontal guess.
 
-    Raw figures are those in the model's named head frame; ``unaligned`` holds the same in its own frame.
+    Raw figures are those in the model's named head frame; ``unaligned``, in every route's row and once for all
+    of them, holds the same in its own frame.
     Raises ``ValueError`` where the protocol is unknown, of another data set, or leaves no detected face.
     """
     if protocol not in PROTOCOLS or PROTOCOLS[protocol].dataset != data.name:
@@ -89,19 +90,24 @@ def evaluate(
         "detected_by": dict(routes),
         "left_out": {reason: len(names) for reason, names in data.left_out.items()},
         "default_route": DEFAULT_METHOD,
+        "routes": {},
     }
     outcome = Outcome(report, {}, {}, true)
-    for own_frame in (False, True):
-        rows: dict[str, Any] = {}
-        for name in ROUTES:
-            angles, _ = engine.angles(features, name, own_frame)
-            found_errors = errors(angles, true)
-            rows[name] = {**summary(found_errors), "mae_all": _charged(angles, true, missed)}
-            rows[name]["per_interval"] = per_interval(found_errors, true, interval)
-            if not own_frame:
-                outcome.errors[name], outcome.estimates[name] = found_errors, angles
-        report.update({"unaligned": {"frame": "own", "routes": rows}} if own_frame else {"routes": rows})
+    own: dict[str, Any] = {}
+    for name in ROUTES:
+        angles, _ = engine.angles(features, name)
+        outcome.errors[name], outcome.estimates[name] = errors(angles, true), angles
+        own[name] = _row(engine.angles(features, name, own_frame=True)[0], true, missed, interval)
+        report["routes"][name] = {**_row(angles, true, missed, interval), "unaligned": own[name]}
+    report["unaligned"] = {"frame": "own", "routes": own}
     return outcome
+
+
+def _row(angles: Angles, true: Angles, missed: Angles, interval: float) -> dict[str, Any]:
+    """All figures of one route in one frame."""
+    found = errors(angles, true)
+    charged, by_interval = _charged(angles, true, missed), per_interval(found, true, interval)
+    return {**summary(found), "mae_all": charged, "per_interval": by_interval}
 
 
 def _charged(angles: Angles, true: Angles, missed: Angles) -> dict[str, float]:

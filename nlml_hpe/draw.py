@@ -36,13 +36,13 @@ def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float],
 
 
 def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
-    """A copy of the RGB image with the axes of one face, from the middle of its box, and its angles above it."""
+    """A copy of the RGB image with the axes of one face, from the middle of its box, and its angles below it."""
     left, top, right, bottom = pose.box
     middle = ((left + right) / 2, (top + bottom) / 2)
     drawn = draw_axes(image, pose.rotation, middle, 0.7 * max(right - left, bottom - top))
-    sigma = "" if pose.sigma is None else f" +-{max(pose.sigma):.0f}"
+    sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
     text = f"yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
-    return draw_text(drawn, text, (round(max(left, 4)), round(max(top - 8, 16))))
+    return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))))
 
 
 def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:
