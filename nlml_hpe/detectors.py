@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.images import RgbImage, require_rgb
-from nlml_hpe.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, Box, FaceLandmarks, PointSet, facemesh_mirror
+from nlml_hpe.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, Box, FaceLandmarks, PointSet, mirror_of
 
 DetectorName = Literal["mediapipe_facemesh", "mediapipe_tasks", "face_alignment"]
 MAX_DETECTION_SIDE = 2048
@@ -36,14 +36,6 @@ TASKS_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 )
 TASKS_CACHE = Path.home() / ".cache" / "nlml_hpe" / "face_landmarker.task"
-# Jaw, brows, bridge and tip of the nose; eyes; mouth.
-_IBUG68_MIRROR = np.concatenate(
-    [
-        [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)],
-        [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],
-        [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65],
-    ]
-)
 
 
 class DetectorError(RuntimeError):
@@ -60,7 +52,6 @@ class CascadeDetector(ABC):
     """
 
     point_set: PointSet
-    mirror: NDArray[np.int64]
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking
@@ -113,7 +104,8 @@ class CascadeDetector(ABC):
     def _mirrored_faces(self, image: RgbImage, route: str) -> list[FaceLandmarks]:
         """Faces found in the mirror image, as faces of the image itself."""
         found, width = self._faces(image[:, ::-1], route), image.shape[1]
-        return [FaceLandmarks(face.points[self.mirror] * [-1, 1, 1] + [width, 0, 0], route) for face in found]
+        order = mirror_of(self.point_set)
+        return [FaceLandmarks(face.points[order] * [-1, 1, 1] + [width, 0, 0], route) for face in found]
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +123,6 @@ class MediaPipeFaceMesh(CascadeDetector):
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         super().__init__(max_faces, min_confidence, tracking)
-        self.mirror = facemesh_mirror()
         self._meshes: dict[tuple[int, float], Any] = {}
         self._mesh(max_faces, min_confidence)
 
@@ -182,7 +173,6 @@ class MediaPipeTasks(CascadeDetector):
         bundle: Path = TASKS_CACHE,
     ) -> None:
         super().__init__(max_faces, min_confidence, tracking)
-        self.mirror = facemesh_mirror()
         self._bundle = _checked(bundle)
         self._landmarkers: dict[tuple[int, float], Any] = {}
 
@@ -221,7 +211,6 @@ class FaceAlignment(CascadeDetector):
     """
 
     point_set = IBUG68
-    mirror = _IBUG68_MIRROR
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         super().__init__(max_faces, min_confidence, tracking)

@@ -18,7 +18,9 @@ DEFAULT_METHOD: Method = "refined"
 REFINE_MARGIN_DEG = 5.0
 """Beyond the grid by more than this the refined route keeps the network's answer, which has seen wider poses."""
 Interval = tuple[float, float]
-FORMAT = "nlml-hpe onnx 2"
+MIRRORED_SIGNS = (-1.0, 1.0, -1.0)
+"""What yaw, pitch and roll are multiplied by in the mirror."""
+FORMAT = "nlml-hpe onnx 3"
 METADATA = "nlml_hpe"
 ONNX_FILE, CONFIG_FILE = "model.onnx", "config.json"
 OUTPUTS = ("network", "refined", "sigma", "score")

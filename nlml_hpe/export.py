@@ -3,7 +3,8 @@
 Inputs: ``landmarks`` (N, P, 3) float32 in pixels, image axes, and ``refine``, a boolean; without it the exact step
 is left out. Outputs, all in the model's named head frame: ``network`` and ``refined`` (N, 3) float32, yaw, pitch,
 roll in degrees; ``sigma`` (N, 3), the refined angles' standard deviations, and ``score`` (N,), see
-``engines.Estimates``; both NaN where the network's answer stands. The exact step is the descent of
+``engines.Estimates``; both NaN where the network's answer stands. As in ``torch_engine``, answers are the means of
+those for the face and its mirror image. The exact step is the descent of
 ``manifold._Solver`` from the network's answer, in float64, until no face moves. ONNX has no linear algebra, so the
 small inverses are written out. What a reader of the file must know stands in its metadata, as JSON.
 """
@@ -24,7 +25,8 @@ from spox import Tensor, Var, argument, build
 from torch import nn
 
 from nlml_hpe.artifacts import write_bytes
-from nlml_hpe.engines import FORMAT, METADATA, OUTPUTS, REFINE_MARGIN_DEG
+from nlml_hpe.engines import FORMAT, METADATA, MIRRORED_SIGNS, OUTPUTS, REFINE_MARGIN_DEG
+from nlml_hpe.landmarks import mirror_of
 from nlml_hpe.manifold import GAUSS_NEWTON_ITERATIONS, MARGIN_DEG, MAX_ITERATIONS, STEP_TOLERANCE
 from nlml_hpe.model_folder import HeadPoseModel
 from nlml_hpe.rotations import CONVENTION, rotation_from_angles
@@ -61,6 +63,8 @@ def _pose(model: HeadPoseModel, landmarks: Var, refine: Var) -> list[Var]:
     """The outputs, in order."""
     assert model.network is not None  # export_onnx has seen to it
     features = _features(model, op.cast(landmarks, to=np.float64))
+    if model.is_symmetric:
+        features = op.concat([features, _mirrored(model, features)], axis=0)
     network = op.cast(_network(model.network, op.cast(features, to=np.float32)), to=np.float64)
     unknown = op.mul(network, op.const(np.nan))
     refined, sigma, score = op.if_(
@@ -68,6 +72,9 @@ def _pose(model: HeadPoseModel, landmarks: Var, refine: Var) -> list[Var]:
         then_branch=lambda: _refined(model, features, network),
         else_branch=lambda: (op.identity(network), unknown, _shaped(_columns(unknown, 0, 1), (-1,))),
     )
+    if model.is_symmetric:
+        network, refined = _averaged(network, MIRRORED_SIGNS), _averaged(refined, MIRRORED_SIGNS)
+        sigma, score = _averaged(sigma, (1.0,) * 3), _shaped(_averaged(_shaped(score, (-1, 1)), (1.0,)), (-1,))
     turn = rotation_from_angles(model.frame.rotation)
     found = (_in_frame(network, turn), _in_frame(refined, turn), sigma, score)
     return [op.cast(value, to=np.float32) for value in found]
@@ -107,6 +114,20 @@ def _features(model: HeadPoseModel, points: Var) -> Var:
         spread = _reduced(op.reduce_sum, _square(centred), 2, keep=True)
         scale = op.sqrt(_reduced(op.reduce_mean, spread, 1, keep=True))
     return _shaped(op.div(centred, scale), (0, -1))
+
+
+def _mirrored(model: HeadPoseModel, features: Var) -> Var:
+    """As ``landmarks.mirrored_features``."""
+    points = _shaped(features, (0, model.point_set.n_points, 3))
+    ordered = op.gather(points, op.const(mirror_of(model.point_set).astype(np.int64)), axis=1)
+    return _shaped(op.mul(ordered, op.const(np.array([-1.0, 1.0, 1.0]))), (0, -1))
+
+
+def _averaged(both: Var, signs: Sequence[float]) -> Var:
+    """The mean of faces (2 N, C) and, in the second half, their mirror images, whose columns have these signs."""
+    halves = _shaped(both, (2, -1, len(signs)))
+    kept = op.mul(halves, op.const(np.array([[[1.0] * len(signs)], [list(signs)]])))
+    return _reduced(op.reduce_mean, kept, 0, keep=False)
 
 
 def _network(network: nn.Module, features: Var) -> Var:
@@ -171,8 +192,11 @@ class _Descent:
 
         def step(iteration: Var, _: Var, *carried: Var) -> Sequence[Var]:
             old = _State(*carried)
-            damped = op.mul(op.mul(old.curvature, op.const(np.eye(3))), op.unsqueeze(old.damping, op.const([2])))
-            move = op.matmul(_inverse(op.add(old.curvature, damped), 3), old.gradient)
+            free = self._free(old)
+            among = op.mul(op.mul(old.curvature, free), _turned(free))
+            curvature = op.add(among, op.mul(op.const(np.eye(3)), op.sub(op.const(1.0), free)))
+            damped = op.mul(op.mul(curvature, op.const(np.eye(3))), op.unsqueeze(old.damping, op.const([2])))
+            move = op.matmul(_inverse(op.add(curvature, damped), 3), op.mul(old.gradient, free))
             theta = self._bounded(op.add(old.theta, _shaped(move, (0, 3))))
             trial = self._state(x, theta, op.max([_scaled(old.damping, 0.1), op.const(1e-12)]))
             late = op.greater_or_equal(iteration, op.const(np.int64(GAUSS_NEWTON_ITERATIONS)))
@@ -185,6 +209,14 @@ class _Descent:
 
         final = _State(*op.loop(op.const(np.int64(MAX_ITERATIONS)), None, v_initial=list(state), body=step))
         return final.theta, final.hessian, final.misfit
+
+    def _free(self, state: _State) -> Var:
+        """One (N, 3, 1) for every angle but those that would leave their bound, as in ``manifold._Solver._step``."""
+        theta, zero = op.unsqueeze(state.theta, op.const([2])), op.const(0.0)
+        low, high = op.const(self.low[:, None]), op.const(self.high[:, None])
+        below = op.and_(op.less_or_equal(theta, low), op.less(state.gradient, zero))
+        above = op.and_(op.greater_or_equal(theta, high), op.greater(state.gradient, zero))
+        return op.cast(op.not_(op.or_(below, above)), to=np.float64)
 
     def _bounded(self, theta: Var) -> Var:
         return op.min([op.max([theta, op.const(self.low)]), op.const(self.high)])

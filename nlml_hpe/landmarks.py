@@ -176,6 +176,28 @@ def boundary_loops(triangles: Iterable[Iterable[int]]) -> list[list[int]]:
     return sorted(loops, key=len, reverse=True)
 
 
+# Jaw, brows, bridge and tip of the nose; eyes; mouth.
+_IBUG68_MIRROR = np.concatenate(
+    [
+        [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)],
+        [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],
+        [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65],
+    ]
+)
+
+
+def mirror_of(points: PointSet) -> NDArray[np.int64]:
+    """Permutation ``(N,)``: the index of every point's mirror image in the sagittal plane."""
+    return facemesh_mirror() if points == FACEMESH else _IBUG68_MIRROR
+
+
+def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArray[np.float32]:
+    """Features (N, F) of the mirrored faces; yaw and roll change their signs. Both normalisations commute with it."""
+    turned = features.reshape(len(features), points.n_points, 3)[:, mirror_of(points)]
+    turned[..., 0] *= -1
+    return turned.reshape(features.shape)
+
+
 @cache
 def facemesh_mirror() -> NDArray[np.int64]:
     """Permutation ``(468,)``: the index of every FaceMesh point's mirror image in the sagittal plane.

@@ -443,8 +443,12 @@ class _Solver:
 
     def _step(self, x: Tensor, state: _State, low: Tensor, high: Tensor, iteration: int) -> tuple[_State, Tensor]:
         """One step of Levenberg-Marquardt within bounds, taken where the cost falls; and which faces still move."""
-        damped = torch.linalg.inv_ex(_determined(state.curvature, state.damping))[0]
-        theta = (state.theta + (damped @ state.gradient[..., None])[..., 0]).clamp(low, high)
+        # An angle that would leave its bound stays there, and the others are solved for without it.
+        outward = ((state.theta <= low) & (state.gradient < 0)) | ((state.theta >= high) & (state.gradient > 0))
+        free = (~outward).to(x.dtype)
+        curvature = state.curvature * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free)
+        damped = torch.linalg.inv_ex(_determined(curvature, state.damping))[0]
+        theta = (state.theta + (damped @ (state.gradient * free)[..., None])[..., 0]).clamp(low, high)
         trial = self._state(x, theta, (state.damping * 0.1).clamp_min(1e-12))
         if iteration > GAUSS_NEWTON_ITERATIONS:
             trial = trial._replace(curvature=_bfgs(state, trial))

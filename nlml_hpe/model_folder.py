@@ -51,6 +51,12 @@ class HeadPoseModel:
     min_confidence: float
     frame: HeadFrame = HeadFrame()
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether yaw and roll were trained as far to one side as to the other; then mirrored faces were, too."""
+        yaw, _, roll = (np.array(axis) for axis in self.manifold.grid.axes)
+        return bool(np.allclose(yaw, -yaw[::-1]) and np.allclose(roll, -roll[::-1]))
+
 
 def save_model(folder: Path, model: HeadPoseModel) -> None:
     """Write the model's files into ``folder``; an ONNX file that lies there already is held to be its own."""

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nlml_hpe.engines import REFINE_MARGIN_DEG, Estimates, Interval, Method
-from nlml_hpe.landmarks import PointSet, normalize_landmarks
+from nlml_hpe.engines import MIRRORED_SIGNS, REFINE_MARGIN_DEG, Estimates, Interval, Method
+from nlml_hpe.landmarks import PointSet, mirrored_features, normalize_landmarks
 from nlml_hpe.metrics import turned
 from nlml_hpe.model_folder import HeadPoseModel
 from nlml_hpe.powell import infer_powell
@@ -15,7 +15,11 @@ from nlml_hpe.rotations import Angles
 
 
 class TorchEngine:
-    """All routes of a ``HeadPoseModel``: network, exact inverse, the exact inverse from the network, Powell."""
+    """All routes of a ``HeadPoseModel``: network, exact inverse, the exact inverse from the network, Powell.
+
+    But for Powell, the paper's own, an answer is the mean of those for the face and for its mirror image, where the
+    model was trained on both sides alike: a picture and its mirror image then have mirrored poses.
+    """
 
     def __init__(self, model: HeadPoseModel) -> None:
         self.model = model
@@ -58,6 +62,17 @@ class TorchEngine:
         return Estimates(angles if kept else turned(angles, frame.rotation), sigma, score)
 
     def _own(self, features: NDArray[np.float32], method: Method) -> Estimates:
+        if method == "powell" or not self.model.is_symmetric:
+            return self._one_sided(features, method)
+        both = np.concatenate([features, mirrored_features(features, self.point_set)])
+        found = self._one_sided(both, method)
+        first, second = np.split(found.angles.columns(), 2)
+        angles = Angles.from_columns((first + second * MIRRORED_SIGNS) / 2)
+        # Both answers err together, so the mean of them is no surer.
+        sigma, score = (np.mean(np.split(values, 2), axis=0) for values in (found.sigma, found.score))
+        return Estimates(angles, sigma, score)
+
+    def _one_sided(self, features: NDArray[np.float32], method: Method) -> Estimates:
         manifold, unknown = self.model.manifold, np.full((len(features), 3), np.nan)
         if method == "exact":
             found = manifold.infer(features)

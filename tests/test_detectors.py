@@ -10,10 +10,10 @@ import torch
 
 from nlml_hpe.cli import main
 from nlml_hpe.datasets import read_dataset
-from nlml_hpe.detectors import DETECTORS, DetectorError, FaceAlignment, MediaPipeFaceMesh, MediaPipeTasks
+from nlml_hpe.detectors import DetectorError, FaceAlignment, MediaPipeFaceMesh, MediaPipeTasks
 from nlml_hpe.estimator import HeadPoseEstimator
 from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import IBUG68
+from nlml_hpe.landmarks import IBUG68, POINT_SETS, mirror_of
 from nlml_hpe.rotations import geodesic_degrees
 
 
@@ -60,9 +60,9 @@ def test_a_bundle_that_is_missing_or_another_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_mirror_is_its_own_inverse() -> None:
-    for kind in DETECTORS.values():
-        mirror = FaceAlignment.mirror if kind is FaceAlignment else MediaPipeFaceMesh().mirror
-        assert (mirror[mirror] == np.arange(kind.point_set.n_points)).all()
+    for points in POINT_SETS.values():
+        mirror = mirror_of(points)
+        assert (mirror[mirror] == np.arange(points.n_points)).all()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from nlml_hpe.config import Config
 from nlml_hpe.detectors import MediaPipeFaceMesh
 from nlml_hpe.engines import CONFIG_FILE, ONNX_FILE, Method
 from nlml_hpe.images import ImageReadError, RgbImage
-from nlml_hpe.landmarks import IBUG68
+from nlml_hpe.landmarks import FACEMESH, IBUG68, FaceLandmarks, mirror_of
 from nlml_hpe.rotations import Angles, rotation_from_angles
 from stages.common import Workdir
 
@@ -53,6 +53,20 @@ def test_both_backends_agree(
     for name in ("yaw", "pitch", "roll", "score", "sigma"):
         assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-3)
     assert (first.in_range, first.box) == (second.in_range, second.box)
+
+
+def test_a_mirrored_face_has_the_mirrored_pose(
+    estimator: HeadPoseEstimator, with_torch: HeadPoseEstimator, photo: RgbImage
+) -> None:
+    """Not of a mirrored picture, in which the detector finds other points, but of mirrored points."""
+    (face,) = estimator.detect(photo)
+    mirrored = FaceLandmarks(face.points[mirror_of(FACEMESH)] * [-1, 1, 1] + [photo.shape[1], 0, 0])
+    for engine in (estimator, with_torch):
+        for method in ("network", "refined"):
+            first, second = engine.poses([face, mirrored], method)  # type: ignore[arg-type]
+            assert (first.yaw, first.pitch, first.roll) == pytest.approx(
+                (-second.yaw, second.pitch, -second.roll), abs=1e-3
+            )
 
 
 def test_two_faces_give_two_poses_largest_first(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
@@ -136,7 +150,7 @@ def test_what_cannot_be_loaded_is_named(tiny_run: Config, tmp_path: Path) -> Non
         (tmp_path / ONNX_FILE).write_bytes(content)
         with pytest.raises(ArtifactError, match="is damaged or no ONNX file"):
             HeadPoseEstimator(tmp_path)
-    (tmp_path / ONNX_FILE).write_bytes(whole.replace(b"nlml-hpe onnx 2", b"nlml-hpe onnx 1"))
+    (tmp_path / ONNX_FILE).write_bytes(whole.replace(b"nlml-hpe onnx 3", b"nlml-hpe onnx 1"))
     with pytest.raises(ArtifactError, match="export it again"):
         HeadPoseEstimator(tmp_path / ONNX_FILE)
     shutil.copy(Workdir(tiny_run.workdir).model / CONFIG_FILE, tmp_path)

@@ -9,22 +9,20 @@ import numpy as np
 import onnx
 import pytest
 
-from nlml_hpe.config import Config
-from nlml_hpe.engines import ONNX_FILE, OnnxEngine
+from nlml_hpe.engines import ONNX_FILE, SHIPPED, OnnxEngine
 from nlml_hpe.export import OPSET, export_onnx
 from nlml_hpe.landmarks import FACEMESH
 from nlml_hpe.model_folder import HeadFrame, HeadPoseModel, load_model
 from nlml_hpe.rotations import Angles
 from nlml_hpe.torch_engine import TorchEngine
-from stages.common import Workdir
 
 COUNT = 10_000
 PARITY_DEG = 1e-3
 
 
 @pytest.fixture(scope="module")
-def model(tiny_run: Config) -> HeadPoseModel:
-    return load_model(Workdir(tiny_run.workdir).model)
+def model() -> HeadPoseModel:
+    return load_model(SHIPPED)
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +52,10 @@ def test_the_file_gives_what_the_library_gives(
     known = np.isfinite(expected.sigma)
     assert (known == np.isfinite(found.sigma)).all()
     assert known.any() == (method == "refined")
-    # One face in ten thousand is held at a bound, on which the library's descent rests a little earlier; two
-    # descents that end in different valleys would differ by degrees.
-    assert (difference < PARITY_DEG).sum() >= COUNT - 2
-    assert difference.max() < 0.05
+    # Two descents that end in different valleys would differ by degrees.
+    assert difference.max() < PARITY_DEG
     if known.any():
-        assert np.quantile(np.abs(expected.sigma - found.sigma)[known], 0.9998) < PARITY_DEG
+        assert np.abs(expected.sigma - found.sigma)[known].max() < PARITY_DEG
         np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
 
 
@@ -73,13 +69,12 @@ def test_the_batch_is_free_and_the_opset_stated(model: HeadPoseModel, faces: np.
     assert engine.estimate(faces[:0], "refined").angles.columns().shape == (0, 3)
 
 
-def test_the_same_model_gives_the_same_bytes(model: HeadPoseModel, tiny_run: Config, tmp_path: Path) -> None:
-    shipped = Workdir(tiny_run.workdir).model / ONNX_FILE
-    assert export_onnx(model, tmp_path / ONNX_FILE).read_bytes() == shipped.read_bytes()
+def test_the_same_model_gives_the_same_bytes(model: HeadPoseModel, tmp_path: Path) -> None:
+    assert export_onnx(model, tmp_path / ONNX_FILE).read_bytes() == (SHIPPED / ONNX_FILE).read_bytes()
 
 
-def test_points_without_a_face_are_refused(tiny_run: Config) -> None:
-    engine = OnnxEngine(Workdir(tiny_run.workdir).model / ONNX_FILE)
+def test_points_without_a_face_are_refused() -> None:
+    engine = OnnxEngine(SHIPPED / ONNX_FILE)
     for points, message in (
         (np.zeros((1, 468, 3)), "coincide"),
         (np.full((1, 468, 3), np.nan), "NaN"),
