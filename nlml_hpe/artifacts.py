@@ -78,6 +78,14 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def require_digest(path: Path, digest: str) -> None:
+    """Raise ``ArtifactError`` unless this file of a model is there and has this SHA-256."""
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; build the model again")
+    if digest_of_file(path) != digest:
+        raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
+
+
 def digest_of_names_and_sizes(folder: Path) -> str:
     """A quick fingerprint of a folder of many files: relative names and sizes, not contents."""
     files = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.rglob("*") if p.is_file())

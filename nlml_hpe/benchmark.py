@@ -95,9 +95,10 @@ def evaluate(
     outcome = Outcome(report, {}, {}, true)
     own: dict[str, Any] = {}
     for name in ROUTES:
-        angles, _ = engine.angles(features, name)
+        found_own, _ = engine.own_angles(features, name)
+        angles = engine.in_named_frame(found_own)
         outcome.errors[name], outcome.estimates[name] = errors(angles, true), angles
-        own[name] = _row(engine.angles(features, name, own_frame=True)[0], true, missed, interval)
+        own[name] = _row(found_own, true, missed, interval)
         report["routes"][name] = {**_row(angles, true, missed, interval), "unaligned": own[name]}
     report["unaligned"] = {"frame": "own", "routes": own}
     return outcome
@@ -122,7 +123,7 @@ def alignment(engine: TorchEngine, data: Dataset, detections: Detections, protoc
     found = PROTOCOLS[protocol].includes(data.angles) & detections.found
     model = engine.model
     features = normalize_landmarks(detections.points[found], model.point_set, model.normalization)
-    estimated, _ = engine.angles(features, DEFAULT_METHOD, own_frame=True)
+    estimated, _ = engine.own_angles(features, DEFAULT_METHOD)
     return constant_rotation(estimated, Angles.from_columns(data.angles.columns()[found]))
 
 

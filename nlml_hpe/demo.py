@@ -1,8 +1,8 @@
 """A page to try it: ``nlml-hpe demo`` serves it to this machine's own browser.
 
-An image or a webcam frame is posted to ``/predict`` and answered with every face's pose and landmarks, and, where
-torch is installed, with the largest face's reconstruction by the manifold: its 27 weight vectors and the cosines, from
-which the page draws the face at any angle. Nothing is stored.
+An image or a webcam frame is posted to ``/predict`` and answered with every face's pose and landmarks; to
+``/predict?rebuild``, where torch is installed, also with the largest face's reconstruction by the manifold: its 27
+weight vectors and the cosines, from which the page draws the face at any angle. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ import numpy as np
 from nlml_hpe.engines import DEFAULT_METHOD
 from nlml_hpe.estimator import Backend, HeadPose, HeadPoseEstimator
 from nlml_hpe.images import ImageReadError, decode_image
-from nlml_hpe.rotations import Angles
+from nlml_hpe.landmarks import normalize_landmarks
+from nlml_hpe.metrics import turned
+from nlml_hpe.rotations import Angles, angles_from_rotation, rotation_from_angles
 
 LOOPBACK = "127.0.0.1"
 MAX_UPLOAD_BYTES = 16 * 1024 * 1024
 TIMEOUT_SECONDS = 20
+REBUILD = "/predict?rebuild"
 _PAGE = Path(__file__).with_name("demo.html")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -67,8 +70,11 @@ class Predictor:
     def __init__(self, estimator: HeadPoseEstimator) -> None:
         self.estimator, self._lock = estimator, threading.Lock()
 
-    def __call__(self, content: bytes) -> dict[str, Any]:
-        """JSON form of all that is in an encoded image. Raises ``ImageReadError`` where it is none."""
+    def __call__(self, content: bytes, rebuild: bool) -> dict[str, Any]:
+        """JSON form of all that is in an encoded image; ``rebuild`` adds the reconstruction.
+
+        Raises ``ImageReadError`` where it is no image.
+        """
         image = decode_image(BytesIO(content), "the upload")
         with self._lock:
             faces = self.estimator.detect(image)
@@ -78,7 +84,7 @@ class Predictor:
             "width": image.shape[1],
             "height": image.shape[0],
             "faces": shown,
-            "reconstruction": self.reconstruction(poses[0]) if poses else None,
+            "reconstruction": self.reconstruction(poses[0]) if rebuild and poses else None,
         }
 
     def reconstruction(self, pose: HeadPose) -> dict[str, Any] | None:
@@ -86,9 +92,6 @@ class Predictor:
         model = getattr(self.estimator.engine, "model", None)
         if model is None:
             return None
-        from nlml_hpe.landmarks import normalize_landmarks
-        from nlml_hpe.metrics import turned
-
         manifold, frame = model.manifold, model.frame.rotation
         features = normalize_landmarks(pose.landmarks[None], model.point_set, model.normalization)
         named = Angles.from_columns([[pose.yaw, pose.pitch, pose.roll]])
@@ -105,8 +108,6 @@ class Predictor:
 
 
 def _inverse(frame: Angles) -> Angles:
-    from nlml_hpe.rotations import angles_from_rotation, rotation_from_angles
-
     return angles_from_rotation(rotation_from_angles(frame).T)
 
 
@@ -115,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "nlml-hpe", ""
     timeout = TIMEOUT_SECONDS
 
-    def __init__(self, predictor: Callable[[bytes], dict[str, Any]], *arguments: Any) -> None:
+    def __init__(self, predictor: Callable[[bytes, bool], dict[str, Any]], *arguments: Any) -> None:
         self._predictor = predictor
         super().__init__(*arguments)
 
@@ -133,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_ours():
             return
         length = self.headers.get("Content-Length", "")
-        if self.path != "/predict":
+        if self.path not in ("/predict", REBUILD):
             self._answer(HTTPStatus.NOT_FOUND, {"error": "images go to /predict"})
         elif not self.headers.get("Content-Type", "").startswith("image/"):
             self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected an image as the request's body"})
@@ -147,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _predict(self, length: int) -> None:
         try:
-            answer = self._predictor(self.rfile.read(length))
+            answer = self._predictor(self.rfile.read(length), self.path == REBUILD)
         except ImageReadError as error:
             self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
             return

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json
+from nlml_hpe.artifacts import ArtifactError, read_json, require_digest
 from nlml_hpe.landmarks import COINCIDE, POINT_SETS, PointSet, check_landmarks
 from nlml_hpe.rotations import CONVENTION, Angles
 
@@ -100,8 +100,8 @@ def _verify(path: Path) -> None:
     beside = path.with_name(CONFIG_FILE)
     known = read_json(beside) if path.name == ONNX_FILE and beside.is_file() else {}
     digest = known.get("sha256", {}).get(ONNX_FILE) if isinstance(known, dict) else None
-    if digest is not None and digest_of_file(path) != digest:
-        raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
+    if digest is not None:
+        require_digest(path, digest)
 
 
 def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:

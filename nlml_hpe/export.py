@@ -174,7 +174,7 @@ class _Descent:
         manifold, noise = model.manifold, model.manifold.noise
         assert noise is not None  # export_onnx has seen to it
         self.rank, self.size = manifold.core.shape[0], manifold.core.shape[-1]
-        self.whiten = np.linalg.inv(np.linalg.cholesky(noise.covariance)).T
+        self.whiten = noise.whitening.T
         self.basis = manifold.basis.T.astype(np.float32)
         self.core = np.moveaxis(manifold.core @ self.whiten, 0, -1).reshape(-1, self.size * self.rank)
         self.row_lengths = [len(cosines) for cosines in manifold.cosines]

@@ -78,6 +78,11 @@ class Noise:
     covariance: FloatArray
     sigma_scale: FloatArray
 
+    @property
+    def whitening(self) -> FloatArray:
+        """The matrix (K, K) after which e is white: the inverse of the covariance's Cholesky factor."""
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(self.covariance)))
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -330,7 +335,7 @@ class _Solver:
         # Arithmetic stays with torch: numpy's own thread pool beside torch's costs milliseconds a call.
         self.basis = torch.from_numpy(np.ascontiguousarray(manifold.basis.T))
         colour = np.eye(size) if noise is None else np.linalg.cholesky(noise.covariance)
-        whiten = np.linalg.inv(colour).T
+        whiten = np.eye(size) if noise is None else noise.whitening.T
         self.whiten, self.colour = torch.from_numpy(whiten.copy()), torch.from_numpy(colour.T.copy())
         # Identity last: one face's design is then a stack of (K, ri) matrices that multiply u as they lie.
         flat = np.moveaxis(core @ whiten, 0, -1).reshape(-1, size * rank)

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json, write_bytes, write_json
+from nlml_hpe.artifacts import ArtifactError, digest_of_file, read_json, require_digest, write_bytes, write_json
 from nlml_hpe.engines import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
 from nlml_hpe.manifold import PoseManifold
@@ -19,7 +19,6 @@ from nlml_hpe.rotations import AXES, CONVENTION, Angles
 
 FORMAT = "nlml-hpe model 2"
 _WEIGHTS, _MANIFOLD = "model.safetensors", "manifold.npz"
-_FILES = (_WEIGHTS, _MANIFOLD, ONNX_FILE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / _WEIGHTS, save(model.network.state_dict()))
     model.manifold.save(folder / _MANIFOLD)
+    files = [name for name in (_WEIGHTS, _MANIFOLD, ONNX_FILE) if (folder / name).is_file()]
     config = {
         "format": FORMAT,
         "convention": CONVENTION,
@@ -73,7 +73,7 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
         "min_confidence": model.min_confidence,
         "frame": asdict(model.frame),
         "network": asdict(model.network.shape),
-        "sha256": {name: digest_of_file(folder / name) for name in _FILES if (folder / name).is_file()},
+        "sha256": {name: digest_of_file(folder / name) for name in files},
     }
     write_json(folder / CONFIG_FILE, config)
 
@@ -96,8 +96,8 @@ def load_model(folder: str | Path) -> HeadPoseModel:
             raise ArtifactError(f"{place}: expected {key} {expected!r}, found {found!r}; build the model again")
     try:
         # Names come from here, not from the file: it is not to say what is read.
-        for name in _FILES[:2] + tuple(name for name in _FILES[2:] if name in config["sha256"]):
-            _verify(place / name, config["sha256"][name])
+        for name in (_WEIGHTS, _MANIFOLD, *({ONNX_FILE} & config["sha256"].keys())):
+            require_digest(place / name, config["sha256"][name])
         shape = _network_shape(config["network"])
         network = HeadPoseNetwork(shape)
         network.load_state_dict(load_file(place / _WEIGHTS))
@@ -132,13 +132,6 @@ def official_model(folder: str | Path) -> HeadPoseModel:
     place = Path(folder)
     manifold = PoseManifold.from_official(place / "Trained_data.npz", place / "Factor_Matrices.npz")
     return HeadPoseModel(None, manifold, FACEMESH, "nose_eye_corners", MIN_CONFIDENCE)
-
-
-def _verify(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing; build the model again")
-    if digest_of_file(path) != digest:
-        raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
 
 
 def _head_frame(data: dict[str, Any]) -> HeadFrame:

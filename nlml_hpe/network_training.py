@@ -102,8 +102,7 @@ class Coordinates:
         """Coordinates in which these features (N, F) are centred and, over all directions, of unit variance."""
         if manifold.noise is None:
             raise TrainingError("the manifold carries no noise statistics; run TD_main again")
-        whitening = np.linalg.inv(np.linalg.cholesky(manifold.noise.covariance))
-        white = torch.from_numpy((whitening @ manifold.basis).astype(np.float32))
+        white = torch.from_numpy((manifold.noise.whitening @ manifold.basis).astype(np.float32))
         coordinates = features @ white.T
         unit = float(coordinates.var(dim=0).mean().sqrt())
         return cls(white / unit, coordinates.mean(dim=0) / unit, 1 / unit)

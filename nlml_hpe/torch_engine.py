@@ -43,23 +43,18 @@ class TorchEngine:
     def estimate(self, points: NDArray[np.float64], method: Method) -> Estimates:
         """As ``Engine.estimate``; ``score`` is known where the exact step was taken."""
         features = normalize_landmarks(points, self.point_set, self.model.normalization)
-        return self._estimate(features, method, own_frame=False)
+        found = self._own(features, method)
+        return found._replace(angles=self.in_named_frame(found.angles))
 
-    def angles(
-        self, features: NDArray[np.float32], method: Method, own_frame: bool = False
-    ) -> tuple[Angles, NDArray[np.float64]]:
-        """Angles (N,) in degrees of features (N, F), and their standard deviations (N, 3), NaN where not known.
-
-        In the model's named head frame, or its ``own_frame``.
-        """
-        found = self._estimate(features, method, own_frame)
+    def own_angles(self, features: NDArray[np.float32], method: Method) -> tuple[Angles, NDArray[np.float64]]:
+        """Angles (N,) in degrees, in the model's own head frame, of features (N, F); and their standard deviations
+        (N, 3), NaN where not known."""
+        found = self._own(features, method)
         return found.angles, found.sigma
 
-    def _estimate(self, features: NDArray[np.float32], method: Method, own_frame: bool) -> Estimates:
-        angles, sigma, score = self._own(features, method)
-        frame = self.model.frame
-        kept = own_frame or frame.name == "own"
-        return Estimates(angles if kept else turned(angles, frame.rotation), sigma, score)
+    def in_named_frame(self, own: Angles) -> Angles:
+        """Angles of the model's own head frame in its named one."""
+        return own if self.model.frame.name == "own" else turned(own, self.model.frame.rotation)
 
     def _own(self, features: NDArray[np.float32], method: Method) -> Estimates:
         if method == "powell" or not self.model.is_symmetric:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +64,8 @@ class Summary:
             return "no frame was read"
         median = statistics.median(self.milliseconds)
         late = float(np.quantile(self.milliseconds, 0.95))
-        lines = [f"{self.frames} frames, {self.with_face} with a face; {median:.1f} ms a frame (95%: {late:.1f} ms)"]
+        speed = f"{median:.1f} ms a frame (95%: {late:.1f} ms), {1000 / median:.0f} frames a second"
+        lines = [f"{self.frames} frames, {self.with_face} with a face; {speed}"]
         if self.expected > self.frames:
             lines.append(f"the video ends early: {self.expected} frames were announced")
         return "; ".join(lines)
@@ -150,8 +151,8 @@ class VideoWriter:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
-            # An interrupted camera recording is worth keeping, a half-written file after an error is not.
-            if kind is None or kind is KeyboardInterrupt:
+            # A copy that its user broke off is worth keeping, a half-written file after an error is not.
+            if kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
                 self._partial.replace(self.path)
             else:
                 self._partial.unlink(missing_ok=True)
@@ -167,13 +168,13 @@ def process(
 ) -> Iterator[FrameResult | Summary]:
     """A result for every frame, and a ``Summary`` last; ``output`` is a copy with axes, rate and latency drawn.
 
-    ``show`` is called with every result and its drawn frame; false ends the work.
+    ``show`` is called with every result and its drawn frame; false ends the work, and so does Ctrl-C.
     """
     smoother, summary = PoseSmoother(), Summary(source.expected)
     writing: AbstractContextManager[VideoWriter | None] = (
         nullcontext() if output is None else VideoWriter(output, source.fps)
     )
-    with writing as writer:
+    with writing as writer, suppress(KeyboardInterrupt):
         for frame in source:
             start = time.perf_counter()
             poses = estimator.predict(frame.image, refine)

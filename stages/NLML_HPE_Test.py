@@ -34,7 +34,7 @@ def main(config: Config) -> Path:
     with fresh_folder(work.test) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)
-        routes = {name: partial(engine.angles, method=name, own_frame=True) for name in ROUTES}
+        routes = {name: partial(engine.own_angles, method=name) for name in ROUTES}
         report = {}
         for kind, faces in rendered_faces(tensor).items():
             report[kind], estimates = evaluate_routes(faces, routes, config.test.interval_deg)

@@ -49,7 +49,7 @@ def ask(
 
 
 def test_an_image_is_answered_with_pose_and_reconstruction(server: DemoServer, photo: RgbImage) -> None:
-    status, headers, content = ask(server, "POST", "/predict", jpeg(photo), Content_Type="image/jpeg")
+    status, headers, content = ask(server, "POST", "/predict?rebuild", jpeg(photo), Content_Type="image/jpeg")
     answer = json.loads(content)
     assert status == 200
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -68,9 +68,14 @@ def test_an_image_is_answered_with_pose_and_reconstruction(server: DemoServer, p
     assert np.linalg.norm(rebuilt - seen) / np.linalg.norm(seen) < 0.15
 
 
+def test_a_webcam_frame_is_answered_without_the_reconstruction(server: DemoServer, photo: RgbImage) -> None:
+    answer = json.loads(ask(server, "POST", "/predict", jpeg(photo), Content_Type="image/jpeg")[2])
+    assert (len(answer["faces"]), answer["reconstruction"]) == (1, None)
+
+
 def test_a_picture_without_a_face_has_no_reconstruction(server: DemoServer) -> None:
     body = jpeg(np.full((64, 64, 3), 90, dtype=np.uint8))
-    answer = json.loads(ask(server, "POST", "/predict", body, Content_Type="image/jpeg")[2])
+    answer = json.loads(ask(server, "POST", "/predict?rebuild", body, Content_Type="image/jpeg")[2])
     assert (answer["faces"], answer["reconstruction"]) == ([], None)
 
 

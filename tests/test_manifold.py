@@ -172,7 +172,7 @@ def test_error_bars_are_calibrated_on_unseen_people(demo_run: Config) -> None:
     work = Workdir(demo_run.workdir)
     faces = rendered_faces(LandmarkTensor.open(work.landmarks_validation))["off_grid"]
     true = Angles.from_columns(faces.angles.columns()[faces.detected])
-    angles, sigma = TorchEngine(load_model(work.model)).angles(faces.features, "exact")
+    angles, sigma = TorchEngine(load_model(work.model)).own_angles(faces.features, "exact")
     scores = errors(angles, true).angle / sigma
     assert 0.60 <= (scores < 1).mean() <= 0.76
     assert 0.90 <= (scores < 1.96).mean() <= 0.98

@@ -99,7 +99,9 @@ def test_a_video_that_breaks_off_is_used_as_far_as_it_goes(
     assert isinstance(summary, Summary)
     assert 0 < summary.frames < COUNT
     assert len(results) == summary.frames
-    assert main(["video", str(path), str(tmp_path / "out.mp4")]) in (0, 1)
+    assert summary.expected == COUNT
+    assert "ends early" in summary.text()
+    assert main(["video", str(path), str(tmp_path / "out.mp4")]) == 1
     with VideoSource(tmp_path / "out.mp4") as written:
         assert len(list(written)) >= summary.frames
 
@@ -114,6 +116,16 @@ def test_uneven_times_keep_their_length(tmp_path: Path) -> None:
         levels = [int(frame.image.mean()) for frame in source]
     assert len(levels) == 6
     assert levels == sorted(levels)
+
+
+def test_a_copy_that_is_broken_off_is_kept_and_one_that_failed_is_not(tmp_path: Path) -> None:
+    frame = np.zeros((64, 64, 3), dtype=np.uint8)
+    for error, kept in ((KeyboardInterrupt, True), (GeneratorExit, True), (RuntimeError, False)):
+        path = tmp_path / f"{error.__name__}.mp4"
+        with pytest.raises(error), VideoWriter(path, 10.0) as writer:
+            writer.put(frame, 0.0)
+            raise error
+        assert [p.name for p in tmp_path.glob(f"*{error.__name__}*")] == ([path.name] if kept else [])
 
 
 def test_a_name_that_no_container_fits_is_named(tmp_path: Path) -> None:
