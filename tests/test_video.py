@@ -119,12 +119,16 @@ def test_uneven_times_keep_their_length(tmp_path: Path) -> None:
 
 
 def test_a_copy_that_is_broken_off_is_kept_and_one_that_failed_is_not(tmp_path: Path) -> None:
-    frame = np.zeros((64, 64, 3), dtype=np.uint8)
+
+    def break_off(path: Path, error: type[BaseException]) -> None:
+        with VideoWriter(path, 10.0) as writer:
+            writer.put(np.zeros((64, 64, 3), dtype=np.uint8), 0.0)
+            raise error
+
     for error, kept in ((KeyboardInterrupt, True), (GeneratorExit, True), (RuntimeError, False)):
         path = tmp_path / f"{error.__name__}.mp4"
-        with pytest.raises(error), VideoWriter(path, 10.0) as writer:
-            writer.put(frame, 0.0)
-            raise error
+        with pytest.raises(error):
+            break_off(path, error)
         assert [p.name for p in tmp_path.glob(f"*{error.__name__}*")] == ([path.name] if kept else [])
 
 
