@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import development_data, report
-from nlml_hpe.benchmark import detect_all
-from nlml_hpe.datasets import PROTOCOLS, read_dataset
-from nlml_hpe.detectors import MAX_FACES, MediaPipeFaceMesh
-from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.landmarks import ROUTES
-from nlml_hpe.rotations import AXES
+from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.detection.landmarks import ROUTES
+from nlml_hpe.evaluation.datasets import PROTOCOLS, read_dataset
+from nlml_hpe.evaluation.labelled import detect_all
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.rotation import AXES
 
 YAW_EDGES = (-55, -35, -15, 15, 35, 55)
 PITCH_EDGES = (-45, -15, 15, 45)

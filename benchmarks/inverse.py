@@ -5,7 +5,7 @@
 runs as the reference runs it: eight unknowns from zero, no bounds. Both minimise half the squared error
 of the same features; no prior, no noise model. Times are of the reference's own arithmetic (einsum over
 the full W in float32), on some of the faces; the objectives of all faces come from the same optimisation
-with the same objective in the manifold's basis (``nlml_hpe.powell``), which takes a fraction of the time.
+with the same objective in the manifold's basis (``nlml_hpe.manifold.powell``), which takes a fraction of the time.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from benchmarks.common import development_data, report
-from nlml_hpe.cosine import evaluate
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.images import read_image
-from nlml_hpe.landmarks import normalize_landmarks
-from nlml_hpe.manifold import PoseManifold
-from nlml_hpe.powell import PowellResult, infer_powell
-from nlml_hpe.rotations import Angles
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.landmarks import normalize_landmarks
+from nlml_hpe.files.images import read_image
+from nlml_hpe.manifold.cosines import evaluate
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.powell import PowellResult, infer_powell
+from nlml_hpe.rotation import Angles
 
 NOISE = 0.02
 """White noise on drawn faces, as a share of the features' standard deviation."""

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from benchmarks.common import development_data, report
 from benchmarks.peers import Timed, fsanet, mediapipe_matrix
-from nlml_hpe.datasets import read_dataset
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.engines import ONNX_FILE, SHIPPED, OnnxEngine
-from nlml_hpe.estimator import HeadPoseEstimator
-from nlml_hpe.images import RgbImage, read_image
-from nlml_hpe.landmarks import normalize_landmarks
-from nlml_hpe.model_folder import load_model
-from nlml_hpe.torch_engine import TorchEngine
-from nlml_hpe.video import Summary, VideoSource, process
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.landmarks import normalize_landmarks
+from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.files.images import RgbImage, read_image
+from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, OnnxEngine
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.inference.video import Summary, VideoSource, process
+from nlml_hpe.model.folder import load_model
 
 _WARM = 10
 _SECONDS_OF_VIDEO = 12

@@ -17,18 +17,18 @@ import torch
 from matplotlib import pyplot as plt
 
 from benchmarks.common import RESULTS, development_data, report
-from nlml_hpe.benchmark import Detections, detect_all, evaluate
 from nlml_hpe.config import Config, load_config
-from nlml_hpe.datasets import Dataset, read_dataset
-from nlml_hpe.detectors import MAX_FACES, MediaPipeFaceMesh
-from nlml_hpe.fit import fit_manifold
-from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.landmarks import FACEMESH
-from nlml_hpe.metrics import constant_rotation, errors, summary, turned
-from nlml_hpe.model_folder import HeadPoseModel
-from nlml_hpe.network_training import network_shape, train_encoder, train_heads
-from nlml_hpe.networks import HeadPoseNetwork
-from nlml_hpe.torch_engine import TorchEngine
+from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.detection.landmarks import FACEMESH
+from nlml_hpe.evaluation.datasets import Dataset, read_dataset
+from nlml_hpe.evaluation.labelled import Detections, detect_all, evaluate
+from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary, turned
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.fit import fit_manifold
+from nlml_hpe.manifold.network_training import network_shape, train_encoder, train_heads
+from nlml_hpe.manifold.networks import HeadPoseNetwork
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.model.folder import HeadPoseModel
 from stages.common import Workdir
 
 PROTOCOL = "aflw2000-nlml"

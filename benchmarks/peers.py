@@ -29,15 +29,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.common import development_data, report
-from nlml_hpe.datasets import PROTOCOLS, Dataset, Sample, read_dataset
-from nlml_hpe.detectors import MAX_FACES, MediaPipeFaceMesh
-from nlml_hpe.engines import ONNX_FILE, SHIPPED, Engine, Method, OnnxEngine
-from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import Box, LandmarkDetector
-from nlml_hpe.metrics import constant_rotation, errors, summary, turned
-from nlml_hpe.model_folder import load_model
-from nlml_hpe.rotations import AXES, IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch
-from nlml_hpe.torch_engine import TorchEngine
+from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.detection.landmarks import Box, LandmarkDetector
+from nlml_hpe.evaluation.datasets import PROTOCOLS, Dataset, Sample, read_dataset
+from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary, turned
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, Engine, Method, OnnxEngine
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.model.folder import load_model
+from nlml_hpe.rotation import AXES, IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch
 
 FSANET_PX = 64
 FSANET_MARGIN = 0.6

@@ -27,9 +27,9 @@ from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to
 
 from benchmarks.common import development_data, report
 from nlml_hpe.config import Config, load_config
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.rotations import Angles, rotation_from_angles
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.appearance import Scene, draw_scene, expose
 from renderer.camera import Camera
 from renderer.grid import HEAD_EXTENT_MM, cache_folder, extract_direct, random_poses

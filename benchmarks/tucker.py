@@ -23,9 +23,9 @@ from tensorly.decomposition import tucker
 
 from benchmarks.common import peak_memory_gb, report
 from nlml_hpe.config import GridConfig
-from nlml_hpe.landmark_tensor import open_array
-from nlml_hpe.rotations import rotate_image_points, rotation_from_angles
-from nlml_hpe.tucker import decompose
+from nlml_hpe.manifold.tensor import open_array
+from nlml_hpe.manifold.tucker import decompose
+from nlml_hpe.rotation import rotate_image_points, rotation_from_angles
 
 RANKS = (5, 3, 3, 3)
 POINTS = 468

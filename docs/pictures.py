@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 
 from nlml_hpe.config import AppearanceConfig, Config, RenderConfig, load_config
-from nlml_hpe.draw import draw_axes
-from nlml_hpe.estimator import HeadPoseEstimator
-from nlml_hpe.images import RgbImage
-from nlml_hpe.plots import save_image, tiled
-from nlml_hpe.rotations import AXES, Angles, rotation_from_angles
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.rotation import AXES, Angles, rotation_from_angles
+from nlml_hpe.view.draw import draw_axes
+from nlml_hpe.view.plots import save_image, tiled
 from renderer.grid import render_cells, render_pose
 from renderer.heads import open_heads
 from renderer.heads.photo import embedded_photo

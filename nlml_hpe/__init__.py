@@ -2,8 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nlml_hpe.estimator import HeadPose, HeadPoseEstimator
-from nlml_hpe.rotations import Angles
+from nlml_hpe.inference.estimator import HeadPose, HeadPoseEstimator
+from nlml_hpe.rotation import Angles
 
 try:
     __version__ = version("nlml-hpe")

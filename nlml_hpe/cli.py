@@ -23,15 +23,15 @@ import cv2
 from PIL import Image
 from tqdm import tqdm
 
-from nlml_hpe.artifacts import ArtifactError, write_bytes
-from nlml_hpe.demo import LOOPBACK, serve
-from nlml_hpe.detectors import DETECTORS, MAX_FACES, DetectorError, open_detector
-from nlml_hpe.draw import draw_pose
-from nlml_hpe.engines import ONNX_FILE, SHIPPED, OnnxEngine
-from nlml_hpe.estimator import HeadPose, HeadPoseEstimator
-from nlml_hpe.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
-from nlml_hpe.rotations import AXES, CONVENTION
-from nlml_hpe.video import FrameResult, Summary, VideoError, VideoSource, process
+from nlml_hpe.detection.detectors import DETECTORS, MAX_FACES, DetectorError, open_detector
+from nlml_hpe.files.atomic import ArtifactError, write_bytes
+from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
+from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, OnnxEngine
+from nlml_hpe.inference.estimator import HeadPose, HeadPoseEstimator
+from nlml_hpe.inference.video import FrameResult, Summary, VideoError, VideoSource, process
+from nlml_hpe.page.server import LOOPBACK, serve
+from nlml_hpe.rotation import AXES, CONVENTION
+from nlml_hpe.view.draw import draw_pose
 
 _ERRORS = (ArtifactError, DetectorError, ImageReadError, VideoError, OSError, ValueError)
 _TORCH = "pip install 'nlml-hpe[torch]'"
@@ -269,7 +269,7 @@ def _window(result: FrameResult, drawn: RgbImage) -> bool:
 
 def _evaluate(given: argparse.Namespace) -> int:
     _require(("torch", "matplotlib"), "evaluate", "pip install 'nlml-hpe[train]'")
-    from nlml_hpe.dataset_test import add_arguments, run
+    from nlml_hpe.evaluation.command import add_arguments, run
 
     own = argparse.ArgumentParser(prog="nlml-hpe evaluate", description="Accuracy on a labelled data set.")
     add_arguments(own)
@@ -280,8 +280,8 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     _require(("torch", "onnx", "spox"), "export", "pip install 'nlml-hpe[train]'")
-    from nlml_hpe.export import OPSET, export_onnx
-    from nlml_hpe.model_folder import load_model
+    from nlml_hpe.model.folder import load_model
+    from nlml_hpe.model.onnx_export import OPSET, export_onnx
 
     path = export_onnx(load_model(given.model), given.output)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}")

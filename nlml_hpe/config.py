@@ -15,8 +15,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from nlml_hpe.detectors import DetectorName
-from nlml_hpe.landmarks import MIN_CONFIDENCE, Normalization
+from nlml_hpe.detection.detectors import DetectorName
+from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
 from nlml_hpe.pose_grid import PoseGrid
 
 MAX_CONFIG_BYTES = 1_000_000

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from nlml_hpe.images import IMAGE_SUFFIXES
-from nlml_hpe.rotations import AXES, Angles
+from nlml_hpe.files.images import IMAGE_SUFFIXES
+from nlml_hpe.rotation import AXES, Angles
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _IMAGE_NAME = re.compile(rf"ID(\d+)_\(\s*({_NUMBER})_({_NUMBER})_({_NUMBER})\)")

@@ -18,23 +18,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.artifacts import (
-    ArtifactError,
-    digest_of,
-    digest_of_file,
-    digest_of_names_and_sizes,
-    exclusive,
-    read_json,
-    write_json,
-    write_manifest,
-)
 from nlml_hpe.config import Config, HeadsConfig, RenderConfig
-from nlml_hpe.extraction import RANDOM_FOLDER, Pose, Provenance, person_rows, write_tensor
-from nlml_hpe.images import RgbImage
-from nlml_hpe.landmark_tensor import PersonRows
+from nlml_hpe.files.atomic import ArtifactError, exclusive, read_json, write_json
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.manifests import digest_of, digest_of_file, digest_of_names_and_sizes, write_manifest
+from nlml_hpe.manifold.extraction import RANDOM_FOLDER, Pose, Provenance, person_rows, write_tensor
+from nlml_hpe.manifold.tensor import PersonRows
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import image_stem
-from nlml_hpe.rotations import CONVENTION, Angles, rotation_from_angles
+from nlml_hpe.rotation import CONVENTION, Angles, rotation_from_angles
 from renderer.appearance import draw_scene, expose
 from renderer.camera import Camera
 from renderer.heads import HeadSource, open_heads

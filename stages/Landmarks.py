@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nlml_hpe.artifacts import digest_of_names_and_sizes, manifest_digest
 from nlml_hpe.config import Config
-from nlml_hpe.extraction import extract
-from nlml_hpe.landmark_tensor import KIND, LandmarkTensor, misses
-from nlml_hpe.plots import plot_misses
+from nlml_hpe.files.manifests import digest_of_names_and_sizes, manifest_digest
+from nlml_hpe.manifold.extraction import extract
+from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, misses
+from nlml_hpe.view.plots import plot_misses
 from renderer.grid import extract_direct
 from stages.common import Plan, Stage, Workdir, stage_command
 

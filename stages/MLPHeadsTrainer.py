@@ -9,11 +9,12 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import nn
 
-from nlml_hpe.artifacts import fresh_folder, manifest_digest, write_bytes, write_json, write_manifest
 from nlml_hpe.config import Config
-from nlml_hpe.manifold import PoseManifold
-from nlml_hpe.network_training import train_heads
-from nlml_hpe.plots import plot_history
+from nlml_hpe.files.atomic import fresh_folder, write_bytes, write_json
+from nlml_hpe.files.manifests import manifest_digest, write_manifest
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.network_training import train_heads
+from nlml_hpe.view.plots import plot_history
 from stages.common import Plan, Stage, Workdir, stage_command
 
 KIND = "angle_heads"

@@ -8,17 +8,18 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from nlml_hpe.artifacts import fresh_folder, manifest_digest, read_manifest, write_bytes, write_manifest
 from nlml_hpe.config import Config
-from nlml_hpe.detectors import DETECTORS
-from nlml_hpe.engines import ONNX_FILE
-from nlml_hpe.export import export_onnx
-from nlml_hpe.landmark_tensor import KIND as LANDMARKS
-from nlml_hpe.manifold import PoseManifold
-from nlml_hpe.model_card import model_card
-from nlml_hpe.model_folder import HeadFrame, HeadPoseModel, load_model, save_model
-from nlml_hpe.network_training import network_shape
-from nlml_hpe.networks import HeadPoseNetwork
+from nlml_hpe.detection.detectors import DETECTORS
+from nlml_hpe.files.atomic import fresh_folder, write_bytes
+from nlml_hpe.files.manifests import manifest_digest, read_manifest, write_manifest
+from nlml_hpe.inference.engines import ONNX_FILE
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.network_training import network_shape
+from nlml_hpe.manifold.networks import HeadPoseNetwork
+from nlml_hpe.manifold.tensor import KIND as LANDMARKS
+from nlml_hpe.model.card import model_card
+from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model, save_model
+from nlml_hpe.model.onnx_export import export_onnx
 from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
 from stages.common import Plan, Stage, Workdir, stage_command
 

@@ -6,15 +6,16 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_bytes, write_json, write_manifest
-from nlml_hpe.benchmark import ROUTES
 from nlml_hpe.config import Config
-from nlml_hpe.dataset_test import add_arguments, run
-from nlml_hpe.evaluation import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
-from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.model_folder import load_model
-from nlml_hpe.plots import plot_intervals
-from nlml_hpe.torch_engine import TorchEngine
+from nlml_hpe.evaluation.command import add_arguments, run
+from nlml_hpe.evaluation.labelled import ROUTES
+from nlml_hpe.evaluation.rendered import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
+from nlml_hpe.files.atomic import fresh_folder, write_bytes, write_json
+from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.model.folder import load_model
+from nlml_hpe.view.plots import plot_intervals
 from stages.common import Aside, Plan, Stage, Workdir, stage_command
 
 KIND = "test"

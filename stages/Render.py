@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nlml_hpe.config import Config, load_config
-from nlml_hpe.images import RgbImage
-from nlml_hpe.plots import save_image, tiled
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.view.plots import save_image, tiled
 from renderer.grid import KIND, people_of, render_cells, render_inputs, render_people, render_sections
 from renderer.heads import HeadDataError, check_heads
 from stages.common import Aside, Plan, Stage, Workdir, stage_command

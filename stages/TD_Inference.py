@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nlml_hpe.engines import Method
-from nlml_hpe.estimator import HeadPoseEstimator
-from nlml_hpe.evaluation import timed_poses
-from nlml_hpe.images import read_image
-from nlml_hpe.model_folder import HeadPoseModel, load_model, official_model
+from nlml_hpe.evaluation.rendered import timed_poses
+from nlml_hpe.files.images import read_image
+from nlml_hpe.inference.engines import Method
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.model.folder import HeadPoseModel, load_model, official_model
 from renderer.heads.photo import embedded_photo
 from stages.common import guarded
 

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from nlml_hpe.artifacts import fresh_folder, manifest_digest, require_equal, write_manifest
 from nlml_hpe.config import Config
-from nlml_hpe.fit import fit_manifold
-from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.files.atomic import fresh_folder
+from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
+from nlml_hpe.manifold.fit import fit_manifold
+from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import run_tasks
-from nlml_hpe.plots import plot_energy, plot_factors
+from nlml_hpe.view.plots import plot_energy, plot_factors
 from stages.common import Plan, Stage, Workdir, stage_command
 
 KIND = "manifold"

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nlml_hpe.artifacts import ArtifactError, is_current
 from nlml_hpe.config import Config, load_config
-from nlml_hpe.detectors import DetectorError
+from nlml_hpe.detection.detectors import DetectorError
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.manifests import is_current
 from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training import TrainingError
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 
 from benchmarks.common import development_data
 from nlml_hpe.config import Config, load_config
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.images import RgbImage
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.files.images import RgbImage
 from renderer.heads.photo import embedded_photo
 from stages import run_pipeline
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from nlml_hpe.cli import main
-from nlml_hpe.engines import SHIPPED
-from nlml_hpe.images import RgbImage, read_image
+from nlml_hpe.files.images import RgbImage, read_image
+from nlml_hpe.inference.engines import SHIPPED
 
 COMMANDS = ("predict", "video", "evaluate", "export", "info")
 

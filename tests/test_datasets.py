@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from nlml_hpe.benchmark import alignment, detect_all, evaluate, predictions_csv
 from nlml_hpe.config import Config
-from nlml_hpe.datasets import PROTOCOLS, DatasetError, read_dataset
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.metrics import constant_rotation, turned
-from nlml_hpe.model_folder import HeadFrame, load_model
-from nlml_hpe.rotations import Angles, geodesic_degrees, rotation_from_angles
-from nlml_hpe.torch_engine import TorchEngine
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.evaluation.datasets import PROTOCOLS, DatasetError, read_dataset
+from nlml_hpe.evaluation.labelled import alignment, detect_all, evaluate, predictions_csv
+from nlml_hpe.evaluation.metrics import constant_rotation, turned
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.model.folder import HeadFrame, load_model
+from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
 from stages.common import Workdir
 from tests.conftest import REPOSITORY
 
@@ -146,7 +146,7 @@ def test_the_real_samples_read(shared_data: Path) -> None:
 def test_the_file_list_is_what_other_tools_read(tmp_path: Path) -> None:
     for name in ("image00004", "image00002"):
         write_pair(tmp_path, name, (0, 0, 0))
-    command = [sys.executable, "-m", "nlml_hpe.datasets", "filelist", str(tmp_path)]
+    command = [sys.executable, "-m", "nlml_hpe.evaluation.datasets", "filelist", str(tmp_path)]
     assert subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True).returncode == 0
     assert (tmp_path / "files.txt").read_text() == "image00002\nimage00004\n"
     failed = subprocess.run(

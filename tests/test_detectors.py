@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from nlml_hpe.cli import main
-from nlml_hpe.datasets import read_dataset
-from nlml_hpe.detectors import DetectorError, FaceAlignment, MediaPipeFaceMesh, MediaPipeTasks
-from nlml_hpe.estimator import HeadPoseEstimator
-from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import IBUG68, POINT_SETS, mirror_of
-from nlml_hpe.rotations import geodesic_degrees
+from nlml_hpe.detection.detectors import DetectorError, FaceAlignment, MediaPipeFaceMesh, MediaPipeTasks
+from nlml_hpe.detection.landmarks import IBUG68, POINT_SETS, mirror_of
+from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.rotation import geodesic_degrees
 
 
 @pytest.fixture(scope="module")

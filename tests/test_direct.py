@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nlml_hpe.config import Config, load_config
-from nlml_hpe.landmark_tensor import LandmarkTensor
+from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import WorkerError, run_tasks
 from stages import Landmarks, Render, TD_main
 from stages.common import Workdir, run_stage

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from nlml_hpe import HeadPoseEstimator
-from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.engines import CONFIG_FILE, ONNX_FILE, Method
-from nlml_hpe.images import ImageReadError, RgbImage
-from nlml_hpe.landmarks import FACEMESH, IBUG68, FaceLandmarks, mirror_of
-from nlml_hpe.rotations import Angles, rotation_from_angles
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, FaceLandmarks, mirror_of
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import ImageReadError, RgbImage
+from nlml_hpe.inference.engines import CONFIG_FILE, ONNX_FILE, Method
+from nlml_hpe.rotation import Angles, rotation_from_angles
 from stages.common import Workdir
 
 

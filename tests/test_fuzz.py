@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from nlml_hpe import HeadPoseEstimator
-from nlml_hpe.images import ImageReadError, RgbImage, decode_image
+from nlml_hpe.files.images import ImageReadError, RgbImage, decode_image
 
 KINDS = st.sampled_from([np.uint8, np.int16, np.float32, np.float64, np.bool_, np.complex64, np.uint64])
 IMAGES = KINDS.flatmap(lambda kind: arrays(kind, array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=40)))

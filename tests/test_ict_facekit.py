@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nlml_hpe.config import Config, HeadsConfig, LooksConfig
-from nlml_hpe.extraction import person_rows
+from nlml_hpe.manifold.extraction import person_rows
 from renderer.grid import cache_folder, render_cells
 from renderer.heads import HeadDataError, open_heads
 from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, IctHeads, Kit, check

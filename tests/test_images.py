@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.images import MAX_PIXELS, ImageReadError, read_image
+from nlml_hpe.files.images import MAX_PIXELS, ImageReadError, read_image
 
 RED = (250, 20, 30)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nlml_hpe.images import RgbImage
+from nlml_hpe.files.images import RgbImage
 from tests.conftest import REPOSITORY
 
 PROGRAM = """

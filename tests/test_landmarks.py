@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.images import RgbImage
-from nlml_hpe.landmarks import FACEMESH, boundary_loops, facemesh_mirror, facemesh_triangles, normalize_landmarks
-from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.landmarks import (
+    FACEMESH,
+    boundary_loops,
+    facemesh_mirror,
+    facemesh_triangles,
+    normalize_landmarks,
+)
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 
 
 def test_one_face_is_found_in_the_photo(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config
-from nlml_hpe.evaluation import rendered_faces
-from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.manifold import IdentityPrior, PoseManifold, fit_axes
-from nlml_hpe.metrics import errors
-from nlml_hpe.model_folder import load_model
+from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.evaluation.rendered import rendered_faces
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.manifold import IdentityPrior, PoseManifold, fit_axes
+from nlml_hpe.manifold.powell import infer_powell
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.manifold.tucker import decompose
+from nlml_hpe.model.folder import load_model
 from nlml_hpe.pose_grid import PoseGrid
-from nlml_hpe.powell import infer_powell
-from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
-from nlml_hpe.torch_engine import TorchEngine
-from nlml_hpe.tucker import decompose
+from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from stages.common import Workdir
 
 

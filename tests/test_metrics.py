@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nlml_hpe.draw import AXIS_COLORS, draw_axes
-from nlml_hpe.metrics import errors, per_interval, summary
-from nlml_hpe.rotations import Angles, rotation_from_angles
+from nlml_hpe.evaluation.metrics import errors, per_interval, summary
+from nlml_hpe.rotation import Angles, rotation_from_angles
+from nlml_hpe.view.draw import AXIS_COLORS, draw_axes
 
 
 def test_a_pure_yaw_error_is_the_same_in_every_measure() -> None:

@@ -11,14 +11,14 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import AngleHeadsConfig, Config, EncoderConfig, TrainingConfig
-from nlml_hpe.landmark_tensor import LandmarkTensor
-from nlml_hpe.manifold import PoseManifold
-from nlml_hpe.model_folder import load_model, save_model
-from nlml_hpe.network_training import Coordinates, detected_faces, train_encoder, train_heads, turned_in_plane
-from nlml_hpe.networks import HeadPoseNetwork, LandmarkEncoder, NetworkShape
-from nlml_hpe.rotations import Angles, rotate_image_points, rotation_from_angles
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.network_training import Coordinates, detected_faces, train_encoder, train_heads, turned_in_plane
+from nlml_hpe.manifold.networks import HeadPoseNetwork, LandmarkEncoder, NetworkShape
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.model.folder import load_model, save_model
+from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from nlml_hpe.training import Samples, TrainingError, train
 from stages.common import Workdir
 

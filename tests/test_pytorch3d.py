@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nlml_hpe.config import HeadsConfig
-from nlml_hpe.rotations import Angles, rotation_from_angles
+from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
 from renderer.grid import HEAD_EXTENT_MM
 from renderer.heads.photo import PhotoHeads

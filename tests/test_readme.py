@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nlml_hpe.images import RgbImage
+from nlml_hpe.files.images import RgbImage
 from tests.conftest import REPOSITORY
 
 BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from nlml_hpe.config import HeadsConfig, RenderConfig
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.rotations import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
 from renderer.grid import render_pose
 from renderer.heads import HeadDataError, open_heads
 from renderer.heads.facescape import check

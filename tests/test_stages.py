@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import Config, load_config
-from nlml_hpe.images import ImageReadError
-from nlml_hpe.landmark_tensor import LandmarkTensor, misses
-from nlml_hpe.model_folder import load_model, official_model
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import ImageReadError
+from nlml_hpe.manifold.tensor import LandmarkTensor, misses
+from nlml_hpe.manifold.tucker import TensorError
+from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.pose_grid import RenderFolderError
-from nlml_hpe.tucker import TensorError
 from renderer.heads.photo import embedded_photo
 from stages import Landmarks, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
 from stages.common import Workdir, run_stage

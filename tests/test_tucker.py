@@ -9,12 +9,10 @@ import pytest
 import tensorly as tl
 from tensorly.decomposition import tucker
 
-from nlml_hpe.artifacts import ArtifactError
 from nlml_hpe.config import GridConfig
-from nlml_hpe.landmark_tensor import open_array
-from nlml_hpe.pose_grid import PoseGrid
-from nlml_hpe.rotations import rotate_image_points, rotation_from_angles
-from nlml_hpe.tucker import (
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.manifold.tensor import open_array
+from nlml_hpe.manifold.tucker import (
     Engine,
     PersonBlocks,
     TensorError,
@@ -24,6 +22,8 @@ from nlml_hpe.tucker import (
     pose_grams,
     rotation_tensor,
 )
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import rotate_image_points, rotation_from_angles
 
 GRID = GridConfig().pose_grid()
 SMALL = PoseGrid((-20.0, 0.0, 20.0, 40.0), (-15.0, 0.0, 15.0), (-10.0, 0.0, 10.0))

@@ -12,11 +12,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from nlml_hpe.cli import main
-from nlml_hpe.estimator import HeadPoseEstimator
-from nlml_hpe.images import RgbImage
-from nlml_hpe.rotations import geodesic_degrees
-from nlml_hpe.smoothing import PoseSmoother, RotationFilter
-from nlml_hpe.video import FrameResult, Summary, VideoError, VideoSource, VideoWriter, process
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter
+from nlml_hpe.inference.video import FrameResult, Summary, VideoError, VideoSource, VideoWriter, process
+from nlml_hpe.rotation import geodesic_degrees
 
 FPS = 25
 COUNT = 12

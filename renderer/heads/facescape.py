@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from nlml_hpe.config import HeadsConfig
-from nlml_hpe.detectors import MediaPipeFaceMesh
-from nlml_hpe.images import RgbImage, read_image
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.files.images import RgbImage, read_image
 from renderer.heads import HeadDataError, require_people
 from renderer.heads.placement import placed_by_face
 from renderer.mesh import Mesh

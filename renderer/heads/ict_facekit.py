@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nlml_hpe.artifacts import atomic_path, digest_of, digest_of_names_and_sizes, read_json
 from nlml_hpe.config import HeadsConfig
+from nlml_hpe.files.atomic import atomic_path, read_json
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
 from renderer.accessories import Box, Extra, glasses, joined, long_hair, volume
 from renderer.atlas import Texels, openness
 from renderer.heads import HeadDataError

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nlml_hpe.landmarks import FACEMESH, LandmarkDetector
+from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector
 from renderer.camera import Camera
 from renderer.heads import EYE_CORNER_DISTANCE_MM, HeadDataError
 from renderer.mesh import Mesh, vertex_normals

@@ -1,0 +1,243 @@
+"""Landmarks of a face, what a detector must give, and from landmarks to a pose feature.
+
+Landmarks are pixels of one image: x to the right, y down, z into the scene, all three in units of
+the image width's pixel (FaceMesh gives z relative to the width). Feeding x/W and y/H instead would
+distort every image that is not square.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+from nlml_hpe.files.images import RgbImage
+
+Normalization = Literal["nose_eye_corners", "centroid_rms"]
+MIN_CONFIDENCE = 0.3
+COINCIDE = "landmarks coincide: a face without size has no pose"
+ROUTES = ("none", "whole", "mirrored", "bordered", "crop")
+"""How a face was found; artefacts record the index."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """What a detector's points mean: how many, and which ones normalisation refers to."""
+
+    name: str
+    n_points: int
+    nose_tip: int
+    eye_corners: tuple[int, int]
+
+    @property
+    def feature_length(self) -> int:
+        """Length of the flattened feature: x, y, z of every point."""
+        return 3 * self.n_points
+
+    def feature_name(self, normalization: Normalization) -> str:
+        """The name by which artefacts tell one kind of feature from another."""
+        return f"{self.name}/{normalization}"
+
+
+FACEMESH = PointSet("facemesh468", 468, nose_tip=1, eye_corners=(33, 263))
+IBUG68 = PointSet("ibug68", 68, nose_tip=30, eye_corners=(36, 45))
+POINT_SETS = {points.name: points for points in (FACEMESH, IBUG68)}
+
+
+@dataclass(frozen=True)
+class FaceLandmarks:
+    """One detected face: ``points`` (N, 3) in pixels, image axes; ``route`` says how it was found."""
+
+    points: NDArray[np.float64]
+    route: str = "whole"
+
+    @property
+    def box(self) -> Box:
+        """Left, top, right, bottom of the landmarks in pixels."""
+        low, high = self.points[:, :2].min(axis=0), self.points[:, :2].max(axis=0)
+        return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+
+    @property
+    def area(self) -> float:
+        """Area of ``box`` in square pixels."""
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top)
+
+
+class LandmarkDetector(Protocol):
+    """A face-landmark detector: RGB image in, faces out, largest first, an empty list for none."""
+
+    point_set: PointSet
+
+    def detect(self, image: RgbImage) -> list[FaceLandmarks]:
+        """Faces in an RGB uint8 image ``(H, W, 3)``."""
+        ...
+
+    def detect_in_box(self, image: RgbImage, box: Box) -> FaceLandmarks | None:
+        """The one face whose centre lies in an annotated ``box``, however hard it is to find."""
+        ...
+
+    def close(self) -> None:
+        """Release what the detector holds."""
+        ...
+
+
+def check_landmarks(points: ArrayLike, point_set: PointSet) -> NDArray[np.float64]:
+    """Landmarks ``(..., N, 3)`` as float64. Raises ``ValueError`` for another shape and for values not finite."""
+    array = np.asarray(points, dtype=np.float64)
+    if array.shape[-2:] != (point_set.n_points, 3):
+        raise ValueError(f"expected landmarks (..., {point_set.n_points}, 3); received shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("landmarks hold NaN or infinite values")
+    return array
+
+
+def normalize_landmarks(
+    points: ArrayLike, point_set: PointSet = FACEMESH, normalization: Normalization = "nose_eye_corners"
+) -> NDArray[np.float32]:
+    """Pose features ``(..., 3 N)`` float32 of landmarks ``(..., N, 3)`` in pixels, image axes.
+
+    ``nose_eye_corners`` subtracts the nose tip and divides by the 3D distance of the eye corners;
+    ``centroid_rms`` subtracts the centroid and divides by the rms distance from it. Both undo
+    translation and scale and commute with rotation. Raises ``ValueError`` for another number of
+    points, for values that are not finite, and for points that coincide.
+    """
+    array = check_landmarks(points, point_set)
+    if normalization == "nose_eye_corners":
+        centred = array - array[..., point_set.nose_tip : point_set.nose_tip + 1, :]
+        left, right = point_set.eye_corners
+        scale = np.linalg.norm(array[..., left, :] - array[..., right, :], axis=-1)
+    else:
+        centred = array - array.mean(axis=-2, keepdims=True)
+        scale = np.sqrt((centred**2).sum(axis=-1).mean(axis=-1))
+    if (scale <= 0).any():
+        raise ValueError(COINCIDE)
+    feature = centred / scale[..., None, None]
+    return feature.reshape(*array.shape[:-2], point_set.feature_length).astype(np.float32)
+
+
+@cache
+def facemesh_triangles() -> NDArray[np.int32]:
+    """The FaceMesh tessellation as triangles ``(852, 3)``; eyes and mouth are left open.
+
+    MediaPipe publishes edges only; each triangle is a cycle of three of them. Two cycles enclose a
+    vertex of their own and are no triangles: all their edges already belong to two others.
+    Orientation is not consistent; ``renderer.mesh.orient_faces`` makes it so.
+    """
+    from mediapipe.python.solutions.face_mesh_connections import FACEMESH_TESSELATION
+
+    neighbours: dict[int, set[int]] = {index: set() for index in range(FACEMESH.n_points)}
+    for first, second in FACEMESH_TESSELATION:
+        neighbours[first].add(second)
+        neighbours[second].add(first)
+    cycles = {
+        tuple(sorted((first, second, third)))
+        for first in neighbours
+        for second in neighbours[first]
+        for third in neighbours[first] & neighbours[second]
+    }
+    shared: dict[tuple[int, ...], int] = {}
+    for edge in itertools.chain.from_iterable(itertools.combinations(cycle, 2) for cycle in cycles):
+        shared[edge] = shared.get(edge, 0) + 1
+    real = [cycle for cycle in cycles if any(shared[edge] < 3 for edge in itertools.combinations(cycle, 2))]
+    return np.array(sorted(real), dtype=np.int32)
+
+
+def boundary_loops(triangles: Iterable[Iterable[int]]) -> list[list[int]]:
+    """Closed loops of the edges that belong to one triangle only, longest first."""
+    count: dict[tuple[int, int], int] = {}
+    for triangle in triangles:
+        for first, second in itertools.combinations(sorted(int(v) for v in triangle), 2):
+            count[first, second] = count.get((first, second), 0) + 1
+    links: dict[int, list[int]] = {}
+    for first, second in sorted(edge for edge, uses in count.items() if uses == 1):
+        links.setdefault(first, []).append(second)
+        links.setdefault(second, []).append(first)
+    loops: list[list[int]] = []
+    seen: set[int] = set()
+    for start in sorted(links):
+        loop: list[int] = []
+        vertex: int | None = start
+        while vertex is not None and vertex not in seen:
+            seen.add(vertex)
+            loop.append(vertex)
+            vertex = next((other for other in links[vertex] if other not in seen), None)
+        if loop:
+            loops.append(loop)
+    return sorted(loops, key=len, reverse=True)
+
+
+# Jaw, brows, bridge and tip of the nose; eyes; mouth.
+_IBUG68_MIRROR = np.concatenate(
+    [
+        [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)],
+        [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],
+        [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65],
+    ]
+)
+
+
+def mirror_of(points: PointSet) -> NDArray[np.int64]:
+    """Permutation ``(N,)``: the index of every point's mirror image in the sagittal plane."""
+    return facemesh_mirror() if points == FACEMESH else _IBUG68_MIRROR
+
+
+def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArray[np.float32]:
+    """Features (N, F) of the mirrored faces; yaw and roll change their signs. Both normalisations commute with it."""
+    turned = features.reshape(len(features), points.n_points, 3)[:, mirror_of(points)]
+    turned[..., 0] *= -1
+    return turned.reshape(features.shape)
+
+
+@cache
+def facemesh_mirror() -> NDArray[np.int64]:
+    """Permutation ``(468,)``: the index of every FaceMesh point's mirror image in the sagittal plane.
+
+    Derived from the tessellation alone. Starting at a midline edge, whose two triangles mirror one
+    another, the map is carried from edge to edge; six quads have their diagonals flipped on one
+    side, so a last step matches every point by its mapped neighbourhood.
+    """
+    triangles = facemesh_triangles()
+    carried = _carry_mirror(triangles)
+    count = FACEMESH.n_points
+    neighbours = np.zeros((count, count))
+    for corner, other in itertools.permutations(range(3), 2):
+        neighbours[triangles[:, corner], triangles[:, other]] = 1
+    neighbours += np.eye(count)
+    shared = neighbours @ np.eye(count)[carried] @ neighbours
+    return np.asarray(linear_sum_assignment(-(shared + shared.T))[1], dtype=np.int64)
+
+
+def _carry_mirror(triangles: NDArray[np.int32]) -> list[int]:
+    """Breadth-first mirror map over the triangles, exact but behind flipped diagonals."""
+    by_edge: dict[frozenset[int], list[int]] = {}
+    for triangle in triangles.tolist():
+        for edge in itertools.combinations(triangle, 2):
+            by_edge.setdefault(frozenset(edge), []).append(sum(triangle) - sum(edge))
+    forehead, below = 10, 151
+    left, right = by_edge[frozenset((forehead, below))]
+    mirror = {forehead: forehead, below: below, left: right, right: left}
+    queue = deque([((forehead, below, left), (forehead, below, right))])
+    done: set[frozenset[int]] = set()
+    while queue:
+        source, target = queue.popleft()
+        if frozenset(source) in done:
+            continue
+        done.add(frozenset(source))
+        for first, second in itertools.combinations(range(3), 2):
+            apex, image_apex = source[3 - first - second], target[3 - first - second]
+            others = [v for v in by_edge[frozenset((source[first], source[second]))] if v != apex]
+            images = [v for v in by_edge[frozenset((target[first], target[second]))] if v != image_apex]
+            if others and images:
+                mirror.setdefault(others[0], images[0])
+                queue.append(((source[first], source[second], others[0]), (target[first], target[second], images[0])))
+    return [mirror[index] for index in range(FACEMESH.n_points)]

@@ -1,0 +1,1 @@
+"""How exact: labelled data sets, protocols, metrics, reports."""

@@ -1,0 +1,128 @@
+"""Images to the landmark tensor, person by person in parallel workers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.config import Config, LandmarksConfig
+from nlml_hpe.detection.detectors import DETECTORS, CascadeDetector, open_detector
+from nlml_hpe.detection.landmarks import ROUTES, normalize_landmarks
+from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.manifold.tensor import LandmarkTensorWriter, PersonRows
+from nlml_hpe.parallel import run_tasks
+from nlml_hpe.pose_grid import (
+    RenderFolderError,
+    grid_images,
+    identity_folders,
+    parse_image_name,
+)
+
+RANDOM_FOLDER = "random"
+Pose = tuple[float, float, float]
+Provenance = tuple[Any, Mapping[str, str]]
+"""JSON form of the settings and the digests of the inputs."""
+
+
+def extract(images: Path, folder: Path, config: Config, provenance: Provenance) -> Path:
+    """Detect, normalise and write every person below ``images``; returns the finished ``folder``.
+
+    Raises ``RenderFolderError`` where the images are not exactly those of the grid.
+    """
+    grid = config.grid.pose_grid()
+    people = identity_folders(images)
+    files = {person: (grid_images(place, person, grid), _random_images(place, person)) for person, place in people}
+    angles = _random_angles(images, {person: poses for person, (_, (_, poses)) in files.items()})
+    arguments = {person: (person, on, off, grid.shape, config.landmarks) for person, (on, (off, _)) in files.items()}
+    return write_tensor(folder, angles, config, provenance, _person_from_files, arguments)
+
+
+def write_tensor(
+    folder: Path,
+    random_angles: NDArray[np.float64],
+    config: Config,
+    provenance: Provenance,
+    task: Callable[..., tuple[int, PersonRows]],
+    arguments: Mapping[int, tuple[Any, ...]],
+) -> Path:
+    """Run ``task`` with each person's ``arguments`` and write what comes back; returns the finished ``folder``.
+
+    People who are written already, by a run that was interrupted, are not done again.
+    """
+    grid, (settings, inputs) = config.grid.pose_grid(), provenance
+    points = DETECTORS[config.landmarks.detector].point_set
+    people = list(arguments)
+    with LandmarkTensorWriter(
+        folder, people, grid, points.feature_length, random_angles, [settings, dict(inputs)]
+    ) as writer:
+        pending = [arguments[person] for person in writer.pending()]
+        for person, rows in run_tasks(task, pending, f"Landmarks {folder.name}", config.n_workers, config.cluster):
+            writer.put(person, rows)
+        return writer.finish(settings, inputs, points.feature_name(config.landmarks.normalization))
+
+
+def person_rows(
+    on_grid: Iterable[RgbImage], off_grid: Iterable[RgbImage], shape: Sequence[int], config: LandmarksConfig
+) -> PersonRows:
+    """Rows of one person's images: all cells of a grid of this ``shape`` in its order, then the off-grid ones."""
+    features, routes = _features(on_grid, config)
+    random, random_routes = _features(off_grid, config)
+    return PersonRows(features.reshape(*shape, -1), routes.reshape(tuple(shape)), random, random_routes)
+
+
+def _random_images(folder: Path, person: int) -> tuple[list[Path], list[Pose]]:
+    """Off-grid images of one person in the order of their names, and their poses."""
+    place = folder / RANDOM_FOLDER
+    paths = sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if place.is_dir() else []
+    poses = []
+    for path in paths:
+        owner, pose = parse_image_name(path.name)
+        if owner != person:
+            raise RenderFolderError(f"{place}: {path.name} belongs to ID{owner}, not ID{person}")
+        poses.append(pose)
+    return paths, poses
+
+
+def _random_angles(images: Path, poses: Mapping[int, list[Pose]]) -> NDArray[np.float64]:
+    counts = {len(p) for p in poses.values()}
+    if len(counts) != 1:
+        raise RenderFolderError(
+            f"{images}: people have different numbers of off-grid images ({sorted(counts)}); render again"
+        )
+    return np.array(list(poses.values()), dtype=np.float64).reshape(len(poses), counts.pop(), 3)
+
+
+@cache
+def _worker_detector(config: LandmarksConfig, thread: int) -> CascadeDetector:
+    """One detector for each thread of a worker: a graph cannot be shared."""
+    return open_detector(config.detector, min_confidence=config.min_confidence, bundle=config.bundle)
+
+
+def _person_from_files(
+    person: int, on_grid: list[Path], off_grid: list[Path], shape: tuple[int, ...], config: LandmarksConfig
+) -> tuple[int, PersonRows]:
+    return person, person_rows(map(read_image, on_grid), map(read_image, off_grid), shape, config)
+
+
+def _features(images: Iterable[RgbImage], config: LandmarksConfig) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    detector = _worker_detector(config, threading.get_ident())
+    points = detector.point_set
+    features, routes = [], []
+    for image in images:
+        height, width = image.shape[:2]
+        # A rendered head is in the middle of its image.
+        middle = (0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height)
+        face = detector.detect_in_box(image, middle)
+        routes.append(ROUTES.index(face.route) if face else 0)
+        if face:
+            features.append(normalize_landmarks(face.points, points, config.normalization))
+        else:
+            features.append(np.zeros(points.feature_length, dtype=np.float32))
+    found = np.array(features, dtype=np.float32).reshape(-1, points.feature_length)
+    return found, np.array(routes, dtype=np.uint8)

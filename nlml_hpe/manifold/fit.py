@@ -1,0 +1,160 @@
+"""From a landmark tensor to a pose manifold: decomposition, cosines, and noise statistics.
+
+Noise is measured where it matters, on people the model has not seen: the tensor is decomposed again
+without each fold of people, the held-out people are explained at their known angles, and what is
+left over is the noise. It is far from white (neighbouring landmarks err together), so its full
+covariance in the manifold's basis is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.config import TuckerConfig
+from nlml_hpe.manifold.cosines import Cosines
+from nlml_hpe.manifold.manifold import IdentityPrior, Noise, PoseManifold, fit_axes
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.manifold.tucker import Engine, Runner, TuckerModel, decompose, rotation_tensor
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import AXES, Angles
+
+N_FOLDS = 4
+_MAX_FOLD_PEOPLE = 200
+_MAX_CELLS_PER_FOLD = 2000
+_SHRINKAGE = 0.02
+"""Share of the noise covariance that is spread evenly over all directions, so that it has an inverse
+and no direction is trusted without limit."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FittedManifold:
+    """The manifold with what its making showed: the decomposition and the cosine fits."""
+
+    manifold: PoseManifold
+    tucker: TuckerModel
+    cosines: tuple[Cosines, Cosines, Cosines]
+
+    def summary(self) -> str:
+        """Cells filled, error of the decomposition, rms of every cosine, in words."""
+        lines = [f"filled {self.tucker.filled} missing cells; relative error {self.tucker.relative_error:.4f}"]
+        for name, fit in zip(AXES, self.cosines, strict=True):
+            lines.append(f"cosine rms of U_{name}: " + "  ".join(f"{rms:.5f}" for rms in fit.rms))
+        return "\n  ".join(lines)
+
+
+def fit_manifold(
+    tensor: LandmarkTensor, config: TuckerConfig, seed: int, progress: bool = False, runner: Runner | None = None
+) -> FittedManifold:
+    """Learn the manifold of a landmark tensor, its passes done by ``runner`` where there is one.
+
+    Raises ``TensorError`` where the tensor's shape does not allow it.
+    """
+    features, detected = tensor.features, tensor.detected
+    if config.use_rotation_features:
+        features, detected = rotation_tensor(features, detected, tensor.grid), np.ones_like(detected)
+    model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, progress, runner)
+    noise = _noise(manifold, features, detected, config, np.random.default_rng([seed, 3]))
+    return FittedManifold(replace(manifold, noise=noise), model, cosines)
+
+
+def _fit(
+    features: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    grid: PoseGrid,
+    feature: str,
+    config: TuckerConfig,
+    progress: bool,
+    runner: Runner | None = None,
+) -> tuple[TuckerModel, PoseManifold, tuple[Cosines, Cosines, Cosines]]:
+    ranks = (config.ranks.identity, config.ranks.yaw, config.ranks.pitch, config.ranks.roll)
+    model = decompose(
+        features,
+        ranks,
+        grid,
+        detected,
+        config.hooi_sweeps,
+        config.max_fill_iterations,
+        Engine(device=config.device),
+        progress,
+        runner,
+    )
+    cosines = fit_axes(grid, model.factors[1:])
+    yaw, pitch, roll = (fit.parameters for fit in cosines)
+    facts = {
+        "people": len(features),
+        "cells_filled": model.filled,
+        "fill_iterations": model.fill_iterations,
+        "relative_error": model.relative_error,
+        "cosine_rms": [fit.rms.tolist() for fit in cosines],
+    }
+    prior = IdentityPrior.of_rows(model.factors[0])
+    prior = replace(prior, covariance=prior.covariance * config.prior_scale)
+    manifold = PoseManifold(
+        model.core, model.basis, model.factors[1:], (yaw, pitch, roll), grid, feature, prior, None, facts
+    )
+    return model, manifold, cosines
+
+
+def _noise(
+    manifold: PoseManifold,
+    features: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    config: TuckerConfig,
+    rng: np.random.Generator,
+) -> Noise:
+    """Noise statistics by cross-validation over people; from the training residuals where they are too few."""
+    folds = _folds(len(features), config.ranks.identity, rng)
+    residuals, scores = [], []
+    for kept, held_out in folds:
+        if kept is held_out:
+            fold = manifold
+        else:
+            quick = config.model_copy(update={"hooi_sweeps": 0, "max_fill_iterations": 5})
+            _, fold, _ = _fit(features[kept], detected[kept], manifold.grid, manifold.feature, quick, False)
+        faces, angles = _cells(features, detected, manifold.grid, held_out, rng)
+        residual = faces - fold.synthesize(fold.solve_identity(faces, angles), angles)
+        residuals.append(residual @ manifold.basis.T)
+        own = Noise(_covariance(residual @ fold.basis.T), np.ones(3))
+        found = replace(fold, noise=own).infer(faces)
+        scores.append((found.angles.columns() - angles.columns()) / found.sigma)
+    # The 68.3% quantile of |z| is one for a standard normal, and stray failures do not move it.
+    scale = np.quantile(np.abs(np.concatenate(scores)), 0.6827, axis=0)
+    return Noise(_covariance(np.concatenate(residuals)), scale)
+
+
+def _folds(people: int, rank: int, rng: np.random.Generator) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    order = rng.permutation(people)
+    count = min(N_FOLDS, people)
+    if people - -(-people // count) < max(rank, 2):
+        return [(order, order)]
+    parts = np.array_split(order, count)
+    return [
+        (np.sort(np.concatenate([p for p in parts if p is not part])[:_MAX_FOLD_PEOPLE]), np.sort(part))
+        for part in parts
+    ]
+
+
+def _cells(
+    features: NDArray[np.float32],
+    detected: NDArray[np.bool_],
+    grid: PoseGrid,
+    people: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[FloatArray, Angles]:
+    """Some detected cells (n, F) of these people, and their angles."""
+    person, yaw, pitch, roll = np.nonzero(detected[people])
+    chosen = np.sort(rng.permutation(len(person))[:_MAX_CELLS_PER_FOLD])
+    place = (person[chosen], yaw[chosen], pitch[chosen], roll[chosen])
+    faces = np.array([features[people[i], y, p, r] for i, y, p, r in zip(*place, strict=True)], dtype=np.float64)
+    return faces, Angles.from_columns(grid.angles().columns()[place[1:]])
+
+
+def _covariance(residuals: FloatArray) -> FloatArray:
+    covariance = residuals.T @ residuals / len(residuals)
+    size = len(covariance)
+    return (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.trace(covariance) / size * np.eye(size)

@@ -1,0 +1,211 @@
+"""What the networks are trained on: the encoder on detected faces, the heads on the manifold alone.
+
+The encoder is trained in the manifold's own coordinates: features in its basis, whitened by the noise
+that it leaves on people it has not seen. What lies outside of that subspace tells the detector's habits on
+rendered faces rather than the pose. The change of coordinates is linear, so afterwards the first layer
+takes it in and the network is the paper's, from features to factor rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+
+from nlml_hpe.config import AngleHeadsConfig, EncoderConfig
+from nlml_hpe.files.manifests import require_equal
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.networks import AngleHead, LandmarkEncoder, NetworkShape
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.rotation import AXES, Angles
+from nlml_hpe.training import Augment, History, Samples, TrainingError, gaussian_noise, train
+
+
+class LabelledFaces(NamedTuple):
+    """Detected faces of some people: features (n, F) float32 and angles (n,) in degrees."""
+
+    features: NDArray[np.float32]
+    angles: Angles
+
+
+def network_shape(manifold: PoseManifold, encoder: EncoderConfig, heads: AngleHeadsConfig) -> NetworkShape:
+    """The layers of a network for this manifold."""
+    _, yaw, pitch, roll = manifold.ranks
+    return NetworkShape(manifold.feature_length, (yaw, pitch, roll), encoder.hidden, heads.hidden)
+
+
+def detected_faces(tensor: LandmarkTensor, people: NDArray[np.int64]) -> LabelledFaces:
+    """Every detected face, on the grid and off it, of the people at these indices."""
+    grid_angles = tensor.grid.angles().columns()
+    features, angles = [], []
+    for index in people:
+        on_grid, off_grid = np.asarray(tensor.detected[index]), np.asarray(tensor.random_detected[index])
+        features += [tensor.features[index][on_grid], tensor.random_features[index][off_grid]]
+        angles += [grid_angles[on_grid], tensor.random_angles[index][off_grid]]
+    return LabelledFaces(np.concatenate(features), Angles.from_columns(np.concatenate(angles)))
+
+
+def train_encoder(
+    tensor: LandmarkTensor, manifold: PoseManifold, config: EncoderConfig, seed: int, log_folder: Path
+) -> tuple[LandmarkEncoder, History]:
+    """Train the encoder to give the manifold's factor rows.
+
+    A share of the training people is held out for early stopping; the validation people stay
+    unseen. Raises ``ArtifactError`` where tensor and manifold do not belong together and
+    ``TrainingError`` for fewer than two people.
+    """
+    mend = "run TD_main on this tensor"
+    require_equal("feature of manifold and tensor", manifold.feature, tensor.feature, mend)
+    require_equal("grid of manifold and tensor", manifold.grid.as_dict(), tensor.grid.as_dict(), mend)
+    if len(tensor.people) < 2:
+        raise TrainingError("the encoder needs at least two people: one to train on, one to stop on; raise heads.train")
+    kept, held_out = train_test_split(np.arange(len(tensor.people)), test_size=config.held_out_share, random_state=seed)
+    training, stopping = (_angle_samples(detected_faces(tensor, np.sort(p))) for p in (kept, held_out))
+    inside = Coordinates.of(manifold, training.inputs)
+    rows = torch.from_numpy(manifold.factor_rows(Angles.from_columns(training.targets.numpy())).astype(np.float32))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = LandmarkEncoder(len(inside.projection), rows.shape[1], config.hidden)
+    encoder.row_mean.copy_(rows.mean(dim=0))
+    encoder.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
+    rows_of = _factor_rows(manifold)
+
+    def loss(estimated: Tensor, angles: Tensor) -> Tensor:
+        difference = (estimated - rows_of(angles)) / encoder.row_scale
+        return nn.functional.huber_loss(difference, torch.zeros_like(difference), delta=config.huber)
+
+    stopping = Samples(inside(stopping.inputs), stopping.targets)
+    history = train(encoder, loss, training, stopping, config, seed, "encoder", _augment(config, inside), log_folder)
+    return inside.folded_into(encoder), history
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """``projection`` (K, F) and ``offset`` (K,): features (N, F) to whitened coordinates (N, K) of unit size.
+
+    ``noise`` is the standard deviation, in these coordinates, of what the manifold leaves of unseen people.
+    """
+
+    projection: Tensor
+    offset: Tensor
+    noise: float
+
+    @classmethod
+    def of(cls, manifold: PoseManifold, features: Tensor) -> Coordinates:
+        """Coordinates in which these features (N, F) are centred and, over all directions, of unit variance."""
+        if manifold.noise is None:
+            raise TrainingError("the manifold carries no noise statistics; run TD_main again")
+        white = torch.from_numpy((manifold.noise.whitening @ manifold.basis).astype(np.float32))
+        coordinates = features @ white.T
+        unit = float(coordinates.var(dim=0).mean().sqrt())
+        return cls(white / unit, coordinates.mean(dim=0) / unit, 1 / unit)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Coordinates (N, K) of features (N, F)."""
+        return features @ self.projection.T - self.offset
+
+    def folded_into(self, encoder: LandmarkEncoder) -> LandmarkEncoder:
+        """The encoder of coordinates as one of features: its first layer takes the projection in."""
+        hidden = [layer.out_features for layer in encoder.layers if isinstance(layer, nn.Linear)][:-1]
+        whole = LandmarkEncoder(self.projection.shape[1], len(encoder.row_mean), hidden)
+        weights = encoder.state_dict()
+        first, bias = weights["layers.0.weight"].double(), weights["layers.0.bias"].double()
+        weights["layers.0.weight"] = (first @ self.projection.double()).float()
+        weights["layers.0.bias"] = (bias - first @ self.offset.double()).float()
+        whole.load_state_dict(weights)
+        return whole.eval()
+
+
+def _angle_samples(faces: LabelledFaces) -> Samples:
+    return Samples(torch.from_numpy(faces.features), torch.from_numpy(faces.angles.columns().astype(np.float32)))
+
+
+def _factor_rows(manifold: PoseManifold) -> Callable[[Tensor], Tensor]:
+    """``PoseManifold.factor_rows`` for angles (N, 3) in degrees, in torch."""
+    axes = torch.from_numpy(np.repeat(np.arange(3), [len(cosines) for cosines in manifold.cosines]))
+    a, b, c, d = torch.from_numpy(np.concatenate(manifold.cosines).T.astype(np.float32))
+    return lambda angles: a * torch.cos(b * torch.deg2rad(angles)[:, axes] + c) + d
+
+
+def _augment(config: EncoderConfig, inside: Coordinates) -> Augment:
+    """Features of a batch, turned in the image plane, to noisy coordinates."""
+    noise = gaussian_noise(torch.tensor(config.noise * inside.noise))
+
+    def change(features: Tensor, angles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if config.turn_deg:
+            turns = torch.deg2rad((2 * torch.rand(len(features), generator=generator) - 1) * config.turn_deg)
+            features, angles = turned_in_plane(features, angles, turns)
+        return noise(inside(features), angles, generator)
+
+    return change
+
+
+def turned_in_plane(features: Tensor, angles: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and angles (N, 3) in degrees of the same images turned in their plane.
+
+    ``turns`` (N,) in radians, from the image's right towards its top. Turning the camera about its axis
+    multiplies the rotation from the left; yaw, pitch and roll all follow from the product.
+    """
+    cos, sin, zero, one = turns.cos(), turns.sin(), torch.zeros_like(turns), torch.ones_like(turns)
+    # Image axes have y down: there the same turn has the other sign.
+    in_image = torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], dim=1).view(-1, 3, 3)
+    points = features.view(len(features), -1, 3) @ in_image.transpose(1, 2)
+    turned = in_image.transpose(1, 2) @ _rotation(angles)
+    yaw = torch.asin(turned[:, 0, 2].clamp(-1, 1))
+    pitch = torch.atan2(-turned[:, 1, 2], turned[:, 2, 2])
+    roll = torch.atan2(-turned[:, 0, 1], turned[:, 0, 0])
+    return points.reshape(features.shape), -torch.rad2deg(torch.stack([yaw, pitch, roll], dim=1))
+
+
+def _rotation(angles: Tensor) -> Tensor:
+    """``rotations.rotation_from_angles`` for angles (N, 3) in degrees, in torch."""
+    yaw, pitch, roll = (-torch.deg2rad(angles)).unbind(1)
+    zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
+    about_x = torch.stack([one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos()], 1)
+    about_y = torch.stack([yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos()], 1)
+    about_z = torch.stack([roll.cos(), -roll.sin(), zero, roll.sin(), roll.cos(), zero, zero, zero, one], 1)
+    return about_x.view(-1, 3, 3) @ about_y.view(-1, 3, 3) @ about_z.view(-1, 3, 3)
+
+
+def train_heads(
+    manifold: PoseManifold, config: AngleHeadsConfig, seed: int, log_folder: Path
+) -> tuple[list[AngleHead], dict[str, History]]:
+    """Train one head per angle to invert the manifold's cosines; no image or landmark is needed."""
+    heads, histories = [], {}
+    for number, axis in enumerate(AXES):
+        head, histories[axis] = _train_head(manifold, number, config, seed + number, log_folder)
+        heads.append(head)
+    return heads, histories
+
+
+def _train_head(
+    manifold: PoseManifold, number: int, config: AngleHeadsConfig, seed: int, log_folder: Path
+) -> tuple[AngleHead, History]:
+    rng = np.random.default_rng([seed, 4])
+    axis = manifold.grid.axes[number]
+    margin = config.margin_deg[number]
+    degrees = rng.uniform(axis[0] - margin, axis[-1] + margin, size=config.samples)
+    rows = torch.from_numpy(manifold.axis_rows(number, degrees).astype(np.float32))
+    targets = torch.from_numpy(degrees.astype(np.float32))
+    split = config.samples // 10
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        head = AngleHead(rows.shape[1], config.hidden)
+    head.row_mean.copy_(rows.mean(dim=0))
+    head.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
+    head.angle_scale.fill_(max(float(np.abs(degrees).max()), 1.0))
+
+    def loss(angles: Tensor, wanted: Tensor) -> Tensor:
+        return (((angles - wanted) / head.angle_scale) ** 2).mean()
+
+    training, stopping = Samples(rows[split:], targets[split:]), Samples(rows[:split], targets[:split])
+    augment = gaussian_noise(head.row_scale * config.noise) if config.noise else None
+    history = train(head, loss, training, stopping, config, seed, f"head_{AXES[number]}", augment, log_folder)
+    return head, history

@@ -1,0 +1,45 @@
+"""The paper's inference, kept as the reference route: Powell over three angles and the identity.
+
+Eight unknowns from zero, no gradient, no bounds, as the method's published code does it. It is slow
+and often ends in a wrong minimum; ``PoseManifold.infer`` is what to use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.rotation import Angles
+
+
+@dataclass(frozen=True)
+class PowellResult:
+    """Angles in degrees, identity (ri,), half the squared error, and the number of evaluations."""
+
+    yaw: float
+    pitch: float
+    roll: float
+    identity: NDArray[np.float64]
+    objective: float
+    evaluations: int
+
+
+def infer_powell(manifold: PoseManifold, feature: ArrayLike) -> PowellResult:
+    """Minimise half the squared error of one feature (F,) over angles and identity from zero."""
+    x = np.asarray(feature, dtype=np.float64)
+    # The model lies in the span of the basis: the error outside it is a constant.
+    inside = manifold.basis @ x
+    outside = max(float(x @ x - inside @ inside), 0.0)
+
+    def objective(unknowns: NDArray[np.float64]) -> float:
+        angles = Angles.from_columns(np.degrees(unknowns[None, :3]))
+        residual = inside - unknowns[3:] @ manifold.identity_design(angles)[0]
+        return 0.5 * (float(residual @ residual) + outside)
+
+    found = minimize(objective, np.zeros(3 + manifold.ranks[0]), method="Powell")
+    yaw, pitch, roll = np.degrees(found.x[:3])
+    return PowellResult(float(yaw), float(pitch), float(roll), found.x[3:], float(found.fun), int(found.nfev))

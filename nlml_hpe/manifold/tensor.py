@@ -1,0 +1,263 @@
+"""The tensor (identity, yaw, pitch, roll, feature) on disk, with the mask of detected cells.
+
+``landmarks.npy`` is float32 and memory-mapped. ``routes.npy`` says how each face was found, as an index
+into ``landmarks.ROUTES``; a cell whose face was missed has route 0 and holds zeros. Off-grid samples lie
+beside it: ``random_landmarks.npy`` (identity, sample, feature), ``random_routes.npy`` and
+``random_angles.npy`` (yaw, pitch, roll in degrees).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import ROUTES
+from nlml_hpe.files.atomic import ArtifactError, exclusive, read_json, replace_folder, write_bytes, write_json
+from nlml_hpe.files.manifests import digest_of, read_manifest, write_manifest
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import AXES, CONVENTION
+
+KIND = "landmark_tensor"
+_WORST_POSES = 6
+_DATA = ("landmarks", "routes", "random_landmarks", "random_routes")
+
+
+class PersonRows(NamedTuple):
+    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), and how each face was found."""
+
+    grid: NDArray[np.float32]
+    routes: NDArray[np.uint8]
+    random: NDArray[np.float32]
+    random_routes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class LandmarkTensor:
+    """A finished landmark tensor, memory-mapped.
+
+    ``features`` (I, Y, P, R, F) float32, ``routes`` (I, Y, P, R) uint8, ``random_features`` (I, K, F)
+    float32, ``random_routes`` (I, K) uint8, ``random_angles`` (I, K, 3) degrees.
+    """
+
+    grid: PoseGrid
+    feature: str
+    people: tuple[int, ...]
+    features: NDArray[np.float32]
+    routes: NDArray[np.uint8]
+    random_features: NDArray[np.float32]
+    random_routes: NDArray[np.uint8]
+    random_angles: NDArray[np.float64]
+
+    @cached_property
+    def detected(self) -> NDArray[np.bool_]:
+        """Which cells (I, Y, P, R) hold a face."""
+        return np.asarray(self.routes) > 0
+
+    @cached_property
+    def random_detected(self) -> NDArray[np.bool_]:
+        """Which off-grid samples (I, K) hold a face."""
+        return np.asarray(self.random_routes) > 0
+
+    def first(self, people: int) -> LandmarkTensor:
+        """The first so many people. Raises ``ValueError`` where there are fewer."""
+        if not 1 <= people <= len(self.people):
+            raise ValueError(f"expected 1 to {len(self.people)} people; received {people}")
+        parts = (self.people, self.features, self.routes, self.random_features, self.random_routes, self.random_angles)
+        return LandmarkTensor(self.grid, self.feature, *(part[:people] for part in parts))  # type: ignore[arg-type]
+
+    @classmethod
+    def open(cls, folder: Path) -> LandmarkTensor:
+        """Open a finished tensor. Raises ``ArtifactError`` where it is unfinished or damaged."""
+        facts = read_manifest(folder, KIND)["facts"]
+        if facts["convention"] != CONVENTION:
+            raise ArtifactError(
+                f"{folder}: angles follow {facts['convention']!r}, expected {CONVENTION!r}; run Landmarks again"
+            )
+        grid = PoseGrid.from_dict(facts["grid"])
+        arrays = {name: open_array(folder / f"{name}.npy") for name in (*_DATA, "random_angles")}
+        expected = (len(facts["people"]), *grid.shape, facts["feature_length"])
+        if arrays["landmarks"].shape != expected or arrays["routes"].shape != expected[:-1]:
+            raise ArtifactError(
+                f"{folder}: expected landmarks of shape {expected}, found {arrays['landmarks'].shape} with routes "
+                f"{arrays['routes'].shape}; run Landmarks again"
+            )
+        return cls(
+            grid,
+            facts["feature"],
+            tuple(facts["people"]),
+            arrays["landmarks"],
+            arrays["routes"],
+            arrays["random_landmarks"],
+            arrays["random_routes"],
+            arrays["random_angles"],
+        )
+
+
+def open_array(path: Path) -> NDArray[Any]:
+    """Memory-map a ``.npy`` file read-only.
+
+    Raises ``ArtifactError`` where it is missing, holds objects, or is shorter than its header says.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; run the stage that makes it again")
+    try:
+        # Copy-on-write: nothing is copied unless written, and torch takes it without a warning.
+        return np.load(path, mmap_mode="c" if _elements(path) else None, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ArtifactError(
+            f"{path} ({path.stat().st_size} bytes) is damaged or shorter than its header says ({error}); "
+            "run the stage that makes it again"
+        ) from error
+
+
+def _elements(path: Path) -> int:
+    """Number of elements that a ``.npy`` header announces; an empty array cannot be mapped."""
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+    return int(np.prod(shape))
+
+
+def misses(tensor: LandmarkTensor) -> list[str]:
+    """How many faces were not found, in words: in all, by the angles of each axis, and at the worst poses."""
+    missed = ~tensor.detected
+    text = f"{missed.sum()} of {missed.size} grid faces not found ({missed.mean():.1%})"
+    if tensor.random_detected.size:
+        lost = ~tensor.random_detected
+        text += f"; off the grid {lost.sum()} of {lost.size} ({lost.mean():.1%})"
+    by_route = np.bincount(np.asarray(tensor.routes).reshape(-1), minlength=len(ROUTES))
+    found = "  ".join(f"{name}: {count}" for name, count in zip(ROUTES[1:], by_route[1:], strict=True) if count)
+    lines = [text, f"found by route: {found}"]
+    for axis, (name, angles) in enumerate(zip(AXES, tensor.grid.axes, strict=True)):
+        counts = missed.sum(axis=tuple(mode for mode in range(4) if mode != axis + 1))
+        cells = "  ".join(f"{angle:g}: {count}" for angle, count in zip(angles, counts, strict=True))
+        lines.append(f"not found by {name:<5}: {cells}")
+    per_pose = missed.sum(axis=0).reshape(-1)
+    poses = tensor.grid.poses()
+    worst = [index for index in np.argsort(-per_pose, kind="stable")[:_WORST_POSES] if per_pose[index]]
+    if worst:
+        named = "  ".join("({:g} {:g} {:g}): {}".format(*poses[index], per_pose[index]) for index in worst)
+        lines.append(f"most often at (yaw pitch roll), of {len(tensor.people)} people: {named}")
+    return lines
+
+
+class LandmarkTensorWriter:
+    """Writes a tensor person by person; a run that was killed goes on where it stopped.
+
+    Space is reserved at the start, so that a full disk is an error then and there. Rows are flushed
+    before a person is marked done; the folder takes its final name when all are.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        people: list[int],
+        grid: PoseGrid,
+        feature_length: int,
+        random_angles: NDArray[np.float64],
+        identity: Any,
+    ) -> None:
+        self.folder, self.people, self.grid = folder, people, grid
+        self.feature_length, self.random_angles = feature_length, random_angles
+        self._partial = folder.with_name(f"{folder.name}.partial")
+        self._digest = digest_of(identity)
+        self._lock = exclusive(folder)
+        self._arrays: dict[str, Any] = {}
+
+    def __enter__(self) -> LandmarkTensorWriter:
+        self._lock.__enter__()
+        marker = self._partial / "identity.json"
+        if not (marker.is_file() and read_json(marker) == self._digest):
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
+            for name, shape, kind in self._layout():
+                _reserve(self._partial / f"{name}.npy", shape, kind)
+            with (self._partial / "random_angles.npy").open("wb") as stream:
+                np.save(stream, self.random_angles, allow_pickle=False)
+            write_json(marker, self._digest)
+        self._arrays = {name: self._open(name, shape) for name, shape, _ in self._layout()}
+        return self
+
+    def _open(self, name: str, shape: tuple[int, ...]) -> Any:
+        path = self._partial / f"{name}.npy"
+        # An empty file cannot be mapped, and has nothing to be written.
+        return np.load(path) if 0 in shape else np.lib.format.open_memmap(path, mode="r+")
+
+    def __exit__(self, *details: Any) -> None:
+        self._arrays.clear()
+        self._lock.__exit__(*details)
+
+    def _layout(self) -> list[tuple[str, tuple[int, ...], str]]:
+        count, samples = len(self.people), self.random_angles.shape[1]
+        shapes = (
+            (count, *self.grid.shape, self.feature_length),
+            (count, *self.grid.shape),
+            (count, samples, self.feature_length),
+            (count, samples),
+        )
+        return list(zip(_DATA, shapes, ("<f4", "|u1", "<f4", "|u1"), strict=True))
+
+    def pending(self) -> list[int]:
+        """People whose rows are not written yet."""
+        return [person for person in self.people if not (self._partial / f"done_{person}").is_file()]
+
+    def put(self, person: int, rows: PersonRows) -> None:
+        """Write one person's rows durably."""
+        index = self.people.index(person)
+        for name, row in zip(_DATA, rows, strict=True):
+            self._arrays[name][index] = row
+            if isinstance(self._arrays[name], np.memmap):
+                self._arrays[name].flush()
+        write_bytes(self._partial / f"done_{person}", b"")
+
+    def finish(self, config: Any, inputs: Mapping[str, str], feature: str) -> Path:
+        """Give the complete tensor its final name. Raises ``ArtifactError`` where people are missing."""
+        if self.pending():
+            raise ArtifactError(
+                f"{self.folder}: {len(self.pending())} people are not written yet: {self.pending()[:5]}"
+            )
+        routes, random_routes = (np.asarray(self._arrays[name]) for name in ("routes", "random_routes"))
+        facts = {
+            "grid": self.grid.as_dict(),
+            "convention": CONVENTION,
+            "feature": feature,
+            "feature_length": self.feature_length,
+            "people": self.people,
+            "cells": int(routes.size),
+            "cells_missed": int((routes == 0).sum()),
+            "routes": list(ROUTES),
+            "random": int(random_routes.size),
+            "random_missed": int((random_routes == 0).sum()),
+        }
+        self._arrays.clear()
+        for marker in [*self._partial.glob("done_*"), self._partial / "identity.json"]:
+            marker.unlink()
+        write_manifest(self._partial, KIND, config, inputs, facts)
+        replace_folder(self._partial, self.folder)
+        return self.folder
+
+
+def _reserve(path: Path, shape: tuple[int, ...], kind: str) -> None:
+    """Create a zero-filled ``.npy`` whose space is really taken: a sparse file on a full disk kills with SIGBUS."""
+    if 0 in shape:
+        with path.open("wb") as stream:
+            np.save(stream, np.zeros(shape, dtype=kind), allow_pickle=False)
+        return
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(kind), shape=shape)
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"{path}: no room for {size / 1e9:.2f} GB of landmarks ({error.strerror})"
+        ) from error

@@ -1,0 +1,152 @@
+"""One folder that holds all that inference needs: config.json, model.safetensors, manifold.npz, README.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
+from nlml_hpe.files.atomic import ArtifactError, read_json, write_bytes, write_json
+from nlml_hpe.files.manifests import digest_of_file, require_digest
+from nlml_hpe.inference.engines import CONFIG_FILE, ONNX_FILE
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.rotation import AXES, CONVENTION, Angles
+
+FORMAT = "nlml-hpe model 2"
+_WEIGHTS, _MANIFOLD = "model.safetensors", "manifold.npz"
+
+
+@dataclass(frozen=True)
+class HeadFrame:
+    """What counts as a frontal head: the ``own`` one of a model's training heads, or that of a data set's labels.
+
+    The angles (yaw, pitch, roll) in degrees are of the constant rotation C with R(named) = R(own) C.
+    """
+
+    name: str = "own"
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+
+    @property
+    def rotation(self) -> Angles:
+        """C as angles."""
+        return Angles(np.array(self.yaw), np.array(self.pitch), np.array(self.roll))
+
+
+@dataclass(frozen=True)
+class HeadPoseModel:
+    """Network and manifold of one model, and the feature both were trained on; some have no network."""
+
+    network: HeadPoseNetwork | None
+    manifold: PoseManifold
+    point_set: PointSet
+    normalization: Normalization
+    min_confidence: float
+    frame: HeadFrame = HeadFrame()
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether yaw and roll were trained as far to one side as to the other; then mirrored faces were, too."""
+        yaw, _, roll = (np.array(axis) for axis in self.manifold.grid.axes)
+        return bool(np.allclose(yaw, -yaw[::-1]) and np.allclose(roll, -roll[::-1]))
+
+
+def save_model(folder: Path, model: HeadPoseModel) -> None:
+    """Write the model's files into ``folder``; an ONNX file that lies there already is held to be its own."""
+    if model.network is None:
+        raise ValueError("a model without a network cannot be saved as a model folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / _WEIGHTS, save(model.network.state_dict()))
+    model.manifold.save(folder / _MANIFOLD)
+    files = [name for name in (_WEIGHTS, _MANIFOLD, ONNX_FILE) if (folder / name).is_file()]
+    config = {
+        "format": FORMAT,
+        "convention": CONVENTION,
+        "point_set": model.point_set.name,
+        "normalization": model.normalization,
+        "min_confidence": model.min_confidence,
+        "frame": asdict(model.frame),
+        "network": asdict(model.network.shape),
+        "sha256": {name: digest_of_file(folder / name) for name in files},
+    }
+    write_json(folder / CONFIG_FILE, config)
+
+
+def load_model(folder: str | Path) -> HeadPoseModel:
+    """Read a model folder.
+
+    Raises ``ArtifactError`` where a file is missing, was changed after it was written, or is of
+    another version or convention.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise ArtifactError(
+            f"{place}: no such model folder; run the pipeline, or name the folder that ModelBuilder wrote"
+        )
+    config = read_json(place / CONFIG_FILE)
+    for key, expected in (("format", FORMAT), ("convention", CONVENTION)):
+        if not isinstance(config, dict) or config.get(key) != expected:
+            found = config.get(key) if isinstance(config, dict) else config
+            raise ArtifactError(f"{place}: expected {key} {expected!r}, found {found!r}; build the model again")
+    try:
+        # Names come from here, not from the file: it is not to say what is read.
+        for name in (_WEIGHTS, _MANIFOLD, *({ONNX_FILE} & config["sha256"].keys())):
+            require_digest(place / name, config["sha256"][name])
+        shape = _network_shape(config["network"])
+        network = HeadPoseNetwork(shape)
+        network.load_state_dict(load_file(place / _WEIGHTS))
+        point_set = POINT_SETS[config["point_set"]]
+        manifold = PoseManifold.load(place / _MANIFOLD)
+        model = HeadPoseModel(
+            network.eval(),
+            manifold,
+            point_set,
+            config["normalization"],
+            float(config["min_confidence"]),
+            _head_frame(config["frame"]),
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{place}: the model does not read ({error}); build it again") from error
+    if manifold.feature_length != shape.feature_length or shape.feature_length != point_set.feature_length:
+        raise ArtifactError(
+            f"{place}: network ({shape.feature_length}), manifold ({manifold.feature_length}) and point set "
+            f"({point_set.feature_length}) differ in feature length; build the model again"
+        )
+    return model
+
+
+def official_model(folder: str | Path) -> HeadPoseModel:
+    """The model that the method's authors publish, as far as its manifold goes: it has no network here.
+
+    ``folder`` holds their ``Trained_data.npz`` and ``Factor_Matrices.npz``; see
+    ``PoseManifold.from_official`` for what differs from models of this project.
+    """
+    place = Path(folder)
+    manifold = PoseManifold.from_official(place / "Trained_data.npz", place / "Factor_Matrices.npz")
+    return HeadPoseModel(None, manifold, FACEMESH, "nose_eye_corners", MIN_CONFIDENCE)
+
+
+def _head_frame(data: dict[str, Any]) -> HeadFrame:
+    frame = HeadFrame(str(data["name"]), *(float(data[axis]) for axis in AXES))
+    if not np.isfinite([frame.yaw, frame.pitch, frame.roll]).all():
+        raise ValueError(f"head frame {data} is not finite")
+    return frame
+
+
+def _network_shape(data: dict[str, Any]) -> NetworkShape:
+    yaw, pitch, roll = map(int, data["row_lengths"])
+    return NetworkShape(
+        int(data["feature_length"]),
+        (yaw, pitch, roll),
+        tuple(map(int, data["encoder_hidden"])),
+        tuple(map(int, data["head_hidden"])),
+    )

@@ -1,0 +1,1 @@
+"""A page to try it in this machine's own browser."""

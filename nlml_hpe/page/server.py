@@ -1,0 +1,181 @@
+"""A page to try it: ``nlml-hpe demo`` serves it to this machine's own browser.
+
+An image or a webcam frame is posted to ``/predict`` and answered with every face's pose and landmarks; to
+``/predict?rebuild``, where torch is installed, also with the largest face's reconstruction by the manifold: its 27
+weight vectors and the cosines, from which the page draws the face at any angle. Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlml_hpe.detection.landmarks import normalize_landmarks
+from nlml_hpe.evaluation.metrics import turned
+from nlml_hpe.files.images import ImageReadError, decode_image
+from nlml_hpe.inference.engines import DEFAULT_METHOD
+from nlml_hpe.inference.estimator import Backend, HeadPose, HeadPoseEstimator
+from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+
+LOOPBACK = "127.0.0.1"
+MAX_UPLOAD_BYTES = 16 * 1024 * 1024
+TIMEOUT_SECONDS = 20
+REBUILD = "/predict?rebuild"
+_PAGE = Path(__file__).with_name("page.html")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src blob: data:; media-src blob:",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class DemoServer(ThreadingHTTPServer):
+    """Serves the page and its answers; ``server_close`` releases the model."""
+
+    def __init__(self, address: tuple[str, int], predictor: Predictor) -> None:
+        self._predictor, self.is_local = predictor, address[0] == LOOPBACK
+        super().__init__(address, partial(_Handler, predictor))
+
+    def server_close(self) -> None:
+        """Stop listening, and release the model."""
+        super().server_close()
+        self._predictor.estimator.close()
+
+
+def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
+    """A server that is ready for ``serve_forever``; port 0 takes a free one.
+
+    Raises ``OSError`` where the address is taken and ``ArtifactError`` where the model does not read.
+    """
+    whole = importlib.util.find_spec("torch") and (model / "model.safetensors").is_file()
+    backend: Backend = "torch" if whole else "onnx"
+    return DemoServer((host, port), Predictor(HeadPoseEstimator(model, backend)))
+
+
+class Predictor:
+    """Answers for the page; one image at a time, since a detector cannot be shared."""
+
+    def __init__(self, estimator: HeadPoseEstimator) -> None:
+        self.estimator, self._lock = estimator, threading.Lock()
+
+    def __call__(self, content: bytes, rebuild: bool) -> dict[str, Any]:
+        """JSON form of all that is in an encoded image; ``rebuild`` adds the reconstruction.
+
+        Raises ``ImageReadError`` where it is no image.
+        """
+        image = decode_image(BytesIO(content), "the upload")
+        with self._lock:
+            faces = self.estimator.detect(image)
+            poses = self.estimator.poses(faces, DEFAULT_METHOD)
+        shown = [{**pose.as_dict(), "landmarks": pose.landmarks.round(2).tolist()} for pose in poses]
+        return {
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "faces": shown,
+            "reconstruction": self.reconstruction(poses[0]) if rebuild and poses else None,
+        }
+
+    def reconstruction(self, pose: HeadPose) -> dict[str, Any] | None:
+        """The largest face on the manifold: weights (27, 3 N) of its identity, cosines, the angles' range."""
+        model = getattr(self.estimator.engine, "model", None)
+        if model is None:
+            return None
+        manifold, frame = model.manifold, model.frame.rotation
+        features = normalize_landmarks(pose.landmarks[None], model.point_set, model.normalization)
+        named = Angles.from_columns([[pose.yaw, pose.pitch, pose.roll]])
+        # Back from the named head frame to the manifold's own: C is a rotation, its inverse is its transpose.
+        own = turned(named, _inverse(frame))
+        identity = manifold.solve_identity(features, own)[0]
+        weights = np.tensordot(identity, manifold.core, axes=1).reshape(-1, manifold.core.shape[-1]) @ manifold.basis
+        return {
+            "weights": weights.round(4).tolist(),
+            "cosines": [axis.tolist() for axis in manifold.cosines],
+            "angles": [float(values[0]) for values in own],
+            "range": [[axis[0], axis[-1]] for axis in manifold.grid.axes],
+        }
+
+
+def _inverse(frame: Angles) -> Angles:
+    return angles_from_rotation(rotation_from_angles(frame).T)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: DemoServer
+    server_version, sys_version = "nlml-hpe", ""
+    timeout = TIMEOUT_SECONDS
+
+    def __init__(self, predictor: Callable[[bytes, bool], dict[str, Any]], *arguments: Any) -> None:
+        self._predictor = predictor
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        """The page, and nothing else."""
+        if not self._is_ours():
+            return
+        if self.path.partition("?")[0] != "/":
+            self._answer(HTTPStatus.NOT_FOUND, {"error": "there is nothing here; the page is /"})
+            return
+        self._send(HTTPStatus.OK, _PAGE.read_bytes(), "text/html; charset=utf-8")
+
+    def do_POST(self) -> None:
+        """``/predict``: an encoded image in, JSON out."""
+        if not self._is_ours():
+            return
+        length = self.headers.get("Content-Length", "")
+        if self.path not in ("/predict", REBUILD):
+            self._answer(HTTPStatus.NOT_FOUND, {"error": "images go to /predict"})
+        elif not self.headers.get("Content-Type", "").startswith("image/"):
+            self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected an image as the request's body"})
+        elif not length.isdecimal():
+            self._answer(HTTPStatus.LENGTH_REQUIRED, {"error": "the request has no Content-Length"})
+        elif int(length) > MAX_UPLOAD_BYTES:
+            text = f"at most {MAX_UPLOAD_BYTES // 2**20} MiB are taken; make the image smaller"
+            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": text})
+        else:
+            self._predict(int(length))
+
+    def _predict(self, length: int) -> None:
+        try:
+            answer = self._predictor(self.rfile.read(length), self.path == REBUILD)
+        except ImageReadError as error:
+            self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+            return
+        self._answer(HTTPStatus.OK, answer)
+
+    def _is_ours(self) -> bool:
+        """Refuse requests that another site's script sends here by a name that it has pointed at this machine."""
+        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        if self.server.is_local and host not in (LOOPBACK, "localhost"):
+            self._answer(HTTPStatus.FORBIDDEN, {"error": f"this page is served to {LOOPBACK} alone"})
+            return False
+        return True
+
+    def _answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
+        # What was not read of a refused upload must not be taken for the next request.
+        self.close_connection = status != HTTPStatus.OK
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+    def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        try:
+            self.end_headers()
+            self.wfile.write(content)
+        except ConnectionError:  # whoever asked has left
+            self.close_connection = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are not logged: with a webcam there are dozens a second."""

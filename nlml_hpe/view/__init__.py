@@ -1,0 +1,1 @@
+"""Pictures: poses drawn on images, and plots."""

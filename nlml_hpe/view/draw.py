@@ -1,0 +1,54 @@
+"""Drawing a pose on an image: the head's axes, projected from the rotation matrix, and its angles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA
+
+if TYPE_CHECKING:  # the estimator draws nothing
+    from nlml_hpe.inference.estimator import HeadPose
+
+AXIS_COLORS = ((220, 40, 40), (40, 180, 40), (50, 90, 240))
+"""RGB of the head's x (image right of a frontal face), y (up) and z (out of the face)."""
+_OUTLINE, _INK = (0, 0, 0), (255, 255, 255)
+
+
+def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float], length: float) -> RgbImage:
+    """A copy of the RGB image with the head's x, y, z axes (red, green, blue) drawn from ``origin`` px.
+
+    ``rotation`` (3, 3) maps head to camera; axes are drawn orthographically, ``length`` px long, the
+    one that points away from the viewer first.
+    """
+    drawn = np.ascontiguousarray(image).copy()
+    in_image = IMAGE_FROM_CAMERA @ np.asarray(rotation, dtype=np.float64)
+    start = (round(origin[0]), round(origin[1]))
+    thickness = max(2, round(length / 40))
+    for axis in np.argsort(-in_image[2]):
+        end = (round(origin[0] + length * in_image[0, axis]), round(origin[1] + length * in_image[1, axis]))
+        cv2.arrowedLine(drawn, start, end, AXIS_COLORS[axis], thickness, cv2.LINE_AA, tipLength=0.15)
+    return drawn
+
+
+def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
+    """A copy of the RGB image with the axes of one face, from the middle of its box, and its angles below it."""
+    left, top, right, bottom = pose.box
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    drawn = draw_axes(image, pose.rotation, middle, 0.7 * max(right - left, bottom - top))
+    sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
+    text = f"yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
+    return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))))
+
+
+def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:
+    """A copy of the RGB image with a line of text whose lower left corner is at ``place`` px; readable on anything."""
+    drawn = np.ascontiguousarray(image).copy()
+    size = max(0.45, min(image.shape[:2]) / 1000)
+    for color, width in ((_OUTLINE, 4), (_INK, 1)):
+        cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+    return drawn
