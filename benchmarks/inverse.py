@@ -30,6 +30,7 @@ from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.files.images import read_image
 from nlml_hpe.manifold.cosines import evaluate
 from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.official import official_manifold
 from nlml_hpe.manifold.powell import PowellResult, infer_powell
 from nlml_hpe.rotation import Angles
 
@@ -135,7 +136,7 @@ def throughput(manifold: PoseManifold, features: NDArray[np.float64]) -> list[di
 
 def main(official: Path, faces: Path, count: int) -> None:
     """Run both comparisons, print and save the tables."""
-    manifold = PoseManifold.from_official(official / "Trained_data.npz", official / "Factor_Matrices.npz")
+    manifold = official_manifold(official / "Trained_data.npz", official / "Factor_Matrices.npz")
     weights = np.tensordot(manifold.core, manifold.basis, axes=1).astype(np.float32)
     drawn = drawn_faces(manifold, count)
     rows = [compare("drawn from the model", manifold, weights, drawn)]

@@ -13,8 +13,11 @@ from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.evaluation.rendered import rendered_faces
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.manifold.manifold import IdentityPrior, PoseManifold, fit_axes
+from nlml_hpe.manifold.cosines import fit_axes
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.official import official_manifold
 from nlml_hpe.manifold.powell import infer_powell
+from nlml_hpe.manifold.statistics import IdentityPrior
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.manifold.tucker import decompose
 from nlml_hpe.model.folder import load_model
@@ -26,7 +29,7 @@ from stages.common import Workdir
 @pytest.fixture(scope="module")
 def official(shared_data: Path) -> PoseManifold:
     folder = shared_data / "nlml_hpe_official"
-    return PoseManifold.from_official(folder / "Trained_data.npz", folder / "Factor_Matrices.npz")
+    return official_manifold(folder / "Trained_data.npz", folder / "Factor_Matrices.npz")
 
 
 @pytest.fixture(scope="module")

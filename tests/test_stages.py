@@ -19,8 +19,8 @@ from PIL import Image
 from nlml_hpe.config import Config, load_config
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import ImageReadError
+from nlml_hpe.manifold.blocks import TensorError
 from nlml_hpe.manifold.tensor import LandmarkTensor, misses
-from nlml_hpe.manifold.tucker import TensorError
 from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.pose_grid import RenderFolderError
 from renderer.heads.photo import embedded_photo

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
+from nlml_hpe.pose_grid import PoseGrid
+
 FREQUENCY_BOUNDS = (0.48, 6.0)
 """In rad/rad. A column that bends like a parabola is followed ever so slightly better by an ever
 slower cosine of ever larger amplitude with an equal and opposite offset; below 0.48 the rms of such
@@ -56,6 +58,12 @@ def fit_cosines(degrees: ArrayLike, factor: ArrayLike) -> Cosines:
     parameters = np.array([_fit_column(radians, column) for column in columns.T])
     rms = np.sqrt(((evaluate(parameters, radians) - columns) ** 2).mean(axis=0))
     return Cosines(parameters, rms)
+
+
+def fit_axes(grid: PoseGrid, factors: tuple[FloatArray, FloatArray, FloatArray]) -> tuple[Cosines, Cosines, Cosines]:
+    """Cosines of the three factor matrices over the grid's axes."""
+    yaw, pitch, roll = (fit_cosines(axis, factor) for axis, factor in zip(grid.axes, factors, strict=True))
+    return yaw, pitch, roll
 
 
 def _fit_column(radians: FloatArray, column: FloatArray) -> FloatArray:

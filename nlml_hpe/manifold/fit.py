@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.config import TuckerConfig
-from nlml_hpe.manifold.cosines import Cosines
-from nlml_hpe.manifold.manifold import IdentityPrior, Noise, PoseManifold, fit_axes
+from nlml_hpe.manifold.cosines import Cosines, fit_axes
+from nlml_hpe.manifold.fill import rotation_tensor
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.passes import Engine
+from nlml_hpe.manifold.statistics import IdentityPrior, Noise
 from nlml_hpe.manifold.tensor import LandmarkTensor
-from nlml_hpe.manifold.tucker import Engine, Runner, TuckerModel, decompose, rotation_tensor
+from nlml_hpe.manifold.tucker import Runner, TuckerModel, decompose
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import AXES, Angles
 

@@ -16,6 +16,7 @@ from nlml_hpe.files.manifests import digest_of_file, require_digest
 from nlml_hpe.inference.engines import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, NetworkShape
+from nlml_hpe.manifold.official import official_manifold
 from nlml_hpe.rotation import AXES, CONVENTION, Angles
 
 FORMAT = "nlml-hpe model 2"
@@ -128,10 +129,10 @@ def official_model(folder: str | Path) -> HeadPoseModel:
     """The model that the method's authors publish, as far as its manifold goes: it has no network here.
 
     ``folder`` holds their ``Trained_data.npz`` and ``Factor_Matrices.npz``; see
-    ``PoseManifold.from_official`` for what differs from models of this project.
+    ``official_manifold`` for what differs from models of this project.
     """
     place = Path(folder)
-    manifold = PoseManifold.from_official(place / "Trained_data.npz", place / "Factor_Matrices.npz")
+    manifold = official_manifold(place / "Trained_data.npz", place / "Factor_Matrices.npz")
     return HeadPoseModel(None, manifold, FACEMESH, "nose_eye_corners", MIN_CONFIDENCE)
 
 

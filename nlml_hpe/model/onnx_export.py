@@ -5,7 +5,7 @@ is left out. Outputs, all in the model's named head frame: ``network`` and ``ref
 roll in degrees; ``sigma`` (N, 3), the refined angles' standard deviations, and ``score`` (N,), see
 ``engines.Estimates``; both NaN where the network's answer stands. As in ``torch_engine``, answers are the means of
 those for the face and its mirror image. The exact step is the descent of
-``manifold._Solver`` from the network's answer, in float64, until no face moves. ONNX has no linear algebra, so the
+``inverse.Solver`` from the network's answer, in float64, until no face moves. ONNX has no linear algebra, so the
 small inverses are written out. What a reader of the file must know stands in its metadata, as JSON.
 """
 
@@ -27,7 +27,7 @@ from torch import nn
 from nlml_hpe.detection.landmarks import mirror_of
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.inference.engines import FORMAT, METADATA, MIRRORED_SIGNS, OUTPUTS, REFINE_MARGIN_DEG
-from nlml_hpe.manifold.manifold import GAUSS_NEWTON_ITERATIONS, MARGIN_DEG, MAX_ITERATIONS, STEP_TOLERANCE
+from nlml_hpe.manifold.inverse import GAUSS_NEWTON_ITERATIONS, MARGIN_DEG, MAX_ITERATIONS, STEP_TOLERANCE
 from nlml_hpe.model.folder import HeadPoseModel
 from nlml_hpe.rotation import CONVENTION, rotation_from_angles
 
@@ -156,7 +156,7 @@ def _layers(layers: nn.Module, x: Var) -> Var:
 
 
 class _State(NamedTuple):
-    """As ``manifold._State``: angles (N, 3), cost (N, 1), minus its gradient (N, 3, 1), and so on."""
+    """As ``inverse._State``: angles (N, 3), cost (N, 1), minus its gradient (N, 3, 1), and so on."""
 
     theta: Var
     cost: Var
@@ -168,7 +168,7 @@ class _State(NamedTuple):
 
 
 class _Descent:
-    """Levenberg-Marquardt on the statistical cost; see ``manifold._Solver`` for the arithmetic."""
+    """Levenberg-Marquardt on the statistical cost; see ``inverse.Solver`` for the arithmetic."""
 
     def __init__(self, model: HeadPoseModel) -> None:
         manifold, noise = model.manifold, model.manifold.noise
@@ -211,7 +211,7 @@ class _Descent:
         return final.theta, final.hessian, final.misfit
 
     def _free(self, state: _State) -> Var:
-        """One (N, 3, 1) for every angle but those that would leave their bound, as in ``manifold._Solver._step``."""
+        """One (N, 3, 1) for every angle but those that would leave their bound, as in ``inverse.Solver._step``."""
         theta, zero = op.unsqueeze(state.theta, op.const([2])), op.const(0.0)
         low, high = op.const(self.low[:, None]), op.const(self.high[:, None])
         below = op.and_(op.less_or_equal(theta, low), op.less(state.gradient, zero))
@@ -262,7 +262,7 @@ class _Descent:
 
 
 def _bfgs(old: _State, new: _State) -> Var:
-    """``manifold._bfgs``: curvature (N, 3, 3) corrected by how the gradient changed over the step."""
+    """``inverse._bfgs``: curvature (N, 3, 3) corrected by how the gradient changed over the step."""
     step, change = op.unsqueeze(op.sub(new.theta, old.theta), op.const([2])), op.sub(old.gradient, new.gradient)
     pushed = op.matmul(old.curvature, step)
     along, bend = op.matmul(_turned(step), change), op.matmul(_turned(step), pushed)
