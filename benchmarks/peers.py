@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,6 @@ import cv2
 import mediapipe as mp
 import numpy as np
 import onnxruntime
-from mediapipe.modules.face_geometry.protos.geometry_pipeline_metadata_pb2 import GeometryPipelineMetadata
 from mediapipe.tasks.python import BaseOptions
 from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
 from numpy.typing import NDArray
@@ -30,7 +28,7 @@ from tqdm import tqdm
 
 from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
-from nlml_hpe.detection.landmarks import Box, LandmarkDetector
+from nlml_hpe.detection.landmarks import Box, LandmarkDetector, facemesh_canonical
 from nlml_hpe.evaluation.datasets import PROTOCOLS, Dataset, Sample, read_dataset
 from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary, turned
 from nlml_hpe.files.images import RgbImage
@@ -128,15 +126,6 @@ def mediapipe_matrix(bundle: Path) -> Peer:
     return answer
 
 
-def canonical_face(bundle: Path) -> Points:
-    """MediaPipe's canonical face (468, 3) in cm, in the head frame, out of the bundle."""
-    metadata = GeometryPipelineMetadata()
-    with zipfile.ZipFile(bundle) as archive:
-        name = next(n for n in archive.namelist() if n.startswith("geometry_pipeline_metadata"))
-        metadata.ParseFromString(archive.read(name))
-    return np.array(metadata.canonical_mesh.vertex_buffer, dtype=np.float64).reshape(468, 5)[:, :3]
-
-
 def solve_pnp(canonical: Points) -> Peer:
     """Perspective from all 2D points; the focal length is unknown and taken as the image's width."""
 
@@ -170,7 +159,7 @@ def _columns(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
     """Every peer's answer for every sample."""
-    canonical = canonical_face(bundle)
+    canonical = facemesh_canonical()
     found: dict[str, list[Answer]] = {}
     engine, fast = TorchEngine(load_model(model)), OnnxEngine(model / ONNX_FILE)
     with MediaPipeFaceMesh(MAX_FACES, engine.min_confidence) as detector:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +14,7 @@ from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import (
     FACEMESH,
     boundary_loops,
+    facemesh_canonical,
     facemesh_mirror,
     facemesh_triangles,
     normalize_landmarks,
@@ -77,6 +83,38 @@ def test_the_tessellation_is_a_face_with_four_openings() -> None:
     triangles = facemesh_triangles()
     assert triangles.shape == (852, 3)
     assert [len(loop) for loop in boundary_loops(triangles)] == [36, 20, 16, 16]
+
+
+def test_the_tables_are_those_of_mediapipe(shared_data: Path) -> None:
+    """Its tessellation has exactly the edges of our triangles; its canonical face is the one of its bundle."""
+    connections = pytest.importorskip(
+        "mediapipe.python.solutions.face_mesh_connections", reason="mediapipe is not installed, or too new"
+    )
+    sides = facemesh_triangles()[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    published = {tuple(sorted(edge)) for edge in connections.FACEMESH_TESSELATION}
+    assert {tuple(sorted(edge)) for edge in sides.tolist()} == published
+    from mediapipe.modules.face_geometry.protos.geometry_pipeline_metadata_pb2 import GeometryPipelineMetadata
+
+    metadata = GeometryPipelineMetadata()
+    with zipfile.ZipFile(shared_data / "face_landmarker" / "face_landmarker.task") as archive:
+        name = next(n for n in archive.namelist() if n.startswith("geometry_pipeline_metadata"))
+        metadata.ParseFromString(archive.read(name))
+    canonical = np.array(metadata.canonical_mesh.vertex_buffer).reshape(468, 5)[:, :3]
+    # The bundle holds float32 of numbers that are published with six decimals.
+    np.testing.assert_allclose(facemesh_canonical(), canonical, atol=1e-6)
+
+
+def test_nothing_asks_mediapipe_for_the_tables() -> None:
+    program = "import sys; from nlml_hpe.detection import landmarks; landmarks.facemesh_triangles(); "
+    program += "landmarks.facemesh_mirror(); landmarks.facemesh_canonical(); "
+    program += "print('mediapipe' in sys.modules, 'scipy.optimize' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_canonical_face_is_its_own_mirror_image() -> None:
+    mirror, canonical = facemesh_mirror(), facemesh_canonical()
+    np.testing.assert_array_equal(canonical[mirror] * [-1, 1, 1], canonical)
 
 
 def test_the_mirror_is_an_involution_that_agrees_with_a_real_face(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:

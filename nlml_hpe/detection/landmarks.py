@@ -8,15 +8,15 @@ distort every image that is not square.
 from __future__ import annotations
 
 import itertools
-from collections import deque
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 
 from nlml_hpe.files.images import RgbImage
 
@@ -126,30 +126,32 @@ def normalize_landmarks(
 
 
 @cache
+def _facemesh_tables() -> dict[str, Any]:
+    """MediaPipe's tables, which say where each comes from."""
+    tables: dict[str, Any] = json.loads(Path(__file__).with_name("facemesh_tables.json").read_text(encoding="utf-8"))
+    return tables
+
+
+@cache
 def facemesh_triangles() -> NDArray[np.int32]:
     """The FaceMesh tessellation as triangles ``(852, 3)``; eyes and mouth are left open.
 
-    MediaPipe publishes edges only; each triangle is a cycle of three of them. Two cycles enclose a
-    vertex of their own and are no triangles: all their edges already belong to two others.
     Orientation is not consistent; ``renderer.mesh.orient_faces`` makes it so.
-    """
-    from mediapipe.python.solutions.face_mesh_connections import FACEMESH_TESSELATION
 
-    neighbours: dict[int, set[int]] = {index: set() for index in range(FACEMESH.n_points)}
-    for first, second in FACEMESH_TESSELATION:
-        neighbours[first].add(second)
-        neighbours[second].add(first)
-    cycles = {
-        tuple(sorted((first, second, third)))
-        for first in neighbours
-        for second in neighbours[first]
-        for third in neighbours[first] & neighbours[second]
-    }
-    shared: dict[tuple[int, ...], int] = {}
-    for edge in itertools.chain.from_iterable(itertools.combinations(cycle, 2) for cycle in cycles):
-        shared[edge] = shared.get(edge, 0) + 1
-    real = [cycle for cycle in cycles if any(shared[edge] < 3 for edge in itertools.combinations(cycle, 2))]
-    return np.array(sorted(real), dtype=np.int32)
+    >>> facemesh_triangles().shape
+    (852, 3)
+    """
+    return np.array(_facemesh_tables()["triangles"], dtype=np.int32)
+
+
+@cache
+def facemesh_canonical() -> NDArray[np.float64]:
+    """MediaPipe's canonical face ``(468, 3)`` in centimetres, in the head frame (x right, y up, z to the viewer).
+
+    >>> facemesh_canonical()[FACEMESH.nose_tip]
+    array([ 0.      , -1.126865,  7.475604])
+    """
+    return np.array(_facemesh_tables()["canonical"], dtype=np.float64)
 
 
 def boundary_loops(triangles: Iterable[Iterable[int]]) -> list[list[int]]:
@@ -202,42 +204,7 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
 def facemesh_mirror() -> NDArray[np.int64]:
     """Permutation ``(468,)``: the index of every FaceMesh point's mirror image in the sagittal plane.
 
-    Derived from the tessellation alone. Starting at a midline edge, whose two triangles mirror one
-    another, the map is carried from edge to edge; six quads have their diagonals flipped on one
-    side, so a last step matches every point by its mapped neighbourhood.
+    >>> int(facemesh_mirror()[33])
+    263
     """
-    triangles = facemesh_triangles()
-    carried = _carry_mirror(triangles)
-    count = FACEMESH.n_points
-    neighbours = np.zeros((count, count))
-    for corner, other in itertools.permutations(range(3), 2):
-        neighbours[triangles[:, corner], triangles[:, other]] = 1
-    neighbours += np.eye(count)
-    shared = neighbours @ np.eye(count)[carried] @ neighbours
-    return np.asarray(linear_sum_assignment(-(shared + shared.T))[1], dtype=np.int64)
-
-
-def _carry_mirror(triangles: NDArray[np.int32]) -> list[int]:
-    """Breadth-first mirror map over the triangles, exact but behind flipped diagonals."""
-    by_edge: dict[frozenset[int], list[int]] = {}
-    for triangle in triangles.tolist():
-        for edge in itertools.combinations(triangle, 2):
-            by_edge.setdefault(frozenset(edge), []).append(sum(triangle) - sum(edge))
-    forehead, below = 10, 151
-    left, right = by_edge[frozenset((forehead, below))]
-    mirror = {forehead: forehead, below: below, left: right, right: left}
-    queue = deque([((forehead, below, left), (forehead, below, right))])
-    done: set[frozenset[int]] = set()
-    while queue:
-        source, target = queue.popleft()
-        if frozenset(source) in done:
-            continue
-        done.add(frozenset(source))
-        for first, second in itertools.combinations(range(3), 2):
-            apex, image_apex = source[3 - first - second], target[3 - first - second]
-            others = [v for v in by_edge[frozenset((source[first], source[second]))] if v != apex]
-            images = [v for v in by_edge[frozenset((target[first], target[second]))] if v != image_apex]
-            if others and images:
-                mirror.setdefault(others[0], images[0])
-                queue.append(((source[first], source[second], others[0]), (target[first], target[second], images[0])))
-    return [mirror[index] for index in range(FACEMESH.n_points)]
+    return np.array(_facemesh_tables()["mirror"], dtype=np.int64)
