@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.config import Config, HeadsConfig, RenderConfig
-from nlml_hpe.files.atomic import ArtifactError, exclusive, read_json, write_json
+from nlml_hpe.files.atomic import ArtifactError, read_json, write_json
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import digest_of, digest_of_file, digest_of_names_and_sizes, write_manifest
 from nlml_hpe.manifold.extraction import RANDOM_FOLDER, Pose, Provenance, person_rows, write_tensor
 from nlml_hpe.manifold.tensor import PersonRows

@@ -9,7 +9,8 @@ from pathlib import Path
 from safetensors.torch import save
 
 from nlml_hpe.config import Config
-from nlml_hpe.files.atomic import fresh_folder, write_bytes, write_json
+from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import train_encoder
@@ -33,7 +34,7 @@ def main(config: Config) -> Path:
     tensor = LandmarkTensor.open(work.landmarks_train)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
     encoder, history = train_encoder(tensor, manifold, config.encoder, config.seed, work.root)
-    with fresh_folder(work.encoder) as folder:
+    with fresh_folder(work.encoder, KIND) as folder:
         write_bytes(folder / "encoder.safetensors", save(encoder.state_dict()))
         write_json(folder / "history.json", asdict(history))
         plot_history({"encoder": history}, folder / "losses.png")

@@ -10,7 +10,8 @@ from safetensors.torch import save
 from torch import nn
 
 from nlml_hpe.config import Config
-from nlml_hpe.files.atomic import fresh_folder, write_bytes, write_json
+from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import train_heads
@@ -33,7 +34,7 @@ def main(config: Config) -> Path:
     work, made = Workdir(config.workdir), plan(config)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
     heads, histories = train_heads(manifold, config.angle_heads, config.seed, work.root)
-    with fresh_folder(work.heads) as folder:
+    with fresh_folder(work.heads, KIND) as folder:
         write_bytes(folder / "heads.safetensors", save(nn.ModuleList(heads).state_dict()))
         write_json(folder / "history.json", {name: asdict(history) for name, history in histories.items()})
         plot_history(histories, folder / "losses.png")

@@ -10,7 +10,8 @@ from torch import nn
 
 from nlml_hpe.config import Config
 from nlml_hpe.detection.detectors import DETECTORS
-from nlml_hpe.files.atomic import fresh_folder, write_bytes
+from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, read_manifest, write_manifest
 from nlml_hpe.inference.engines import ONNX_FILE
 from nlml_hpe.manifold.manifold import PoseManifold
@@ -46,7 +47,7 @@ def main(config: Config) -> Path:
     model = HeadPoseModel(network, manifold, *settings)
     kinds = dict(zip(MADE_OF, (EncoderTrainer.KIND, MLPHeadsTrainer.KIND, TD_main.KIND, LANDMARKS), strict=True))
     manifests = {name: read_manifest(work.root / name, kind) for name, kind in kinds.items()}
-    with fresh_folder(work.model) as folder:
+    with fresh_folder(work.model, KIND) as folder:
         export_onnx(model, folder / ONNX_FILE)
         save_model(folder, model)
         write_bytes(folder / "README.md", model_card(model, manifests, config).encode())

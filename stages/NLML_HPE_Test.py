@@ -10,7 +10,8 @@ from nlml_hpe.config import Config
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.labelled import ROUTES
 from nlml_hpe.evaluation.rendered import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
-from nlml_hpe.files.atomic import fresh_folder, write_bytes, write_json
+from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.tensor import LandmarkTensor
@@ -32,7 +33,7 @@ def main(config: Config) -> Path:
     """Evaluate every route; returns the folder of table, JSON, CSV and plots."""
     work, made = Workdir(config.workdir), plan(config)
     tensor, engine = LandmarkTensor.open(work.landmarks_validation), TorchEngine(load_model(work.model))
-    with fresh_folder(work.test) as folder:
+    with fresh_folder(work.test, KIND) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)
         routes = {name: partial(engine.own_angles, method=name) for name in ROUTES}

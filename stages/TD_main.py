@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from nlml_hpe.config import Config
-from nlml_hpe.files.atomic import fresh_folder
+from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
 from nlml_hpe.manifold.fit import fit_manifold
 from nlml_hpe.manifold.tensor import LandmarkTensor
@@ -35,7 +35,7 @@ def main(config: Config) -> Path:
     require_equal("grid of config and landmark tensor", config.grid.pose_grid().as_dict(), tensor.grid.as_dict(), mend)
     runner = partial(run_tasks, workers=config.n_workers, cluster=config.cluster) if config.cluster else None
     fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True, runner=runner)
-    with fresh_folder(work.manifold) as folder:
+    with fresh_folder(work.manifold, KIND) as folder:
         fitted.manifold.save(folder / "manifold.npz")
         plot_factors(fitted.tucker, fitted.cosines, tensor.grid, folder / "factors.png")
         plot_energy(fitted.tucker, folder / "energy.png")

@@ -1,18 +1,24 @@
-"""Artefacts: nothing half-written, nothing taken for what it is not."""
+"""Artefacts: nothing half-written, nothing taken for what it is not, nothing lost that is not ours."""
 
 from __future__ import annotations
 
+import os
+import stat
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nlml_hpe.files.atomic import ArtifactError, atomic_path, exclusive, fresh_folder, read_json, write_json
+from nlml_hpe.files.atomic import ArtifactError, atomic_path, read_json, write_bytes, write_json
+from nlml_hpe.files.folders import fresh_folder, partial_of, require_replaceable
+from nlml_hpe.files.locks import await_leases, exclusive, lease
 from nlml_hpe.files.manifests import MANIFEST, is_current, read_manifest, write_manifest
 
 
 def make(folder: Path) -> None:
-    with fresh_folder(folder) as partial:
-        (partial / "data.bin").write_bytes(b"123")
+    with fresh_folder(folder, "thing") as partial:
+        write_bytes(partial / "data.bin", b"123")
         write_manifest(partial, "thing", {"a": 1}, {"input": "x"})
 
 
@@ -47,8 +53,8 @@ def test_an_interrupted_folder_is_not_an_artefact(tmp_path: Path) -> None:
     folder = tmp_path / "thing"
 
     def fail() -> None:
-        with fresh_folder(folder) as partial:
-            (partial / "data.bin").write_bytes(b"1")
+        with fresh_folder(folder, "thing") as partial:
+            write_bytes(partial / "data.bin", b"1")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -81,3 +87,162 @@ def test_two_runs_into_one_folder_do_not_mix(tmp_path: Path) -> None:
         pass
     with exclusive(folder):
         pass
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"
+    }
+
+
+@pytest.mark.parametrize(
+    "foreign", ["thesis.txt", "data/thesis.txt", ".hidden", "data.bin.bak"], ids=["file", "folder", "hidden", "backup"]
+)
+@pytest.mark.parametrize("place", ["thing", "thing.partial", "thing.replaced"])
+def test_a_folder_with_foreign_files_is_not_replaced(tmp_path: Path, place: str, foreign: str) -> None:
+    make(tmp_path / "thing")
+    if place != "thing":
+        make(tmp_path / place)
+    mine = tmp_path / place / foreign
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    before = everything(tmp_path)
+    with pytest.raises(ArtifactError, match=f"{place} is not replaced.*{foreign.split('/')[0]}"):
+        require_replaceable(tmp_path / "thing", "thing")
+    with pytest.raises(ArtifactError, match="is not replaced"):
+        make(tmp_path / "thing")
+    assert everything(tmp_path) == before
+
+
+def test_only_an_artefact_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
+    """A data set without our manifest, an artefact of another kind, the parent folder, a file."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_bytes(b"jpg")
+    with fresh_folder(tmp_path / "other", "other") as partial:
+        write_manifest(partial, "other", {}, {})
+    (tmp_path / "note").write_text("mine")
+    before = everything(tmp_path)
+    for name in ("photos", "photos/..", "other", "note"):
+        with pytest.raises(ArtifactError, match="name another folder"):
+            make(tmp_path / name)
+    assert everything(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    make(tmp_path / "empty")
+    make(tmp_path / "empty")
+    assert sorted(p.name for p in (tmp_path / "empty").iterdir()) == ["data.bin", MANIFEST]
+
+
+def test_files_that_come_while_a_folder_is_filled_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "thing"
+    make(folder)
+
+    def replace() -> None:
+        with fresh_folder(folder, "thing") as partial:
+            write_manifest(partial, "thing", {}, {})
+            (folder / "thesis.txt").write_text("mine")
+
+    with pytest.raises(ArtifactError, match=r"thesis\.txt"):
+        replace()
+    assert (folder / "thesis.txt").read_text() == "mine"
+    assert (folder / "data.bin").is_file()
+    assert not partial_of(folder).exists()
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "thing"
+    make(folder)
+    folder.rename(tmp_path / "thing.replaced")
+
+    def fail() -> None:
+        with fresh_folder(folder, "thing"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert read_manifest(folder, "thing")["files"].keys() == {"data.bin"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".thing.lock", "thing"]
+
+
+def test_a_folder_without_a_manifest_never_takes_its_place(tmp_path: Path) -> None:
+    def forget() -> None:
+        with fresh_folder(tmp_path / "thing", "thing") as partial:
+            write_bytes(partial / "data.bin", b"1")
+
+    with pytest.raises(ArtifactError, match="no finished 'thing'"):
+        forget()
+    assert not (tmp_path / "thing").exists()
+
+
+def test_what_a_linked_folder_names_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    make(tmp_path / "disk" / "thing")
+    (tmp_path / "thing").symlink_to(tmp_path / "disk" / "thing")
+    make(tmp_path / "thing")
+    assert (tmp_path / "thing").is_symlink()
+    assert is_current(tmp_path / "disk" / "thing", "thing", {"a": 1}, {"input": "x"})
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """A umask that is not the usual one, for this test."""
+    before = os.umask(0o027)
+    yield 0o027
+    os.umask(before)
+
+
+def test_new_files_follow_the_umask_and_old_ones_keep_their_mode(tmp_path: Path, umask: int) -> None:
+    write_bytes(tmp_path / "new", b"1")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+    (tmp_path / "new").chmod(0o604)
+    write_bytes(tmp_path / "new", b"2")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o604
+    assert (tmp_path / "new").read_bytes() == b"2"
+
+
+def test_a_linked_file_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    (tmp_path / "dangling").symlink_to("later")
+    write_bytes(tmp_path / "dangling", b"new")
+    assert (tmp_path / "later").read_text() == "new"
+
+
+def test_a_fifo_is_written_into(tmp_path: Path) -> None:
+    """As a device is; a copy of the null device can only be made by root."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(fifo.read_bytes()), daemon=True)
+    reader.start()
+    write_bytes(fifo, b"table")
+    reader.join(10)
+    assert received == [b"table"]
+    assert fifo.is_fifo()
+
+
+def test_a_device_stays_a_device() -> None:
+    write_bytes(Path(os.devnull), b"table")
+    assert Path(os.devnull).is_char_device()
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"/file/table\.csv'") as caught:
+        write_bytes(tmp_path / "file" / "table.csv", b"1")
+    assert ".nlml_hpe" not in str(caught.value)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        write_bytes(tmp_path, b"1")
+
+
+def test_a_run_waits_for_the_workers_of_the_run_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "thing"
+    with lease(folder):
+        with pytest.raises(ArtifactError, match=f"still written by process {os.getpid()}"):
+            await_leases(folder, seconds=0.05)
+        assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
+    (tmp_path / ".thing.leases").mkdir(exist_ok=True)
+    (tmp_path / ".thing.leases" / "host-with-dashes-7-ab.lock").touch()  # of a worker that was killed
+    await_leases(folder, seconds=0)
+    assert not (tmp_path / ".thing.leases").exists()

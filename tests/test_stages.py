@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from nlml_hpe.manifold.tensor import LandmarkTensor, misses
 from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.pose_grid import RenderFolderError
 from renderer.heads.photo import embedded_photo
-from stages import Landmarks, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
+from stages import Landmarks, ModelBuilder, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
 from stages.common import Workdir, run_stage
 from tests.conftest import REPOSITORY, TINY, digests, write_config
 
@@ -244,6 +246,39 @@ def test_render_does_not_clear_a_folder_that_is_not_its_own(tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match="did not write"):
         Render.main(config)
     assert keepsake.read_text() == "mine"
+
+
+@pytest.mark.parametrize("stage", [TD_main, ModelBuilder, NLML_HPE_Test])
+def test_a_stage_does_not_replace_a_folder_with_foreign_files(
+    tiny_run: Config, tmp_path: Path, stage: types.ModuleType
+) -> None:
+    config = load_config(copy_of(tiny_run, tmp_path))
+    keepsake = stage.plan(config).folders[0] / "thesis.txt"
+    keepsake.write_text("mine")
+    with pytest.raises(ArtifactError, match=r"thesis\.txt"):
+        run_stage(stage.STAGE, config, force=True)
+    assert keepsake.read_text() == "mine"
+
+
+@pytest.mark.parametrize("output", ["results", "photos", ".."])
+def test_an_evaluation_replaces_no_folder_but_an_evaluation(tmp_path: Path, output: str) -> None:
+    """README's own example with a thesis in the way, the data set itself, the parent folder."""
+    for name in ("results", "photos", "here"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    command = [sys.executable, "-m", "nlml_hpe.cli", "evaluate", "--dataset", "aflw2000", "--root", "../photos"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [*command, "--output", output if output == ".." else f"../{output}"],
+        cwd=tmp_path / "here",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "is not replaced" in done.stderr
+    assert sorted(p.name for p in tmp_path.rglob("thesis.txt")) == ["thesis.txt"] * 3
 
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:

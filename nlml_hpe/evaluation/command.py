@@ -10,11 +10,15 @@ from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.evaluation.datasets import PROTOCOLS, read_dataset
 from nlml_hpe.evaluation.labelled import alignment, detect_all, evaluate, predictions_csv, text_table
-from nlml_hpe.files.atomic import fresh_folder, write_bytes, write_json
+from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.folders import fresh_folder, require_replaceable
+from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.inference.engines import SHIPPED
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.view.plots import plot_error_cdf, plot_intervals
+
+KIND = "evaluation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +41,7 @@ def run(given: argparse.Namespace) -> bool:
         raise ValueError("--dataset needs --root, the folder of the data set")
     if given.align_on is not None and given.align_on.resolve() == given.root.resolve():
         raise ValueError("--align-on names the evaluated set itself; a frame is estimated on another one")
+    require_replaceable(given.output, KIND)
     data = read_dataset(given.dataset, given.root)
     print(data.summary())
     engine = TorchEngine(load_model(given.model))
@@ -45,7 +50,7 @@ def run(given: argparse.Namespace) -> bool:
             engine = TorchEngine(replace(engine.model, frame=_frame(given.align_on, given.dataset, engine, detector)))
         detections = detect_all(data, detector)
     outcome = evaluate(engine, data, detections, given.protocol or given.dataset)
-    with fresh_folder(given.output) as folder:
+    with fresh_folder(given.output, KIND) as folder:
         write_json(folder / "metrics.json", outcome.report)
         write_bytes(folder / "predictions.csv", predictions_csv(data, detections, outcome).encode())
         write_bytes(folder / "table.txt", text_table(outcome.report).encode())
@@ -54,6 +59,8 @@ def run(given: argparse.Namespace) -> bool:
         plot_error_cdf(
             {name: found.angle.mean(axis=1) for name, found in outcome.errors.items()}, folder / "error_cdf.png"
         )
+        asked = {name: str(getattr(given, name)) for name in ("dataset", "root", "protocol", "model", "align_on")}
+        write_manifest(folder, KIND, asked, {})
     print(text_table(outcome.report), end="")
     return True
 

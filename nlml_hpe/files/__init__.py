@@ -1,1 +1,1 @@
-"""Reading and writing: images, atomic writes, manifests."""
+"""Reading and writing: images, atomic files, folders that replace others safely, locks, manifests."""

@@ -9,7 +9,6 @@ beside it: ``random_landmarks.npy`` (identity, sample, feature), ``random_routes
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import ROUTES
-from nlml_hpe.files.atomic import ArtifactError, exclusive, read_json, replace_folder, write_bytes, write_json
+from nlml_hpe.files.atomic import ArtifactError, read_json, record, write_bytes, write_json
+from nlml_hpe.files.folders import empty_partial, partial_of, replace_folder, require_replaceable
+from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import digest_of, read_manifest, write_manifest
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import AXES, CONVENTION
@@ -167,24 +168,34 @@ class LandmarkTensorWriter:
     ) -> None:
         self.folder, self.people, self.grid = folder, people, grid
         self.feature_length, self.random_angles = feature_length, random_angles
-        self._partial = folder.with_name(f"{folder.name}.partial")
+        self._partial = partial_of(folder)
         self._digest = digest_of(identity)
         self._lock = exclusive(folder)
         self._arrays: dict[str, Any] = {}
 
     def __enter__(self) -> LandmarkTensorWriter:
         self._lock.__enter__()
-        marker = self._partial / "identity.json"
-        if not (marker.is_file() and read_json(marker) == self._digest):
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir(parents=True)
-            for name, shape, kind in self._layout():
-                _reserve(self._partial / f"{name}.npy", shape, kind)
-            with (self._partial / "random_angles.npy").open("wb") as stream:
-                np.save(stream, self.random_angles, allow_pickle=False)
-            write_json(marker, self._digest)
+        try:
+            self._prepare()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
         self._arrays = {name: self._open(name, shape) for name, shape, _ in self._layout()}
         return self
+
+    def _prepare(self) -> None:
+        """Go on with what an interrupted run of the same settings left; begin anew in place of any other."""
+        require_replaceable(self.folder, KIND)
+        marker = self._partial / "identity.json"
+        if marker.is_file() and read_json(marker) == self._digest:
+            return
+        empty_partial(self.folder, KIND)
+        record(self._partial, "random_angles.npy", *(f"{name}.npy" for name in _DATA))
+        for name, shape, kind in self._layout():
+            _reserve(self._partial / f"{name}.npy", shape, kind)
+        with (self._partial / "random_angles.npy").open("wb") as stream:
+            np.save(stream, self.random_angles, allow_pickle=False)
+        write_json(marker, self._digest)
 
     def _open(self, name: str, shape: tuple[int, ...]) -> Any:
         path = self._partial / f"{name}.npy"
@@ -241,7 +252,7 @@ class LandmarkTensorWriter:
         for marker in [*self._partial.glob("done_*"), self._partial / "identity.json"]:
             marker.unlink()
         write_manifest(self._partial, KIND, config, inputs, facts)
-        replace_folder(self._partial, self.folder)
+        replace_folder(self._partial, self.folder, KIND)
         return self.folder
 
 

@@ -1,0 +1,181 @@
+"""Folders written whole or not at all, of which nothing is ever removed that this project did not write.
+
+A folder is filled beside its place, under the name ``<folder>.partial``, and takes its place by a rename. What it
+replaces is renamed aside, to ``<folder>.replaced``, and of that only the files are removed that our own manifest of the
+same kind lists. A folder that holds anything else is not replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes
+from nlml_hpe.files.locks import exclusive
+from nlml_hpe.files.manifests import MANIFEST, read_manifest
+
+_MOST_NAMED = 5
+
+
+@contextmanager
+def fresh_folder(folder: Path, kind: str) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` if the block succeeds.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the finished folder is to lie; of a symbolic link the folder that it names is replaced.
+    kind : str
+        The kind in the manifest that the block writes (``manifests.write_manifest``).
+
+    Yields
+    ------
+    Path
+        The folder to fill. It is emptied again where the block fails.
+
+    Raises
+    ------
+    ArtifactError
+        Before the block where ``folder`` exists and is not a finished folder of this kind and nothing else; after it
+        where the block wrote no manifest.
+    """
+    with exclusive(_place(folder)):
+        partial = empty_partial(folder, kind)
+        try:
+            yield partial
+            replace_folder(partial, folder, kind)
+        except BaseException:
+            with suppress(ArtifactError, OSError):
+                remove_own(partial, kind)
+            raise
+
+
+def require_replaceable(folder: Path, kind: str) -> None:
+    """Raise ``ArtifactError`` unless ``folder`` may be written: absent, empty, or ours of this kind and nothing else.
+
+    What stands beside it from a run that was killed (``<folder>.partial``) is judged in the same way. Call it before
+    hours of work; ``fresh_folder`` calls it too.
+    """
+    for path in (_place(folder), partial_of(folder), _aside_of(folder)):
+        if path.exists() and not path.is_dir():
+            raise ArtifactError(f"{path} is a file, where a folder is to be written; name another folder")
+        foreign = foreign_entries(path, kind)
+        if foreign:
+            named = ", ".join(foreign[:_MOST_NAMED]) + (" ..." if len(foreign) > _MOST_NAMED else "")
+            raise ArtifactError(
+                f"{path} is not replaced, for it holds what no {kind!r} run has written: {named}; "
+                "name another folder, or move these away"
+            )
+
+
+def partial_of(folder: Path) -> Path:
+    """Where ``folder`` is filled until it is finished."""
+    place = _place(folder)
+    return place.with_name(f"{place.name}.partial")
+
+
+def _aside_of(folder: Path) -> Path:
+    place = _place(folder)
+    return place.with_name(f"{place.name}.replaced")
+
+
+def _place(folder: Path) -> Path:
+    """The folder itself, of a symbolic link the one that it names, of ``..`` the one that has a name."""
+    return Path(os.path.realpath(folder))
+
+
+def empty_partial(folder: Path, kind: str) -> Path:
+    """Make the empty folder beside ``folder`` that is to be filled, with a journal of what is written into it.
+
+    Raises ``ArtifactError`` as ``require_replaceable`` does.
+    """
+    partial, aside = partial_of(folder), _aside_of(folder)
+    require_replaceable(folder, kind)
+    if aside.exists() and not folder.exists():
+        os.replace(aside, _place(folder))  # killed between the two renames
+    remove_own(aside, kind)
+    remove_own(partial, kind)
+    partial.mkdir(parents=True)
+    write_bytes(partial / JOURNAL, f"{json.dumps(kind)}\n".encode())
+    return partial
+
+
+def replace_folder(partial: Path, folder: Path, kind: str) -> None:
+    """Put a finished folder in the place of an older one of its kind.
+
+    Raises ``ArtifactError`` where ``partial`` has no manifest, or where ``folder`` holds what is not ours; both then
+    stay as they are.
+    """
+    read_manifest(partial, kind)
+    require_replaceable(folder, kind)
+    (partial / JOURNAL).unlink(missing_ok=True)
+    place, aside = _place(folder), _aside_of(folder)
+    if place.exists():
+        os.replace(place, aside)
+    os.replace(partial, place)
+    remove_own(aside, kind)
+
+
+def foreign_entries(folder: Path, kind: str) -> list[str]:
+    """Names, relative to ``folder``, of all in it that is neither in our manifest of this kind nor in our journal."""
+    own = _own_names(folder, kind)
+    return sorted(name for name in _entries(folder) if name not in own and not _is_temporary(name))
+
+
+def remove_own(folder: Path, kind: str) -> None:
+    """Remove what this project wrote into ``folder``, and the folder with it.
+
+    Raises ``ArtifactError`` where something else is in it, which stays.
+    """
+    if not folder.is_dir():
+        return
+    own = _own_names(folder, kind)
+    entries = _entries(folder)
+    # The lists last: a removal that is killed can be taken up again.
+    for name in sorted(entries, key=lambda name: name in (MANIFEST, JOURNAL)):
+        path = folder / name
+        if name in own and path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # not empty
+                path.rmdir()
+        elif name in own or _is_temporary(name):
+            path.unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError as error:
+        raise ArtifactError(f"{folder} is kept, for it holds what this project did not write") from error
+
+
+def _own_names(folder: Path, kind: str) -> set[str]:
+    """Relative names of what manifest or journal of this kind list, with the folders that they lie in."""
+    names = set()
+    with suppress(ArtifactError):
+        manifest = read_json(folder / MANIFEST)
+        if isinstance(manifest, dict) and manifest.get("kind") == kind and isinstance(manifest.get("files"), dict):
+            names |= {MANIFEST, *manifest["files"]}
+    journal = _journal(folder)
+    if journal and journal[0] == kind:
+        names |= {JOURNAL, *journal[1:]}
+    return names | {parent.as_posix() for name in names for parent in Path(name).parents}
+
+
+def _journal(folder: Path) -> list[str]:
+    names: list[str] = []
+    with suppress(OSError, ValueError):  # none, or a last line that a full disk cut short
+        for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
+            names.append(str(json.loads(line)))
+    return names
+
+
+def _entries(folder: Path) -> list[str]:
+    """Relative names of all files, links and folders below ``folder``, the deepest first; links are not followed."""
+    found = []
+    for root, folders, files in os.walk(folder, topdown=False):
+        found += [(Path(root) / name).relative_to(folder).as_posix() for name in (*files, *folders)]
+    return found
+
+
+def _is_temporary(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(OWN_PREFIX)

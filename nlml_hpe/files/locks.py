@@ -1,0 +1,80 @@
+"""One run at a time in a folder: the run holds a lock on it, and each of its workers a lease.
+
+A worker may outlive its run for a moment, on a cluster for longer. So a run that takes over a folder waits for the
+leases of the run before.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nlml_hpe.files.atomic import ArtifactError
+
+_LEASE_SECONDS = 60.0
+"""How long a run waits for a worker of the run before, which ends within a second, or on a cluster with its image."""
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process. Raises ``ArtifactError`` where another run holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ArtifactError(f"{folder} is being written by another run; wait for it, or use another workdir") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def lease(folder: Path) -> Iterator[None]:
+    """Hold a lease on the folder while this process writes into it for a run; it ends with the process."""
+    leases = _leases(folder)
+    leases.mkdir(parents=True, exist_ok=True)
+    path = leases / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.lock"
+    with FileLock(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def await_leases(folder: Path, seconds: float = _LEASE_SECONDS) -> None:
+    """Wait until no worker of an earlier run holds a lease on the folder.
+
+    Raises ``ArtifactError`` that names host and process of a worker that does not end within ``seconds``.
+    """
+    leases = _leases(folder)
+    for path in sorted(leases.glob("*.lock")):
+        host, pid, _ = path.stem.rsplit("-", 2)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for process {pid} on {host}, which an earlier run left in {folder}", file=sys.stderr)
+            try:
+                lock.acquire(timeout=seconds)
+            except Timeout:
+                raise ArtifactError(
+                    f"{folder} is still written by process {pid} on {host}, which an earlier run left; end that "
+                    "process and run the same command again"
+                ) from None
+        lock.release()
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # absent, or a worker has just come
+        leases.rmdir()
+
+
+def _leases(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.leases"
