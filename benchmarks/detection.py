@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import ROUTES
-from nlml_hpe.evaluation.datasets import PROTOCOLS, read_dataset
+from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.labelled import detect_all
+from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import AXES
 

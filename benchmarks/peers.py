@@ -29,8 +29,9 @@ from tqdm import tqdm
 from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import Box, LandmarkDetector, facemesh_canonical
-from nlml_hpe.evaluation.datasets import PROTOCOLS, Dataset, Sample, read_dataset
+from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
 from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary, turned
+from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, Engine, Method, OnnxEngine
 from nlml_hpe.inference.torch_engine import TorchEngine

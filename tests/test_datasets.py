@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import random
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
+from scipy.sparse import csc_matrix
 
 from nlml_hpe.config import Config
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
-from nlml_hpe.evaluation.datasets import PROTOCOLS, DatasetError, read_dataset
-from nlml_hpe.evaluation.labelled import alignment, detect_all, evaluate, predictions_csv
-from nlml_hpe.evaluation.metrics import constant_rotation, turned
-from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.model.folder import HeadFrame, load_model
-from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
-from stages.common import Workdir
+from nlml_hpe.evaluation.datasets import (
+    DatasetError,
+    chosen_by_list,
+    read_dataset,
+    read_list,
+    recognised_layout,
+    split,
+    write_list,
+)
+from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
+from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.rotation import Angles, rotation_from_angles
 from tests.conftest import REPOSITORY
 
 
@@ -143,95 +149,243 @@ def test_the_real_samples_read(shared_data: Path) -> None:
     assert len(read_dataset("biwi", shared_data / "biwi_sample").samples) == 5
 
 
+@pytest.mark.parametrize("compressed", [True, False])
+def test_any_damage_of_a_label_is_counted_and_ends_nothing(tmp_path: Path, compressed: bool) -> None:
+    """Bytes changed and files cut at random: a label reads, or its face is left out, with the reason.
+
+    Of labels that are not compressed scipy's reader ends the process on some of these.
+    """
+    write_pair(tmp_path, "whole", (1, 2, 3))
+    savemat(tmp_path / "a.mat", {"Pose_Para": np.zeros((1, 7)), "pt3d_68": np.ones((3, 68))}, do_compression=compressed)
+    content, rng = (tmp_path / "a.mat").read_bytes(), random.Random(0)
+    for number in range(400):
+        damaged = bytearray(content)
+        for _ in range(rng.randint(1, 4)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        end = rng.choice([len(damaged), rng.randrange(len(damaged))])
+        (tmp_path / f"d{number:03d}.mat").write_bytes(damaged[:end])
+        (tmp_path / f"d{number:03d}.jpg").touch()
+    (tmp_path / "a.mat").unlink()
+    data = read_dataset("aflw2000", tmp_path)
+    assert len(data.samples) + sum(map(len, data.left_out.values())) == 401
+    assert len(data.left_out["label not readable (damaged)"]) > 10
+    assert len(data.left_out["label not readable (cut short)"]) > 10
+    assert "whole" in [sample.name for sample in data.samples]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (np.array([[1, 2, 3], "x"], dtype=object), "a cell array in place of numbers"),
+        (csc_matrix(np.ones((1, 7))), "a sparse array in place of numbers"),
+        ("0.1 0.2 0.3", "text in place of numbers"),
+        ({"yaw": 1.0}, "a struct in place of numbers"),
+        (np.ones((1, 7)) * 1j, "complex numbers"),
+    ],
+)
+def test_a_label_that_holds_no_numbers_is_left_out(tmp_path: Path, value: object, reason: str) -> None:
+    write_pair(tmp_path, "good", (0, 0, 0))
+    write_pair(tmp_path, "odd", (0, 0, 0), Pose_Para=value)
+    data = read_dataset("aflw2000", tmp_path)
+    assert data.left_out == {f"label not readable ({reason})": ["odd"]}
+    assert [sample.name for sample in data.samples] == ["good"]
+
+
+def test_a_label_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    savemat(tmp_path / "bomb.mat", {"Pose_Para": np.zeros((1, 3_000_000))}, do_compression=True)
+    assert (tmp_path / "bomb.mat").stat().st_size < 100_000
+    with pytest.raises(LabelError, match="unpacks to more than"):
+        read_arrays(tmp_path / "bomb.mat", ["Pose_Para"])
+
+
+def test_real_labels_read_as_scipy_reads_them(shared_data: Path) -> None:
+    wanted = ["Pose_Para", "pt3d_68", "pt2d"]
+    for path in sorted((shared_data / "aflw2000_dev").glob("*.mat"))[::10]:
+        ours, theirs = read_arrays(path, wanted), loadmat(path, variable_names=wanted)
+        assert ours.keys() == {name for name in theirs if not name.startswith("__")}
+        for name, values in ours.items():
+            np.testing.assert_array_equal(values, theirs[name])
+
+
+def test_a_file_name_that_no_table_can_hold_is_left_out(tmp_path: Path) -> None:
+    write_pair(tmp_path, "good", (0, 0, 0))
+    for name in ("bad\udcff", "two\nlines"):
+        for suffix in (".jpg", ".mat"):
+            shutil.copy(tmp_path / f"good{suffix}", tmp_path / f"{name}{suffix}")
+    data = read_dataset("aflw2000", tmp_path)
+    assert [sample.name for sample in data.samples] == ["good"]
+    assert sorted(data.left_out["file name is not one line of UTF-8 text"]) == ["bad\\xff", "two\\x0alines"]
+    data.summary().encode()
+
+
+def test_folders_and_second_images_are_no_images(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", (0, 0, 0))
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").mkdir()
+    data = read_dataset("aflw2000", tmp_path)
+    assert [sample.name for sample in data.samples] == ["a"]
+    assert data.left_out == {"second image of the same name": ["a.png"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"1 0 0 0 1 0 0 0 1e200", "not a rotation"),
+        (b"1 0 0 0 1 0 0 0 nan", "not a rotation"),
+        (b"1 0 0 0 1 0 0 0 -1", "not a rotation"),
+        (b"1 0 0 1 1 0 0 0 1", "not a rotation"),
+        (b"1 0 0", "cut short"),
+        (b"\xff\xfe", "not numbers"),
+        (b"", "cut short"),
+    ],
+)
+def test_a_damaged_biwi_label_is_left_out(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "01").mkdir()
+    for name in ("frame_00001", "frame_00002"):
+        Image.new("RGB", (64, 48)).save(tmp_path / "01" / f"{name}_rgb.png")
+        (tmp_path / "01" / f"{name}_pose.txt").write_bytes(b"1 0 0\n0 1 0\n0 0 1\n\n0 0 900\n")
+    (tmp_path / "01" / "frame_00002_pose.txt").write_bytes(content)
+    data = read_dataset("biwi", tmp_path)
+    assert data.left_out == {f"label not readable ({reason})": ["01/frame_00002"]}
+    assert len(data.samples) == 1
+
+
+def test_damaged_fsanet_files_are_left_out(tmp_path: Path) -> None:
+    images, pose = np.zeros((2, 8, 8, 3), dtype=np.uint8), np.array([[1.0, 2.0, 3.0], [np.nan, 0, 0]])
+    np.savez_compressed(tmp_path / "good.npz", image=images, pose=pose)
+    whole = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-100])
+    (tmp_path / "flipped.npz").write_bytes(whole[:60] + bytes(b ^ 255 for b in whole[60:120]) + whole[120:])
+    np.savez(tmp_path / "text.npz", image=images, pose=np.full((2, 3), "a"))
+    np.savez(tmp_path / "grey.npz", image=images[..., :1], pose=pose)
+    data = read_dataset("fsanet", tmp_path)
+    assert [sample.name for sample in data.samples] == ["good/000000"]
+    assert data.left_out.pop("angles not finite") == ["good/000001"]
+    assert sorted(itertools.chain(*data.left_out.values())) == ["cut.npz", "flipped.npz", "grey.npz", "text.npz"]
+
+
+def test_an_fsanet_header_that_lies_asks_for_no_memory(tmp_path: Path) -> None:
+    header = np.lib.format.magic(1, 0)
+    text = repr({"descr": "|u1", "fortran_order": False, "shape": (10**9, 1000, 1000, 3)}).encode()
+    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
+        archive.writestr("image.npy", header + len(text).to_bytes(2, "little") + text)
+        archive.writestr("pose.npy", header + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(DatasetError, match="cut short"):
+        read_dataset("fsanet", tmp_path)
+
+
+def datasets_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nlml_hpe.evaluation.datasets", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+
+
 def test_the_file_list_is_what_other_tools_read(tmp_path: Path) -> None:
     for name in ("image00004", "image00002"):
         write_pair(tmp_path, name, (0, 0, 0))
-    command = [sys.executable, "-m", "nlml_hpe.evaluation.datasets", "filelist", str(tmp_path)]
-    assert subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True).returncode == 0
+    done = datasets_command("list", tmp_path)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "files.txt").read_text() == "image00002\nimage00004\n"
-    failed = subprocess.run(
-        [*command[:-1], str(tmp_path / "none")], cwd=REPOSITORY, check=False, capture_output=True, text=True
-    )
+    done = datasets_command("list", tmp_path, "--output", tmp_path / "lists" / "all.txt")
+    assert (tmp_path / "lists" / "all.txt").read_text() == "image00002\nimage00004\n"
+    failed = datasets_command("list", tmp_path / "none")
     assert failed.returncode == 1
     assert "no such folder" in failed.stderr
+    command = [sys.executable, "stages/create_filename_list.py", "--root_dir", str(tmp_path), "--filename", "again.txt"]
+    assert subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True).returncode == 0
+    assert (tmp_path / "again.txt").read_text() == "image00002\nimage00004\n"
+    assert "protocol aflw2000-nlml: 2 of 2 (|yaw| <= 50" in datasets_command("info", tmp_path).stdout
 
 
-def test_a_constant_rotation_is_found_in_spite_of_stray_faces() -> None:
-    rng = np.random.default_rng(0)
-    seen = Angles.from_columns(rng.uniform(-40, 40, (200, 3)))
-    frame = Angles(np.array(1.0), np.array(-2.5), np.array(0.5))
-    true = turned(seen, frame).columns() + rng.normal(0, 1.0, (200, 3))
-    true[:10] += 60
-    found = constant_rotation(seen, Angles.from_columns(true))
-    assert geodesic_degrees(rotation_from_angles(found), rotation_from_angles(frame)) < 0.5
+def test_a_list_replaces_no_file_of_the_user(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", (0, 0, 0))
+    (tmp_path / "files.txt").write_text("my thesis\n")
+    refused = datasets_command("list", tmp_path)
+    assert refused.returncode == 1
+    assert "--force replaces it" in refused.stderr
+    assert (tmp_path / "files.txt").read_text() == "my thesis\n"
+    for name in ("a.jpg", "a.mat", "b.png"):
+        with pytest.raises(DatasetError, match="a list is text"):
+            write_list(tmp_path / name, ["a"], replace_existing=True)
+    assert datasets_command("list", tmp_path, "--force").returncode == 0
+    assert (tmp_path / "files.txt").read_text() == "a\n"
 
 
-@pytest.fixture
-def photographs(shared_data: Path, tmp_path: Path) -> Path:
-    """Eight labelled photographs; in one the label's box is beside the face."""
-    source = shared_data / "aflw2000_dev"
-    chosen = [s for s in read_dataset("aflw2000", source).samples if max(map(abs, s.angles)) < 30][:8]
-    for sample in chosen:
-        for suffix in (".jpg", ".mat"):
-            shutil.copy(source / f"{sample.name}{suffix}", tmp_path)
-    savemat(
-        tmp_path / f"{chosen[0].name}.mat",
-        {"Pose_Para": np.radians([[3.0, 4.0, 5.0]]), "pt3d_68": np.array([[1.0, 2.0], [1.0, 2.0], [0, 0]])},
-    )
-    return tmp_path
+def test_every_command_explains_itself_with_defaults() -> None:
+    help_of_split = datasets_command("split", "--help").stdout
+    for text in ("default: 0.7", "default: 0.15", "default: 0", "default: ROOT", "photograph"):
+        assert text in " ".join(help_of_split.split())
+    assert "info" in datasets_command("--help").stdout
 
 
-def test_a_stranger_is_not_taken_for_the_annotated_face(
-    tiny_run: Config, photographs: Path, detector: MediaPipeFaceMesh
-) -> None:
-    data = read_dataset("aflw2000", photographs)
-    engine = TorchEngine(load_model(Workdir(tiny_run.workdir).model))
-    detections = detect_all(data, detector)
-    assert detections.found.tolist() == [False] + [True] * 7
-    outcome = evaluate(engine, data, detections, "aflw2000")
-    report = outcome.report
-    assert (report["n_total"], report["n_protocol"], report["n_detected"]) == (8, 8, 7)
-    assert report["detected_by"] == {"whole": 7}
-    # The miss is charged as a frontal guess: its own label is the error.
-    row = report["routes"]["network"]
-    for axis, label in (("yaw", 4.0), ("pitch", 3.0), ("roll", 5.0)):
-        assert row["mae_all"][axis] == pytest.approx((7 * row["mae"][axis] + label) / 8, abs=1e-5)
-    assert predictions_csv(data, detections, outcome).splitlines()[1].count(",") == 13
-    with pytest.raises(ValueError, match="expected one of"):
-        evaluate(engine, data, detections, "biwi")
+def test_a_split_keeps_photographs_whole(tmp_path: Path) -> None:
+    """300W-LP: many crops of a photograph, several faces in one, and a folder of mirror images."""
+    for folder in ("AFW", "AFW_Flip"):
+        for photograph in (134212, 156474111, 16207923):
+            for face, crop in itertools.product((1, 2), (0, 1, 17)):
+                write_pair(tmp_path / folder, f"AFW_{photograph}_{face}_{crop}", (0, 0, 0))
+    for photograph, crop in itertools.product(range(1, 5), range(3)):
+        write_pair(tmp_path / "LFPW", f"LFPW_image_test_{photograph:04d}_{crop}", (0, 0, 0))
+    data = read_dataset(recognised_layout(tmp_path), tmp_path)
+    assert data.name == "300w_lp"
+    assert len({sample.group for sample in data.samples}) == 3 + 4
+    parts = split(data, 0.5, 0.25, seed=1)
+    assert parts == split(data, 0.5, 0.25, seed=1) != split(data, 0.5, 0.25, seed=2)
+    assert sorted(itertools.chain(*parts.values())) == [sample.name for sample in data.samples]
+    group = {sample.name: sample.group for sample in data.samples}
+    for first, second in itertools.combinations(parts.values(), 2):
+        assert {group[name] for name in first}.isdisjoint(group[name] for name in second)
 
 
-def test_a_named_frame_is_one_constant_rotation(
-    tiny_run: Config, photographs: Path, detector: MediaPipeFaceMesh
-) -> None:
-    data = read_dataset("aflw2000", photographs)
-    engine = TorchEngine(load_model(Workdir(tiny_run.workdir).model))
-    detections = detect_all(data, detector)
-    own = evaluate(engine, data, detections, "aflw2000-nlml").report
-    for row in own["routes"].values():
-        assert row.pop("unaligned") == row
-    assert own["unaligned"]["routes"] == own["routes"]
-    turn = alignment(engine, data, detections, "aflw2000-nlml")
-    frame = HeadFrame("labels", float(turn.yaw), float(turn.pitch), float(turn.roll))
-    aligned = evaluate(TorchEngine(replace(engine.model, frame=frame)), data, detections, "aflw2000-nlml").report
-    assert aligned["frame"] == "labels"
-    assert aligned["unaligned"]["routes"] == own["routes"]
-    geodesic = [report["routes"][report["default_route"]]["geodesic"]["mean"] for report in (aligned, own)]
-    assert geodesic[0] < geodesic[1]
+def test_a_split_keeps_people_whole_and_meets_the_shares(tmp_path: Path) -> None:
+    for person, frame in itertools.product(range(1, 13), range(4)):
+        folder = tmp_path / f"{person:02d}"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / f"frame_{frame:05d}_rgb.png")
+        (folder / f"frame_{frame:05d}_pose.txt").write_text("1 0 0 0 1 0 0 0 1")
+    done = datasets_command("split", tmp_path, "--train", 0.5, "--validation", 0.25, "--seed", 3, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    parts = {name: read_list(tmp_path / f"{name}.txt") for name in ("train", "validation", "test")}
+    assert {name: len(names) for name, names in parts.items()} == {"train": 24, "validation": 12, "test": 12}
+    people = [{name.split("/")[0] for name in names} for names in parts.values()]
+    assert not people[0] & people[1]
+    assert not (people[0] | people[1]) & people[2]
+    data = read_dataset("biwi", tmp_path)
+    assert [sample.name for sample in chosen_by_list(data, tmp_path / "test.txt").samples] == parts["test"]
+    for train, validation in ((0.9, 0.2), (-0.1, 0.5), (float("nan"), 0.1)):
+        with pytest.raises(DatasetError, match="expected shares"):
+            split(data, train, validation, seed=0)
 
 
-def test_the_stage_evaluates_a_data_set(tiny_run: Config, photographs: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    command = [sys.executable, "stages/NLML_HPE_Test.py", "--dataset", "aflw2000", "--root", str(photographs)]
-    command += ["--protocol", "aflw2000-nlml", "--model", str(Workdir(tiny_run.workdir).model), "--output", str(output)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
-    report = json.loads((output / "metrics.json").read_text())
-    assert report["coverage"] == pytest.approx(7 / 8)
-    assert set(report["routes"]) == {"network", "exact", "refined"}
-    for name in ("predictions.csv", "table.txt", "mae_per_interval.png", "error_cdf.png"):
-        assert (output / name).is_file()
-    same = subprocess.run(
-        [*command, "--align-on", str(photographs)], cwd=REPOSITORY, check=False, capture_output=True, text=True
-    )
-    assert same.returncode == 1
-    assert "estimated on another one" in same.stderr
+def test_renders_of_an_identity_stay_together(tmp_path: Path) -> None:
+    for folder, person, yaw in itertools.product(("a", "b"), (1, 2), (0, 10)):
+        place = tmp_path / folder / f"ID{person}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(place / f"ID{person}_({yaw}_0_0).jpg")
+    data = read_dataset("rendered", tmp_path)
+    parts = split(data, 0.5, 0.5, seed=0)
+    assert sorted(map(len, parts.values())) == [4, 4]
+    assert {name[2:5] for name in parts["train"]} in ({"ID1"}, {"ID2"})
+    with pytest.raises(DatasetError, match="2 photographs, people or recordings cannot be divided into 3"):
+        split(data, 0.4, 0.3, seed=0)
+
+
+def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "damaged"):
+        write_pair(tmp_path, name, (0, 0, 0), **({"Pose_Para": None} if name == "damaged" else {}))
+    data = read_dataset("aflw2000", tmp_path)
+    (tmp_path / "l.txt").write_text("\ufeffb.jpg\r\n\r\na\r\n", encoding="utf-8")
+    assert [sample.name for sample in chosen_by_list(data, tmp_path / "l.txt").samples] == ["a", "b"]
+    for content, message in (
+        ("a\nx\ny\n", r"of 3 names these are no labelled faces .* 2 \(x, y\); write the list again"),
+        ("a\ndamaged\n", r"1 \(damaged\); 1 of them: label without Pose_Para"),
+        ("a\nb\na\n", r"more than once: 1 \(a\)"),
+        ("\n\n", "the list is empty"),
+    ):
+        (tmp_path / "l.txt").write_text(content)
+        with pytest.raises(DatasetError, match=message):
+            chosen_by_list(data, tmp_path / "l.txt")
+    (tmp_path / "l.txt").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(DatasetError, match="UTF-8"):
+        read_list(tmp_path / "l.txt")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_list(tmp_path / "none.txt")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
-from nlml_hpe.evaluation.datasets import PROTOCOLS, read_dataset
+from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.labelled import alignment, detect_all, evaluate, predictions_csv, text_table
+from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.manifests import write_manifest

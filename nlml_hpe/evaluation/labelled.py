@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from nlml_hpe.detection.landmarks import ROUTES as DETECTION_ROUTES
 from nlml_hpe.detection.landmarks import LandmarkDetector, normalize_landmarks
-from nlml_hpe.evaluation.datasets import PROTOCOLS, Dataset
+from nlml_hpe.evaluation.datasets import Dataset
 from nlml_hpe.evaluation.metrics import Errors, constant_rotation, errors, per_interval, summary
+from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.inference.engines import DEFAULT_METHOD, Method
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.rotation import AXES, Angles

@@ -1,0 +1,111 @@
+"""What a folder of labelled faces holds, and lists of them: ``python -m nlml_hpe.evaluation.datasets``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nlml_hpe.evaluation.datasets import (
+    LAYOUTS,
+    SPLITS,
+    Dataset,
+    DatasetError,
+    read_dataset,
+    recognised_layout,
+    split,
+    write_list,
+)
+from nlml_hpe.evaluation.protocols import PROTOCOLS
+
+_EXAMPLES = """examples:
+  python -m nlml_hpe.evaluation.datasets info AFLW2000
+  python -m nlml_hpe.evaluation.datasets list AFLW2000 --output files.txt
+  python -m nlml_hpe.evaluation.datasets split 300W_LP --train 0.7 --validation 0.15 --seed 0 --output lists
+"""
+_ROOT = "folder of the data set, as it is distributed (for fsanet also one .npz file)"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands ``info``, ``list`` and ``split``."""
+    whole = argparse.ArgumentParser(
+        prog="python -m nlml_hpe.evaluation.datasets",
+        description="Look into a folder of labelled faces, or write lists of its faces. Nothing in it is changed.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    info = _command(commands, "info", "say how many labelled faces there are, and what cannot be used and why")
+    info.set_defaults(work=_info)
+    names = _command(commands, "list", "write the names of all labelled faces, one a line, without suffix")
+    names.add_argument("--output", type=Path, metavar="FILE", help="default: files.txt in ROOT")
+    names.set_defaults(work=_list)
+    parts = _command(
+        commands,
+        "split",
+        "divide the faces at random into train.txt, validation.txt and test.txt; one photograph's crops, one "
+        "person's frames and one identity's renders stay in one list",
+    )
+    parts.add_argument("--train", type=float, default=0.7, help="share of the faces (default: %(default)s)")
+    parts.add_argument("--validation", type=float, default=0.15, help="share of the faces (default: %(default)s)")
+    parts.add_argument("--seed", type=int, default=0, help="same seed, same lists (default: %(default)s)")
+    parts.add_argument("--output", type=Path, metavar="FOLDER", help="where the lists go (default: ROOT)")
+    parts.set_defaults(work=_split)
+    for command in (names, parts):
+        command.add_argument("--force", action="store_true", help="replace lists that are there already")
+    return whole
+
+
+def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument("root", type=Path, metavar="ROOT", help=_ROOT)
+    command.add_argument("--dataset", choices=sorted(LAYOUTS), help="how the folder is laid out (default: found out)")
+    return command
+
+
+def _info(data: Dataset, given: argparse.Namespace) -> None:
+    for name, protocol in PROTOCOLS.items():
+        if protocol.dataset == data.name:
+            count = int(protocol.includes(data.angles).sum())
+            print(f"protocol {name}: {count} of {len(data.samples)} ({protocol.text()})")
+
+
+def _list(data: Dataset, given: argparse.Namespace) -> None:
+    path: Path = given.output or _folder_of(given.root) / "files.txt"
+    write_list(path, [sample.name for sample in data.samples], given.force)
+    print(f"wrote {path}: {len(data.samples)} names")
+
+
+def _split(data: Dataset, given: argparse.Namespace) -> None:
+    folder: Path = given.output or _folder_of(given.root)
+    if given.seed < 0:
+        raise DatasetError(f"--seed: expected 0 or more; received {given.seed}")
+    parts = split(data, given.train, given.validation, given.seed)
+    for name in SPLITS:
+        if name in parts:
+            write_list(folder / f"{name}.txt", parts[name], given.force)
+            print(f"wrote {folder / name}.txt: {len(parts[name])} of {len(data.samples)} names")
+
+
+def _folder_of(root: Path) -> Path:
+    if not root.is_dir():
+        raise DatasetError(f"{root} is no folder to write a list into; name one with --output")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    given = parser().parse_args(arguments)
+    try:
+        data = read_dataset(given.dataset or recognised_layout(given.root), given.root)
+        print(data.summary())
+        given.work(data, given)
+    except (DatasetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""The layouts in which labelled data sets are distributed, one reader for each.
+
+Every reader gives angles in this project's convention. What it cannot use it leaves out, counted and named:
+
+- ``aflw2000``, ``300w_lp``: ``image.jpg`` with ``image.mat`` beside it, in one folder or several
+  (``Pose_Para[0][:3]`` is pitch, yaw, roll in radians; ``pt3d_68`` or ``pt2d`` gives the face's box).
+- ``biwi``: ``NN/frame_NNNNN_rgb.png`` with ``_pose.txt`` (a 3 x 3 rotation, then the head's centre) or
+  ``_pose.bin`` (six float32: centre in mm; pitch, yaw, roll in degrees).
+- ``fsanet``: an ``.npz`` with ``image`` (n, H, W, 3), BGR, and ``pose`` (n, 3), yaw, pitch, roll.
+- ``rendered``: ``ID{n}/ID{n}_(yaw_pitch_roll).jpg``, the layout in which the method's authors publish theirs.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import Box
+from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays, read_bounded
+from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
+from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation
+
+MAX_NPZ_BYTES = 4 * 1024**3
+"""An FSA-Net file may hold so much, packed and unpacked."""
+_NEAR = 200
+_ROTATION_TOLERANCE = 0.1
+"""BIWI prints its matrices with six digits or so; what differs from a rotation by more is another matrix."""
+
+
+class Layout(NamedTuple):
+    """How one data set lies on disk: its reader, an example in words, and a pattern by which it is recognised."""
+
+    read: Callable[[Dataset], None]
+    example: str
+    pattern: str
+
+
+def read_dataset(name: str, root: Path) -> Dataset:
+    """Read all labelled faces below a folder.
+
+    Parameters
+    ----------
+    name : str
+        The layout: one of ``LAYOUTS``.
+    root : Path
+        The data set's folder, as distributed.
+
+    Returns
+    -------
+    Dataset
+        Its faces in the order of their names, and what was left out and why.
+
+    Raises
+    ------
+    DatasetError
+        For an unknown name, and for a root without a single labelled face; the message names the folder that was
+        probably meant.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (32, 32)).save(f"{folder}/ID1_(10_-20_0).jpg")
+    ...     data = read_dataset("rendered", Path(folder))
+    >>> [(sample.name, sample.angles) for sample in data.samples]
+    [('ID1_(10_-20_0).jpg', (10.0, -20.0, 0.0))]
+    """
+    if name not in LAYOUTS:
+        raise DatasetError(f"unknown data set {name!r}; expected one of {sorted(LAYOUTS)}")
+    if not root.exists():
+        raise DatasetError(f"{root}: no such folder")
+    data = Dataset(name, root)
+    LAYOUTS[name].read(data)
+    if not data.samples:
+        raise DatasetError(f"{data.summary()}\n  expected {LAYOUTS[name].example}{_hint(name, root)}")
+    data.samples.sort(key=lambda sample: sample.name)
+    return data
+
+
+def recognised_layout(root: Path) -> str:
+    """The layout in which a folder lies. Raises ``DatasetError`` where it is none of them, or no folder."""
+    if not root.exists():
+        raise DatasetError(f"{root}: no such folder")
+    for name, layout in LAYOUTS.items():
+        if next(root.glob(layout.pattern), None) or (name == "fsanet" and root.suffix == ".npz"):
+            return name
+    known = "\n  ".join(f"{name}: {layout.example}" for name, layout in LAYOUTS.items())
+    raise DatasetError(f"{root}: no data set that is known here; expected one of\n  {known}")
+
+
+def _hint(name: str, root: Path) -> str:
+    """The folder that was probably meant, one or two levels up or down."""
+    pattern = LAYOUTS[name].pattern
+    below = [place for depth in ("*", "*/*") for place in sorted(root.glob(depth)) if place.is_dir()]
+    near = [*below[:_NEAR], root.parent]
+    meant = next((place for place in near if next(place.glob(pattern), None)), None)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def _read_pairs(data: Dataset, pattern: str, group: Callable[[Path], str]) -> None:
+    """Images with MATLAB labels of the same name, at the data set's own depth below the root."""
+    labels: dict[Path, Path] = {}
+    images: dict[Path, Path] = {}
+    for path in sorted(p for p in data.root.glob(pattern) if p.is_file()):
+        stem, suffix = path.with_suffix(""), path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES and stem in images:
+            data.leave_out("second image of the same name", str(path.relative_to(data.root)))
+        elif suffix in IMAGE_SUFFIXES:
+            images[stem] = path
+        elif suffix == ".mat":
+            labels[stem] = path
+    for stem in sorted(labels.keys() | images.keys()):
+        place = stem.relative_to(data.root)
+        if stem not in images:
+            data.leave_out("label without image", str(place))
+        elif stem not in labels:
+            data.leave_out("image without label", str(place))
+        else:
+            _add_pair(data, place, images[stem], labels[stem], group(place))
+
+
+def _add_pair(data: Dataset, place: Path, image: Path, label: Path, group: str) -> None:
+    name = str(place)
+    try:
+        content = read_arrays(label, ("Pose_Para", "pt3d_68", "pt2d"))
+    except LabelError as error:
+        data.leave_out(f"label not readable ({error})", name)
+        return
+    if "Pose_Para" not in content or content["Pose_Para"].size < 3:
+        data.leave_out("label without Pose_Para", name)
+        return
+    pose = content["Pose_Para"].reshape(-1)[:3]
+    if not np.isfinite(pose).all():
+        data.leave_out("angles not finite", name)
+        return
+    pitch, yaw, roll = (float(value) for value in np.degrees(pose))
+    points = content.get("pt3d_68", content.get("pt2d"))
+    data.add(Sample(name, (yaw, pitch, roll), partial(read_image, image), _box_of(points), group))
+
+
+def _photograph_of_300w_lp(place: Path) -> str:
+    """The photograph that a rendered crop was made of, in either of the folders AFW and AFW_Flip.
+
+    Names are PHOTOGRAPH_FACE_INDEX (``AFW_134212_1_0``), in LFPW without the face (``LFPW_image_test_0001_0``).
+    """
+    folder = place.parent.name.removesuffix("_Flip")
+    end = r"_\d+$" if place.name.startswith("LFPW") else r"(_\d+)?_\d+$"
+    return f"{folder}/{re.sub(end, '', place.name)}"
+
+
+def _box_of(points: NDArray[np.float64] | None) -> Box | None:
+    """The box of landmarks (2 or 3, n); points at or below zero are missing in ``pt2d``."""
+    if points is None or points.ndim != 2 or len(points) < 2:
+        return None
+    x, y = points[:2, (points[:2] > 0).all(axis=0) & np.isfinite(points[:2]).all(axis=0)]
+    if len(x) < 2 or np.ptp(x) <= 0 or np.ptp(y) <= 0:
+        return None
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def _read_biwi(data: Dataset) -> None:
+    for image in sorted(data.root.glob("*/frame_*_rgb.png")):
+        stem = image.name.removesuffix("_rgb.png")
+        name = f"{image.parent.name}/{stem}"
+        text, binary = (image.with_name(f"{stem}_pose.{suffix}") for suffix in ("txt", "bin"))
+        if not text.is_file() and not binary.is_file():
+            data.leave_out("image without label", name)
+            continue
+        try:
+            angles = _biwi_text(text) if text.is_file() else _biwi_binary(binary)
+        except LabelError as error:
+            data.leave_out(f"label not readable ({error})", name)
+            continue
+        data.add(Sample(name, angles, partial(read_image, image), group=image.parent.name))
+    stems = {path.with_name(path.name.split("_pose.")[0]) for path in data.root.glob("*/frame_*_pose.*")}
+    for place in sorted(stems):
+        if not place.with_name(f"{place.name}_rgb.png").is_file():
+            data.leave_out("label without image", f"{place.parent.name}/{place.name}")
+
+
+def _biwi_text(path: Path) -> tuple[float, float, float]:
+    """BIWI's rotation maps the head to a camera with y down and z into the scene; ours has both the other way.
+
+    The angles that follow are those that HopeNet and FSA-Net quote for BIWI.
+    """
+    try:
+        numbers = np.array(read_bounded(path).decode("ascii").split(), dtype=np.float64)[:9]
+    except (ValueError, UnicodeDecodeError) as error:
+        raise error if isinstance(error, LabelError) else LabelError("not numbers") from error
+    if len(numbers) < 9:
+        raise LabelError("cut short")
+    if not (np.abs(numbers) <= 1 + _ROTATION_TOLERANCE).all():  # also true of NaN
+        raise LabelError("not a rotation")
+    matrix = numbers.reshape(3, 3)
+    if np.abs(matrix @ matrix.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(matrix) < 0:
+        raise LabelError("not a rotation")
+    yaw, pitch, roll = (float(v) for v in angles_from_rotation(IMAGE_FROM_CAMERA @ matrix @ IMAGE_FROM_CAMERA))
+    return yaw, pitch, roll
+
+
+def _biwi_binary(path: Path) -> tuple[float, float, float]:
+    """Six float32; their pitch has the other sign (checked on five frames, in which roll is near zero)."""
+    content = read_bounded(path)
+    if len(content) != 24:
+        raise LabelError("not 24 bytes")
+    pitch, yaw, roll = (float(value) for value in np.frombuffer(content, dtype="<f4")[3:])
+    if not np.isfinite([yaw, pitch, roll]).all():
+        raise LabelError("angles not finite")
+    return yaw, -pitch, roll
+
+
+def _read_fsanet(data: Dataset) -> None:
+    files = [data.root] if data.root.is_file() else sorted(p for p in data.root.glob("*.npz") if p.is_file())
+    for path in files:
+        try:
+            images, poses = _fsanet_arrays(path)
+        except LabelError as error:
+            data.leave_out(f"not an FSA-Net file ({error})", path.name)
+            continue
+        for index, (image, pose) in enumerate(zip(images, poses.astype(np.float64), strict=True)):
+            name = f"{path.stem}/{index:06d}"
+            if not np.isfinite(pose).all():
+                data.leave_out("angles not finite", name)
+                continue
+            yaw, pitch, roll = (float(value) for value in pose)
+            box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+            # The file does not say which photograph a crop is from, so that it cannot be divided.
+            data.add(Sample(name, (yaw, pitch, roll), partial(_rgb, image), box, path.stem))
+
+
+def _fsanet_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """``image`` (n, H, W, 3) and ``pose`` (n, 3) of a file that may be damaged or something else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if path.stat().st_size > MAX_NPZ_BYTES or sum(f.file_size for f in archive.infolist()) > MAX_NPZ_BYTES:
+                raise LabelError(f"more than {MAX_NPZ_BYTES} bytes")
+            _require_whole(archive, "image")
+            _require_whole(archive, "pose")
+        with np.load(path, allow_pickle=False) as content:
+            images, poses = content["image"], content["pose"]
+    except LabelError:
+        raise
+    # RuntimeError is an encrypted archive, NotImplementedError (a kind of it) an unknown compression.
+    except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise LabelError(type(error).__name__) from error
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise LabelError(f"image {images.dtype} {images.shape}")
+    if poses.shape != (len(images), 3) or poses.dtype.kind not in "fiu":
+        raise LabelError(f"pose {poses.dtype} {poses.shape}")
+    return images, poses
+
+
+def _require_whole(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse an array whose header announces more than the archive holds: numpy would first ask for that memory."""
+    member = f"{name}.npy"
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = header(stream)
+    announced = kind.itemsize
+    for size in shape:
+        announced *= size
+    if announced > archive.getinfo(member).file_size:
+        raise LabelError("cut short")
+
+
+def _rgb(image: NDArray[np.uint8]) -> RgbImage:
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _read_rendered(data: Dataset) -> None:
+    for path in sorted(p for p in data.root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
+        name = str(path.relative_to(data.root))
+        try:
+            identity, pose = parse_image_name(path.name)
+        except RenderFolderError:
+            data.leave_out("name without pose", name)
+            continue
+        data.add(Sample(name, pose, partial(read_image, path), group=f"ID{identity}"))
+
+
+LAYOUTS: dict[str, Layout] = {
+    "aflw2000": Layout(
+        partial(_read_pairs, pattern="*", group=str), "image00002.jpg with image00002.mat beside it", "*.mat"
+    ),
+    "300w_lp": Layout(
+        partial(_read_pairs, pattern="*/*", group=_photograph_of_300w_lp),
+        "AFW/name.jpg with AFW/name.mat beside it",
+        "*/*.mat",
+    ),
+    "biwi": Layout(
+        _read_biwi,
+        "01/frame_00003_rgb.png with 01/frame_00003_pose.txt (or .bin) beside it",
+        "*/frame_*_rgb.png",
+    ),
+    "fsanet": Layout(_read_fsanet, "an .npz file with image (n, H, W, 3) uint8 and pose (n, 3)", "*.npz"),
+    "rendered": Layout(_read_rendered, "ID1/ID1_(yaw_pitch_roll).jpg", "ID*/ID*_(*).*"),
+}
+"""Data sets by name."""

@@ -1,0 +1,162 @@
+"""Lists of faces: one name a line, as 6DRepNet, HopeNet and the method's authors read them, and seeded splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, counted
+from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.files.images import IMAGE_SUFFIXES
+
+MAX_LIST_BYTES = 64 * 1024 * 1024
+"""A list of 300W-LP's 122,450 names has 3 megabytes."""
+SPLITS = ("train", "validation", "test")
+
+
+def write_list(path: Path, names: Iterable[str], replace_existing: bool = False) -> None:
+    """Write one name a line.
+
+    Raises
+    ------
+    DatasetError
+        Where the file is there already with another content, unless ``replace_existing``; what lies there may be
+        somebody's own list, or a photograph.
+    """
+    content = "".join(f"{name}\n" for name in names).encode()
+    if path.is_dir():
+        raise DatasetError(f"{path} is a folder; expected the name of a file to write the list to")
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, ".mat", ".npz", ".bin"):
+        raise DatasetError(f"{path}: a list is text; expected a name like files.txt")
+    if path.is_file() and not replace_existing and path.read_bytes() != content:
+        raise DatasetError(f"{path} is there already and holds something else; --force replaces it")
+    write_bytes(path, content)
+
+
+def read_list(path: Path) -> list[str]:
+    """Names of a list, in its order; empty lines are no names.
+
+    Raises
+    ------
+    DatasetError
+        Where the file is missing, larger than ``MAX_LIST_BYTES``, not UTF-8 text, or names nothing.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise DatasetError(f"{path}: the list cannot be read ({error.strerror})") from error
+    if len(content) > MAX_LIST_BYTES:
+        raise DatasetError(f"{path}: larger than {MAX_LIST_BYTES} bytes; expected a list of names")
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: expected a list of names as UTF-8 text ({error})") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DatasetError(f"{path}: the list is empty")
+    return names
+
+
+def chosen_by_list(data: Dataset, path: Path) -> Dataset:
+    """The faces that a list names, and no others.
+
+    Names may have an image's suffix or not. What the reader left out of the whole data set stays counted.
+
+    Raises
+    ------
+    DatasetError
+        Where a name of the list is no labelled face of the data set, or stands there twice; the message counts and
+        names them.
+    """
+    names = read_list(path)
+    known = {_bare(sample.name): sample for sample in data.samples}
+    unknown = [name for name in names if _bare(name) not in known]
+    if unknown:
+        raise DatasetError(
+            f"{path}: of {len(names)} names these are no labelled faces of {data.name} in {data.root}: "
+            f"{counted(unknown)}; {_why(data, unknown)}"
+        )
+    twice = [name for name, count in Counter(map(_bare, names)).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{path}: these names stand in the list more than once: {counted(twice)}")
+    wanted = set(map(_bare, names))
+    return replace(data, samples=[sample for sample in data.samples if _bare(sample.name) in wanted])
+
+
+def _why(data: Dataset, unknown: Sequence[str]) -> str:
+    """What is known of a name that is no labelled face."""
+    for reason, names in data.left_out.items():
+        if both := set(map(_bare, unknown)) & set(map(_bare, names)):
+            return f"{len(both)} of them: {reason}"
+    return f"write the list again, or name the folder that it was made of (a name here: {data.samples[0].name})"
+
+
+def _bare(name: str) -> str:
+    """A name without an image's suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
+
+
+def split(data: Dataset, train: float, validation: float, seed: int) -> dict[str, list[str]]:
+    """Divide a data set at random, photographs, people and recordings whole.
+
+    Parameters
+    ----------
+    data : Dataset
+        Labelled faces; ``Sample.group`` says which belong together.
+    train, validation : float
+        Shares of the faces; what remains is the test list. Groups differ in size, so that shares are met closely
+        and not exactly.
+    seed : int
+        The same seed gives the same lists on every machine.
+
+    Returns
+    -------
+    dict of str to list of str
+        Names of ``train``, ``validation`` and ``test``, sorted; a list whose share is zero is not there.
+
+    Raises
+    ------
+    DatasetError
+        For shares that are no shares, and where there are fewer groups than lists.
+
+    Examples
+    --------
+    >>> faces = [Sample(f"{person}/{n}", (0, 0, 0), lambda: None, group=person) for person in "abcd" for n in "12"]
+    >>> split(Dataset("biwi", Path("BIWI"), faces), train=0.5, validation=0.25, seed=0)
+    {'train': ['a/1', 'a/2', 'c/1', 'c/2'], 'validation': ['d/1', 'd/2'], 'test': ['b/1', 'b/2']}
+    """
+    rest = 1.0 - train - validation
+    if not (0 <= train <= 1 and 0 <= validation <= 1 and rest > -1e-9):
+        raise DatasetError(
+            f"expected shares of train and validation from 0 to 1, at most 1 together; received {train:g} and "
+            f"{validation:g}"
+        )
+    shares = {name: share for name, share in zip(SPLITS, (train, validation, rest), strict=True) if share > 1e-9}
+    groups: dict[str, list[str]] = {}
+    for sample in data.samples:
+        groups.setdefault(sample.group or sample.name, []).append(sample.name)
+    if len(groups) < len(shares):
+        raise DatasetError(
+            f"{data.root}: {len(groups)} photographs, people or recordings cannot be divided into {len(shares)} lists"
+            + ("; an npz file does not say which of its crops belong together" if data.name == "fsanet" else "")
+        )
+    return _filled(groups, shares, len(data.samples), seed)
+
+
+def _filled(groups: dict[str, list[str]], shares: dict[str, float], total: int, seed: int) -> dict[str, list[str]]:
+    """Groups in random order, each into the list that lacks most of its share; no list stays empty."""
+    keys = sorted(groups)
+    lists: dict[str, list[str]] = {name: [] for name in shares}
+    for position, index in enumerate(np.random.default_rng(seed).permutation(len(keys))):
+        left = len(keys) - position
+        empty = [name for name in lists if not lists[name]]
+        open_lists = empty if left == len(empty) else list(lists)
+        lacking = max(open_lists, key=lambda name: shares[name] * total - len(lists[name]))
+        lists[lacking] += groups[keys[index]]
+    return {name: sorted(names) for name, names in lists.items()}
