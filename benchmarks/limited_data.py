@@ -17,7 +17,6 @@ import torch
 from matplotlib import pyplot as plt
 
 from benchmarks.common import RESULTS, development_data, report
-from nlml_hpe.config import Config, load_config
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.evaluation.datasets import Dataset, read_dataset
@@ -30,6 +29,7 @@ from nlml_hpe.manifold.networks import HeadPoseNetwork
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import HeadPoseModel
 from stages.common import Workdir
+from stages.config import Config, load_config
 
 PROTOCOL = "aflw2000-nlml"
 PEOPLE = (5, 10, 20, 40, 80, 160, 320)

@@ -26,19 +26,19 @@ from trimesh.ray.ray_pyembree import RayMeshIntersector
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
 from benchmarks.common import development_data, report
-from nlml_hpe.config import Config, load_config
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.manifold.extraction import Extraction
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.appearance import Scene, draw_scene, expose
 from renderer.camera import Camera
-from renderer.grid import HEAD_EXTENT_MM, cache_folder, extract_direct, random_poses
-from renderer.heads import open_heads
+from renderer.drawing import HEAD_EXTENT_MM
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import get_rasterizer
 from renderer.shading import shade
-from stages import Render
+from stages import Landmarks, Render
 from stages.common import run_stage
+from stages.config import Config, load_config
 
 # Without a screen VTK would look for an X server first.
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
@@ -48,10 +48,10 @@ _REPEATS = 3
 
 def main(config: Config, n_views: int) -> None:
     """Measure the rivals, the shares of one image's time, and the whole chain."""
-    mesh = open_heads(config.heads, config.seed, cache_folder(config)).head(1)
+    mesh = config.people().open_heads().head(1)
     rng = np.random.default_rng(0)
     scenes = [draw_scene(config.render.appearance, config.render.size, rng) for _ in range(n_views)]
-    poses = random_poses(config, "validation", 1)[:n_views]
+    poses = [pose for _, pose in config.people().off_grid("validation", 1)[:n_views]]
     turns = [rotation_from_angles(Angles.from_columns(pose)).astype(np.float32) for pose in poses]
     cameras = [Camera.framing(config.render.size, HEAD_EXTENT_MM, s.fraction, s.distance, s.shift) for s in scenes]
     views = [(camera.view(mesh.vertices, turn), camera) for camera, turn in zip(cameras, turns, strict=True)]
@@ -203,7 +203,8 @@ def chain(config: Config) -> None:
     run_stage(Render.STAGE, config)
     folder = config.workdir / "landmarks_train"
     start = time.perf_counter()
-    extract_direct(config, "train", folder, ({}, {}))
+    extraction = Extraction(config.grid.pose_grid(), config.landmarks, {}, {}, config.n_workers)
+    Landmarks.extract_direct(config.people(), "train", folder, extraction)
     seconds = time.perf_counter() - start
     tensor = LandmarkTensor.open(folder)
     count = tensor.detected.size + tensor.random_detected.size

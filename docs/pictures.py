@@ -14,17 +14,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nlml_hpe.config import AppearanceConfig, Config, RenderConfig, load_config
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.rotation import AXES, Angles, rotation_from_angles
 from nlml_hpe.view.draw import draw_axes
 from nlml_hpe.view.plots import save_image, tiled
-from renderer.grid import render_cells, render_pose
+from renderer.config import AppearanceConfig, RenderConfig
+from renderer.drawing import render_pose
 from renderer.heads import open_heads
 from renderer.heads.photo import embedded_photo
 from renderer.mesh import vertex_normals
 from stages.common import Workdir
+from stages.config import Config, load_config
 
 FOLDER = Path(__file__).parent
 CONVENTION_ANGLE = 35.0
@@ -69,7 +70,7 @@ def people(config: Config, count: int) -> RgbImage:
     yaw, pitch, roll = middle
     places = [middle, (1, pitch, roll), (grid.shape[0] - 2, pitch, roll), (yaw, 1, 1), (yaw, grid.shape[1] - 2, roll)]
     cells = [int(np.ravel_multi_index(place, grid.shape)) for place in places]
-    shown = [list(render_cells(config, person, cells)) for person in range(1, count + 1)]
+    shown = [list(config.people().cells(person, cells)) for person in range(1, count + 1)]
     return tiled([list(itertools.chain(*shown[i : i + 3])) for i in range(0, count, 3)], 112)
 
 

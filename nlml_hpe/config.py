@@ -1,30 +1,23 @@
-"""The YAML of one experiment: a section per stage, the pose grid written once.
+"""Settings of the library: a section of the experiment's YAML for each step from images to errors.
 
-Every setting has its default here and nowhere else. An unknown key is an error that names the
-key, the nearest valid one, the file and the line.
+Every setting has its default here (those of rendering: ``renderer.config``) and nowhere else. A function takes the
+section that it needs. The whole file is read by the stages.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nlml_hpe.detection.detectors import DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
 from nlml_hpe.pose_grid import PoseGrid
 
-MAX_CONFIG_BYTES = 1_000_000
-Interval = tuple[float, float]
-
-
-class ConfigError(ValueError):
-    """A configuration file is missing, not YAML, or holds a key or value that is not valid."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Margin = Annotated[float, Field(ge=0, le=90)]
 
 
 class Section(BaseModel):
@@ -63,94 +56,6 @@ class GridConfig(Section):
     def pose_grid(self) -> PoseGrid:
         """The grid these axes span."""
         return PoseGrid(self.yaw.values(), self.pitch.values(), self.roll.values())
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class LooksConfig(Section):
-    """Looks of people whose heads come without textures; probabilities, but for ``melanin``."""
-
-    melanin: tuple[Share, Share] = Field(default=(0.0, 1.0), description="skin, from the lightest to the darkest")
-    bald: Share = 0.12
-    long_hair: Share = 0.3
-    beard: Share = 0.2
-    makeup: Share = 0.25
-    glasses: Share = 0.12
-    sunglasses: Share = 0.01
-    head_covering: Share = 0.08
-    face_mask: Share = 0.01
-
-
-class HeadsConfig(Section):
-    """Where heads come from and how many people are made of them."""
-
-    source: Literal["photo", "ict_facekit", "facescape", "scan"] = "photo"
-    photos: Path | None = Field(default=None, description="folder of photographs; without one the embedded photo")
-    folder: Path | None = Field(default=None, description="ICT-FaceKit's FaceXModel, FaceScape's identities, or scans")
-    publishable: Path | None = Field(default=None, description="FaceScape's list of publishable identities")
-    train: int = Field(default=24, ge=1)
-    validation: int = Field(default=6, ge=1)
-    shape_variation: float = Field(default=1.0, ge=0, le=3)
-    tone_variation: float = Field(default=1.0, ge=0, le=3)
-    expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")
-    looks: LooksConfig = LooksConfig()
-
-    @model_validator(mode="after")
-    def _folder_where_needed(self) -> HeadsConfig:
-        if self.source != "photo" and self.folder is None:
-            raise ValueError(f"heads.source {self.source!r} needs heads.folder; data/README.md says what lies there")
-        return self
-
-
-class AppearanceConfig(Section):
-    """What varies from image to image; ``vary: false`` takes the middle of every range."""
-
-    vary: bool = True
-    distance_mm: Interval = (600.0, 1500.0)
-    head_fraction: Interval = (0.6, 0.75)
-    ambient: Interval = (0.5, 0.8)
-    light_angle_deg: float = Field(default=40.0, ge=0, le=90)
-    offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
-    blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
-    noise: tuple[float, float] = Field(
-        default=(0.0, 0.0), description="range of the noise's standard deviation, of 255"
-    )
-
-    @field_validator("blur_px", "noise")
-    @classmethod
-    def _from_zero(cls, value: Interval) -> Interval:
-        if not 0 <= value[0] <= value[1] <= 50:
-            raise ValueError(f"expected [low, high] with 0 <= low <= high <= 50; received {list(value)}")
-        return value
-
-    @field_validator("distance_mm", "head_fraction", "ambient")
-    @classmethod
-    def _ascending(cls, value: Interval) -> Interval:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError(f"expected [low, high] with 0 < low <= high; received {list(value)}")
-        return value
-
-
-Quality = Annotated[int, Field(ge=1, le=100)]
-Margin = Annotated[float, Field(ge=0, le=90)]
-
-
-class RenderConfig(Section):
-    """Heads to images."""
-
-    size: int = Field(default=256, ge=32, le=4096)
-    rasterizer: Literal["numba_zbuffer", "pytorch3d"] = "numba_zbuffer"
-    keep_images: bool = Field(default=True, description="false: rendered and detected in one go, nothing on disk")
-    image_format: Literal["jpg", "png"] = "jpg"
-    jpeg_quality: tuple[Quality, Quality] = Field(default=(90, 90), description="range, drawn for every image")
-    random_poses_train: int = Field(default=0, ge=0)
-    random_margin_deg: tuple[Margin, Margin, Margin] = Field(
-        default=(0.0, 0.0, 0.0),
-        description="yaw, pitch, roll: how far beyond the grid every other random pose of a training person may lie",
-    )
-    random_poses_validation: int = Field(default=150, ge=0)
-    appearance: AppearanceConfig = AppearanceConfig()
 
 
 class LandmarksConfig(Section):
@@ -237,86 +142,3 @@ class EvaluationConfig(Section):
     """Evaluation on the rendered validation people, on the grid and off it."""
 
     interval_deg: float = Field(default=10.0, gt=0)
-
-
-class Config(Section):
-    """One experiment. Paths are relative to the working directory."""
-
-    workdir: Path
-    seed: int = Field(default=0, ge=0)
-    workers: int | None = Field(default=None, ge=1, description="processes; without it one per CPU core")
-    cluster: str | None = Field(default=None, description="tcp://HOST:PORT of a Dask scheduler in place of workers")
-    grid: GridConfig = GridConfig()
-    heads: HeadsConfig = HeadsConfig()
-    render: RenderConfig = RenderConfig()
-    landmarks: LandmarksConfig = LandmarksConfig()
-    tucker: TuckerConfig = TuckerConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    angle_heads: AngleHeadsConfig = AngleHeadsConfig()
-    frame: FrameConfig = FrameConfig()
-    test: EvaluationConfig = EvaluationConfig()
-
-    @property
-    def n_workers(self) -> int:
-        """Number of worker processes; it never changes a result."""
-        return self.workers or len(os.sched_getaffinity(0))
-
-    def sections(self, *names: str) -> dict[str, Any]:
-        """JSON form of some sections: what a stage's artefact depends on."""
-        return {name: self.model_dump(mode="json")[name] for name in names}
-
-
-def load_config(path: str | Path) -> Config:
-    """Read and check a YAML file. Raises ``ConfigError`` with file, line and the nearest valid key."""
-    source = Path(path)
-    if not source.is_file():
-        raise ConfigError(f"{source}: no such configuration file")
-    if source.stat().st_size > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{source}: larger than {MAX_CONFIG_BYTES} bytes; this is no configuration file")
-    try:
-        text = source.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: not valid YAML ({error})") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{source}: expected a mapping of sections, received {type(data).__name__}")
-    lines = _lines(source, node)
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        problems = "\n".join(_problem(source, lines, entry) for entry in error.errors())
-        raise ConfigError(problems) from error
-
-
-def _lines(source: Path, node: yaml.Node | None, where: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """Line of every key, by its path; a key written twice is an error (YAML would drop the first)."""
-    found: dict[tuple[str, ...], int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            path = (*where, str(key.value))
-            line = key.start_mark.line + 1
-            if path in found:
-                raise ConfigError(f"{source}, line {line}: key {'.'.join(path)!r} is already set in line {found[path]}")
-            found[path] = line
-            found.update(_lines(source, value, path))
-    return found
-
-
-def _problem(source: Path, lines: dict[tuple[str, ...], int], entry: Any) -> str:
-    path = tuple(str(part) for part in entry["loc"])
-    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-    place = f"{source}, line {line}" if line else f"{source}"
-    name = ".".join(path)
-    if entry["type"] != "extra_forbidden":
-        return f"{place}: {name}: {entry['msg']} (received {entry['input']!r})"
-    valid = _valid_keys(path[:-1])
-    near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.0)
-    return f"{place}: unknown key {name!r}; the nearest valid key is {'.'.join((*path[:-1], *near))!r}"
-
-
-def _valid_keys(path: tuple[str, ...]) -> list[str]:
-    model: Any = Config
-    for part in path:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)

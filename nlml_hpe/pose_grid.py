@@ -18,6 +18,10 @@ import numpy as np
 from nlml_hpe.files.images import IMAGE_SUFFIXES
 from nlml_hpe.rotation import AXES, Angles
 
+Pose = tuple[float, float, float]
+"""Yaw, pitch and roll in degrees."""
+RANDOM_FOLDER = "random"
+"""Where the images of a person lie whose poses are not on the grid."""
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _IMAGE_NAME = re.compile(rf"ID(\d+)_\(\s*({_NUMBER})_({_NUMBER})_({_NUMBER})\)")
 _FOLDER_NAME = re.compile(r"(?:ID)?(\d+)")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.config import AppearanceConfig
+from renderer.config import AppearanceConfig
 from renderer.shading import Light
 
 FIXED_LIGHT = Light(direction=(0.0, 0.26, 0.966), ambient=0.65, color=(1.0, 1.0, 1.0))

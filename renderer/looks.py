@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.config import LooksConfig
+from renderer.config import LooksConfig
 
 Rgb = tuple[float, float, float]
 HairStyle = Literal["bald", "short", "full", "long"]

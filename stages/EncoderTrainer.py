@@ -8,7 +8,6 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from nlml_hpe.config import Config
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, write_manifest
@@ -17,6 +16,7 @@ from nlml_hpe.manifold.network_training import train_encoder
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.view.plots import plot_history
 from stages.common import Plan, Stage, Workdir, stage_command
+from stages.config import Config
 
 KIND = "encoder"
 

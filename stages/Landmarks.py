@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nlml_hpe.config import Config
+import numpy as np
+
+from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.files.manifests import digest_of_names_and_sizes, manifest_digest
-from nlml_hpe.manifold.extraction import extract
-from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, misses
+from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write_tensor
+from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, PersonRows, misses
 from nlml_hpe.view.plots import plot_misses
-from renderer.grid import extract_direct
+from renderer.people import People
 from stages.common import Plan, Stage, Workdir, stage_command
+from stages.config import Config
 
 SPLITS = ("train", "validation")
 
@@ -37,18 +40,37 @@ def plan(config: Config) -> Plan:
 def main(config: Config) -> Path:
     """Detect and normalise both splits; returns the folder of the training tensor."""
     work, made = Workdir(config.workdir), plan(config)
+    grid = config.grid.pose_grid()
+    extraction = Extraction(grid, config.landmarks, made.settings, made.inputs, config.n_workers, config.cluster)
     for split, folder in zip(SPLITS, made.folders, strict=True):
         images, _ = images_of(config, split)
         own = getattr(config.landmarks, f"{split}_images")
         if own is None and not config.render.keep_images:
-            extract_direct(config, split, folder, (made.settings, made.inputs))
+            extract_direct(config.people(), split, folder, extraction)
         else:
-            extract(images, folder, config, (made.settings, made.inputs))
+            extract(images, folder, extraction)
         tensor = LandmarkTensor.open(folder)
         title, *by_axis = misses(tensor)
         print("\n  ".join([f"{split}: {title}", *by_axis]))
         plot_misses(tensor.detected, tensor.grid, work.root / f"landmarks_{split}_misses.png", f"{split}: {title}")
     return work.landmarks_train
+
+
+def extract_direct(people: People, split: str, folder: Path, extraction: Extraction) -> Path:
+    """Render and detect the people of one split in one go; returns the finished tensor's ``folder``.
+
+    The tensor is the same, to the bit, as by way of lossless image files.
+    """
+    persons = people.numbers()[split]
+    angles = np.array([[pose for _, pose in people.off_grid(split, person)] for person in persons])
+    arguments = {person: (people, split, person, extraction.landmarks) for person in persons}
+    return write_tensor(folder, angles.reshape(len(persons), -1, 3), extraction, _rendered_rows, arguments)
+
+
+def _rendered_rows(people: People, split: str, person: int, landmarks: LandmarksConfig) -> tuple[int, PersonRows]:
+    on_grid = people.on_grid()
+    drawn = people.images(person, [*on_grid, *people.off_grid(split, person)])
+    return person, person_rows((next(drawn) for _ in on_grid), drawn, people.grid.shape, landmarks)
 
 
 STAGE = Stage("Landmarks", plan, main)

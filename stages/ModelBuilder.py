@@ -8,7 +8,6 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from nlml_hpe.config import Config
 from nlml_hpe.detection.detectors import DETECTORS
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
@@ -23,6 +22,7 @@ from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model, save_mod
 from nlml_hpe.model.onnx_export import export_onnx
 from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
 from stages.common import Plan, Stage, Workdir, stage_command
+from stages.config import Config
 
 KIND = "model"
 MADE_OF = ("encoder", "heads", "manifold", "landmarks_train")
@@ -50,7 +50,7 @@ def main(config: Config) -> Path:
     with fresh_folder(work.model, KIND) as folder:
         export_onnx(model, folder / ONNX_FILE)
         save_model(folder, model)
-        write_bytes(folder / "README.md", model_card(model, manifests, config).encode())
+        write_bytes(folder / "README.md", model_card(model, manifests, config.heads.source, config.seed).encode())
         write_manifest(folder, KIND, made.settings, made.inputs)
     load_model(work.model)
     return work.model

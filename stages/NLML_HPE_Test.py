@@ -6,7 +6,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from nlml_hpe.config import Config
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.labelled import ROUTES
 from nlml_hpe.evaluation.rendered import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
@@ -18,6 +17,7 @@ from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import load_model
 from nlml_hpe.view.plots import plot_intervals
 from stages.common import Aside, Plan, Stage, Workdir, stage_command
+from stages.config import Config
 
 KIND = "test"
 

@@ -8,35 +8,38 @@ from pathlib import Path
 
 import numpy as np
 
-from nlml_hpe.config import Config, load_config
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.view.plots import save_image, tiled
-from renderer.grid import KIND, people_of, render_cells, render_inputs, render_people, render_sections
+from renderer.grid import KIND, render_people
 from renderer.heads import HeadDataError, check_heads
+from renderer.people import People
 from stages.common import Aside, Plan, Stage, Workdir, stage_command
+from stages.config import Config, load_config
 
 
 def plan(config: Config) -> Plan:
     """What the rendered images depend on."""
-    return Plan((Workdir(config.workdir).renders,), KIND, render_sections(config), render_inputs(config))
+    people = config.people()
+    return Plan((Workdir(config.workdir).renders,), KIND, people.settings(), people.inputs())
 
 
 def main(config: Config) -> Path:
     """Render every person and a contact sheet beside them; returns the folder of images."""
-    renders = render_people(config, Workdir(config.workdir).renders)
-    save_image(tiled(_sheet(config), 128), renders.with_name("renders_sheet.jpg"))
+    people = config.people()
+    renders = render_people(people, Workdir(config.workdir).renders, config.n_workers, config.cluster)
+    save_image(tiled(_sheet(people), 128), renders.with_name("renders_sheet.jpg"))
     return renders
 
 
-def _sheet(config: Config) -> list[list[RgbImage]]:
+def _sheet(people: People) -> list[list[RgbImage]]:
     """Up to four people of each split at the corners, edges and middle of the grid."""
-    shape = config.grid.pose_grid().shape
+    shape = people.grid.shape
     # Which end of each axis: 0 the lowest, 1 the middle, 2 the highest angle.
     ends = [(1, 1, 1), (0, 1, 1), (2, 1, 1), (1, 0, 1), (1, 2, 1), (1, 1, 0), (0, 2, 2), (2, 0, 0)]
     places = [tuple(e * (n - 1) // 2 for e, n in zip(end, shape, strict=True)) for end in ends]
     cells = [int(np.ravel_multi_index(place, shape)) for place in places]
-    people = [person for numbers in people_of(config).values() for person in numbers[:4]]
-    return [list(render_cells(config, person, cells)) for person in people]
+    shown = [person for numbers in people.numbers().values() for person in numbers[:4]]
+    return [list(people.cells(person, cells)) for person in shown]
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from nlml_hpe.config import Config
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
 from nlml_hpe.manifold.fit import fit_manifold
@@ -16,6 +15,7 @@ from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.view.plots import plot_energy, plot_factors
 from stages.common import Plan, Stage, Workdir, stage_command
+from stages.config import Config
 
 KIND = "manifold"
 

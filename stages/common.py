@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nlml_hpe.config import Config, load_config
 from nlml_hpe.detection.detectors import DetectorError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import is_current
 from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training import TrainingError
+from stages.config import Config, load_config
 
 # Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
 # this project's own or say what was wrong with a value.

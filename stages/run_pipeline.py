@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from nlml_hpe.config import load_config
 from stages import EncoderTrainer, Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_main
 from stages.common import add_cluster, guarded, on_cluster, run_stage
+from stages.config import load_config
 
 STAGES = [
     Render.STAGE,

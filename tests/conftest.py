@@ -10,11 +10,11 @@ import yaml
 from hypothesis import settings
 
 from benchmarks.common import development_data
-from nlml_hpe.config import Config, load_config
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.files.images import RgbImage
 from renderer.heads.photo import embedded_photo
 from stages import run_pipeline
+from stages.config import Config, load_config
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nlml_hpe.config import ConfigError, GridConfig, load_config
+from nlml_hpe.config import GridConfig
+from stages.config import load_config
+from stages.yaml_file import ConfigError
 from tests.conftest import REPOSITORY
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from scipy.sparse import csc_matrix
 
-from nlml_hpe.config import Config
 from nlml_hpe.evaluation.datasets import (
     DatasetError,
     chosen_by_list,
@@ -29,6 +28,7 @@ from nlml_hpe.evaluation.datasets import (
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.rotation import Angles, rotation_from_angles
+from stages.config import Config
 from tests.conftest import REPOSITORY
 
 

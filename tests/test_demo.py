@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from nlml_hpe.config import Config
+from stages.config import Config
 
 
 @pytest.mark.parametrize("route", ["network", "exact"])

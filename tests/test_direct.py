@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlml_hpe.config import Config, load_config
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import WorkerError, run_tasks
 from stages import Landmarks, Render, TD_main
 from stages.common import Workdir, run_stage
+from stages.config import Config, load_config
 from tests.conftest import REPOSITORY, TINY, write_config
 
 DIRECT = {"render": {**TINY["render"], "keep_images": False, "image_format": "png"}}  # type: ignore[dict-item]

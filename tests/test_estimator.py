@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from nlml_hpe import HeadPoseEstimator
-from nlml_hpe.config import Config
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, FaceLandmarks, mirror_of
 from nlml_hpe.files.atomic import ArtifactError
@@ -21,6 +20,7 @@ from nlml_hpe.files.images import ImageReadError, RgbImage
 from nlml_hpe.inference.engines import CONFIG_FILE, ONNX_FILE, Method
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from stages.common import Workdir
+from stages.config import Config
 
 
 @pytest.fixture(scope="module")

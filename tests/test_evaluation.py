@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from nlml_hpe.config import Config
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.labelled import alignment, detect_all, evaluate, predictions_csv
@@ -22,6 +21,7 @@ from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
 from stages.common import Workdir
+from stages.config import Config
 from tests.conftest import REPOSITORY
 
 

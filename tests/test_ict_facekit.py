@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlml_hpe.config import Config, HeadsConfig, LooksConfig
 from nlml_hpe.manifold.extraction import person_rows
-from renderer.grid import cache_folder, render_cells
+from renderer.config import HeadsConfig, LooksConfig
 from renderer.heads import HeadDataError, open_heads
 from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, IctHeads, Kit, check
 from renderer.looks import draw_looks
 from renderer.obj import ObjError
+from stages.config import Config
 
 FEW = ("identity000.obj", "identity001.obj", "jawOpen.obj", "mouthSmile_L.obj", "mouthSmile_R.obj")
 
@@ -32,7 +32,7 @@ def config(kit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Config
 
 @pytest.fixture(scope="module")
 def heads(config: Config) -> IctHeads:
-    opened = open_heads(config.heads, config.seed, cache_folder(config))
+    opened = config.people().open_heads()
     assert isinstance(opened, IctHeads)
     return opened
 
@@ -151,7 +151,7 @@ def test_the_detector_finds_these_faces_on_the_whole_grid(config: Config) -> Non
     grid = config.grid.pose_grid()
     cells = range(1, grid.size, 3)
     found = [
-        person_rows(render_cells(config, person, cells), [], (len(cells),), config.landmarks).routes > 0
+        person_rows(config.people().cells(person, cells), [], (len(cells),), config.landmarks).routes > 0
         for person in (1, 2, 3)
     ]
     rate = np.mean(found, axis=0)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlml_hpe.config import Config
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.evaluation.rendered import rendered_faces
 from nlml_hpe.files.atomic import ArtifactError
@@ -24,6 +23,7 @@ from nlml_hpe.model.folder import load_model
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from stages.common import Workdir
+from stages.config import Config
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from nlml_hpe.config import AngleHeadsConfig, Config, EncoderConfig, TrainingConfig
+from nlml_hpe.config import AngleHeadsConfig, EncoderConfig, TrainingConfig
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import Coordinates, detected_faces, train_encoder, train_heads, turned_in_plane
@@ -21,6 +21,7 @@ from nlml_hpe.model.folder import load_model, save_model
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from nlml_hpe.training import Samples, TrainingError, train
 from stages.common import Workdir
+from stages.config import Config
 
 
 def layer_sizes(module: nn.Module) -> list[int]:

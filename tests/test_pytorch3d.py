@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nlml_hpe.config import HeadsConfig
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
-from renderer.grid import HEAD_EXTENT_MM
+from renderer.config import HeadsConfig
+from renderer.drawing import HEAD_EXTENT_MM
 from renderer.heads.photo import PhotoHeads
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import Fragments, get_rasterizer

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.config import AppearanceConfig, HeadsConfig, RenderConfig
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
 from renderer.appearance import draw_scene
 from renderer.camera import Camera
-from renderer.grid import HEAD_EXTENT_MM, render_pose
+from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
+from renderer.drawing import HEAD_EXTENT_MM, render_pose
 from renderer.heads.photo import HeadPhotoError, PhotoHeads, head_from_photo
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import get_rasterizer

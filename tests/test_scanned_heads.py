@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.config import HeadsConfig, RenderConfig
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
-from renderer.grid import render_pose
+from renderer.config import HeadsConfig, RenderConfig
+from renderer.drawing import render_pose
 from renderer.heads import HeadDataError, open_heads
 from renderer.heads.facescape import check
 from renderer.heads.photo import PhotoHeads

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.config import Config, load_config
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import ImageReadError
 from nlml_hpe.manifold.blocks import TensorError
@@ -28,6 +27,7 @@ from nlml_hpe.pose_grid import RenderFolderError
 from renderer.heads.photo import embedded_photo
 from stages import Landmarks, ModelBuilder, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
 from stages.common import Workdir, run_stage
+from stages.config import Config, load_config
 from tests.conftest import REPOSITORY, TINY, digests, write_config
 
 PIPELINE = [sys.executable, "stages/run_pipeline.py", "--config"]

@@ -6,48 +6,59 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.config import Config, LandmarksConfig
+from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS, CascadeDetector, open_detector
 from nlml_hpe.detection.landmarks import ROUTES, normalize_landmarks
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.manifold.tensor import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
+    RANDOM_FOLDER,
+    Pose,
+    PoseGrid,
     RenderFolderError,
     grid_images,
     identity_folders,
     parse_image_name,
 )
 
-RANDOM_FOLDER = "random"
-Pose = tuple[float, float, float]
-Provenance = tuple[Any, Mapping[str, str]]
-"""JSON form of the settings and the digests of the inputs."""
+
+class Extraction(NamedTuple):
+    """How a landmark tensor is made: the grid of its images, the detector's settings, who does the work.
+
+    ``settings`` (JSON form) and ``inputs`` (digests) are what the tensor depends on, for its manifest.
+    """
+
+    grid: PoseGrid
+    landmarks: LandmarksConfig
+    settings: Any
+    inputs: Mapping[str, str]
+    workers: int = 1
+    cluster: str | None = None
 
 
-def extract(images: Path, folder: Path, config: Config, provenance: Provenance) -> Path:
+def extract(images: Path, folder: Path, extraction: Extraction) -> Path:
     """Detect, normalise and write every person below ``images``; returns the finished ``folder``.
 
     Raises ``RenderFolderError`` where the images are not exactly those of the grid.
     """
-    grid = config.grid.pose_grid()
+    grid, landmarks = extraction.grid, extraction.landmarks
     people = identity_folders(images)
     files = {person: (grid_images(place, person, grid), _random_images(place, person)) for person, place in people}
     angles = _random_angles(images, {person: poses for person, (_, (_, poses)) in files.items()})
-    arguments = {person: (person, on, off, grid.shape, config.landmarks) for person, (on, (off, _)) in files.items()}
-    return write_tensor(folder, angles, config, provenance, _person_from_files, arguments)
+    arguments = {person: (person, on, off, grid.shape, landmarks) for person, (on, (off, _)) in files.items()}
+    return write_tensor(folder, angles, extraction, _person_from_files, arguments)
 
 
 def write_tensor(
     folder: Path,
     random_angles: NDArray[np.float64],
-    config: Config,
-    provenance: Provenance,
+    extraction: Extraction,
     task: Callable[..., tuple[int, PersonRows]],
     arguments: Mapping[int, tuple[Any, ...]],
 ) -> Path:
@@ -55,16 +66,14 @@ def write_tensor(
 
     People who are written already, by a run that was interrupted, are not done again.
     """
-    grid, (settings, inputs) = config.grid.pose_grid(), provenance
-    points = DETECTORS[config.landmarks.detector].point_set
-    people = list(arguments)
-    with LandmarkTensorWriter(
-        folder, people, grid, points.feature_length, random_angles, [settings, dict(inputs)]
-    ) as writer:
+    grid, landmarks, settings, inputs, workers, cluster = extraction
+    points = DETECTORS[landmarks.detector].point_set
+    people, depends_on = list(arguments), [settings, dict(inputs)]
+    with LandmarkTensorWriter(folder, people, grid, points.feature_length, random_angles, depends_on) as writer:
         pending = [arguments[person] for person in writer.pending()]
-        for person, rows in run_tasks(task, pending, f"Landmarks {folder.name}", config.n_workers, config.cluster):
+        for person, rows in run_tasks(task, pending, f"Landmarks {folder.name}", workers, cluster):
             writer.put(person, rows)
-        return writer.finish(settings, inputs, points.feature_name(config.landmarks.normalization))
+        return writer.finish(settings, inputs, points.feature_name(landmarks.normalization))
 
 
 def person_rows(

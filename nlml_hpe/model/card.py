@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nlml_hpe.config import Config
 from nlml_hpe.model.folder import HeadPoseModel
 from nlml_hpe.rotation import AXES, CONVENTION
 
@@ -13,8 +12,11 @@ _ONE_FACE = """ Heads made of one photograph vary less than people
 do: a model of this kind shows the method and is not meant for other uses."""
 
 
-def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]], config: Config) -> str:
-    """Markdown text of the card. Figures of accuracy are in the experiment's ``test`` folder, not here."""
+def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]], heads: str, seed: int) -> str:
+    """Markdown text of the card; ``heads`` says where the rendered heads came from.
+
+    Figures of accuracy are in the experiment's ``test`` folder, not here.
+    """
     grid = model.manifold.grid
     landmarks, manifold = manifests["landmarks_train"]["facts"], manifests["manifold"]["facts"]
     missed = landmarks["cells_missed"] / landmarks["cells"]
@@ -28,14 +30,14 @@ def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]],
     encoder_epoch = manifests["encoder"]["facts"]["best_epoch"] + 1
     head_epochs = ", ".join(f"{name} {epoch + 1}" for name, epoch in epochs.items())
     parameters = sum(p.numel() for p in model.network.parameters()) if model.network else 0
-    one_face = "" if config.heads.source != "photo" else _ONE_FACE
+    one_face = "" if heads != "photo" else _ONE_FACE
     return f"""# Head-pose model
 
 Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(FOLDER)`.
 
 | | |
 |---|---|
-| heads | source `{config.heads.source}`, {len(landmarks["people"])} people for training, no person in two splits |
+| heads | source `{heads}`, {len(landmarks["people"])} people for training, no person in two splits |
 | range of training poses (degrees) | {ranges}; grid {" x ".join(map(str, grid.shape))} |
 | convention | `{CONVENTION}` |
 | head frame | {_frame(model)} |
@@ -45,7 +47,7 @@ Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(F
 | relative error of the decomposition | {manifold["relative_error"]:.4f} |
 | rms of the cosines, per column | {rms} |
 | network | {parameters:,} parameters; encoder kept from epoch {encoder_epoch}, heads from {head_epochs} |
-| seed | {config.seed} |
+| seed | {seed} |
 
 Angles outside the range above are extrapolated; `in_range` says so.{one_face}
 """

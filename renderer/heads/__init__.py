@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from nlml_hpe.config import HeadsConfig
+from renderer.config import HeadsConfig
 from renderer.mesh import Mesh
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nlml_hpe.config import HeadsConfig
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.files.images import RgbImage, read_image
+from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError, require_people
 from renderer.heads.placement import placed_by_face
 from renderer.mesh import Mesh

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nlml_hpe.config import HeadsConfig
 from nlml_hpe.files.atomic import atomic_path, read_json
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
 from renderer.accessories import Box, Extra, glasses, joined, long_hair, volume
 from renderer.atlas import Texels, openness
+from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError
 from renderer.looks import Looks, draw_looks
 from renderer.mesh import Mesh, vertex_normals

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.config import HeadsConfig
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, boundary_loops, facemesh_mirror, facemesh_triangles
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA
+from renderer.config import HeadsConfig
 from renderer.heads import EYE_CORNER_DISTANCE_MM, HeadDataError
 from renderer.mesh import Mesh, orient_outwards
 

@@ -1,0 +1,94 @@
+"""Settings of rendering: where heads come from, and how images are made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from nlml_hpe.config import Margin, Section, Share
+
+Interval = tuple[float, float]
+Quality = Annotated[int, Field(ge=1, le=100)]
+
+
+class LooksConfig(Section):
+    """Looks of people whose heads come without textures; probabilities, but for ``melanin``."""
+
+    melanin: tuple[Share, Share] = Field(default=(0.0, 1.0), description="skin, from the lightest to the darkest")
+    bald: Share = 0.12
+    long_hair: Share = 0.3
+    beard: Share = 0.2
+    makeup: Share = 0.25
+    glasses: Share = 0.12
+    sunglasses: Share = 0.01
+    head_covering: Share = 0.08
+    face_mask: Share = 0.01
+
+
+class HeadsConfig(Section):
+    """Where heads come from and how many people are made of them."""
+
+    source: Literal["photo", "ict_facekit", "facescape", "scan"] = "photo"
+    photos: Path | None = Field(default=None, description="folder of photographs; without one the embedded photo")
+    folder: Path | None = Field(default=None, description="ICT-FaceKit's FaceXModel, FaceScape's identities, or scans")
+    publishable: Path | None = Field(default=None, description="FaceScape's list of publishable identities")
+    train: int = Field(default=24, ge=1)
+    validation: int = Field(default=6, ge=1)
+    shape_variation: float = Field(default=1.0, ge=0, le=3)
+    tone_variation: float = Field(default=1.0, ge=0, le=3)
+    expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")
+    looks: LooksConfig = LooksConfig()
+
+    @model_validator(mode="after")
+    def _folder_where_needed(self) -> HeadsConfig:
+        if self.source != "photo" and self.folder is None:
+            raise ValueError(f"heads.source {self.source!r} needs heads.folder; data/README.md says what lies there")
+        return self
+
+
+class AppearanceConfig(Section):
+    """What varies from image to image; ``vary: false`` takes the middle of every range."""
+
+    vary: bool = True
+    distance_mm: Interval = (600.0, 1500.0)
+    head_fraction: Interval = (0.6, 0.75)
+    ambient: Interval = (0.5, 0.8)
+    light_angle_deg: float = Field(default=40.0, ge=0, le=90)
+    offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
+    blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
+    noise: tuple[float, float] = Field(
+        default=(0.0, 0.0), description="range of the noise's standard deviation, of 255"
+    )
+
+    @field_validator("blur_px", "noise")
+    @classmethod
+    def _from_zero(cls, value: Interval) -> Interval:
+        if not 0 <= value[0] <= value[1] <= 50:
+            raise ValueError(f"expected [low, high] with 0 <= low <= high <= 50; received {list(value)}")
+        return value
+
+    @field_validator("distance_mm", "head_fraction", "ambient")
+    @classmethod
+    def _ascending(cls, value: Interval) -> Interval:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"expected [low, high] with 0 < low <= high; received {list(value)}")
+        return value
+
+
+class RenderConfig(Section):
+    """Heads to images."""
+
+    size: int = Field(default=256, ge=32, le=4096)
+    rasterizer: Literal["numba_zbuffer", "pytorch3d"] = "numba_zbuffer"
+    keep_images: bool = Field(default=True, description="false: rendered and detected in one go, nothing on disk")
+    image_format: Literal["jpg", "png"] = "jpg"
+    jpeg_quality: tuple[Quality, Quality] = Field(default=(90, 90), description="range, drawn for every image")
+    random_poses_train: int = Field(default=0, ge=0)
+    random_margin_deg: tuple[Margin, Margin, Margin] = Field(
+        default=(0.0, 0.0, 0.0),
+        description="yaw, pitch, roll: how far beyond the grid every other random pose of a training person may lie",
+    )
+    random_poses_validation: int = Field(default=150, ge=0)
+    appearance: AppearanceConfig = AppearanceConfig()

@@ -1,0 +1,106 @@
+"""The people of one experiment: their numbers, their poses, and their images, drawn when they are asked for.
+
+Every image depends on the settings, the person and the pose alone, so it does not matter in which process, in which
+order or how often it is drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
+from nlml_hpe.pose_grid import Pose, PoseGrid, image_stem
+from renderer.config import HeadsConfig, RenderConfig
+from renderer.drawing import render_poses
+from renderer.heads import HeadSource, open_heads
+from renderer.mesh import vertex_normals
+from renderer.rasterizers import get_rasterizer
+
+NumberedPose = tuple[int, Pose]
+"""A pose and its number, which seeds the scene: first the poses of the grid in its order, then those off it."""
+
+
+@dataclass(frozen=True)
+class People:
+    """Who is rendered, and how; ``cache`` is the folder for what is slow to read of the heads."""
+
+    grid: PoseGrid
+    heads: HeadsConfig
+    render: RenderConfig
+    seed: int
+    cache: Path | None = None
+
+    def numbers(self) -> dict[str, list[int]]:
+        """Person numbers of each split; no person is in both."""
+        train = self.heads.train
+        validation = range(train + 1, train + self.heads.validation + 1)
+        return {"train": list(range(1, train + 1)), "validation": list(validation)}
+
+    def open_heads(self) -> HeadSource:
+        """The source of the heads, opened once in each process."""
+        return _open_heads(self.heads, self.seed, self.cache)
+
+    def on_grid(self) -> list[NumberedPose]:
+        """The poses of the grid, in its order."""
+        return list(enumerate(self.grid.poses()))
+
+    def off_grid(self, split: str, person: int) -> list[NumberedPose]:
+        """Seeded random poses of one person, in the order of their files' names.
+
+        They are uniform inside the grid's range, to a hundredth of a degree. For training people every other one is
+        drawn from the range widened by ``random_margin_deg``.
+        """
+        count = getattr(self.render, f"random_poses_{split}")
+        rng = np.random.default_rng([self.seed, person, 1])
+        margin = np.zeros((count, 3))
+        if split == "train":
+            margin[1::2] = self.render.random_margin_deg
+        low, high = (np.array([axis[end] for axis in self.grid.axes]) for end in (0, -1))
+        drawn = np.round(rng.uniform(low - margin, high + margin), 2).tolist()
+        numbered = [(self.grid.size + index, (yaw, pitch, roll)) for index, (yaw, pitch, roll) in enumerate(drawn)]
+        return sorted(numbered, key=lambda item: image_stem(person, *item[1]))
+
+    def images(self, person: int, poses: Iterable[NumberedPose]) -> Iterator[RgbImage]:
+        """Images of one person at these poses, a few ahead of what is taken."""
+        mesh = self.open_heads().head(person)
+        normals = vertex_normals(mesh.vertices, mesh.faces)
+        batch = get_rasterizer(self.render.rasterizer).batch
+        pending = iter(poses)
+        while chunk := list(itertools.islice(pending, batch)):
+            rngs = [np.random.default_rng([self.seed, person, 2, number]) for number, _ in chunk]
+            yield from render_poses(mesh, normals, [pose for _, pose in chunk], self.render, rngs)
+
+    def cells(self, person: int, numbers: Iterable[int]) -> Iterator[RgbImage]:
+        """Images of one person at some cells of the grid, by their numbers in its order."""
+        poses = self.on_grid()
+        return self.images(person, (poses[number] for number in numbers))
+
+    def settings(self) -> dict[str, object]:
+        """JSON form of all that the images depend on besides the files that are read."""
+        sections = {"heads": self.heads, "render": self.render}
+        written = {name: section.model_dump(mode="json") for name, section in sections.items()}
+        return {"seed": self.seed, "grid": self.grid.as_dict(), **written}
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of what is read to render: the user's photographs, or the names and sizes of a kit's many files."""
+        photos, folder, listed = self.heads.photos, self.heads.folder, self.heads.publishable
+        inputs = {}
+        if photos is not None and photos.is_dir():
+            inputs = {path.name: digest_of_file(path) for path in sorted(photos.iterdir()) if path.is_file()}
+        if folder is not None and folder.is_dir():
+            inputs["folder"] = digest_of_names_and_sizes(folder)
+        if listed is not None and listed.is_file():
+            inputs["publishable"] = digest_of_file(listed)
+        return inputs
+
+
+@lru_cache(maxsize=1)
+def _open_heads(config: HeadsConfig, seed: int, cache: Path | None) -> HeadSource:
+    return open_heads(config, seed, cache)

@@ -1,0 +1,63 @@
+"""One experiment: every section in one file, the pose grid written once.
+
+An unknown key is an error that names the key, the nearest valid one, the file and the line.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from nlml_hpe.config import (
+    AngleHeadsConfig,
+    EncoderConfig,
+    EvaluationConfig,
+    FrameConfig,
+    GridConfig,
+    LandmarksConfig,
+    Section,
+    TuckerConfig,
+)
+from renderer.config import HeadsConfig, RenderConfig
+from renderer.people import People
+from stages.yaml_file import read_section
+
+
+class Config(Section):
+    """One experiment. Paths are relative to the working directory."""
+
+    workdir: Path
+    seed: int = Field(default=0, ge=0)
+    workers: int | None = Field(default=None, ge=1, description="processes; without it one per CPU core")
+    cluster: str | None = Field(default=None, description="tcp://HOST:PORT of a Dask scheduler in place of workers")
+    grid: GridConfig = GridConfig()
+    heads: HeadsConfig = HeadsConfig()
+    render: RenderConfig = RenderConfig()
+    landmarks: LandmarksConfig = LandmarksConfig()
+    tucker: TuckerConfig = TuckerConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    angle_heads: AngleHeadsConfig = AngleHeadsConfig()
+    frame: FrameConfig = FrameConfig()
+    test: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def n_workers(self) -> int:
+        """Number of worker processes; it never changes a result."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    def people(self) -> People:
+        """The people whose images are rendered; what is slow to read of their heads is kept in the workdir."""
+        grid = self.grid.pose_grid()
+        return People(grid, self.heads, self.render, self.seed, self.workdir / "cache")
+
+    def sections(self, *names: str) -> dict[str, Any]:
+        """JSON form of some sections: what a stage's artefact depends on."""
+        return {name: self.model_dump(mode="json")[name] for name in names}
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a YAML file. Raises ``ConfigError`` with file, line and the nearest valid key."""
+    return read_section(Path(path), Config)

@@ -1,0 +1,74 @@
+"""A YAML file as a checked section: every mistake is named with file, line, and the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from nlml_hpe.config import Section
+
+MAX_CONFIG_BYTES = 1_000_000
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class ConfigError(ValueError):
+    """A configuration file is missing, not YAML, or holds a key or value that is not valid."""
+
+
+def read_section(source: Path, section: type[AnySection]) -> AnySection:
+    """Read and check a YAML file. Raises ``ConfigError`` with file, line and the nearest valid key."""
+    if not source.is_file():
+        raise ConfigError(f"{source}: no such configuration file")
+    if source.stat().st_size > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{source}: larger than {MAX_CONFIG_BYTES} bytes; this is no configuration file")
+    try:
+        text = source.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: not valid YAML ({error})") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: expected a mapping of sections, received {type(data).__name__}")
+    lines = _lines(source, node)
+    try:
+        return section.model_validate(data)
+    except ValidationError as error:
+        problems = "\n".join(_problem(source, section, lines, entry) for entry in error.errors())
+        raise ConfigError(problems) from error
+
+
+def _lines(source: Path, node: yaml.Node | None, where: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """Line of every key, by its path; a key written twice is an error (YAML would drop the first)."""
+    found: dict[tuple[str, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = (*where, str(key.value))
+            line = key.start_mark.line + 1
+            if path in found:
+                raise ConfigError(f"{source}, line {line}: key {'.'.join(path)!r} is already set in line {found[path]}")
+            found[path] = line
+            found.update(_lines(source, value, path))
+    return found
+
+
+def _problem(source: Path, section: type[Section], lines: dict[tuple[str, ...], int], entry: Any) -> str:
+    path = tuple(str(part) for part in entry["loc"])
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+    place = f"{source}, line {line}" if line else f"{source}"
+    name = ".".join(path)
+    if entry["type"] != "extra_forbidden":
+        return f"{place}: {name}: {entry['msg']} (received {entry['input']!r})"
+    valid = _valid_keys(section, path[:-1])
+    near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.0)
+    return f"{place}: unknown key {name!r}; the nearest valid key is {'.'.join((*path[:-1], *near))!r}"
+
+
+def _valid_keys(section: type[Section], path: tuple[str, ...]) -> list[str]:
+    model: Any = section
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
