@@ -1,0 +1,227 @@
+"""What varies between two looks at one stored crop: framing, which changes the rotation, and colours, which do not.
+
+Everything happens on whole batches, on the device that the images lie on, drawn by the generator that is
+passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nlml_hpe.image_networks.crop import SHARE, image_from_crop, mirrored, square_around, turned
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly training crops vary; probabilities are shares of crops, 0 switches a change off.
+
+    ``turn_deg``, ``shift`` (share of the crop's side) and ``scale`` (the same, up or down) bound an even
+    draw; ``mirror``, ``grey``, ``soft`` (down- and up-sampling), ``blocks`` (JPEG-like), ``erase`` and
+    ``frame`` (a border without picture) are probabilities; ``color``, ``contrast``, ``gamma`` and ``noise``
+    bound how far each may go.
+    """
+
+    mirror: float = 0.5
+    turn_deg: float = 30.0
+    scale: float = 0.18
+    shift: float = 0.08
+    grey: float = 0.2
+    color: float = 0.25
+    contrast: float = 0.7
+    gamma: float = 0.6
+    soft: float = 0.35
+    blocks: float = 0.3
+    noise: float = 0.07
+    erase: float = 0.35
+    frame: float = 0.1
+
+
+PLAIN = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+"""No change at all: the crop as inference cuts it."""
+
+
+def augment(
+    images: Tensor, rotations: Tensor, boxes: Tensor, size: int, settings: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Crops as a network is shown them, and the rotations that these show.
+
+    Parameters
+    ----------
+    images : (N, S, S, 3) uint8 tensor
+        Stored crops, RGB.
+    rotations : (N, 3, 3) tensor
+        Head to camera.
+    boxes : (N, 4) tensor
+        The box of the 68 points in pixels of the stored crop.
+    size : int
+        Pixels on a side of the result.
+    settings : Augmentation
+        What may vary.
+    generator : torch.Generator
+        On the images' device; the same state gives the same batch.
+
+    Returns
+    -------
+    crops : (N, 3, size, size) float32 tensor
+        RGB in 0..255.
+    rotations : (N, 3, 3) float32 tensor
+        Of the heads as the crops show them.
+
+    Examples
+    --------
+    >>> batch = torch.zeros(2, 96, 96, 3, dtype=torch.uint8), torch.eye(3).expand(2, 3, 3)
+    >>> boxes = torch.tensor([[24.0, 24.0, 72.0, 72.0]]).expand(2, 4)
+    >>> crops, rotations = augment(*batch, boxes, 64, Augmentation(), torch.Generator().manual_seed(0))
+    >>> crops.shape
+    torch.Size([2, 3, 64, 64])
+    """
+    crops, shown = reframed(images, rotations, boxes, size, settings, generator)
+    return recolored(crops, settings, generator), shown
+
+
+def reframed(
+    images: Tensor, rotations: Tensor, boxes: Tensor, size: int, settings: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The same, of the framing alone: turn, shift and scale of the crop, and the mirror image."""
+    drawn = _uniform((len(images), 5), images.device, generator).cpu().double().numpy()
+    square = square_around(boxes.cpu().double().numpy(), SHARE)
+    # A larger square makes the head smaller; the logarithm makes twice as large as likely as half.
+    side = square[:, 2:] * (1 + settings.scale) ** drawn[:, :1]
+    square[:, :2] += settings.shift * drawn[:, 1:3] * side
+    square[:, 2:] = side
+    turn = settings.turn_deg * drawn[:, 3]
+    matrix = image_from_crop(square, size, turn)
+    flip = drawn[:, 4] < 2 * settings.mirror - 1
+    shown = turned(rotations.cpu().double().numpy(), turn)
+    shown[flip] = mirrored(shown[flip])
+    # The mirror image is read from right to left.
+    matrix[flip, :, 2] += matrix[flip, :, 0] * size
+    matrix[flip, :, 0] *= -1
+    found = torch.from_numpy(matrix).to(images.device, torch.float32)
+    crops = _sampled(images, found, size)
+    return crops, torch.from_numpy(shown).to(images.device, torch.float32)
+
+
+def recolored(crops: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+    """The same, of colour, sharpness and what hides a part: crops (N, 3, s, s) in 0..255 to such crops."""
+    crops = crops / 255
+    if settings.soft:
+        crops = _softened(crops, settings.soft, generator)
+    crops = _toned(crops, settings, generator)
+    if settings.noise:
+        crops = _noisy(crops, settings.noise, generator)
+    if settings.blocks:
+        crops = _blocky(crops, settings.blocks, generator)
+    if settings.erase or settings.frame:
+        crops = _erased(crops, settings, generator)
+    return crops.clamp(0, 1) * 255
+
+
+def _sampled(images: Tensor, matrix: Tensor, size: int) -> Tensor:
+    """Crops (N, 3, size, size) of images (N, S, S, 3) by maps (N, 2, 3) from crop to image pixels."""
+    stored = images.shape[1]
+    centre = torch.arange(size, device=images.device, dtype=torch.float32) + 0.5
+    x, y = centre[None, None, :, None], centre[None, :, None, None]
+    matrix = matrix[:, :, None, None, :].movedim(1, -2)
+    place = matrix[..., 0] * x + matrix[..., 1] * y + matrix[..., 2]
+    pictures = images.permute(0, 3, 1, 2).float()
+    return nn.functional.grid_sample(pictures, place * (2 / stored) - 1, padding_mode="border", align_corners=False)
+
+
+def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
+    """Numbers drawn evenly from -1 to 1."""
+    return torch.rand(shape, device=device, generator=generator) * 2 - 1
+
+
+def _chosen(count: int, share: float, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Indices of about this share of a batch."""
+    return torch.nonzero(torch.rand(count, device=device, generator=generator) < share)[:, 0]
+
+
+def _softened(crops: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Some crops seen at a half to a fifth of their resolution."""
+    size, crops = crops.shape[-1], crops.clone()
+    for divisor in (1.5, 2.2, 3.5):
+        rows = _chosen(len(crops), share / 3, crops.device, generator)
+        if len(rows):
+            small = nn.functional.interpolate(crops[rows], size=max(4, round(size / divisor)), mode="area")
+            crops[rows] = nn.functional.interpolate(small, size=size, mode="bilinear", align_corners=False)
+    return crops
+
+
+def _toned(crops: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+    count, device = len(crops), crops.device
+
+    def drawn(*shape: int) -> Tensor:
+        return _uniform((count, *shape), device, generator)
+
+    weights = torch.tensor([0.299, 0.587, 0.114], device=device)[:, None, None]
+    grey = (crops * weights).sum(dim=1, keepdim=True)
+    saturation = 1 + 3 * settings.color * drawn(1, 1, 1)
+    black_and_white = (drawn(1, 1, 1) + 1) / 2 < settings.grey
+    saturation = torch.where(black_and_white, torch.zeros_like(saturation), saturation.clamp_min(0))
+    gain = 1 + settings.color * drawn(3, 1, 1)
+    crops = (grey + saturation * (crops - grey)) * gain
+    middle = grey.mean(dim=(2, 3), keepdim=True)
+    contrast = torch.exp(settings.contrast * drawn(1, 1, 1))
+    crops = middle + contrast * (crops - middle) + 0.25 * settings.contrast * drawn(1, 1, 1)
+    return crops.clamp(1e-4, 1) ** torch.exp(settings.gamma * drawn(1, 1, 1))
+
+
+def _noisy(crops: Tensor, bound: float, generator: torch.Generator) -> Tensor:
+    """Sensor noise, of half of the crops in all channels alike, as film has it."""
+    strength = (bound * _uniform((len(crops), 1, 1, 1), crops.device, generator)).clamp_min(0)
+    noise = torch.randn(crops.shape, device=crops.device, generator=generator)
+    film = _uniform((len(crops), 1, 1, 1), crops.device, generator) > 0
+    return crops + strength * torch.where(film, noise[:, :1], noise)
+
+
+def _blocky(crops: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Some crops with the 8 x 8 blocks of a strongly compressed JPEG; others have lost sharpness the same way."""
+    size = crops.shape[-1]
+    rows = _chosen(len(crops), share, crops.device, generator)
+    if size % 8 or not len(rows):
+        return crops
+    basis = _cosines(crops.device)
+    blocks = crops[rows].unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
+    waves = basis @ blocks @ basis.T
+    order = torch.arange(8, device=crops.device)
+    coarse = 1 + (order[:, None] + order) * 0.7
+    strength = (_uniform((len(rows), 1, 1, 1, 1, 1), crops.device, generator) + 1) * 0.06 + 0.01
+    step = coarse * strength
+    restored = basis.T @ (torch.round(waves / step) * step) @ basis
+    crops = crops.clone()
+    crops[rows] = restored.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    return crops
+
+
+def _cosines(device: torch.device) -> Tensor:
+    """The orthonormal discrete cosine transform of 8 values, as an (8, 8) matrix."""
+    place = torch.arange(8, device=device, dtype=torch.float32)
+    basis = torch.cos(math.pi / 8 * (place + 0.5) * place[:, None]) / 2
+    return torch.where(place[:, None] == 0, basis / math.sqrt(2), basis)
+
+
+def _erased(crops: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+    """Boxes of one colour over the face, and borders where the picture ends."""
+    count, device, size = len(crops), crops.device, crops.shape[-1]
+    place = torch.arange(size, device=device) / size
+    for share, edge in ((settings.erase, False), (settings.erase / 2, False), (settings.frame, True)):
+        middle = (_uniform((count, 2), device, generator) + 1) / 2
+        half = 0.05 + 0.16 * (_uniform((count, 2), device, generator) + 1) / 2
+        color = (_uniform((count, 3), device, generator) + 1) / 2
+        if edge:
+            # A band along one of the four sides, black more often than not.
+            middle, half = middle.round(), half * 1.3
+            along = _uniform((count,), device, generator) > 0
+            half = torch.where(torch.stack([along, ~along], 1), torch.full_like(half, 2.0), half)
+            color = torch.where(color[:, :1] < 0.7, torch.zeros_like(color), color)
+        inside = (place - middle[:, :, None]).abs() < half[:, :, None]
+        hit = torch.rand(count, device=device, generator=generator) < share
+        mask = (inside[:, 0, None, :] & inside[:, 1, :, None] & hit[:, None, None])[:, None]
+        crops = torch.where(mask, color[:, :, None, None], crops)
+    return crops

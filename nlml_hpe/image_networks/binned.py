@@ -1,0 +1,31 @@
+"""What networks share that say each angle by bins."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nlml_hpe.image_networks.losses import BIN_DEG, BINS, LOWEST_DEG, binned, expected_angles
+from nlml_hpe.image_networks.network import ImageNetwork, Posterior, angles_of, rotations_of
+
+
+class BinnedNetwork(ImageNetwork):
+    """Outputs are logits (N, 3, 66) of yaw, pitch and roll; ``alpha`` weighs the squared error of the loss."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def posterior(self, outputs: Tensor) -> Posterior:
+        """The rotation of the expected angles; bins give no covariance of a rotation."""
+        return Posterior(rotations_of(expected_angles(outputs)))
+
+    def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:
+        """HopeNet's dual loss. Raises ``LabelError`` where an angle lies outside of the bins."""
+        return binned(outputs, angles_of(rotations), self.alpha)
+
+    def trainable(self, rotations: Tensor) -> Tensor:
+        """Whether all three angles lie in the bins."""
+        angles = angles_of(rotations)
+        inside = (angles >= LOWEST_DEG) & (angles < LOWEST_DEG + BINS * BIN_DEG)
+        return torch.all(inside, dim=1)

@@ -1,0 +1,169 @@
+"""THE crop of a head: a square around the box of the 68 contour-and-feature points, a share larger.
+
+Rendering, training and inference all cut with the functions of this file, so a network meets the same
+framing everywhere. Pixel (row, column) has its centre at (column + 0.5, row + 0.5), as in the renderer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+FloatArray = NDArray[np.float64]
+
+SHARE = 1.5
+"""Side of the crop over the longer side of the box: brows to chin, and a quarter of that on every side of it."""
+STORED_SHARE = 2.0
+"""The same of crops on disk: what training needs around a crop to turn, shift and scale it."""
+_MAX_FINER = 16
+
+
+def square_around(box: ArrayLike, share: float = SHARE) -> FloatArray:
+    """The square that a crop shows.
+
+    Parameters
+    ----------
+    box : (..., 4) array
+        Left, top, right, bottom of the 68 points, in pixels.
+    share : float
+        Side of the square over the longer side of the box.
+
+    Returns
+    -------
+    (..., 3) array
+        Middle x, middle y and side of the square, in pixels.
+
+    Raises
+    ------
+    ValueError
+        Where a box is not finite or has no size.
+
+    Examples
+    --------
+    >>> square_around((10, 20, 50, 40), share=1.5)
+    array([30., 30., 60.])
+    """
+    corners = np.asarray(box, dtype=np.float64)
+    if corners.shape[-1:] != (4,):
+        raise ValueError(f"expected boxes (..., 4): left, top, right, bottom; received shape {corners.shape}")
+    size = corners[..., 2:] - corners[..., :2]
+    if not (np.isfinite(corners).all() and (size > 0).all()):
+        raise ValueError("expected boxes with left < right and top < bottom, in pixels; received one without a size")
+    middle = (corners[..., 2:] + corners[..., :2]) / 2
+    return np.concatenate([middle, share * size.max(axis=-1, keepdims=True)], axis=-1)
+
+
+def image_from_crop(square: ArrayLike, size: int, turn_deg: ArrayLike = 0.0) -> FloatArray:
+    """The affine map from a crop's pixels to the image's.
+
+    Parameters
+    ----------
+    square : (..., 3) array
+        Middle x, middle y and side of the square in the image, as ``square_around`` gives them.
+    size : int
+        Pixels on a side of the crop.
+    turn_deg : (...) array
+        The turn of the head in the crop against the image, from the image's right towards its top. The
+        head's rotation is multiplied from the left by that about the camera's z axis; see ``turned``.
+
+    Returns
+    -------
+    (..., 2, 3) array
+        ``A`` with ``image = A[:, :2] @ crop + A[:, 2]`` for positions (x, y).
+
+    Examples
+    --------
+    >>> image_from_crop([30.0, 30.0, 60.0], size=30) @ [15.0, 15.0, 1.0]
+    array([30., 30.])
+    """
+    x, y, side = np.moveaxis(np.asarray(square, dtype=np.float64), -1, 0)
+    angle = np.radians(np.asarray(turn_deg, dtype=np.float64))
+    cos, sin = side / size * np.cos(angle), side / size * np.sin(angle)
+    # The image has y down, so a turn that is seen anticlockwise has its sign turned here.
+    linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+    offset = np.stack([x, y], -1) - (linear * (size / 2)).sum(axis=-1)
+    return np.concatenate([linear, offset[..., None]], axis=-1)
+
+
+def crop(
+    image: NDArray[np.uint8], box: ArrayLike, size: int, share: float = SHARE, turn_deg: float = 0.0
+) -> NDArray[np.uint8]:
+    """Cut one head out of an image; beyond the image its border is repeated.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 array
+        The image.
+    box : (4,) array
+        Left, top, right, bottom of the 68 points, in pixels.
+    size : int
+        Pixels on a side of the crop.
+    share, turn_deg : float
+        See ``square_around`` and ``image_from_crop``.
+
+    Returns
+    -------
+    (size, size, 3) uint8 array
+        The crop. Where it is smaller than what it shows, pixels are averaged, not skipped.
+
+    Examples
+    --------
+    >>> crop(np.full((40, 60, 3), 7, np.uint8), (20, 10, 40, 30), size=16).shape
+    (16, 16, 3)
+    """
+    square = square_around(box, share)
+    finer = min(max(1, math.floor(square[2] / size + 0.5)), _MAX_FINER)
+    matrix = image_from_crop(square, size * finer, turn_deg)
+    # OpenCV counts from pixel centres.
+    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    wide = cv2.warpAffine(image, matrix, (size * finer, size * finer), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    if finer > 1:
+        wide = cv2.resize(wide, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(wide, dtype=np.uint8)
+
+
+def box_of(points: ArrayLike) -> FloatArray:
+    """Left, top, right, bottom of points (..., n, 2 or more), of which the first two coordinates are taken.
+
+    Examples
+    --------
+    >>> box_of([[1.0, 5.0, 0.0], [4.0, 2.0, 9.0]])
+    array([1., 2., 4., 5.])
+    """
+    flat = np.asarray(points, dtype=np.float64)[..., :2]
+    return np.concatenate([flat.min(axis=-2), flat.max(axis=-2)], axis=-1)
+
+
+def turned(rotation: ArrayLike, turn_deg: ArrayLike) -> FloatArray:
+    """Rotations (..., 3, 3), head to camera, of heads whose image is turned by (...) degrees.
+
+    The turn goes from the image's right towards its top, as in ``image_from_crop``.
+
+    Examples
+    --------
+    >>> turned(np.eye(3), 90.0).round() @ [1.0, 0.0, 0.0]
+    array([0., 1., 0.])
+    """
+    angle = np.radians(np.asarray(turn_deg, dtype=np.float64))
+    cos, sin, zero = np.cos(angle), np.sin(angle), np.zeros_like(angle)
+    rows = ((cos, -sin, zero), (sin, cos, zero), (zero, zero, zero + 1))
+    about_z = np.stack([np.stack(row, -1) for row in rows], -2)
+    return about_z @ np.asarray(rotation, dtype=np.float64)
+
+
+def mirrored(rotation: ArrayLike) -> FloatArray:
+    """Rotations (..., 3, 3), head to camera, of the mirror images: left and right change places.
+
+    Examples
+    --------
+    >>> bool((mirrored(turned(np.eye(3), 30.0)) == turned(np.eye(3), -30.0)).all())
+    True
+    """
+    flip = np.array([-1.0, 1.0, 1.0])
+    return np.asarray(rotation, dtype=np.float64) * flip * flip[:, None]

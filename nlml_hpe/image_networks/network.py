@@ -1,0 +1,116 @@
+"""What every image network is: crops in, a rotation and its uncertainty out, and the loss that it is trained with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import roma
+import torch
+from torch import Tensor, nn
+
+
+class WeightsError(ValueError):
+    """A file of weights is not that of this network; the message names what differs."""
+
+
+class Posterior(NamedTuple):
+    """``rotation`` (N, 3, 3), head to camera, and ``factor`` (N, 3, 3), lower triangles.
+
+    ``factor @ factor.mT`` is the covariance, in square radians, of the error's rotation vector in the
+    camera frame; see ``losses.negative_log_likelihood``. ``factor`` is None of a network that gives none.
+    """
+
+    rotation: Tensor
+    factor: Tensor | None = None
+
+    @property
+    def covariance(self) -> Tensor | None:
+        """The covariance (N, 3, 3) in square radians."""
+        return None if self.factor is None else self.factor @ self.factor.transpose(-1, -2)
+
+
+class ImageNetwork(nn.Module, ABC):
+    """A network of crops (N, 3, ``size``, ``size``), RGB in 0..255; normalisation is its own affair.
+
+    ``forward`` gives what the loss is computed on, ``posterior`` what a user wants to know.
+    """
+
+    size: int
+
+    @abstractmethod
+    def forward(self, crops: Tensor) -> Tensor:
+        """The network's own outputs (N, ...) in float32."""
+
+    @abstractmethod
+    def posterior(self, outputs: Tensor) -> Posterior:
+        """Rotation and uncertainty of these outputs."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:
+        """What training makes small, of outputs against true rotations (N, 3, 3)."""
+
+    def trainable(self, rotations: Tensor) -> Tensor:
+        """Whether each of these rotations (N, 3, 3) can be a label of this network."""
+        return torch.ones(len(rotations), dtype=torch.bool, device=rotations.device)
+
+
+class Size(NamedTuple):
+    """How large a network is: ``parameters``, and multiplications with an addition of one crop, ``macs``."""
+
+    parameters: int
+    macs: int
+
+    def __str__(self) -> str:
+        return f"{self.parameters / 1e6:.2f} M parameters, {self.macs / 1e6:.0f} M MACs"
+
+
+def size_of(network: ImageNetwork) -> Size:
+    """Parameters and MACs (of convolutions and linear layers) of a network.
+
+    Examples
+    --------
+    >>> from nlml_hpe.image_networks.six_d import SixD
+    >>> print(size_of(SixD("residual", 64)))
+    0.69 M parameters, 44 M MACs
+    """
+    found: list[int] = []
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        found.append(layer.weight[0].numel() * output.numel())
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    training, device = network.training, next(network.parameters()).device
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, network.size, network.size, device=device))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return Size(sum(weights.numel() for weights in network.parameters()), sum(found))
+
+
+def maps_of(backbone: nn.Module, size: int) -> tuple[int, int, int]:
+    """Channels, height and width of the maps that a backbone makes of crops of this size."""
+    training = backbone.training
+    with torch.no_grad():
+        channels, height, width = backbone.eval()(torch.zeros(1, 3, size, size)).shape[1:]
+    backbone.train(training)
+    return channels, height, width
+
+
+def angles_of(rotations: Tensor) -> Tensor:
+    """Yaw, pitch and roll (N, 3) in degrees of rotations (N, 3, 3): ``rotation.angles_from_rotation`` in torch.
+
+    Examples
+    --------
+    >>> angles_of(rotations_of(torch.tensor([[10.0, 20.0, 30.0]]))).round().tolist()
+    [[10.0, 20.0, 30.0]]
+    """
+    return -roma.rotmat_to_euler("XYZ", rotations, degrees=True)[..., [1, 0, 2]]
+
+
+def rotations_of(angles: Tensor) -> Tensor:
+    """Rotations (N, 3, 3) of yaw, pitch and roll (N, 3) in degrees: ``rotation.rotation_from_angles`` in torch."""
+    return roma.euler_to_rotmat("XYZ", -angles[..., [1, 0, 2]], degrees=True)

@@ -1,0 +1,227 @@
+"""Image networks: losses by hand, each network learns, weights are read safely, sizes are as published."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roma
+import torch
+from torch import Tensor
+
+from nlml_hpe.image_networks.hopenet import HopeNet, read_hopenet
+from nlml_hpe.image_networks.losses import (
+    LabelError,
+    binned,
+    bins_of,
+    geodesic,
+    geodesic_huber,
+    negative_log_likelihood,
+)
+from nlml_hpe.image_networks.network import ImageNetwork, WeightsError, angles_of, rotations_of, size_of
+from nlml_hpe.image_networks.registry import NETWORKS, build
+from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+
+SMALL: dict[str, dict[str, object]] = {
+    "hopenet": {"width": 8},
+    "custom_cnn": {"dropout": 0.0},
+    "mobilenetv2": {"width": 8, "dropout": 0.0},
+    "six_d": {"width": 8, "dropout": 0.0},
+}
+MODULES = ("augment", "crop", "losses", "network", "registry")
+
+
+def poses(count: int, seed: int = 0) -> Tensor:
+    """Angles (count, 3) in degrees."""
+    return torch.rand(count, 3, generator=torch.Generator().manual_seed(seed)) * 120 - 60
+
+
+def pictures(rotations: Tensor, size: int) -> Tensor:
+    """Crops (N, 3, size, size) whose colours are an easy riddle for the rotation."""
+    ramp = torch.linspace(-1, 1, size)
+    axis = rotations[:, :, 2]
+    return 127 + 100 * torch.clamp(
+        axis[:, :, None, None] * ramp + rotations[:, :, 0, None, None] * ramp[:, None], -1, 1
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_the_docstrings_run(name: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(f"nlml_hpe.image_networks.{name}"))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+def test_rotations_in_torch_are_those_of_the_convention() -> None:
+    angles = np.random.default_rng(0).uniform(-85, 85, size=(200, 3))
+    expected = rotation_from_angles(Angles.from_columns(angles))
+    np.testing.assert_allclose(rotations_of(torch.from_numpy(angles)).numpy(), expected, atol=1e-12)
+    read = angles_from_rotation(expected).columns()
+    np.testing.assert_allclose(angles_of(torch.from_numpy(expected)).numpy(), read, atol=1e-9)
+
+
+def test_the_geodesic_loss_is_finite_where_its_angle_has_no_gradient() -> None:
+    same = torch.eye(3)[None].requires_grad_()
+    opposite = torch.diag(torch.tensor([1.0, -1.0, -1.0]))[None]
+    for true in (torch.eye(3)[None], opposite):
+        loss = geodesic_huber(same, true)
+        (gradient,) = torch.autograd.grad(loss, same)
+        assert torch.isfinite(gradient).all()
+    # A bound of one in a million under the sine takes a tenth of a degree off half a turn.
+    assert float(geodesic(torch.eye(3)[None], opposite)) == pytest.approx(np.pi, abs=0.003)
+
+
+def test_the_likelihood_is_that_of_a_normal_distribution() -> None:
+    factor = torch.tensor([[[0.2, 0, 0], [0.05, 0.1, 0], [-0.02, 0.03, 0.3]]])
+    error = torch.tensor([[0.1, -0.2, 0.15]])
+    true = roma.rotvec_to_rotmat(error)
+    normal = torch.distributions.MultivariateNormal(torch.zeros(3), scale_tril=factor[0])
+    constant = 1.5 * np.log(2 * np.pi)
+    found = float(negative_log_likelihood(torch.eye(3)[None], factor, true))
+    assert found == pytest.approx(-float(normal.log_prob(error[0])) - constant, abs=1e-4)
+
+
+def test_the_dual_loss_is_crossentropy_and_squared_error() -> None:
+    logits = torch.zeros(2, 3, 66)
+    # Even logits: log 66 nats an angle, and an expected angle of -1.5 degrees.
+    angles = torch.tensor([[0.0, 1.5, -1.5]]).expand(2, 3)
+    squared = np.mean([1.5**2, 3.0**2, 0.0])
+    assert float(binned(logits, angles, alpha=0.5)) == pytest.approx(3 * (np.log(66) + 0.5 * squared), rel=1e-5)
+
+
+def test_labels_outside_of_the_bins_are_counted_not_clipped() -> None:
+    with pytest.raises(LabelError, match=r"2 of 4 angles .* furthest at 120\.0"):
+        bins_of(torch.tensor([0.0, 120.0, -99.5, 98.9]))
+    network = build("custom_cnn", 32)
+    rotations = rotations_of(torch.tensor([[10.0, 0.0, 0.0], [10.0, 0.0, 150.0]]))
+    assert network.trainable(rotations).tolist() == [True, False]
+    assert build("six_d", 64).trainable(rotations).all()
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_learns_an_easy_riddle(name: str) -> None:
+    """Loss falls, answers follow the image, and outputs are rotations."""
+    torch.manual_seed(0)
+    network = build(name, 32, **SMALL[name])
+    rotations = rotations_of(poses(64))
+    crops = pictures(rotations, 32)
+    optimizer = torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss = network.loss(network(crops), rotations)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    found = network.posterior(network(crops)).rotation
+    torch.testing.assert_close(found @ found.transpose(1, 2), torch.eye(3).expand(64, 3, 3), atol=1e-4, rtol=0)
+    # A network that answers the same to every image is right about none: its error is the spread of the poses.
+    error, spread = geodesic(found, rotations).mean(), geodesic(found.roll(1, 0), rotations).mean()
+    assert error < 0.6 * spread
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("size", [64, 80])
+def test_every_network_takes_any_input_size(name: str, size: int) -> None:
+    network = build(name, size, **SMALL[name]).eval()
+    posterior = network.posterior(network(torch.rand(2, 3, size, size) * 255))
+    assert posterior.rotation.shape == (2, 3, 3)
+    torch.testing.assert_close(torch.linalg.det(posterior.rotation), torch.ones(2), atol=1e-4, rtol=0)
+
+
+def test_the_covariance_is_one() -> None:
+    network = build("six_d", 64)
+    covariance = network.posterior(torch.randn(16, 12, generator=torch.Generator().manual_seed(3))).covariance
+    assert covariance is not None
+    torch.testing.assert_close(covariance, covariance.transpose(1, 2))
+    assert (torch.linalg.eigvalsh(covariance) > 0).all()
+    assert build("custom_cnn", 32).posterior(torch.zeros(1, 3, 66)).covariance is None
+
+
+def test_how_sure_it_is_does_not_change_what_it_says() -> None:
+    """The likelihood reaches the layers of the spread alone."""
+    network: ImageNetwork = build("six_d", 32, width=8)
+    rotations = rotations_of(poses(4))
+    rotation, factor = network.posterior(network(pictures(rotations, 32)))
+    assert factor is not None
+    negative_log_likelihood(rotation.detach(), factor, rotations).backward()
+    gradients = {name: weights.grad for name, weights in network.named_parameters() if weights.grad is not None}
+    touched = {name for name, gradient in gradients.items() if gradient.abs().max() > 0}
+    assert touched == {"spread.weight", "spread.bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("hopenet", (23.8, 24.1)), ("custom_cnn", (12, 14)), ("mobilenetv2", (2.2, 2.3))]
+)
+def test_sizes_are_those_of_the_published_networks(name: str, millions: tuple[float, float]) -> None:
+    found = size_of(build(name, 224))
+    assert millions[0] < found.parameters / 1e6 < millions[1]
+    assert str(found).endswith("M MACs")
+
+
+def test_macs_are_counted_by_hand() -> None:
+    network = build("custom_cnn", 32)
+    pixels = 32 * 32
+    # Each block halves the map before the next; then 2 x 2 maps of 256 to 256 and to 198.
+    by_hand = 9 * (3 * 32 * pixels + 32 * 64 * pixels // 4 + 64 * 128 * pixels // 16 + 128 * 256 * pixels // 64)
+    assert size_of(network).macs == by_hand + 4 * 256 * 256 + 256 * 198
+
+
+def test_an_unknown_name_is_named() -> None:
+    with pytest.raises(ValueError, match="custom_cnn"):
+        build("crayon", 64)
+    with pytest.raises(ValueError, match="resnet50"):
+        build("six_d", 64, backbone="crayon")
+
+
+def published(path: Path, **changes: object) -> Path:
+    """A file in the layout that HopeNet's authors publish; torch of its time knew no counters of batches."""
+    state = {k: v for k, v in HopeNet(64).state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save({**state, **changes}, path)
+    return path
+
+
+def test_hopenets_published_layout_is_read(tmp_path: Path) -> None:
+    path = published(tmp_path / "hopenet_robust_alpha1.pkl")
+    state = torch.load(path, weights_only=True)
+    assert {"conv1.weight", "layer1.0.downsample.0.weight", "layer4.2.bn3.running_var", "fc_yaw.bias"} <= state.keys()
+    assert state["fc_finetune.weight"].shape == (3, 2051)
+    network = read_hopenet(path, size=64)
+    assert torch.equal(network.fc_yaw.weight, state["fc_yaw.weight"])
+    assert torch.equal(network.state_dict()["layer3.5.conv2.weight"], state["layer3.5.conv2.weight"])
+
+
+def test_other_weights_are_refused_by_name_and_shape(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pkl"
+    with pytest.raises(WeightsError, match="no such file"):
+        read_hopenet(path)
+    torch.save({"conv1.weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"without bn1\.bias \(64,\)"):
+        read_hopenet(path)
+    with pytest.raises(WeightsError, match=r"fc_yaw\.weight is \(62, 2048\), expected \(66, 2048\)"):
+        read_hopenet(published(path, **{"fc_yaw.weight": torch.zeros(62, 2048)}))
+    path.write_bytes(b"not a file of torch")
+    with pytest.raises(WeightsError, match="not a state dict"):
+        read_hopenet(path)
+
+
+class Trap:
+    """What a pickle may do when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("trapped"),))
+
+
+def test_no_code_in_a_file_of_weights_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pkl").write_bytes(pickle.dumps(Trap(), protocol=2))
+    torch.save({"conv1.weight": Trap()}, tmp_path / "zipped.pkl")
+    for name in ("weights.pkl", "zipped.pkl"):
+        with pytest.raises(WeightsError, match="read safely"):
+            read_hopenet(tmp_path / name)
+    assert not (tmp_path / "trapped").exists()
