@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from nlml_hpe.config import Margin, Section, Share
 
+FIRST_VALIDATION_PERSON = 100_001
+"""Validation people are numbered from here, training people from 1: one more of these renumbers none of those."""
 Interval = tuple[float, float]
 Quality = Annotated[int, Field(ge=1, le=100)]
 
@@ -34,8 +36,8 @@ class HeadsConfig(Section):
     photos: Path | None = Field(default=None, description="folder of photographs; without one the embedded photo")
     folder: Path | None = Field(default=None, description="ICT-FaceKit's FaceXModel, FaceScape's identities, or scans")
     publishable: Path | None = Field(default=None, description="FaceScape's list of publishable identities")
-    train: int = Field(default=24, ge=1)
-    validation: int = Field(default=6, ge=1)
+    train: int = Field(default=24, ge=1, lt=FIRST_VALIDATION_PERSON)
+    validation: int = Field(default=6, ge=1, lt=FIRST_VALIDATION_PERSON)
     shape_variation: float = Field(default=1.0, ge=0, le=3)
     tone_variation: float = Field(default=1.0, ge=0, le=3)
     expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")

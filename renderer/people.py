@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
+from nlml_hpe.files.manifests import digest_of, digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.pose_grid import Pose, PoseGrid, image_stem
-from renderer.config import HeadsConfig, RenderConfig
+from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig, RenderConfig
 from renderer.drawing import render_poses
 from renderer.heads import HeadSource, open_heads
 from renderer.mesh import vertex_normals
@@ -38,10 +38,9 @@ class People:
     cache: Path | None = None
 
     def numbers(self) -> dict[str, list[int]]:
-        """Person numbers of each split; no person is in both."""
-        train = self.heads.train
-        validation = range(train + 1, train + self.heads.validation + 1)
-        return {"train": list(range(1, train + 1)), "validation": list(validation)}
+        """Person numbers of each split; no person is in both, and none depends on how many others there are."""
+        starts = {"train": 1, "validation": FIRST_VALIDATION_PERSON}
+        return {name: list(range(start, start + getattr(self.heads, name))) for name, start in starts.items()}
 
     def open_heads(self) -> HeadSource:
         """The source of the heads, opened once in each process."""
@@ -81,6 +80,18 @@ class People:
         """Images of one person at some cells of the grid, by their numbers in its order."""
         poses = self.on_grid()
         return self.images(person, (poses[number] for number in numbers))
+
+    def keys(self, split: str) -> dict[int, str]:
+        """Digest of all that the images of each person of a split depend on, and of nothing else.
+
+        Images that were made under the same key need not be made again, whoever else is rendered.
+        """
+        heads = self.heads.model_dump(mode="json", exclude={"train", "validation"})
+        # The poses off the grid stand below as they are; where images are kept does not change them.
+        off_grid = {"random_poses_train", "random_poses_validation", "random_margin_deg", "keep_images"}
+        render = self.render.model_dump(mode="json", exclude=off_grid)
+        common = digest_of([self.seed, self.grid.as_dict(), heads, render, self.inputs()])
+        return {person: digest_of([common, person, self.off_grid(split, person)]) for person in self.numbers()[split]}
 
     def settings(self) -> dict[str, object]:
         """JSON form of all that the images depend on besides the files that are read."""

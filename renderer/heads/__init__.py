@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from renderer.config import HeadsConfig
+from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig
 from renderer.mesh import Mesh
 
 
@@ -18,7 +18,10 @@ EYE_CORNER_DISTANCE_MM = 90.0
 
 
 class HeadSource(Protocol):
-    """People by number, starting at 1; the same number is always the same person."""
+    """People by number: training people from 1, validation people from ``FIRST_VALIDATION_PERSON``.
+
+    The same number is always the same person.
+    """
 
     def describe(self) -> dict[str, object]:
         """Facts for the artefact's manifest: where the heads come from."""
@@ -57,6 +60,17 @@ def require_people(found: int, config: HeadsConfig, what: str) -> None:
             f"{what}: {found} found, {wanted} asked for (heads.train {config.train} + heads.validation "
             f"{config.validation}); lower these, or see `stages/Render.py --check`"
         )
+
+
+def place_in_order(person: int, count: int) -> int:
+    """Index of a person's head among ``count`` heads in files.
+
+    Training people are taken from the first on, validation people from the last on, so neither depends on how many of the others there are.
+
+    >>> place_in_order(1, 10), place_in_order(FIRST_VALIDATION_PERSON, 10)
+    (0, 9)
+    """
+    return person - 1 if person < FIRST_VALIDATION_PERSON else count - 1 - (person - FIRST_VALIDATION_PERSON)
 
 
 def check_heads(config: HeadsConfig) -> list[str]:

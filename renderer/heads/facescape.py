@@ -18,7 +18,7 @@ import numpy as np
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.files.images import RgbImage, read_image
 from renderer.config import HeadsConfig
-from renderer.heads import HeadDataError, require_people
+from renderer.heads import HeadDataError, place_in_order, require_people
 from renderer.heads.placement import placed_by_face
 from renderer.mesh import Mesh
 from renderer.obj import read_obj, split_by_texture
@@ -33,7 +33,7 @@ _MODEL = re.compile(r"(\d+)_[a-z_]+\.obj")
 
 @dataclass(frozen=True)
 class FaceScapeHeads:
-    """Person n is the n-th identity, in numerical order, of those that may be published."""
+    """Identities that may be used, in numerical order: training people are the first, validation people the last."""
 
     identities: tuple[Path, ...]
     seed: int
@@ -52,7 +52,7 @@ class FaceScapeHeads:
 
     def head(self, person: int) -> Mesh:
         """The head of this person with the expression that the seed draws."""
-        models = _models(self.identities[person - 1])
+        models = _models(self.identities[place_in_order(person, len(self.identities))])
         path = models[int(np.random.default_rng([self.seed, person]).integers(len(models)))]
         with MediaPipeFaceMesh() as detector:
             return placed_by_face(read_model(path), str(path), detector)

@@ -201,7 +201,7 @@ class IctHeads:
         }
 
     def head(self, person: int) -> Mesh:
-        """The head of person 1, 2, ..."""
+        """The head of a person, drawn by seed and number."""
         rng = np.random.default_rng([self.seed, person])
         spread = rng.standard_normal(len(self.kit.identity)) * self.config.shape_variation
         weights = np.clip(spread, -_DRAWN_LIMIT, _DRAWN_LIMIT)

@@ -68,7 +68,7 @@ class PhotoHeads:
         return {"source": "photo", "photos": list(self.names)}
 
     def head(self, person: int) -> Mesh:
-        """The head of person 1, 2, ...: photographs in turn, shape and tone from the seed."""
+        """The head of a person: photographs in turn by their numbers, shape and tone from the seed."""
         rng = np.random.default_rng([self.seed, person])
         base = self.base[(person - 1) % len(self.base)]
         vertices = _vary_shape(base.vertices, rng, self.config.shape_variation)

@@ -11,7 +11,7 @@ import trimesh
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from renderer.config import HeadsConfig
-from renderer.heads import HeadDataError, require_people
+from renderer.heads import HeadDataError, place_in_order, require_people
 from renderer.heads.placement import placed_by_face
 from renderer.mesh import Mesh
 
@@ -20,7 +20,7 @@ MAX_GLB_BYTES = 512 * 1024 * 1024
 
 @dataclass(frozen=True)
 class ScanHeads:
-    """Person n is the n-th scan of the folder, in the order of names."""
+    """The scans of the folder in the order of names: training people are the first, validation people the last."""
 
     paths: tuple[Path, ...]
 
@@ -38,7 +38,7 @@ class ScanHeads:
 
     def head(self, person: int) -> Mesh:
         """The scan of this person, placed by its face."""
-        path = self.paths[person - 1]
+        path = self.paths[place_in_order(person, len(self.paths))]
         with MediaPipeFaceMesh() as detector:
             return placed_by_face(read_glb(path), path.name, detector)
 

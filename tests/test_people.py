@@ -1,0 +1,59 @@
+"""People of an experiment: who they are does not depend on how many others there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig, RenderConfig
+from renderer.heads import place_in_order
+from renderer.people import People
+from stages.config import Config
+
+
+def people(train: int = 3, validation: int = 2, seed: int = 1, **render: object) -> People:
+    settings = {"size": 64, "random_poses_train": 4, "random_poses_validation": 5, **render}
+    heads = HeadsConfig(train=train, validation=validation)
+    config = Config(workdir=Path("unused"), seed=seed, heads=heads, render=RenderConfig.model_validate(settings))
+    return config.people()
+
+
+def test_one_more_person_changes_nobody() -> None:
+    few, more = people(), people(train=4, validation=3)
+    for split in ("train", "validation"):
+        before, after = few.keys(split), more.keys(split)
+        assert len(after) == len(before) + 1
+        assert before.items() <= after.items()
+
+
+def test_numbers_of_the_splits_do_not_meet() -> None:
+    numbers = people(train=FIRST_VALIDATION_PERSON - 1).numbers()
+    assert not set(numbers["train"]) & set(numbers["validation"])
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"size": 96}, {"random_margin_deg": (9, 9, 9)}])
+def test_what_changes_an_image_changes_the_key(change: dict[str, object]) -> None:
+    before, after = people(), people(**change)  # type: ignore[arg-type]
+    assert not set(before.keys("train").values()) & set(after.keys("train").values())
+    # A margin is that of training people alone.
+    same = before.keys("validation") == after.keys("validation")
+    assert same == ("random_margin_deg" in change)
+
+
+def test_a_grown_crowd_is_rendered_to_the_same_pixels() -> None:
+    few, more = people(), people(train=7)
+    for person in (1, FIRST_VALIDATION_PERSON):
+        for one, other in zip(few.cells(person, [0, 400]), more.cells(person, [0, 400]), strict=True):
+            assert (one == other).all()
+    own, others = (next(few.cells(person, [400])) for person in (1, FIRST_VALIDATION_PERSON))
+    assert np.abs(own.astype(int) - others).mean() > 1
+
+
+def test_heads_in_files_are_taken_from_both_ends() -> None:
+    order = ["a", "b", "c", "d", "e"]
+    for train in (1, 2, 3):
+        crowd = people(train=train).numbers()
+        taken = {split: [order[place_in_order(n, 5)] for n in numbers] for split, numbers in crowd.items()}
+        assert taken == {"train": order[:train], "validation": ["e", "d"]}
