@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.files.images import MAX_PIXELS, ImageReadError, read_image
+from nlml_hpe.files.images import MAX_PIXELS, ImageReadError, as_rgb, read_image, user_path
 
 RED = (250, 20, 30)
 
@@ -75,3 +75,54 @@ def test_what_is_no_image_is_named(tmp_path: Path, kind: str) -> None:
         path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ImageReadError, match=r"photo\.jpg"):
         read_image(path)
+
+
+@pytest.mark.parametrize(("top", "white"), [(1.0, 1.0), (0.4, 1.0), (255.0, 255.0), (40000.0, 65535.0)])
+def test_float_images_are_read_by_their_largest_value(tmp_path: Path, top: float, white: float) -> None:
+    """Floats in 0..1 were read as black."""
+    values = np.linspace(0, top, 48, dtype=np.float32).reshape(6, 8)
+    image = Image.fromarray(values)
+    assert image.mode == "F"
+    image.save(tmp_path / "float.tiff")
+    for read in (read_image(tmp_path / "float.tiff"), as_rgb(image)):
+        assert np.abs(read[..., 1] - values / white * 255).max() <= 0.5 + 1e-4  # rounding, in float32
+
+
+@pytest.mark.parametrize("value", [-1.0, 70000.0, np.nan, np.inf])
+def test_floats_that_are_no_grey_are_refused(tmp_path: Path, value: float) -> None:
+    Image.fromarray(np.full((4, 4), value, dtype=np.float32)).save(tmp_path / "odd.tiff")
+    with pytest.raises(ImageReadError, match=r"odd\.tiff.*0\.\.1, 0\.\.255 or 0\.\.65535"):
+        read_image(tmp_path / "odd.tiff")
+
+
+def test_a_truncated_pil_image_is_an_image_read_error(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+    with Image.open(path) as image, pytest.raises(ImageReadError, match="the PIL image: the image is truncated"):
+        as_rgb(image)
+
+
+def test_torch_tensors_of_every_float_read_and_empty_kinds_are_refused() -> None:
+    torch = pytest.importorskip("torch", reason="torch is an extra")
+    level = torch.full((3, 4, 5), 0.5)
+    for kind in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        assert (as_rgb(level.to(kind).requires_grad_()) == 128).all()
+    assert as_rgb((level * 200).to(torch.uint8)).shape == (4, 5, 3)
+    for odd in (level.to("meta"), level.to_sparse(), level.to(torch.complex64)):
+        with pytest.raises(ValueError, match="expected"):
+            as_rgb(odd)
+
+
+def test_jfif_is_jpeg_and_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "photo.jpg", "RGB").rename(tmp_path / "photo.jfif")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_image("~/photo.jfif").shape == (6, 8, 3)
+    assert user_path("~/photo.jfif") == tmp_path / "photo.jfif"
+
+
+def test_the_bound_on_pixels_can_be_lowered(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", "RGB", (100, 100))
+    assert read_image(path, 10_000).shape == (100, 100, 3)
+    with pytest.raises(ImageReadError, match="at most 9999 pixels"):
+        read_image(path, 9_999)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,8 +14,10 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: this is where Pillow starts to warn of decompression
 bombs (a quarter of a gigabyte of RGB), and 11 times the pixels of a 4K frame."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif")
 """What is taken for an image in a folder, in lower case; a file that is named reads whatever its suffix."""
+_DEEPEST = 65535.0
+
 RgbImage = NDArray[np.uint8]
 ImageLike = Any
 """A path, a numpy array, a PIL image or a torch tensor; see ``as_rgb``."""
@@ -26,28 +28,56 @@ class ImageReadError(ValueError):
 
 
 def as_rgb(image: ImageLike) -> RgbImage:
-    """RGB uint8 (H, W, 3) of a file's path, a PIL image, an array (H, W, 3) or a torch tensor (3, H, W).
+    """An image of any kind as RGB uint8.
 
-    Arrays are uint8, or floats in [0, 1]; of an animation the first frame is taken. Colours are RGB: OpenCV reads
-    BGR, in which faces look blue; turn that with ``image[..., ::-1]``. Raises ``ImageReadError`` for a file that
-    does not read and ``ValueError`` for anything else that is no such image.
+    Colours are RGB: OpenCV reads BGR, in which faces look blue; turn that with ``image[..., ::-1]``.
+
+    Parameters
+    ----------
+    image : str, Path, numpy.ndarray, PIL.Image.Image or torch.Tensor
+        A file, an array (H, W, 3), a PIL image or a tensor (3, H, W). Arrays and tensors are uint8, or floats in
+        0..1 of any precision. PIL images of numbers without a scale (modes I and F) are read as ``read_image`` says.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (H, W, 3); of an animation the first frame.
+
+    Raises
+    ------
+    ImageReadError
+        For a file or a PIL image that does not read.
+    ValueError
+        For anything else that is no such image.
+
+    Examples
+    --------
+    >>> as_rgb(np.full((2, 2, 3), 0.5)).tolist()[0]
+    [[128, 128, 128], [128, 128, 128]]
     """
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _decoded(image, "the PIL image")
     if type(image).__module__.partition(".")[0] == "torch":
-        image = image.detach().cpu().numpy()
-        if image.ndim == 3 and image.shape[0] == 3:
-            image = image.transpose(1, 2, 0)
+        image = _array_of_tensor(image)
     if not isinstance(image, np.ndarray):
         raise ValueError(f"expected a path, an array, a PIL image or a torch tensor; received {type(image).__name__}")
     if np.issubdtype(image.dtype, np.floating) and image.size:
         if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
-            raise ValueError("a float image must lie in [0, 1], without NaN; divide by 255, or convert it to uint8")
-        image = np.rint(image * 255).astype(np.uint8)
+            raise ValueError("a float image must lie in 0..1, without NaN; divide by 255, or convert it to uint8")
+        image = np.rint(image.astype(np.float64) * 255).astype(np.uint8)
     require_rgb(image)
     return np.ascontiguousarray(image)
+
+
+def _array_of_tensor(tensor: Any) -> NDArray[Any]:
+    """A torch tensor (3, H, W) as an array (H, W, 3); numpy has no bfloat16, so floats are made float32."""
+    try:
+        array = (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).cpu().numpy()
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected a dense tensor (3, H, W) that holds data; received {tensor!r:.80}") from error
+    return np.asarray(array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array)
 
 
 def require_rgb(image: NDArray[np.generic]) -> None:
@@ -60,42 +90,93 @@ def require_rgb(image: NDArray[np.generic]) -> None:
         raise ValueError(f"expected a non-empty image; received shape {image.shape}")
 
 
-def read_image(path: str | Path) -> RgbImage:
-    """Read an image file as RGB uint8 ``(H, W, 3)`` with its EXIF orientation applied.
+def user_path(text: str | Path) -> Path:
+    """A path as its user wrote it, a leading ``~`` replaced by the home folder.
 
-    Grey, palette, CMYK and 16-bit images are converted; transparency is laid over white.
-    Raises ``ImageReadError`` where the file is missing, empty, truncated, not an image or larger
-    than ``MAX_PIXELS``.
+    Examples
+    --------
+    >>> user_path("photos/a.jpg").as_posix()
+    'photos/a.jpg'
     """
-    source = Path(path)
+    return Path(os.path.expanduser(text))
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
+    """Read an image file with its EXIF orientation applied.
+
+    Grey, palette and CMYK images are converted; transparency is laid over white. Images of numbers without a scale
+    (16 and 32 bit integers, floats) are grey, and the largest value says what is white: 1 for floats up to 1, else
+    255 up to that, else 65,535.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; ``~`` is the home folder.
+    max_pixels : int
+        Images of more pixels are refused before they are decoded.
+
+    Returns
+    -------
+    numpy.ndarray
+        RGB uint8 (H, W, 3).
+
+    Raises
+    ------
+    ImageReadError
+        Where the file is missing, empty, truncated, not an image, too large, or holds numbers that are negative,
+        not finite or above 65,535.
+    """
+    source = user_path(path)
     if not source.is_file():
         raise ImageReadError(f"{source}: no such image file")
     if source.stat().st_size == 0:
         raise ImageReadError(f"{source}: the file is empty")
-    return decode_image(source, str(source))
+    return decode_image(source, str(source), max_pixels)
 
 
-def decode_image(source: Path | BinaryIO, name: str) -> RgbImage:
+def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> RgbImage:
     """As ``read_image``, of a file or a stream that errors call by ``name``."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                return _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(source) as image:
+            return _decoded(image, name, max_pixels)
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{name}: not an image in a format that is known here") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageReadError(f"{name}: at most {MAX_PIXELS} pixels are read; make the image smaller") from error
+        raise _too_large(name, max_pixels) from error
+    except ImageReadError:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
 
 
-def _to_rgb(image: Image.Image) -> RgbImage:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        span = 65535.0 if values.max(initial=0.0) > 255 else 255.0
-        grey = np.clip(values / span * 255.0, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> RgbImage:
+    # The size is in the header: nothing was decoded yet.
+    if image.width * image.height > max_pixels:
+        raise _too_large(name, max_pixels)
+    try:
+        upright = ImageOps.exif_transpose(image)
+        return _grey_numbers(upright, name) if upright.mode.startswith(("I", "F")) else _colours(upright)
+    except ImageReadError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
+
+
+def _too_large(name: str, max_pixels: int) -> ImageReadError:
+    return ImageReadError(f"{name}: at most {max_pixels} pixels are read; make the image smaller")
+
+
+def _grey_numbers(image: Image.Image, name: str) -> RgbImage:
+    values = np.asarray(image, dtype=np.float64)
+    if not (np.isfinite(values).all() and values.min(initial=0.0) >= 0 and values.max(initial=0.0) <= _DEEPEST):
+        raise ImageReadError(f"{name}: expected grey values in 0..1, 0..255 or 0..65535, without NaN")
+    highest = values.max(initial=0.0)
+    white = 1.0 if highest <= 1 and image.mode.startswith("F") else 255.0 if highest <= 255 else _DEEPEST
+    grey = np.rint(values / white * 255.0).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _colours(image: Image.Image) -> RgbImage:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))

@@ -7,7 +7,6 @@ factor rows as cosines of the angles. ``inverse`` finds the angles of a face.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError, atomic_path
 from nlml_hpe.manifold.cosines import evaluate
 from nlml_hpe.manifold.inverse import MARGIN_DEG, SEEDS, Solver
@@ -232,14 +232,3 @@ class PoseManifold:
             )
         except (KeyError, ValueError, TypeError) as error:
             raise ArtifactError(f"{path} is no manifold of this project ({error}); run TD_main again") from error
-
-
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz`` file. Raises ``ArtifactError`` where it is missing or damaged."""
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{path} is damaged or no .npz file ({error})") from error

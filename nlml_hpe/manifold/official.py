@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.manifold.manifold import PoseManifold, read_npz
+from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.statistics import IdentityPrior
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import AXES

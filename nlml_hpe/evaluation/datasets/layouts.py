@@ -13,8 +13,6 @@ Every reader gives angles in this project's convention. What it cannot use it le
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,12 +24,12 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import Box
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays, read_bounded
 from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
+from nlml_hpe.files.arrays import read_npz
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation
 
-MAX_NPZ_BYTES = 4 * 1024**3
-"""An FSA-Net file may hold so much, packed and unpacked."""
 _NEAR = 200
 _ROTATION_TOLERANCE = 0.1
 """BIWI prints its matrices with six digits or so; what differs from a rotation by more is another matrix."""
@@ -242,37 +240,16 @@ def _read_fsanet(data: Dataset) -> None:
 def _fsanet_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """``image`` (n, H, W, 3) and ``pose`` (n, 3) of a file that may be damaged or something else."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            if path.stat().st_size > MAX_NPZ_BYTES or sum(f.file_size for f in archive.infolist()) > MAX_NPZ_BYTES:
-                raise LabelError(f"more than {MAX_NPZ_BYTES} bytes")
-            _require_whole(archive, "image")
-            _require_whole(archive, "pose")
-        with np.load(path, allow_pickle=False) as content:
-            images, poses = content["image"], content["pose"]
-    except LabelError:
-        raise
-    # RuntimeError is an encrypted archive, NotImplementedError (a kind of it) an unknown compression.
-    except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise LabelError(type(error).__name__) from error
+        found = read_npz(path, ("image", "pose"))
+    except ArtifactError as error:
+        # The file's name is counted beside the reason.
+        raise LabelError(str(error).removeprefix(f"{path}: ")) from error
+    images, poses = found["image"], found["pose"]
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise LabelError(f"image {images.dtype} {images.shape}")
     if poses.shape != (len(images), 3) or poses.dtype.kind not in "fiu":
         raise LabelError(f"pose {poses.dtype} {poses.shape}")
     return images, poses
-
-
-def _require_whole(archive: zipfile.ZipFile, name: str) -> None:
-    """Refuse an array whose header announces more than the archive holds: numpy would first ask for that memory."""
-    member = f"{name}.npy"
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = header(stream)
-    announced = kind.itemsize
-    for size in shape:
-        announced *= size
-    if announced > archive.getinfo(member).file_size:
-        raise LabelError("cut short")
 
 
 def _rgb(image: NDArray[np.uint8]) -> RgbImage:

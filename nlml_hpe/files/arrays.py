@@ -1,0 +1,68 @@
+"""``.npz`` files read under a bound: a few kilobytes can unpack to any number of gigabytes."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from nlml_hpe.files.atomic import ArtifactError
+
+MAX_NPZ_BYTES = 4 * 1024**3
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MAX_NPZ_BYTES) -> dict[str, NDArray[Any]]:
+    """Arrays of an ``.npz`` file; nothing is unpickled.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    names : sequence of str, optional
+        The arrays to read; by default all of them.
+    max_bytes : int
+        What the arrays may take in memory together.
+
+    Raises
+    ------
+    ArtifactError
+        Where the file is missing, damaged, no ``.npz`` file, lacks one of ``names``, or unpacks to more. The message
+        begins with ``path`` and a colon.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: there is no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            chosen = {name: stored[name] for name in (stored if names is None else names)}
+            if sum(member.file_size for member in chosen.values()) > max_bytes:
+                raise ArtifactError(f"{path}: more than {max_bytes} bytes when unpacked")
+            return {name: _array(archive, member) for name, member in chosen.items()}
+    except KeyError as error:
+        raise ArtifactError(f"{path}: the array {error} is missing") from error
+    except ArtifactError:
+        raise
+    # RuntimeError: encrypted; NotImplementedError, one of its kind: a compression that Python does not know.
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ArtifactError(f"{path}: damaged or no .npz file ({error})") from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """numpy makes room for what an array's own header says, so that is first compared with what is stored."""
+    with archive.open(member) as stream:
+        version = npy.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{member.filename} is an array of an unknown version {version}")
+        shape, _, dtype = _HEADERS[version](stream)
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"{member.filename} is cut short: its header announces more")
+    with archive.open(member) as stream:
+        return np.asarray(npy.read_array(stream, allow_pickle=False))

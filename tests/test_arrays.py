@@ -1,0 +1,58 @@
+"""``.npz`` files under a bound: small, large when unpacked, lying, damaged."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe.files.arrays import read_npz
+from nlml_hpe.files.atomic import ArtifactError
+
+
+def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(6.0).reshape(2, 3), text=np.array("word"))
+    found = read_npz(tmp_path / "a.npz")
+    np.testing.assert_array_equal(found["x"], np.arange(6.0).reshape(2, 3))
+    assert str(found["text"]) == "word"
+    assert list(read_npz(tmp_path / "a.npz", ["x"])) == ["x"]
+    with pytest.raises(ArtifactError, match="'y' is missing"):
+        read_npz(tmp_path / "a.npz", ["y"])
+
+
+def test_what_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, x=np.zeros(1_000_000))
+    assert path.stat().st_size < 20_000
+    with pytest.raises(ArtifactError, match=r"bomb\.npz: more than 1000000 bytes when unpacked"):
+        read_npz(path, max_bytes=1_000_000)
+
+
+def test_a_header_that_announces_more_than_is_stored_asks_for_no_memory(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**13,)})
+    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
+        archive.writestr("x.npy", stream.getvalue())
+    with pytest.raises(ArtifactError, match="cut short"):
+        read_npz(tmp_path / "lies.npz")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "text", "bits", "objects"])
+def test_damage_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.npz"
+    values = np.array([{}]) if damage == "objects" else np.random.default_rng(0).normal(size=500)
+    np.savez_compressed(path, x=values)
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[:-200])
+    elif damage == "text":
+        path.write_text("no archive")
+    elif damage == "bits":
+        path.write_bytes(content[:300] + bytes(b ^ 255 for b in content[300:400]) + content[400:])
+    with pytest.raises(ArtifactError, match=r"a\.npz: "):
+        read_npz(path)
