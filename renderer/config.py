@@ -41,6 +41,15 @@ class HeadsConfig(Section):
     shape_variation: float = Field(default=1.0, ge=0, le=3)
     tone_variation: float = Field(default=1.0, ge=0, le=3)
     expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")
+    expressions: tuple[str, ...] | Literal["all"] = Field(
+        default=("browInnerUp", "eyeBlink", "jawOpen", "mouthPucker", "mouthSmile"),
+        description="which of ICT-FaceKit's expressions, without _L and _R; the shipped checkpoint was made with these",
+    )
+
+    def makes(self, expression: str) -> bool:
+        """Whether people make this expression of the kit (``mouthSmile_L``)."""
+        return self.expressions == "all" or expression.removesuffix("_L").removesuffix("_R") in self.expressions
+
     looks: LooksConfig = LooksConfig()
 
     @model_validator(mode="after")
@@ -76,6 +85,30 @@ class AppearanceConfig(Section):
     def _ascending(cls, value: Interval) -> Interval:
         if not 0 < value[0] <= value[1]:
             raise ValueError(f"expected [low, high] with 0 < low <= high; received {list(value)}")
+        return value
+
+
+Degrees = tuple[float, float, float]
+
+
+class CropsConfig(Section):
+    """Heads to crops for the image eye; whose heads, and how many people, ``heads`` says."""
+
+    crops_per_person: int = Field(default=80, ge=1)
+    faces: int = Field(default=4, ge=1, description="expressions that each person makes")
+    people_per_shard: int = Field(default=25, ge=1)
+    size: int = Field(default=96, ge=32, le=512, description="pixels on a side of what is stored, margin included")
+    limits_deg: Degrees = Field(default=(100.0, 90.0, 90.0), description="yaw, pitch, roll: no pose lies beyond")
+    spread_deg: Degrees = Field(default=(38.0, 20.0, 20.0), description="standard deviation of the usual poses")
+    wide: Share = Field(default=0.4, description="share of poses that are drawn evenly up to the limits")
+    occluded: Share = Field(default=0.3, description="share of crops with a hand or a thing over the face")
+    backgrounds: Path | None = Field(default=None, description="folder of pictures without people; else packages' own")
+
+    @field_validator("limits_deg", "spread_deg")
+    @classmethod
+    def _angles(cls, value: Degrees) -> Degrees:
+        if not all(0 <= angle <= 180 for angle in value):
+            raise ValueError(f"expected yaw, pitch and roll within 0..180 degrees; received {list(value)}")
         return value
 
 

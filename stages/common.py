@@ -28,6 +28,8 @@ class Workdir:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.renders = root / "renders"
+        self.crops_train = root / "crops_train"
+        self.crops_validation = root / "crops_validation"
         self.landmarks_train = root / "landmarks_train"
         self.landmarks_validation = root / "landmarks_validation"
         self.manifold = root / "manifold"

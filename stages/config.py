@@ -21,7 +21,7 @@ from nlml_hpe.config import (
     Section,
     TuckerConfig,
 )
-from renderer.config import HeadsConfig, RenderConfig
+from renderer.config import CropsConfig, HeadsConfig, RenderConfig
 from renderer.people import People
 from stages.yaml_file import read_section
 
@@ -36,6 +36,7 @@ class Config(Section):
     grid: GridConfig = GridConfig()
     heads: HeadsConfig = HeadsConfig()
     render: RenderConfig = RenderConfig()
+    crops: CropsConfig = CropsConfig()
     landmarks: LandmarksConfig = LandmarksConfig()
     tucker: TuckerConfig = TuckerConfig()
     encoder: EncoderConfig = EncoderConfig()

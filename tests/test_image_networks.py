@@ -32,7 +32,7 @@ SMALL: dict[str, dict[str, object]] = {
     "mobilenetv2": {"width": 8, "dropout": 0.0},
     "six_d": {"width": 8, "dropout": 0.0},
 }
-MODULES = ("augment", "crop", "losses", "network", "registry")
+MODULES = ("augment", "crop", "losses", "network", "registry", "shards")
 
 
 def poses(count: int, seed: int = 0) -> Tensor:

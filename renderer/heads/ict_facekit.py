@@ -191,13 +191,18 @@ class IctHeads:
         assert config.folder is not None  # the configuration has seen to it
         return cls(Kit.open(config.folder, cache and cache / "ict_facekit.npz"), config, seed)
 
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Names of the kit's expressions that these people make."""
+        return tuple(name for name in self.kit.expression_names if self.config.makes(name))
+
     def describe(self) -> dict[str, object]:
-        """Which modes and expressions were found."""
+        """Which modes were found, and which expressions are made."""
         return {
             "source": "ict_facekit",
             "vertices": len(self.kit.neutral),
             "identity_modes": list(self.kit.identity_names),
-            "expressions": list(self.kit.expression_names),
+            "expressions": list(self.expressions),
         }
 
     def head(self, person: int) -> Mesh:
@@ -205,7 +210,7 @@ class IctHeads:
         rng = np.random.default_rng([self.seed, person])
         spread = rng.standard_normal(len(self.kit.identity)) * self.config.shape_variation
         weights = np.clip(spread, -_DRAWN_LIMIT, _DRAWN_LIMIT)
-        strengths = _draw_expression(self.kit.expression_names, self.config.expression, rng)
+        strengths = _draw_expression(self.expressions, self.config.expression, rng)
         return self.kit.mesh(self.kit.shape(weights, strengths), draw_looks(self.config.looks, rng))
 
 

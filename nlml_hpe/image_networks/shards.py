@@ -1,0 +1,119 @@
+"""Crops on disk: memory-mapped arrays in shards, written one by one, so that a run that was killed goes on.
+
+Shard 7 of a folder is four files: ``images_00007.npy`` uint8 (n, S, S, 3) RGB, ``rotations_00007.npy`` float32
+(n, 3, 3) head to camera, ``boxes_00007.npy`` float32 (n, 4) of the 68 points in the crop's own pixels, and
+``people_00007.npy`` int32 (n,), which is written last: without it the shard is unfinished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.files.atomic import ArtifactError, atomic_path
+
+_KINDS: dict[str, type] = {"images": np.uint8, "rotations": np.float32, "boxes": np.float32, "people": np.int32}
+_LAST = "people"
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Some crops: ``images`` (n, S, S, 3) uint8, ``rotations`` (n, 3, 3), ``boxes`` (n, 4), ``people`` (n,)."""
+
+    images: NDArray[np.uint8]
+    rotations: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    people: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+
+def is_written(folder: Path, number: int) -> bool:
+    """Whether this shard is finished."""
+    return _file(folder, _LAST, number).is_file()
+
+
+def write_shard(folder: Path, number: int, shard: Shard) -> None:
+    """Write one shard into ``folder``; each file whole or not at all, the one that finishes it last."""
+    for name, kind in _KINDS.items():
+        with atomic_path(_file(folder, name, number)) as temporary, temporary.open("wb") as stream:
+            np.save(stream, np.ascontiguousarray(getattr(shard, name), dtype=kind))
+
+
+def read_shards(folder: Path) -> list[Shard]:
+    """Every finished shard in ``folder``, in order, memory-mapped.
+
+    Raises
+    ------
+    ArtifactError
+        Where there is none, where a file is missing, cut short or of another kind, or where sizes differ.
+    """
+    numbers = sorted(int(path.stem.rpartition("_")[2]) for path in folder.glob(f"{_LAST}_[0-9]*.npy"))
+    if not numbers:
+        raise ArtifactError(f"{folder} holds no crops (images_00000.npy, ...); run Crops first")
+    shards = [_read_shard(folder, number) for number in numbers]
+    sizes = sorted({shard.images.shape[1] for shard in shards})
+    if len(sizes) > 1:
+        raise ArtifactError(f"{folder}: crops of {sizes} px lie together; run Crops into an empty folder")
+    return shards
+
+
+def gathered(shards: Sequence[Shard], chosen: NDArray[np.integer[Any]]) -> Shard:
+    """The crops of these numbers, counted through all shards, in memory.
+
+    Raises ``IndexError`` for a number that no shard holds.
+
+    Examples
+    --------
+    >>> images, eye = np.zeros((3, 8, 8, 3), np.uint8), np.tile(np.eye(3, dtype=np.float32), (3, 1, 1))
+    >>> one = Shard(images, eye, np.zeros((3, 4), np.float32), np.array([5, 6, 7], np.int32))
+    >>> gathered([one, one], np.array([4, 0])).people
+    array([6, 5], dtype=int32)
+    """
+    starts = np.cumsum([0, *map(len, shards)])
+    if len(chosen) and not (chosen.min() >= 0 and chosen.max() < starts[-1]):
+        raise IndexError(f"expected numbers of crops in 0..{starts[-1] - 1}; received {chosen.min()}..{chosen.max()}")
+    owner = np.searchsorted(starts, chosen, side="right") - 1
+    own = chosen - starts[owner]
+
+    def rows(name: str) -> NDArray[Any]:
+        arrays = [getattr(shards[one], name)[number] for one, number in zip(owner, own, strict=True)]
+        return np.stack(arrays) if arrays else getattr(shards[0], name)[:0]
+
+    return Shard(rows("images"), rows("rotations"), rows("boxes"), rows("people"))
+
+
+def _file(folder: Path, name: str, number: int) -> Path:
+    return folder / f"{name}_{number:05d}.npy"
+
+
+def _read_shard(folder: Path, number: int) -> Shard:
+    arrays = {name: _mapped(_file(folder, name, number), kind) for name, kind in _KINDS.items()}
+    images, count = arrays["images"], len(arrays[_LAST])
+    side = images.shape[1] if images.ndim == 4 else 0
+    shapes = {"images": (side, side, 3), "rotations": (3, 3), "boxes": (4,), "people": ()}
+    for name, array in arrays.items():
+        if array.shape != (count, *shapes[name]):
+            raise ArtifactError(
+                f"{_file(folder, name, number)}: expected the shape {(count, *shapes[name])}, found {array.shape}; "
+                "delete the four files of this number and run Crops again"
+            )
+    return Shard(images, arrays["rotations"], arrays["boxes"], arrays["people"])
+
+
+def _mapped(path: Path, kind: type) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(
+            f"{path} is missing or cut short ({error}); delete the four files of this number and run Crops again"
+        ) from error
+    if array.dtype != kind:
+        raise ArtifactError(f"{path}: expected {np.dtype(kind)}, found {array.dtype}; run Crops again")
+    return array

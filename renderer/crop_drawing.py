@@ -1,0 +1,91 @@
+"""One person's head to one crop: pose, camera, light, background and what lies over the face, put together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.image_networks.crop import STORED_SHARE, box_of, square_around
+from nlml_hpe.rotation import Angles, rotation_from_angles
+from renderer.camera import Camera
+from renderer.config import CropsConfig
+from renderer.crop_people import NECK_MM, Person, Take
+from renderer.crop_scene import draw_background, draw_lamps, lay_over
+from renderer.crop_shading import light_crop
+from renderer.rasterizers import get_rasterizer
+
+FloatArray = NDArray[np.float32]
+_FINER = 2
+"""Pixels of the renderer across one of the crop."""
+_NEAR_MM, _FAR_MM = 420.0, 4000.0
+_NOT_NEARER_MM = 120.0
+
+
+class Crop(NamedTuple):
+    """``image`` (S, S, 3) uint8, ``rotation`` (3, 3) head to camera, ``box`` of the 68 points in its pixels."""
+
+    image: NDArray[np.uint8]
+    rotation: NDArray[np.float64]
+    box: NDArray[np.float64]
+
+
+def draw_poses(config: CropsConfig, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Rotations (crops_per_person, 3, 3), head to camera: some evenly up to the limits, the others about the front.
+
+    Angles beyond 90 degrees of yaw are meant as they stand: the head is turned on, away from the camera.
+    """
+    count, limits = config.crops_per_person, np.array(config.limits_deg)
+    near = np.clip(rng.normal(0, config.spread_deg, size=(count, 3)), -limits, limits)
+    far = rng.uniform(-limits, limits, size=(count, 3))
+    columns = np.where(rng.uniform(size=(count, 1)) < config.wide, far, near)
+    return rotation_from_angles(Angles.from_columns(columns))
+
+
+def draw_crop(
+    person: Person,
+    take: Take,
+    rotation: NDArray[np.float64],
+    config: CropsConfig,
+    found: list[NDArray[np.uint8]],
+    rng: np.random.Generator,
+) -> Crop:
+    """One crop of a person with this face at this rotation; ``found`` are pictures to cut backgrounds from."""
+    size = config.size
+    distance = float(np.exp(rng.uniform(np.log(_NEAR_MM), np.log(_FAR_MM))))
+    turn, body_turn = rotation.astype(np.float32), _body_turn(rotation, rng).astype(np.float32)
+    neck = person.body
+    vertices = (take.vertices - NECK_MM) @ turn.T
+    vertices[neck:] = (take.vertices[neck:] - NECK_MM) @ body_turn.T
+    normals = take.normals @ turn.T
+    normals[neck:] = take.normals[neck:] @ body_turn.T
+    marks = (take.marks - NECK_MM) @ turn.T
+    middle = marks.mean(axis=0)
+    back = max(distance, float((vertices[:, 2] - middle[2]).max()) + _NOT_NEARER_MM)
+    middle[2] += np.float32(back)
+    vertices, marks = vertices - middle, marks - middle
+    fine = size * _FINER
+    flat = box_of(np.stack([marks[:, 0] / -marks[:, 2], marks[:, 1] / marks[:, 2]], axis=1))
+    x, y, side = square_around(flat, STORED_SHARE)
+    camera = Camera(fine / side, (fine / 2 - x * fine / side, fine / 2 - y * fine / side), 0.0)
+    fragments = get_rasterizer("numba_zbuffer")(vertices, person.faces, camera, (fine, fine))
+    # Out of focus or not, nobody sees at this size that the background is drawn on the coarse pixels.
+    behind = cv2.resize(draw_background(size, found, rng), (fine, fine), interpolation=cv2.INTER_LINEAR)
+    image = np.ascontiguousarray(behind, dtype=np.float32)
+    light_crop(fragments, vertices, normals, person.faces, person.uv, person.texture, draw_lamps(rng), image)
+    if rng.uniform() < config.occluded:
+        lay_over(image, fine, np.array(person.looks.skin), found, rng)
+    reduced = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    box = (flat - [x, y, x, y]) * (size / side) + size / 2
+    return Crop(np.clip(np.rint(reduced), 0, 255).astype(np.uint8), rotation, box)
+
+
+def _body_turn(rotation: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """The shoulders follow the head in part, and stand more upright."""
+    forward, up = rotation[:, 2], rotation[:, 1]
+    yaw = np.degrees(np.arctan2(-forward[0], max(forward[2], 0.05))) * rng.uniform(0, 0.9) + rng.normal(0, 12)
+    roll = np.degrees(np.arctan2(up[0], max(up[1], 0.2))) * rng.uniform(0, 1) + rng.normal(0, 6)
+    pitch = np.degrees(np.arcsin(np.clip(forward[1], -1, 1))) * rng.uniform(0, 0.4) + rng.normal(0, 6)
+    return rotation_from_angles(Angles.from_columns((yaw, pitch, roll)))

@@ -1,0 +1,127 @@
+"""Hair of real volume for crops: a shell over the skull with a fringe, locks at the sides and a length that hangs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from renderer.accessories import Extra
+from renderer.looks import Looks, Rgb
+
+FloatArray = NDArray[np.float32]
+_CENTRE = np.array([0.0, 40.0, 5.0], dtype=np.float32)
+_COLUMNS, _ROWS, _HANGING = 96, 14, 8
+_AZIMUTHS, _POLARS = 64, 24
+_SHORTEST_MM = 4.0
+
+
+@dataclass(frozen=True)
+class Hair:
+    """One head of hair.
+
+    ``ends`` (96,) is the polar angle in degrees from the crown at which it ends or begins to hang, around
+    the head from the back by way of the image's left; ``hangs`` (96,) how many mm it hangs from there;
+    ``thick`` (96, 14) its thickness in mm; ``shade`` (96,) the brightness of each strand.
+    """
+
+    color: Rgb
+    ends: FloatArray
+    hangs: FloatArray
+    thick: FloatArray
+    shade: FloatArray
+    wave: tuple[float, float]
+
+    def print(self, rows: int) -> NDArray[np.uint8]:
+        """Strands (rows, W, 3), a little darker towards the ends."""
+        fade = np.linspace(1.05, 0.75, rows)[:, None, None]
+        image = np.array(self.color) * np.repeat(self.shade, 4)[None, :, None] * fade
+        return np.asarray(np.clip(image, 0, 255), dtype=np.uint8)
+
+
+def draw_hair(looks: Looks, rng: np.random.Generator) -> Hair | None:
+    """The hair of a person who is not bald; None for a fifth of them, whose painted hair is all there is."""
+    around = np.abs(np.linspace(-180, 180, _COLUMNS))
+    kind = rng.choice(["painted", "short", "fringe", "bob", "long", "locks", "afro"], p=_share_of(looks))
+    if kind == "painted":
+        return None
+    hairline = rng.uniform(42, 58)
+    front = rng.uniform(62, 92) if kind in ("fringe", "locks") or rng.uniform() < 0.15 else hairline
+    side = rng.uniform(70, 100) if kind in ("short", "afro") else rng.uniform(88, 105)
+    ends = np.interp(around, [0, rng.uniform(25, 45), rng.uniform(55, 80), 110, 180], [front, front, side, 105, 118])
+    # A parting: one side of the forehead is free.
+    if rng.uniform() < 0.5:
+        shift = np.linspace(-180, 180, _COLUMNS) * rng.choice([-1, 1])
+        ends -= (ends - hairline).clip(0) * (np.clip((shift + 20) / 60, 0, 1) * (around < 70))
+    ragged = rng.normal(0, rng.uniform(1, 9), size=_COLUMNS)
+    hangs = np.zeros(_COLUMNS)
+    if kind in ("bob", "long", "locks"):
+        begin = {"bob": rng.uniform(50, 80), "long": rng.uniform(55, 95), "locks": rng.uniform(25, 50)}[kind]
+        length = {"bob": rng.uniform(40, 110), "long": rng.uniform(110, 260), "locks": rng.uniform(20, 160)}[kind]
+        hangs = length * np.clip((around - begin) / 12, 0, 1) * rng.uniform(0.85, 1.1, size=_COLUMNS)
+        ends = np.where(hangs > 1, np.maximum(ends, 88), ends)
+    base = {"short": (3, 14), "fringe": (6, 24), "bob": (8, 28), "long": (6, 26), "locks": (6, 24), "afro": (25, 65)}
+    rough = cv2.GaussianBlur(rng.normal(0, 1, (_COLUMNS, _ROWS)).astype(np.float32), (0, 0), rng.uniform(0.6, 5))
+    rough = 1 + rng.uniform(0, 0.5) * rough / max(float(rough.std()), 1e-6)
+    thick = np.clip(rng.uniform(*base[str(kind)]) * rough, _SHORTEST_MM / 2, None)
+    strands = cv2.GaussianBlur(rng.normal(0, 1, (1, _COLUMNS)).astype(np.float32), (0, 0), rng.uniform(0.4, 2.0))[0]
+    return Hair(
+        looks.hair_color,
+        np.clip(ends + ragged, 25, 125).astype(np.float32),
+        hangs.astype(np.float32),
+        thick.astype(np.float32),
+        np.clip(1 + 0.35 * strands / max(float(strands.std()), 1e-6), 0.35, 1.8).astype(np.float32),
+        (float(rng.uniform(0, 0.12)), float(rng.uniform(0.5, 4.0))),
+    )
+
+
+def hair_shell(skin: FloatArray, hair: Hair) -> Extra:
+    """The hair as geometry over skin (V, 3) in mm of the kit's own frame."""
+    azimuth = np.radians(np.linspace(-180, 180, _COLUMNS))[:, None]
+    share = np.linspace(0, 1, _ROWS)[None]
+    polar = np.radians(hair.ends)[:, None] * share
+    direction = np.stack(
+        [np.sin(polar) * np.sin(azimuth), np.cos(polar) + 0 * azimuth, np.sin(polar) * np.cos(azimuth)], -1
+    )
+    taper = np.clip((1 - share) * 6, 0, 1) ** 0.7
+    taper = np.where(hair.hangs[:, None] > 1, 1.0, np.maximum(taper, 0.15))
+    radius = _envelope(skin, azimuth + 0 * polar, polar) + _SHORTEST_MM / 2 + hair.thick * taper
+    cap = _CENTRE + direction * radius[..., None]
+    drop = np.linspace(0, 1, _HANGING + 1)[None, 1:]
+    outward = np.concatenate([np.sin(azimuth), 0 * azimuth, np.cos(azimuth)], axis=1)[:, None]
+    swing = hair.wave[0] * hair.hangs[:, None] * np.sin(hair.wave[1] * np.pi * drop + 5 * azimuth)
+    hanging = cap[:, -1:] + swing[..., None] * outward
+    hanging[..., 1] -= hair.hangs[:, None] * drop
+    grid = np.concatenate([cap, hanging], axis=1).transpose(1, 0, 2)
+    rows = _ROWS + _HANGING
+    u = np.broadcast_to(np.linspace(0, 1, _COLUMNS), (rows, _COLUMNS))
+    v = np.broadcast_to(np.linspace(0, 1, rows)[:, None], (rows, _COLUMNS))
+    first = (np.arange(rows - 1)[:, None] * _COLUMNS + np.arange(_COLUMNS - 1)).reshape(-1)
+    upper = np.stack([first, first + _COLUMNS, first + 1], axis=1)
+    lower = np.stack([first + 1, first + _COLUMNS, first + _COLUMNS + 1], axis=1)
+    faces = np.concatenate([upper, lower]).astype(np.int32)
+    return Extra(grid.reshape(-1, 3).astype(np.float32), faces, np.stack([u, v], -1).reshape(-1, 2).astype(np.float32))
+
+
+def _share_of(looks: Looks) -> list[float]:
+    if looks.hair == "long":
+        return [0.0, 0.0, 0.07, 0.23, 0.4, 0.3, 0.0]
+    return [0.2, 0.35, 0.2, 0.05, 0.05, 0.08, 0.07]
+
+
+def _envelope(skin: FloatArray, azimuth: NDArray[np.floating], polar: NDArray[np.floating]) -> FloatArray:
+    """How far the skin reaches from the skull's middle in these directions, in mm, nose and ears smoothed away."""
+    offset = skin - _CENTRE
+    radius = np.linalg.norm(offset, axis=1)
+    column = ((np.arctan2(offset[:, 0], offset[:, 2]) / (2 * np.pi) + 0.5) * (_AZIMUTHS - 1)).round().astype(int)
+    row = (np.arccos(np.clip(offset[:, 1] / np.maximum(radius, 1e-6), -1, 1)) / np.pi * (_POLARS - 1)).round()
+    table = np.zeros((_AZIMUTHS, _POLARS), dtype=np.float32)
+    np.maximum.at(table, (column, row.astype(int)), radius)
+    wrapped = np.concatenate([table[-4:], table, table[:4]])
+    wide = cv2.dilate(wrapped, np.ones((3, 3), np.uint8))
+    smooth = cv2.GaussianBlur(wide, (0, 0), 1.0)[4:-4]
+    x = ((azimuth / (2 * np.pi) + 0.5) * (_AZIMUTHS - 1)).astype(np.float32)
+    y = (polar / np.pi * (_POLARS - 1)).astype(np.float32)
+    return np.asarray(cv2.remap(smooth, y, x, cv2.INTER_LINEAR), dtype=np.float32)

@@ -1,0 +1,168 @@
+"""What surrounds a head in a crop: backgrounds with structure, light, and things that lie over the face."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.files.images import IMAGE_SUFFIXES, read_image
+from renderer.crop_shading import Lamps
+
+FloatArray = NDArray[np.float32]
+_PICTURES = ("coffee", "brick", "gravel", "grass", "rocket", "hubble_deep_field", "page", "text")
+"""Of scikit-image's own pictures those without any face, painted or struck, and without much of one colour."""
+_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+"""The same of scikit-learn's."""
+_LARGEST_PX = 640
+
+
+class BackgroundError(ValueError):
+    """A folder of backgrounds holds no picture; the message says what to do."""
+
+
+@lru_cache(maxsize=2)
+def pictures(folder: Path | None) -> list[NDArray[np.uint8]]:
+    """Pictures to cut backgrounds from: those of a folder, or those that installed packages carry.
+
+    Raises ``BackgroundError`` where the folder holds none and ``ImageReadError`` where one is damaged.
+    """
+    if folder is not None:
+        files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise BackgroundError(f"{folder}: no pictures here; expected photographs without people, as .jpg or .png")
+        return [_reduced(read_image(path)) for path in files]
+    from skimage import data
+    from sklearn.datasets import load_sample_image
+
+    found = [np.asarray(getattr(data, name)()) for name in _PICTURES]
+    found += [np.asarray(data.stereo_motorcycle()[0]), *(load_sample_image(name) for name in _PHOTOGRAPHS)]
+    return [_reduced(np.repeat(p[..., None], 3, axis=2) if p.ndim == 2 else p[..., :3]) for p in found]
+
+
+def draw_background(size: int, found: list[NDArray[np.uint8]], rng: np.random.Generator) -> FloatArray:
+    """One background (size, size, 3) in 0..255: a cut of a picture, blurred or not, or a smooth wall."""
+    if rng.uniform() < 0.2:
+        wall = rng.uniform(0, 255) + rng.normal(0, 25, size=(1, 1, 3))
+        coarse = wall + rng.normal(0, rng.uniform(2, 45), size=(3, 3, 3))
+        return np.clip(cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC), 0, 255)
+    image = _cut(found[int(rng.integers(len(found)))], size, rng)
+    if rng.uniform() < 0.3:
+        other = _cut(found[int(rng.integers(len(found)))], size, rng)
+        edge = np.zeros((size, size), np.uint8)
+        corners = rng.uniform(-0.2, 1.2, size=(4, 2)) * size
+        cv2.fillConvexPoly(edge, cv2.convexHull(corners.astype(np.int32)), [1])
+        image = np.where(edge[..., None] > 0, other, image)
+    if rng.uniform() < 0.5:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.06 * size)), dtype=np.float32)
+    tint = rng.uniform(0.35, 1.3) * rng.normal(1, 0.12, size=3)
+    return np.asarray(np.clip(image * tint, 0, 255), dtype=np.float32)
+
+
+def draw_lamps(rng: np.random.Generator) -> Lamps:
+    """Light from soft and frontal to hard and from one side, cold or warm."""
+    azimuth = np.radians(rng.normal(0, 55) if rng.uniform() < 0.8 else rng.uniform(-150, 150))
+    elevation = np.radians(rng.uniform(-20, 75))
+    ambient = rng.uniform(0.12, 0.75)
+    exposure = np.exp(rng.normal(0.12, 0.3))
+    warmth = rng.normal(0, 0.07)
+    return Lamps(
+        _direction(azimuth, elevation),
+        _direction(np.radians(rng.uniform(-180, 180)), np.radians(rng.uniform(-40, 60))),
+        float(ambient * exposure),
+        float((1 - ambient) * rng.uniform(0.7, 1.6) * exposure),
+        float(rng.uniform(0, 0.3) * exposure),
+        np.array([1 + warmth, 1, 1 - warmth], dtype=np.float32),
+        float(rng.uniform(0, 0.25) if rng.uniform() < 0.6 else 0.0),
+        float(rng.uniform(6, 60)),
+        float(rng.uniform(0.3, 1.0) if rng.uniform() < 0.7 else 0.0),
+    )
+
+
+def lay_over(
+    image: FloatArray, size: int, skin: NDArray[np.floating], found: list[NDArray[np.uint8]], rng: np.random.Generator
+) -> None:
+    """Draw something over a part of the face, in place: a hand, a thing, an edge of a picture, or strands of hair."""
+    kind = rng.choice(["hand", "thing", "bar", "strands"], p=[0.3, 0.35, 0.15, 0.2])
+    middle = (0.5 + rng.normal(0, 0.17, size=2)) * size
+    if kind == "hand":
+        _hand(image, middle, size, skin, rng)
+        return
+    mask = np.zeros((size, size), np.uint8)
+    if kind == "strands":
+        _strands(mask, size, rng)
+        color = np.full(3, rng.uniform(5, 120)) * rng.uniform(0.6, 1.0, size=3)
+        image += (mask[..., None] / 255.0) * (color - image)
+        return
+    reach = rng.uniform(0.06, 0.17) * size
+    if kind == "bar":
+        along = rng.uniform(0, np.pi)
+        step = np.array([np.cos(along), np.sin(along)]) * size
+        first, last = (tuple((middle + sign * step).astype(int).tolist()) for sign in (-1, 1))
+        cv2.line(mask, first, last, [255], max(2, int(reach * 0.5)))
+    else:
+        corners = middle + rng.uniform(-1, 1, size=(int(rng.integers(4, 8)), 2)) * reach * rng.uniform(0.7, 1.6, size=2)
+        cv2.fillConvexPoly(mask, cv2.convexHull(corners.astype(np.int32)), [255])
+    fill = draw_background(size, found, rng)
+    image += (mask[..., None] / 255.0) * (fill - image)
+
+
+def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    longest = max(picture.shape[:2])
+    if longest <= _LARGEST_PX:
+        return np.ascontiguousarray(picture)
+    scale = _LARGEST_PX / longest
+    return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _cut(picture: NDArray[np.uint8], size: int, rng: np.random.Generator) -> FloatArray:
+    rows, columns = picture.shape[:2]
+    side = int(min(rows, columns) * rng.uniform(0.15, 1.0))
+    top, left = rng.integers(0, rows - side + 1), rng.integers(0, columns - side + 1)
+    part = picture[top : top + side, left : left + side]
+    if rng.uniform() < 0.5:
+        part = part[:, ::-1]
+    if rng.uniform() < 0.2:
+        part = part[::-1]
+    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(part), (size, size), interpolation=method).astype(np.float32)
+
+
+def _direction(azimuth: float, elevation: float) -> FloatArray:
+    flat = np.cos(elevation)
+    return np.array([np.sin(azimuth) * flat, np.sin(elevation), np.cos(azimuth) * flat], dtype=np.float32)
+
+
+def _hand(
+    image: FloatArray, middle: NDArray[np.floating], size: int, skin: NDArray[np.floating], rng: np.random.Generator
+) -> None:
+    """A palm and fingers, each lighter in its middle, so that they are seen apart."""
+    along = rng.uniform(0, 2 * np.pi)
+    ahead, across = np.array([np.cos(along), np.sin(along)]), np.array([-np.sin(along), np.cos(along)])
+    width = rng.uniform(0.03, 0.05) * size
+    color = skin * rng.uniform(0.6, 1.15)
+    bend = rng.uniform(-0.15, 0.15)
+    count = int(rng.integers(1, 6))
+    pieces = [(middle - ahead * 4 * width, middle - ahead * 12 * width, 4.5 * width)]
+    for number in range(count):
+        offset = (number - (count - 1) / 2) * 2.0 * width
+        root = middle - ahead * 3 * width + across * offset
+        tip = root + (ahead + (bend + 0.05 * (number - 2)) * across) * width * rng.uniform(4, 8)
+        pieces.append((root, tip, width))
+    for first, last, half in pieces:
+        for share, bright in ((1.0, 0.62), (0.8, 0.88), (0.5, 1.0)):
+            start, end = (np.round(place).astype(int).tolist() for place in (first, last))
+            cv2.line(image, start, end, (color * bright).tolist(), max(1, round(2 * half * share)), cv2.LINE_AA)
+
+
+def _strands(mask: NDArray[np.uint8], size: int, rng: np.random.Generator) -> None:
+    """Hair that falls across the crop from above."""
+    root, lean = rng.uniform(0.2, 0.8) * size, rng.normal(0, 0.3)
+    for _ in range(int(rng.integers(4, 30))):
+        x = root + rng.normal(0, 0.08) * size
+        y = np.linspace(0, rng.uniform(0.35, 0.95) * size, 8)
+        path = np.stack([x + lean * y + rng.normal(0, 0.01 * size, 8).cumsum(), y], axis=1)
+        cv2.polylines(mask, [np.round(path).astype(np.int32)], False, [255], int(rng.integers(1, 4)), cv2.LINE_AA)

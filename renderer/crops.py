@@ -1,0 +1,159 @@
+"""People to shards of crops: what the image eye is trained on.
+
+Every crop depends on the settings, the seed and the person's number alone, so it does not matter in which process, in
+which order or how often it is drawn, and a run that was killed goes on with the shard that it was at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nlml_hpe.files.atomic import read_json, write_json
+from nlml_hpe.files.folders import empty_partial, partial_of, replace_folder, require_replaceable
+from nlml_hpe.files.locks import await_leases, exclusive, lease
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, write_manifest
+from nlml_hpe.image_networks.crop import STORED_SHARE
+from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write_shard
+from nlml_hpe.parallel import run_tasks
+from nlml_hpe.rotation import CONVENTION
+from renderer.config import CropsConfig, HeadsConfig
+from renderer.crop_drawing import Crop, draw_crop, draw_poses
+from renderer.crop_people import draw_person, small_kit
+from renderer.crop_scene import pictures
+from renderer.heads import HeadDataError
+from renderer.heads.ict_facekit import Kit
+
+KIND = "crops"
+Split = Literal["train", "validation"]
+_IDENTITY = "identity.json"
+_VALIDATION_FROM = 1_000_000
+"""Numbers of validation people, so that one more training person renumbers nobody."""
+_STREAM = 7
+"""Of the seed, so that crops share no draws with images on the grid."""
+
+
+@dataclass(frozen=True)
+class CropSet:
+    """All crops of one split; ``cache`` is the folder for what is slow to read of the kit.
+
+    Raises ``HeadDataError`` where the heads are not ICT-FaceKit's, the only ones with these 68 points.
+    """
+
+    heads: HeadsConfig
+    crops: CropsConfig
+    seed: int
+    split: Split
+    cache: Path
+
+    def __post_init__(self) -> None:
+        if self.heads.source != "ict_facekit":
+            raise HeadDataError(
+                f"crops are rendered of ICT-FaceKit's heads; heads.source is {self.heads.source!r}. "
+                "Set heads.source: ict_facekit and heads.folder, as configs/image_ict.yaml does"
+            )
+
+    @property
+    def kit_folder(self) -> Path:
+        """The kit's FaceXModel."""
+        assert self.heads.folder is not None  # the configuration has seen to it
+        return self.heads.folder
+
+    def people(self) -> list[int]:
+        """Person numbers; no person is in both splits."""
+        count, first = (self.heads.train, 1) if self.split == "train" else (self.heads.validation, _VALIDATION_FROM + 1)
+        return list(range(first, first + count))
+
+    def shards(self) -> list[list[int]]:
+        """The people of each shard."""
+        people, each = self.people(), self.crops.people_per_shard
+        return [people[start : start + each] for start in range(0, len(people), each)]
+
+    def settings(self) -> dict[str, Any]:
+        """What the crops of both splits depend on besides the kit."""
+        sections = {"heads": self.heads.model_dump(mode="json"), "crops": self.crops.model_dump(mode="json")}
+        return {"seed": self.seed, **sections}
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of the kit's and the backgrounds' files."""
+        folders = {"folder": self.kit_folder, "backgrounds": self.crops.backgrounds}
+        return {name: digest_of_names_and_sizes(path) for name, path in folders.items() if path and path.is_dir()}
+
+    def of_person(self, person: int) -> list[Crop]:
+        """All crops of one person.
+
+        Raises ``HeadDataError`` where the kit is not complete and ``BackgroundError`` for a folder without pictures.
+        """
+        rng = np.random.default_rng([self.seed, person, _STREAM])
+        found = pictures(self.crops.backgrounds)
+        drawn = draw_person(_kit(self.kit_folder, self.cache), self.heads, self.crops.faces, found, rng)
+        takes = drawn.takes
+        return [
+            draw_crop(drawn, takes[number % len(takes)], rotation, self.crops, found, rng)
+            for number, rotation in enumerate(draw_poses(self.crops, rng))
+        ]
+
+
+def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | None = None) -> Path:
+    """Render every person of a split into ``folder``; returns it, finished.
+
+    Raises ``ArtifactError`` where ``folder`` holds anything that is not this stage's own work, and as
+    ``CropSet.of_person`` does.
+    """
+    with exclusive(folder):
+        require_replaceable(folder, KIND)
+        await_leases(folder)
+        # Read before the workers start, so that not each of them makes the cache.
+        _kit(people.kit_folder, people.cache)
+        pictures(people.crops.backgrounds)
+        partial = _begun(folder, digest_of([people.settings(), people.inputs()]))
+        work = [(people, number, numbers, folder) for number, numbers in enumerate(people.shards())]
+        for _ in run_tasks(_render_shard, work, f"Crops {people.split}", workers, cluster):
+            pass
+        shards = read_shards(partial)
+        (partial / _IDENTITY).unlink()
+        facts = {
+            "convention": CONVENTION,
+            "crops": sum(map(len, shards)),
+            "split": people.split,
+            "people": len(people.people()),
+            "side_over_box": STORED_SHARE,
+        }
+        write_manifest(partial, KIND, people.settings(), people.inputs(), facts)
+        replace_folder(partial, folder, KIND)
+    return folder
+
+
+def _begun(folder: Path, digest: str) -> Path:
+    """The unfinished folder of a run with these settings, or an empty one."""
+    partial = partial_of(folder)
+    identity = partial / _IDENTITY
+    if not (identity.is_file() and read_json(identity) == digest):
+        partial = empty_partial(folder, KIND)
+        write_json(identity, digest)
+    return partial
+
+
+def _render_shard(people: CropSet, number: int, numbers: list[int], folder: Path) -> None:
+    partial = partial_of(folder)
+    with lease(folder):
+        if is_written(partial, number):
+            return
+        crops = [(crop, person) for person in numbers for crop in people.of_person(person)]
+        shard = Shard(
+            np.stack([crop.image for crop, _ in crops]),
+            np.stack([crop.rotation for crop, _ in crops]).astype(np.float32),
+            np.stack([crop.box for crop, _ in crops]).astype(np.float32),
+            np.array([person for _, person in crops], dtype=np.int32),
+        )
+        write_shard(partial, number, shard)
+
+
+@lru_cache(maxsize=1)
+def _kit(folder: Path, cache: Path) -> Kit:
+    """The kit, opened once in each worker."""
+    return small_kit(Kit.open(folder, cache / "ict_facekit.npz"))

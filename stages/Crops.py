@@ -1,0 +1,56 @@
+"""Heads to crops at drawn poses: ``python stages/Crops.py --config configs/image_ict.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.image_networks.shards import read_shards
+from nlml_hpe.view.plots import save_image, tiled
+from renderer.crops import KIND, CropSet, Split, render_crops
+from stages.common import Plan, Stage, Workdir, stage_command
+from stages.config import Config
+
+_SPLITS: tuple[Split, ...] = ("train", "validation")
+_SHEET = (8, 12)
+"""People and crops of each that the contact sheet shows."""
+
+
+def plan(config: Config) -> Plan:
+    """What the crops depend on."""
+    people = crop_set(config, "train")
+    return Plan(tuple(folder_of(config, split) for split in _SPLITS), KIND, people.settings(), people.inputs())
+
+
+def main(config: Config) -> Path:
+    """Render the people of both splits and a contact sheet beside them; returns the folder of the training crops."""
+    for split in _SPLITS:
+        render_crops(crop_set(config, split), folder_of(config, split), config.n_workers, config.cluster)
+    training = folder_of(config, "train")
+    save_image(tiled(_sheet(training), config.crops.size), training.with_name("crops_sheet.jpg"))
+    return training
+
+
+def crop_set(config: Config, split: Split) -> CropSet:
+    """The crops of one split of this experiment."""
+    return CropSet(config.heads, config.crops, config.seed, split, config.workdir / "cache")
+
+
+def folder_of(config: Config, split: Split) -> Path:
+    """Where they lie."""
+    workdir = Workdir(config.workdir)
+    return workdir.crops_train if split == "train" else workdir.crops_validation
+
+
+def _sheet(folder: Path) -> list[list[RgbImage]]:
+    """Some crops of the first people, a row each."""
+    shard = read_shards(folder)[0]
+    people = list(dict.fromkeys(shard.people.tolist()))[: _SHEET[0]]
+    return [list(shard.images[shard.people == person][: _SHEET[1]]) for person in people]
+
+
+STAGE = Stage("Crops", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Render crops of heads at drawn poses."))

@@ -1,0 +1,223 @@
+"""Crops: boxes and rotations are true, people are seeded, a killed run goes on, bad input is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.folders import partial_of
+from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.image_networks.crop import STORED_SHARE
+from nlml_hpe.image_networks.shards import Shard, gathered, is_written, read_shards, write_shard
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
+from renderer import crops as rendering
+from renderer.config import CropsConfig, HeadsConfig, LooksConfig
+from renderer.crop_drawing import draw_crop, draw_poses
+from renderer.crop_people import Person, draw_person, small_kit
+from renderer.crop_scene import BackgroundError, pictures
+from renderer.crops import KIND, CropSet, render_crops
+from renderer.heads import HeadDataError
+from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, Kit
+from stages import Crops
+from stages.common import Workdir, run_stage
+from stages.config import Config
+
+FEW = ("identity000.obj", "identity001.obj", "jawOpen.obj", "mouthSmile_L.obj", "mouthSmile_R.obj", "browDown_L.obj")
+TINY = CropsConfig(crops_per_person=4, faces=2, people_per_shard=1, size=48)
+PLAIN = LooksConfig(bald=1, long_hair=0, beard=0, makeup=0, glasses=0, sunglasses=0, head_covering=0, face_mask=0)
+
+
+@pytest.fixture(scope="module")
+def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kit of two identity modes and few expressions, with its cache beside it, made once."""
+    whole, few = shared_data / "ict_facekit" / "FaceXModel", tmp_path_factory.mktemp("kit") / "FaceXModel"
+    few.mkdir()
+    for name in (NEUTRAL, LANDMARKS, *FEW):
+        shutil.copy(whole / name, few / name)
+    Kit.open(few, few.parent / "cache" / "ict_facekit.npz")
+    return few
+
+
+def people(folder: Path, split: rendering.Split = "train", crops: CropsConfig = TINY, **heads: object) -> CropSet:
+    config = HeadsConfig(source="ict_facekit", folder=folder, **{"train": 2, "validation": 1, **heads})
+    return CropSet(config, crops, 5, split, folder.parent / "cache")
+
+
+def shards_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npy"))}
+
+
+def plain_person(folder: Path) -> Person:
+    kit = small_kit(Kit.open(folder, folder.parent / "cache" / "ict_facekit.npz"))
+    heads = HeadsConfig(source="ict_facekit", folder=folder, looks=PLAIN, expressions=())
+    return draw_person(kit, heads, 1, pictures(None), np.random.default_rng(1))
+
+
+def test_every_crop_holds_its_box_in_its_middle(folder: Path) -> None:
+    for crop in people(folder).of_person(1):
+        assert crop.image.shape == (48, 48, 3)
+        assert crop.image.dtype == np.uint8
+        left, top, right, bottom = crop.box
+        np.testing.assert_allclose([(left + right) / 2, (top + bottom) / 2], 24, atol=1e-3)
+        assert max(right - left, bottom - top) == pytest.approx(48 / STORED_SHARE, rel=1e-4)
+        np.testing.assert_allclose(crop.rotation @ crop.rotation.T, np.eye(3), atol=1e-9)
+
+
+def test_people_are_seeded_and_differ(folder: Path) -> None:
+    first, again, other = (people(folder).of_person(number) for number in (1, 1, 2))
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.image, two.image)
+        np.testing.assert_array_equal(one.rotation, two.rotation)
+    assert all((one.image != two.image).mean() > 0.5 for one, two in zip(first, other, strict=True))
+
+
+def test_no_validation_person_trains_and_one_more_person_renumbers_nobody(folder: Path) -> None:
+    train, validation = (people(folder, split).people() for split in ("train", "validation"))
+    assert not set(train) & set(validation)
+    more = people(folder, "validation", train=3, validation=2)
+    assert more.people()[: len(validation)] == validation
+
+
+def test_poses_keep_to_their_limits_and_density() -> None:
+    config = CropsConfig(crops_per_person=4000, wide=0.0, spread_deg=(30, 10, 10))
+    angles = angles_from_rotation(draw_poses(config, np.random.default_rng(0))).columns()
+    # 4,000 draws know a standard deviation to about 1%; what lies beyond 90 degrees of yaw folds.
+    np.testing.assert_allclose(angles[np.abs(angles).max(axis=1) < 85].std(axis=0), [29.5, 10, 10], rtol=0.06)
+    wide = draw_poses(CropsConfig(crops_per_person=4000, wide=1.0), np.random.default_rng(0))
+    # Beyond 90 degrees of yaw the face looks away from the camera: a tenth of even draws to 100 degrees.
+    away = ((wide[:, 2, 2] < 0) & (np.abs(wide[:, 0, 2]) > 0.17)).mean()
+    assert 0.05 < away < 0.2
+
+
+@pytest.mark.parametrize("pose", [(35.0, 0.0, 0.0), (-35.0, 0.0, 0.0), (0.0, 20.0, 0.0), (0.0, -20.0, 20.0)])
+def test_a_face_is_seen_at_the_rotation_of_its_label(
+    folder: Path, detector: MediaPipeFaceMesh, pose: tuple[float, float, float]
+) -> None:
+    """A detector that was trained on photographs sees the head turn by the angles that the label says."""
+    person = plain_person(folder)
+    config = CropsConfig(size=256, occluded=0)
+    rng = np.random.default_rng(2)
+    seen = []
+    for angles in ((0.0, 0.0, 0.0), pose):
+        rotation = rotation_from_angles(Angles.from_columns(angles))
+        crop = draw_crop(person, person.takes[0], rotation, config, pictures(None), rng)
+        seen.append(detector.detect(crop.image)[0].points @ IMAGE_FROM_CAMERA)
+    # As for the renderer of images: the detector's own error at such poses is 3 to 6 degrees.
+    np.testing.assert_allclose(angles_from_rotation(kabsch(*seen)[0]).columns(), pose, atol=8.0)
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(folder: Path, tmp_path: Path) -> None:
+    whole = render_crops(people(folder), tmp_path / "whole", workers=1)
+    broken = tmp_path / "broken"
+    partial = rendering._begun(broken, rendering.digest_of([people(folder).settings(), people(folder).inputs()]))
+    rendering._render_shard(people(folder), 0, [1], broken)
+    assert is_written(partial, 0)
+    kept = (partial / "images_00000.npy").stat().st_ino
+    render_crops(people(folder), broken, workers=1)
+    assert shards_of(broken) == shards_of(whole)
+    assert (broken / "images_00000.npy").stat().st_ino == kept
+    facts = read_manifest(broken, KIND)["facts"]
+    assert (facts["crops"], facts["people"], facts["split"]) == (8, 2, "train")
+    assert not partial_of(broken).exists()
+
+
+def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:
+    rendering._begun(tmp_path / "crops", "another")
+    rendering._render_shard(people(folder), 0, [2], tmp_path / "crops")
+    render_crops(people(folder), tmp_path / "crops", workers=1)
+    assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
+
+
+def test_a_folder_with_the_users_files_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "thesis.txt").write_text("years")
+    with pytest.raises(ArtifactError, match=r"thesis\.txt"):
+        render_crops(people(folder), tmp_path / "crops", workers=1)
+    assert (tmp_path / "crops" / "thesis.txt").read_text() == "years"
+
+
+def test_the_stage_writes_both_splits_and_a_sheet(folder: Path, tmp_path: Path) -> None:
+    heads = HeadsConfig(source="ict_facekit", folder=folder, train=2, validation=1)
+    config = Config(workdir=tmp_path, seed=5, workers=1, heads=heads, crops=TINY)
+    run_stage(Crops.STAGE, config)
+    workdir = Workdir(tmp_path)
+    assert [len(read_shards(place)) for place in (workdir.crops_train, workdir.crops_validation)] == [2, 1]
+    assert (tmp_path / "crops_sheet.jpg").is_file()
+    assert Crops.STAGE.plan(config).is_current()
+    assert not Crops.STAGE.plan(config.model_copy(update={"seed": 6})).is_current()
+
+
+def test_other_heads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HeadDataError, match="source is 'photo'"):
+        CropSet(HeadsConfig(), TINY, 1, "train", tmp_path)
+
+
+def test_expressions_are_a_setting(folder: Path) -> None:
+    """The shipped checkpoint's recipe keeps its eight shapes, whatever else the kit has by now."""
+    usual, every = HeadsConfig(), HeadsConfig(expressions="all")
+    names = ("mouthSmile_L", "jawOpen", "browDown_L")
+    assert [usual.makes(name) for name in names] == [True, True, False]
+    assert all(every.makes(name) for name in names)
+
+
+def test_no_picture_of_the_packages_has_a_face(detector: MediaPipeFaceMesh) -> None:
+    found = pictures(None)
+    assert len(found) >= 8
+    assert not any(detector.detect(picture) for picture in found)
+
+
+def test_backgrounds_are_a_folder_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(BackgroundError, match="no pictures here"):
+        pictures(tmp_path)
+    red = tmp_path / "red"
+    red.mkdir()
+    cv2.imwrite(str(red / "wall.png"), np.full((900, 700, 3), (0, 0, 200), np.uint8))
+    (picture,) = pictures(red)
+    assert picture.shape == (640, 498, 3)
+    assert (picture == (200, 0, 0)).all()
+
+
+def some(count: int, size: int = 8, first: int = 0) -> Shard:
+    return Shard(
+        np.full((count, size, size, 3), first, np.uint8),
+        np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+        np.zeros((count, 4), np.float32),
+        np.arange(first, first + count, dtype=np.int32),
+    )
+
+
+def test_crops_are_gathered_through_all_shards(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, some(3))
+    write_shard(tmp_path, 1, some(2, first=3))
+    shards = read_shards(tmp_path)
+    assert gathered(shards, np.array([4, 0, 3])).people.tolist() == [4, 0, 3]
+    assert len(gathered(shards, np.array([], dtype=int))) == 0
+    with pytest.raises(IndexError, match=r"0\.\.4"):
+        gathered(shards, np.array([5]))
+
+
+def test_a_damaged_shard_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="run Crops first"):
+        read_shards(tmp_path)
+    write_shard(tmp_path, 0, some(3))
+    images = tmp_path / "images_00000.npy"
+    content = images.read_bytes()
+    images.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactError, match="cut short"):
+        read_shards(tmp_path)
+    write_shard(tmp_path, 0, some(3))
+    write_shard(tmp_path, 1, some(3, size=16))
+    with pytest.raises(ArtifactError, match=r"\[8, 16\] px"):
+        read_shards(tmp_path)
+    write_shard(tmp_path, 1, Shard(some(2).images, some(3).rotations, some(3).boxes, some(3).people))
+    with pytest.raises(ArtifactError, match=r"expected the shape \(3, 8, 8, 3\), found \(2, 8, 8, 3\)"):
+        read_shards(tmp_path)
+    (tmp_path / "boxes_00000.npy").unlink()
+    with pytest.raises(ArtifactError, match="missing or cut short"):
+        read_shards(tmp_path)
