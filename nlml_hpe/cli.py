@@ -244,7 +244,7 @@ def _video(given: argparse.Namespace) -> int:
     if given.csv or not given.output:
         _write(_csv(("frame", "seconds", *COLUMNS), iter(rows)), given.csv or "-")
     print(summary.text(), file=sys.stderr)
-    return 0 if summary.frames and summary.expected <= summary.frames else 1
+    return 0 if summary.frames and not summary.ends_early else 1
 
 
 def _estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> HeadPoseEstimator:

@@ -9,13 +9,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter
-from nlml_hpe.inference.video import FrameResult, Summary, VideoError, VideoSource, VideoWriter, process
+from nlml_hpe.inference.video import (
+    LONGEST_GAP_SECONDS,
+    FrameResult,
+    Summary,
+    VideoError,
+    VideoSource,
+    VideoWriter,
+    process,
+)
 from nlml_hpe.rotation import geodesic_degrees
 
 FPS = 25
@@ -51,8 +60,8 @@ def test_every_frame_has_its_time_and_faces(estimator: HeadPoseEstimator, video:
     frames = [result for result in results if isinstance(result, FrameResult)]
     np.testing.assert_allclose([r.frame.seconds for r in frames], np.arange(COUNT) / FPS, atol=2e-3)
     assert [bool(r.poses) for r in frames] == [number not in (5, 6) for number in range(COUNT)]
-    with VideoSource(output) as written:
-        drawn = list(written)
+    with VideoSource(output) as copy:
+        drawn = list(copy)
     assert len(drawn) == COUNT
     assert drawn[0].image.shape == (320, 400, 3)
     # Axes were drawn: strong colours that the photograph does not have there.
@@ -102,20 +111,107 @@ def test_a_video_that_breaks_off_is_used_as_far_as_it_goes(
     assert summary.expected == COUNT
     assert "ends early" in summary.text()
     assert main(["video", str(path), str(tmp_path / "out.mp4")]) == 1
-    with VideoSource(tmp_path / "out.mp4") as written:
-        assert len(list(written)) >= summary.frames
+    assert len(written(tmp_path / "out.mp4")[0]) >= summary.frames
+
+
+def grey(level: int) -> RgbImage:
+    return np.full((64, 64, 3), level, dtype=np.uint8)
+
+
+def written(path: Path) -> tuple[list[int], float]:
+    """Mean level of every frame of a copy, and its length in seconds."""
+    with VideoSource(path) as source:
+        levels = [int(frame.image.mean()) for frame in source]
+        return levels, len(levels) / source.fps
 
 
 def test_uneven_times_keep_their_length(tmp_path: Path) -> None:
-    """Frames at 0, 0.1 and 0.5 s make a constant 10 frames a second that lasts as long."""
+    """Frames at 0, 0.1 and 0.5 s make a constant 10 frames a second; each is shown until the next one's time."""
     path = tmp_path / "even.mp4"
     with VideoWriter(path, 10.0) as writer:
         for level, seconds in ((20, 0.0), (120, 0.1), (220, 0.5)):
-            writer.put(np.full((64, 64, 3), level, dtype=np.uint8), seconds)
-    with VideoSource(path) as source:
-        levels = [int(frame.image.mean()) for frame in source]
-    assert len(levels) == 6
-    assert levels == sorted(levels)
+            writer.put(grey(level), seconds)
+    # The codec changes grey levels by a few.
+    np.testing.assert_allclose(written(path)[0], [20, 120, 120, 120, 120, 220], atol=8)
+
+
+def copied(source_path: Path, output: Path, estimator: HeadPoseEstimator) -> Summary:
+    with VideoSource(source_path) as source:
+        *_, summary = process(source, estimator, output)
+    assert isinstance(summary, Summary)
+    return summary
+
+
+def test_the_copy_of_a_slow_clip_is_as_long(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
+    """Half a frame a second for ten seconds: its copy was 1.4 s long."""
+    clip = cv2.VideoWriter(str(tmp_path / "slow.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 0.5, (64, 64))
+    for level in (20, 70, 120, 170, 220):
+        clip.write(grey(level))
+    clip.release()
+    assert copied(tmp_path / "slow.mp4", tmp_path / "copy.mp4", estimator).frames == 5
+    assert written(tmp_path / "copy.mp4")[1] == pytest.approx(10, abs=0.1)
+
+
+def test_a_gap_of_two_seconds_stays_one(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
+    """A clip of uneven times: its copy's gap of 2 s was half a second."""
+    first, *rest = (Image.fromarray(grey(level)) for level in (20, 70, 120, 170, 220))
+    times = [100, 100, 2000, 100, 100]
+    first.save(tmp_path / "gap.gif", save_all=True, append_images=rest, duration=times)
+    with VideoSource(tmp_path / "gap.gif") as source:
+        np.testing.assert_allclose([frame.seconds for frame in source], [0, 0.1, 0.2, 2.2, 2.3], atol=1e-3)
+    copied(tmp_path / "gap.gif", tmp_path / "copy.mp4", estimator)
+    levels, seconds = written(tmp_path / "copy.mp4")
+    third = sum(95 < level < 150 for level in levels)
+    assert third / len(levels) * seconds == pytest.approx(2, abs=0.15)
+    # The last frame is shown for as long as the mean frame, 0.48 s, where the file says 0.1.
+    assert seconds == pytest.approx(2.4 + 0.4, abs=0.3)
+
+
+def test_a_damaged_time_does_not_fill_the_disk_and_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "jump.mp4"
+    with VideoWriter(path, 10.0) as writer:
+        for level, seconds in ((20, 0.0), (120, LONGEST_GAP_SECONDS + 5000.0), (220, LONGEST_GAP_SECONDS + 5000.1)):
+            writer.put(grey(level), seconds)
+    levels, seconds = written(path)
+    assert seconds == pytest.approx(LONGEST_GAP_SECONDS + 0.2, abs=0.01)
+    assert levels[-3:] == sorted(levels[-3:])
+    text = Summary(3, 0, [1.0] * 3, seconds_cut=writer.seconds_cut).text()
+    assert "the copy is 5000 s shorter" in text
+
+
+def test_a_copy_that_cannot_be_written_is_known_before_the_first_frame(
+    estimator: HeadPoseEstimator, video: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with VideoSource(video) as source:
+        with pytest.raises(OSError, match=r"copy\.mp4"):
+            next(process(source, estimator, tmp_path / "file" / "copy.mp4"))
+        assert next(iter(source)).number == 0
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+def test_a_stopped_source_ends_the_work_and_keeps_the_copy(
+    estimator: HeadPoseEstimator, video: Path, tmp_path: Path
+) -> None:
+    with VideoSource(video) as source:
+        for result in process(source, estimator, tmp_path / "copy.mp4"):
+            if isinstance(result, FrameResult) and result.frame.number == 3:
+                source.stop()
+    assert isinstance(result, Summary)
+    assert (result.frames, result.stopped, result.ends_early) == (4, True, False)
+    assert f"stopped after 4 of {COUNT}; what was done until then is kept" in result.text()
+    assert len(written(tmp_path / "copy.mp4")[0]) == 4
+
+
+def test_a_name_that_opencv_cannot_open_is_named(tmp_path: Path) -> None:
+    odd = tmp_path / "caf\udce9.mp4"
+    try:
+        odd.touch()
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes names in UTF-8 alone")
+    for attempt in (VideoSource, lambda path: VideoWriter(path, 25.0)):
+        with pytest.raises(VideoError, match="UTF-8 alone"):
+            attempt(odd)
 
 
 def test_a_copy_that_is_broken_off_is_kept_and_one_that_failed_is_not(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +15,23 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from nlml_hpe.files.atomic import atomic_path
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPose, HeadPoseEstimator
 from nlml_hpe.inference.smoothing import PoseSmoother
 from nlml_hpe.view.draw import draw_pose, draw_text
+from nlml_hpe.words import counted
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
+"""What a copy's name may end in."""
+LONGEST_GAP_SECONDS = 600.0
+"""A longer time between two frames is shortened to this in a copy, and said: it would be minutes of still picture,
+and is more often a damaged time than a true one."""
 _USUAL_FPS = 30.0
-_FPS_LIMITS = (1.0, 240.0)
-_MOST_REPEATS = 10
+_FPS_LIMITS = (0.01, 240.0)
+_LEAST_COPY_FPS = 10.0
+"""A slower video's copy has a multiple of its rate: where times are uneven the rate in the header is their mean, at
+which frames that follow each other quickly would be left out."""
 
 
 class VideoError(ValueError):
@@ -29,7 +39,17 @@ class VideoError(ValueError):
 
 
 class Frame(NamedTuple):
-    """One image of a video, RGB uint8 (H, W, 3), with its number from 0 and its time in seconds."""
+    """One image of a video.
+
+    Attributes
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3).
+    number : int
+        From 0.
+    seconds : float
+        Time since the first frame of a camera, or since the beginning of a file.
+    """
 
     image: RgbImage
     number: int
@@ -47,38 +67,86 @@ class FrameResult:
 
 @dataclass
 class Summary:
-    """Of a whole video: frames read, those that its header ``expected`` (0 where unknown), with a face, and times."""
+    """What is to be said of a whole video.
+
+    Attributes
+    ----------
+    expected : int
+        Frames that the file's header announces; 0 where that is not known.
+    with_face : int
+        Frames with a face.
+    milliseconds : list of float
+        How long each frame took.
+    stopped : bool
+        Whether the user ended the work before the end.
+    seconds_cut : float
+        Seconds by which the copy is shorter than the video; see ``LONGEST_GAP_SECONDS``.
+
+    Examples
+    --------
+    >>> Summary(expected=3, with_face=1, milliseconds=[10.0]).text()
+    '1 frame, 1 with a face; 10.0 ms a frame (95%: 10.0 ms), 100 frames a second; \
+the video ends early: its header announces 3 frames'
+    """
 
     expected: int = 0
     with_face: int = 0
     milliseconds: list[float] = field(default_factory=list)
+    stopped: bool = False
+    seconds_cut: float = 0.0
 
     @property
     def frames(self) -> int:
         """How many frames were read."""
         return len(self.milliseconds)
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether the file holds fewer frames than its header announces."""
+        return self.expected > self.frames and not self.stopped
+
     def text(self) -> str:
         """The summary in words."""
         if not self.frames:
-            return "no frame was read"
+            return "stopped before the first frame" if self.stopped else "no frame was read"
         median = statistics.median(self.milliseconds)
         late = float(np.quantile(self.milliseconds, 0.95))
         speed = f"{median:.1f} ms a frame (95%: {late:.1f} ms), {1000 / median:.0f} frames a second"
-        lines = [f"{self.frames} frames, {self.with_face} with a face; {speed}"]
-        if self.expected > self.frames:
-            lines.append(f"the video ends early: {self.expected} frames were announced")
+        lines = [f"{counted(self.frames, 'frame')}, {self.with_face} with a face; {speed}"]
+        if self.stopped:
+            of = f" of {self.expected}" if self.expected else ""
+            lines.append(f"stopped after {self.frames}{of}; what was done until then is kept")
+        if self.ends_early:
+            lines.append(f"the video ends early: its header announces {counted(self.expected, 'frame')}")
+        if self.seconds_cut:
+            lines.append(
+                f"the copy is {self.seconds_cut:.0f} s shorter: times between two frames beyond "
+                f"{LONGEST_GAP_SECONDS:.0f} s were shortened to that"
+            )
         return "; ".join(lines)
 
 
 class VideoSource:
-    """Frames of a file, or of a camera by its number. Raises ``VideoError`` where there is nothing to read."""
+    """Frames of a file, or of a camera by its number; a context manager.
+
+    Parameters
+    ----------
+    source : pathlib.Path or int
+        A video file, or the number of a camera.
+
+    Raises
+    ------
+    VideoError
+        Where there is nothing to read.
+    """
 
     def __init__(self, source: Path | int) -> None:
-        self.is_camera = isinstance(source, int)
+        self.is_camera, self._stopped = isinstance(source, int), False
         name = f"camera {source}" if self.is_camera else str(source)
         if isinstance(source, Path) and not source.is_file():
             raise VideoError(f"{name}: no such video file")
+        if isinstance(source, Path) and not _is_utf8(name):
+            raise VideoError(f"{name!a}: OpenCV opens names in UTF-8 alone; rename the file")
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
             self._capture.release()
@@ -90,7 +158,7 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame]:
         start, last, number = time.monotonic(), -1.0, 0
-        while True:
+        while not self._stopped:
             there, image = self._capture.read()
             if not there:
                 return
@@ -101,6 +169,15 @@ class VideoSource:
                 seconds = last + 1 / self.fps
             yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8), number, seconds)
             last, number = seconds, number + 1
+
+    def stop(self) -> None:
+        """Give no further frame: a loop over this source ends as it does at the end of the video."""
+        self._stopped = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped
 
     def close(self) -> None:
         """Release the file or camera."""
@@ -115,47 +192,97 @@ class VideoSource:
         self.close()
 
 
-class VideoWriter:
-    """Writes RGB frames as MPEG-4 at a constant rate; frames are repeated or left out so that times stay true.
+def _is_utf8(name: str) -> bool:
+    """Whether OpenCV can be given a file's name: bytes that are not UTF-8 are lone surrogates in Python."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
-    The file appears under its name when it is complete.
+
+def require_video_name(path: Path) -> None:
+    """Raise ``VideoError`` unless a copy can be written under this name."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise VideoError(f"{path}: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}")
+    if not _is_utf8(str(path)):
+        raise VideoError(f"{str(path)!a}: OpenCV writes names in UTF-8 alone; choose another name")
+
+
+class VideoWriter:
+    """Writes RGB frames as MPEG-4 at a constant rate; a context manager.
+
+    Frames are repeated or left out so that times stay true. The file appears under its name when it is complete, or
+    when its user breaks the work off; after an error there is none.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The copy; see ``VIDEO_SUFFIXES``.
+    fps : float
+        Frames a second of the video; the copy has so many, or a multiple.
+
+    Raises
+    ------
+    VideoError
+        Where the name does not fit, or, at the end, where the file is not whole.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        if path.suffix.lower() not in (".mp4", ".mov", ".m4v"):
-            raise VideoError(f"{path}: expected a name that ends in .mp4, .mov or .m4v")
-        self.path, self.fps = path, fps
-        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        require_video_name(path)
+        self._multiple = max(math.ceil(_LEAST_COPY_FPS / fps), 1)
+        self.path, self.fps, self.seconds_cut = path, fps * self._multiple, 0.0
         self._writer: cv2.VideoWriter | None = None
-        self._written, self._first = 0, 0.0
+        self._written, self._start, self._last = 0, 0.0, 0.0
+        self._frame: RgbImage | None = None
+        self._stack = ExitStack()
 
     def put(self, image: RgbImage, seconds: float) -> None:
-        """Write a frame. Raises ``VideoError`` where the file cannot be made."""
-        height, width = image.shape[:2]
+        """Write a frame of a time in seconds. Raises ``VideoError`` where the file cannot be made."""
         if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer, self._first = cv2.VideoWriter(str(self._partial), code, self.fps, (width, height)), seconds
-            if not self._writer.isOpened():
-                raise VideoError(f"{self.path}: the video cannot be written")
-        due = round((seconds - self._first) * self.fps) + 1
-        for _ in range(min(max(due - self._written, 0), _MOST_REPEATS)):
-            self._writer.write(np.ascontiguousarray(image[..., ::-1]))
-        self._written = max(due, self._written)
+            self._writer, self._start, self._last = self._open(image), seconds, seconds
+        excess = max(seconds - self._last - LONGEST_GAP_SECONDS, 0.0)
+        self._last, self._start, self.seconds_cut = seconds, self._start + excess, self.seconds_cut + excess
+        due = round((seconds - self._start) * self.fps)
+        # The frame before is shown until this one's time, which is the last that is known of it.
+        self._repeat(due)
+        self._frame = np.ascontiguousarray(image[..., ::-1])
+
+    def _repeat(self, until: int) -> None:
+        """Write the last frame until the copy has so many."""
+        while self._frame is not None and self._writer is not None and self._written < until:
+            self._writer.write(self._frame)
+            self._written += 1
+
+    def _open(self, image: RgbImage) -> cv2.VideoWriter:
+        height, width = image.shape[:2]
+        writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
+        if not writer.isOpened():
+            raise VideoError(f"{self.path}: the video cannot be written")
+        return writer
+
+    def _check(self) -> None:
+        """OpenCV does not say when a disk is full: what was written is compared with what can be read."""
+        with VideoSource(self._partial) as copy:
+            readable = copy.expected
+        if readable != self._written:
+            raise VideoError(f"{self.path}: {readable} of {self._written} frames were written; is the disk full?")
 
     def __enter__(self) -> VideoWriter:
+        self._partial = self._stack.enter_context(atomic_path(self.path))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A copy that its user broke off is worth keeping, a half-written file after an error is not.
+        keep = self._writer is not None and (kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit)))
         if self._writer is not None:
+            if keep:
+                # How long the last frame is shown no file says: as long as the mean frame.
+                self._repeat(round((self._last - self._start) * self.fps) + self._multiple)
             self._writer.release()
-            # A copy that its user broke off is worth keeping, a half-written file after an error is not.
-            if kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit)):
-                self._partial.replace(self.path)
-            else:
-                self._partial.unlink(missing_ok=True)
+        if not keep:
+            self._stack.__exit__(kind or VideoError, error or VideoError("no frame"), trace)
+            return
+        with self._stack:
+            self._check()
 
 
 def process(
@@ -166,30 +293,66 @@ def process(
     refine: bool = True,
     show: Callable[[FrameResult, RgbImage], bool] | None = None,
 ) -> Iterator[FrameResult | Summary]:
-    """A result for every frame, and a ``Summary`` last; ``output`` is a copy with axes, rate and latency drawn.
+    """Poses of all frames of a video, one after the other; Ctrl-C ends the work and keeps what was done.
 
-    ``show`` is called with every result and its drawn frame; false ends the work, and so does Ctrl-C.
+    Parameters
+    ----------
+    source : VideoSource
+        The frames.
+    estimator : HeadPoseEstimator
+        Best one with ``tracking``.
+    output : pathlib.Path, optional
+        A copy with axes, rate and latency drawn.
+    smooth : bool
+        One-Euro smoothing of every face's rotation over time; never use it to measure.
+    refine : bool
+        As of ``HeadPoseEstimator.predict``.
+    show : callable, optional
+        Called with every result and its drawn frame; false ends the work.
+
+    Yields
+    ------
+    FrameResult or Summary
+        A result for every frame, and a ``Summary`` last.
+
+    Raises
+    ------
+    VideoError
+        Where the copy cannot be written.
     """
     smoother, summary = PoseSmoother(), Summary(source.expected)
     writing: AbstractContextManager[VideoWriter | None] = (
         nullcontext() if output is None else VideoWriter(output, source.fps)
     )
-    with writing as writer, suppress(KeyboardInterrupt):
-        for frame in source:
-            start = time.perf_counter()
-            poses = estimator.predict(frame.image, refine)
-            poses = smoother(poses, frame.seconds) if smooth else poses
-            result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
-            summary.milliseconds.append(result.milliseconds)
-            summary.with_face += bool(poses)
-            yield result
-            if writer or show:
-                drawn = drawn_frame(result)
-                if writer:
-                    writer.put(drawn, frame.seconds)
-                if show and not show(result, drawn):
-                    break
+    with writing as writer:
+        try:
+            for frame in source:
+                start = time.perf_counter()
+                poses = estimator.predict(frame.image, refine)
+                poses = smoother(poses, frame.seconds) if smooth else poses
+                result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
+                summary.milliseconds.append(result.milliseconds)
+                summary.with_face += bool(poses)
+                yield result
+                if not _shown(result, writer, show):
+                    source.stop()
+        except KeyboardInterrupt:
+            source.stop()
+        summary.stopped = source.stopped
+        summary.seconds_cut = writer.seconds_cut if writer else 0.0
     yield summary
+
+
+def _shown(
+    result: FrameResult, writer: VideoWriter | None, show: Callable[[FrameResult, RgbImage], bool] | None
+) -> bool:
+    """Draw a frame where that is wanted; whether to go on."""
+    if writer is None and show is None:
+        return True
+    drawn = drawn_frame(result)
+    if writer is not None:
+        writer.put(drawn, result.frame.seconds)
+    return show is None or show(result, drawn)
 
 
 def drawn_frame(result: FrameResult) -> RgbImage:
