@@ -9,7 +9,6 @@ in the paper's range, in the model's own head frame and after the one constant r
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,12 @@ LABELLED = 2.61
 """6DRepNet's published MAE in this range (Ghafourian et al. 2025, table of AFLW2000), on labelled photographs."""
 
 
-def learned(tensor: LandmarkTensor, config: Config, epochs: int, scratch: Path) -> HeadPoseModel:
+def learned(tensor: LandmarkTensor, config: Config, epochs: int) -> HeadPoseModel:
     """A whole model of this tensor, as the stages make it."""
     manifold = fit_manifold(tensor, config.tucker, config.seed).manifold
     settings = config.encoder.model_copy(update={"epochs": epochs, "patience": epochs})
-    encoder, _ = train_encoder(tensor, manifold, settings, config.seed, scratch)
-    heads, _ = train_heads(manifold, config.angle_heads, config.seed, scratch)
+    encoder, _ = train_encoder(tensor, manifold, settings, config.seed)
+    heads, _ = train_heads(manifold, config.angle_heads, config.seed)
     network = HeadPoseNetwork(network_shape(manifold, settings, config.angle_heads))
     network.encoder, network.heads = encoder, torch.nn.ModuleList(heads)
     marks = config.landmarks
@@ -87,12 +86,11 @@ def main(config: Config, root: Path, counts: tuple[int, ...]) -> None:
     with MediaPipeFaceMesh(MAX_FACES, config.landmarks.min_confidence) as detector:
         found = detect_all(data, detector)
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for people in counts:
-            epochs = min(config.encoder.epochs * counts[-1] // people, MOST_EPOCHS)
-            model = learned(whole.first(people), config, epochs, Path(scratch))
-            rows.append({**measured(people, model, data, found), "epochs": epochs})
-            print(rows[-1], flush=True)
+    for people in counts:
+        epochs = min(config.encoder.epochs * counts[-1] // people, MOST_EPOCHS)
+        model = learned(whole.first(people), config, epochs)
+        rows.append({**measured(people, model, data, found), "epochs": epochs})
+        print(rows[-1], flush=True)
     plot(rows, RESULTS / "limited_data.png")
     faces = "its faces in the paper's range that are found"
     report("limited_data", f"Error against number of rendered people, {data.root.name}: {faces}", rows)

@@ -96,8 +96,16 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=60, ge=1)
     batch_size: int = Field(default=256, ge=1)
+    optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    plateau_patience: int = Field(default=5, ge=0, description="plateau: epochs without gain before the rate falls")
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="plateau: what the rate is multiplied by then")
+    gradient_clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient of a batch")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16: products in half precision, weights and loss in single"
+    )
     patience: int = Field(default=12, ge=1)
     tensorboard: bool = False
 

@@ -1,136 +1,392 @@
-"""One training loop for encoder and heads: best epoch kept, early stop, seeded, curves recorded."""
+"""One training loop for all networks: best epoch kept, early stop, seeded, killed and gone on with.
+
+A network, a loss, two data sets and a `TrainingConfig` are all that it takes::
+
+    history = train(network, loss_of, training, validation, config, seed, "six_d", run=Run(device, workers, folder))
+
+- ``loss_of(outputs, targets)`` gives the mean loss of a batch; ``outputs`` is what the network returns, in float32.
+- ``training`` and ``validation`` are map-style data sets (see ``training_data``): ``data[index]`` is a pair of input
+  and target. One that reads or changes samples batch by batch has ``batch(indices, rng)`` in place of that, and
+  draws from ``rng`` alone: then the same seed gives the same batches with any number of workers. A split in memory
+  is `Samples`.
+- ``augment(inputs, targets, generator)`` changes whole batches on the device, after they were read.
+- ``metrics`` are figures beside the loss that each epoch is measured by on the validation data, such as the mean
+  absolute error of an angle.
+- ``order(generator)`` chooses the samples of an epoch, where that is not each of them once: a mixture with weights is
+  ``lambda generator: torch.multinomial(weights, count, replacement=True, generator=generator)``.
+- ``groups`` are the optimizer's parameter groups, where not all parameters have the same learning rate.
+- ``Run`` says where it happens: device, worker processes, a folder for the checkpoint. After every epoch the checkpoint
+  is written; the same call goes on from it, and on a CPU ends with the same bytes as a run that nobody disturbed.
+
+The caller removes the checkpoints when he has saved the network: ``run.clear()``.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from nlml_hpe.config import TrainingConfig
+from nlml_hpe.files.manifests import digest_of
+from nlml_hpe.training_data import AnyDataset, Batches, TrainingError, each_tensor
+from nlml_hpe.training_state import SUFFIX, read_checkpoint, write_checkpoint
 
-Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Inputs and targets of a batch to those that the network sees in their place."""
+Loss = Callable[[Any, Any], Tensor]
+"""Outputs of the network and targets of a batch to the mean loss, a tensor of one number."""
+Augment = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
+"""Inputs and targets of a batch to those that the network sees in their place; the generator is on their device."""
+Metric = Callable[[Any, Any], Tensor]
+"""Outputs of the network and targets of a batch to one figure per sample (N,), averaged over the validation data."""
+Order = Callable[[torch.Generator], Tensor]
+"""The samples (int64) that an epoch goes through, in order."""
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Inputs (N, ...) and targets (N, ...) of one split."""
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.targets) or not len(self.inputs):
-            raise TrainingError(
-                f"expected as many inputs as targets, at least one; received {len(self.inputs)} and {len(self.targets)}"
-            )
+_OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+_SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainingConfig], lr_scheduler.LRScheduler]] = {
+    "cosine": lambda optimizer, config: lr_scheduler.CosineAnnealingLR(optimizer, config.epochs),
+    "plateau": lambda optimizer, config: lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=config.plateau_factor, patience=config.plateau_patience
+    ),
+    "constant": lambda optimizer, config: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+}
 
 
 @dataclass(frozen=True)
 class History:
-    """Loss per epoch on both splits, and the epoch (from 0) whose weights were kept."""
+    """What each epoch was measured by, in order, and the epoch (from 0) whose weights were kept.
+
+    ``train`` and ``validation`` are mean losses, ``learning_rate`` is that of the epoch's steps, ``metrics`` holds a
+    list for each figure of the validation data.
+    """
 
     train: list[float]
     validation: list[float]
     best_epoch: int
+    learning_rate: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def epochs_run(self) -> int:
+        """Number of epochs that were run; early stopping makes it smaller than the configured number."""
+        return len(self.train)
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """What a manifest records: ``epochs_run`` and ``best_epoch`` (from 0)."""
+        return {"epochs_run": self.epochs_run, "best_epoch": self.best_epoch}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training runs: nothing here changes its result on one kind of device.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network and its batches are.
+    workers : int
+        Processes that read batches ahead; 0 reads between the steps.
+    checkpoints : Path or None
+        Folder of the checkpoints, ``NAME.checkpoint``; without it a training that was killed starts anew.
+    inputs : str
+        Digest of what the training data was made from. A checkpoint of other inputs is not gone on with.
+    log_folder : Path or None
+        Folder below which TensorBoard's curves go, where the configuration asks for them.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+    checkpoints: Path | None = None
+    inputs: str = ""
+    log_folder: Path | None = None
+
+    def clear(self) -> None:
+        """Remove the checkpoints, once what they led to is saved."""
+        if self.checkpoints is None or not self.checkpoints.is_dir():
+            return
+        for path in self.checkpoints.glob(f"*{SUFFIX}"):
+            path.unlink()
+        if not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
 
 
 def train(
     network: nn.Module,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    training: Samples,
-    validation: Samples,
+    loss_of: Loss,
+    training: AnyDataset,
+    validation: AnyDataset,
     config: TrainingConfig,
     seed: int,
     name: str,
+    *,
     augment: Augment | None = None,
-    log_folder: Path | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    order: Order | None = None,
+    groups: Sequence[dict[str, Any]] | None = None,
+    run: Run | None = None,
 ) -> History:
-    """Train ``network`` in place and leave it with the weights of its best validation epoch.
+    """Train ``network`` in place and leave it, on the run's device, with the weights of its best validation epoch.
 
-    AdamW with a cosine schedule. The same seed gives the same weights on the same machine.
-    Raises ``TrainingError`` where the loss stops being finite.
+    Parameters
+    ----------
+    network : nn.Module
+        Moved to ``run.device``; a batch's inputs are its one argument.
+    loss_of : callable
+        Outputs and targets of a batch to the mean loss.
+    training, validation : Dataset or BatchedDataset
+        What is learned from, and what the best epoch is chosen by.
+    config : TrainingConfig
+        Epochs, optimizer, schedule, precision.
+    seed : int
+        The same seed gives the same weights on the same kind of device.
+    name : str
+        Of the checkpoint, the progress bar and the curves.
+    augment, metrics, order, groups : optional
+        See the module's text.
+    run : Run, optional
+        Device, workers and checkpoints; by default the CPU, none and none.
+
+    Returns
+    -------
+    History
+        Losses, metrics and learning rates of the epochs that were run.
+
+    Raises
+    ------
+    TrainingError
+        Where the loss stops being finite, a data set is empty, or the checkpoint is damaged.
+
+    Examples
+    --------
+    >>> from nlml_hpe.training_data import Samples
+    >>> line = nn.Linear(1, 1)
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> data = Samples(x, 3 * x)
+    >>> config = TrainingConfig(epochs=200, learning_rate=0.1, patience=200)
+    >>> history = train(line, nn.functional.mse_loss, data, data, config, seed=0, name="line")
+    >>> round(line.weight.item(), 2), history.epochs_run
+    (3.0, 200)
     """
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-    writer = _tensorboard(log_folder, name) if config.tensorboard and log_folder else None
-    losses: list[float] = []
-    validation_losses: list[float] = []
-    best, best_weights = float("inf"), copy.deepcopy(network.state_dict())
-    for epoch in (bar := tqdm(range(config.epochs), desc=f"Train {name}", unit="epoch")):
-        losses.append(_epoch(network, loss_of, training, optimizer, config.batch_size, generator, augment))
-        schedule.step()
-        validation_losses.append(_evaluate(network, loss_of, validation))
-        if not all(map(torch.isfinite, map(torch.tensor, (losses[-1], validation_losses[-1])))):
-            raise TrainingError(f"{name}: the loss is not finite in epoch {epoch}; lower the learning rate")
-        if validation_losses[-1] < best:
-            # A deep copy: state_dict() alone refers to tensors that training goes on changing.
-            best, best_weights = validation_losses[-1], copy.deepcopy(network.state_dict())
-        bar.set_postfix(train=f"{losses[-1]:.5f}", validation=f"{validation_losses[-1]:.5f}")
+    run = run or Run()
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        torch.manual_seed(seed)  # what layers draw themselves, such as dropout
+        batches, held_out = (Batches(d, config.batch_size, run.device, run.workers) for d in (training, validation))
+        course = _Course(network.to(run.device), loss_of, batches, held_out, config, seed, name, run, groups)
+        course.augment, course.metrics, course.order = augment, metrics or {}, order
+        return course.finish()
+
+
+def gaussian_noise(deviation: Tensor) -> Augment:
+    """Noise of this standard deviation, one for all or one per column, on the inputs' device.
+
+    Parameters
+    ----------
+    deviation : Tensor
+        () or (columns,), on the device of the inputs.
+
+    Returns
+    -------
+    Augment
+        Adds the noise to inputs (N, columns) and leaves the targets.
+
+    Examples
+    --------
+    >>> add = gaussian_noise(torch.tensor([0.0, 1.0]))
+    >>> inputs, targets = add(torch.zeros(2, 2), None, torch.Generator().manual_seed(0))
+    >>> inputs[:, 0].tolist(), bool(inputs[:, 1].all())
+    ([0.0, 0.0], True)
+    """
+
+    def add(inputs: Tensor, targets: Any, generator: torch.Generator) -> tuple[Tensor, Any]:
+        drawn = torch.randn(inputs.shape, generator=generator, device=inputs.device)
+        return inputs + deviation * drawn, targets
+
+    return add
+
+
+class _Course:
+    """A training between two epochs: everything that the next epoch depends on."""
+
+    augment: Augment | None = None
+    order: Order | None = None
+    metrics: Mapping[str, Metric]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss_of: Loss,
+        batches: Batches,
+        held_out: Batches,
+        config: TrainingConfig,
+        seed: int,
+        name: str,
+        run: Run,
+        groups: Sequence[dict[str, Any]] | None,
+    ) -> None:
+        self.network, self.loss_of, self.batches, self.held_out = network, loss_of, batches, held_out
+        self.config, self.seed, self.name, self.run = config, seed, name, run
+        self.optimizer = _OPTIMIZERS[config.optimizer](
+            groups or network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = _SCHEDULES[config.schedule](self.optimizer, config)
+        self.generator = torch.Generator().manual_seed(seed)
+        # Random changes are drawn where the batches are. On a CPU one stream serves for order and changes.
+        on_cpu = run.device.type == "cpu"
+        self.drawer = self.generator if on_cpu else torch.Generator(run.device).manual_seed(seed)
+        self.history = History([], [], -1)
+        self.best_weights = self._weights()
+
+    def finish(self) -> History:
+        """Run the epochs that are left; the network is left with the best one's weights."""
+        self._resume()
+        writer = _tensorboard(self.run.log_folder, self.name, self.history) if self.config.tensorboard else None
+        count = len(self.batches)
+        with tqdm(
+            total=self.config.epochs * count,
+            initial=self.history.epochs_run * count,
+            desc=f"Train {self.name}",
+            unit="sample",
+            unit_scale=True,
+        ) as bar:
+            while not self._is_over:
+                self._epoch(bar)
+                self._save()
+                last = {"train": self.history.train[-1], "validation": self.history.validation[-1]}
+                bar.set_postfix({"epoch": self.history.epochs_run, **{key: f"{v:.5f}" for key, v in last.items()}})
+                if writer:
+                    writer.add_scalars(self.name, last, self.history.epochs_run - 1)
         if writer:
-            writer.add_scalars(name, {"train": losses[-1], "validation": validation_losses[-1]}, epoch)
-        if epoch - validation_losses.index(best) >= config.patience:
-            break
-    network.load_state_dict(best_weights)
-    network.eval()
-    if writer:
-        writer.close()
-    return History(losses, validation_losses, validation_losses.index(best))
+            writer.close()
+        self.network.load_state_dict(self.best_weights)
+        self.network.eval()
+        return self.history
+
+    @property
+    def _is_over(self) -> bool:
+        done = self.history.epochs_run
+        return done >= self.config.epochs or done - 1 - self.history.best_epoch >= self.config.patience
+
+    def _epoch(self, bar: tqdm) -> None:
+        """One pass over the training data, one over the validation data, and what was learned of it."""
+        history, number = self.history, self.history.epochs_run
+        rate = self.optimizer.param_groups[0]["lr"]
+        train_loss = self._pass(bar)
+        validation_loss, figures = self._validate()
+        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
+            raise TrainingError(f"{self.name}: the loss is not finite in epoch {number}; lower the learning rate")
+        if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
+            self.schedule.step(validation_loss)
+        else:
+            self.schedule.step()
+        is_best = not history.validation or validation_loss < min(history.validation)
+        if is_best:
+            self.best_weights = self._weights()
+        self.history = History(
+            [*history.train, train_loss],
+            [*history.validation, validation_loss],
+            number if is_best else history.best_epoch,
+            [*history.learning_rate, rate],
+            {key: [*history.metrics.get(key, []), value] for key, value in figures.items()},
+        )
+
+    def _pass(self, bar: tqdm) -> float:
+        """Steps over the training data; the mean loss on the way."""
+        self.network.train()
+        size = len(self.batches)
+        order = self.order(self.generator) if self.order else torch.randperm(size, generator=self.generator)
+        total = 0.0
+        for read, true, count in self.batches.shuffled(order, (self.seed, self.history.epochs_run)):
+            inputs, targets = self.augment(read, true, self.drawer) if self.augment else (read, true)
+            loss = self.loss_of(self._outputs(inputs), targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+            if self.config.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+            self.optimizer.step()
+            total += loss.item() * count
+            bar.update(count)
+        return total / len(order)
+
+    @torch.inference_mode()
+    def _validate(self) -> tuple[float, dict[str, float]]:
+        """Mean loss and mean metrics on the validation data."""
+        self.network.eval()
+        total, figures = 0.0, dict.fromkeys(self.metrics, 0.0)
+        for inputs, targets, count in self.held_out.in_order():
+            outputs = self._outputs(inputs)
+            total += self.loss_of(outputs, targets).item() * count
+            for key, metric in self.metrics.items():
+                figures[key] += metric(outputs, targets).double().sum().item()
+        size = len(self.held_out)
+        return total / size, {key: value / size for key, value in figures.items()}
+
+    def _outputs(self, inputs: Any) -> Any:
+        """What the network answers, in float32 whatever its products are computed in."""
+        if self.config.precision == "float32":
+            return self.network(inputs)
+        with torch.autocast(self.run.device.type, torch.bfloat16):
+            outputs = self.network(inputs)
+        return each_tensor(Tensor.float, outputs)
+
+    def _weights(self) -> dict[str, Tensor]:
+        # A deep copy: state_dict() alone refers to tensors that training goes on changing.
+        return copy.deepcopy(self.network.state_dict())
+
+    def _identity(self) -> str:
+        """Digest of everything that the weights depend on; a checkpoint of another one is not gone on with."""
+        settings = self.config.model_dump(mode="json", exclude={"tensorboard"})
+        layers = {key: list(value.shape) for key, value in self.network.state_dict().items()}
+        sizes = [len(self.batches), len(self.held_out)]
+        return digest_of([self.run.inputs, settings, self.seed, self.name, sizes, layers, sorted(self.metrics)])
+
+    def _save(self) -> None:
+        if self.run.checkpoints is None:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "best_weights": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": [torch.get_rng_state(), self.generator.get_state(), self.drawer.get_state()],
+            "history": asdict(self.history),
+        }
+        if self.run.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self.run.device)
+        write_checkpoint(self.run.checkpoints, self.name, self._identity(), state)
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint of this very training, where there is one."""
+        state = self.run.checkpoints and read_checkpoint(self.run.checkpoints, self.name, self._identity())
+        if not state:
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.best_weights = {key: value.to(self.run.device) for key, value in state["best_weights"].items()}
+        self.history = History(**state["history"])
+        drawn = state["random"]
+        torch.set_rng_state(drawn[0])
+        self.generator.set_state(drawn[1])
+        if self.drawer is not self.generator:
+            self.drawer.set_state(drawn[2])
+        if self.run.device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.run.device)
 
 
-def _epoch(
-    network: nn.Module,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    samples: Samples,
-    optimizer: torch.optim.Optimizer,
-    batch_size: int,
-    generator: torch.Generator,
-    augment: Augment | None,
-) -> float:
-    network.train()
-    total = 0.0
-    for chosen in torch.randperm(len(samples.inputs), generator=generator).split(batch_size):
-        inputs, targets = samples.inputs[chosen], samples.targets[chosen]
-        if augment:
-            inputs, targets = augment(inputs, targets, generator)
-        loss = loss_of(network(inputs), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(chosen)
-    return total / len(samples.inputs)
-
-
-@torch.inference_mode()
-def _evaluate(network: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], samples: Samples) -> float:
-    network.eval()
-    parts = zip(samples.inputs.split(4096), samples.targets.split(4096), strict=True)
-    total = sum(loss_of(network(inputs), targets).item() * len(inputs) for inputs, targets in parts)
-    return total / len(samples.inputs)
-
-
-def _tensorboard(folder: Path, name: str):  # type: ignore[no-untyped-def]
+def _tensorboard(folder: Path | None, name: str, history: History):  # type: ignore[no-untyped-def]
+    if folder is None:
+        return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise TrainingError("tensorboard: true needs the tensorboard package: pip install tensorboard") from error
-    return SummaryWriter(str(folder / "tensorboard" / name))
-
-
-def gaussian_noise(deviation: Tensor) -> Augment:
-    """Adds seeded noise of this standard deviation, one for all or one per column."""
-
-    def add(inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return inputs + deviation * torch.randn(inputs.shape, generator=generator), targets
-
-    return add
+    # Curves beyond the checkpoint, of a run that was killed, are drawn anew.
+    return SummaryWriter(str(folder / "tensorboard" / name), purge_step=history.epochs_run)

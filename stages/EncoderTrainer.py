@@ -15,7 +15,7 @@ from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import train_encoder
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.view.plots import plot_history
-from stages.common import Plan, Stage, Workdir, stage_command
+from stages.common import Plan, Stage, Workdir, stage_command, training_run
 from stages.config import Config
 
 KIND = "encoder"
@@ -33,12 +33,15 @@ def main(config: Config) -> Path:
     work, made = Workdir(config.workdir), plan(config)
     tensor = LandmarkTensor.open(work.landmarks_train)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
-    encoder, history = train_encoder(tensor, manifold, config.encoder, config.seed, work.root)
+    run = training_run(config, work.encoder, made)
+    # The folder is held while the encoder is trained, so that no second run writes the same checkpoint.
     with fresh_folder(work.encoder, KIND) as folder:
+        encoder, history = train_encoder(tensor, manifold, config.encoder, config.seed, run)
         write_bytes(folder / "encoder.safetensors", save(encoder.state_dict()))
         write_json(folder / "history.json", asdict(history))
         plot_history({"encoder": history}, folder / "losses.png")
-        write_manifest(folder, KIND, made.settings, made.inputs, {"best_epoch": history.best_epoch})
+        write_manifest(folder, KIND, made.settings, made.inputs, history.epochs)
+        run.clear()
     return work.encoder
 
 

@@ -15,7 +15,7 @@ from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import train_heads
 from nlml_hpe.view.plots import plot_history
-from stages.common import Plan, Stage, Workdir, stage_command
+from stages.common import Plan, Stage, Workdir, stage_command, training_run
 from stages.config import Config
 
 KIND = "angle_heads"
@@ -33,13 +33,19 @@ def main(config: Config) -> Path:
     """Train the three heads; returns the folder of weights and loss curves."""
     work, made = Workdir(config.workdir), plan(config)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
-    heads, histories = train_heads(manifold, config.angle_heads, config.seed, work.root)
+    run = training_run(config, work.heads, made)
+    # The folder is held while the heads are trained, so that no second run writes the same checkpoints.
     with fresh_folder(work.heads, KIND) as folder:
+        heads, histories = train_heads(manifold, config.angle_heads, config.seed, run)
         write_bytes(folder / "heads.safetensors", save(nn.ModuleList(heads).state_dict()))
         write_json(folder / "history.json", {name: asdict(history) for name, history in histories.items()})
         plot_history(histories, folder / "losses.png")
-        facts = {"best_epoch": {name: history.best_epoch for name, history in histories.items()}}
+        facts = {
+            fact: {axis: history.epochs[fact] for axis, history in histories.items()}
+            for fact in ("best_epoch", "epochs_run")
+        }
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
+        run.clear()
     return work.heads
 
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from nlml_hpe.detection.detectors import DetectorError
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.manifests import is_current
+from nlml_hpe.files.manifests import digest_of, is_current
 from nlml_hpe.parallel import WorkerError
-from nlml_hpe.training import TrainingError
+from nlml_hpe.training import Run
+from nlml_hpe.training_data import TrainingError
 from stages.config import Config, load_config
 
 # Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
@@ -79,6 +80,15 @@ def run_stage(stage: Stage, config: Config, force: bool = False) -> Path:
     written = stage.main(config)
     print(f"{stage.name:<16} {time.monotonic() - start:8.1f} s   wrote {written}", flush=True)
     return written
+
+
+def training_run(config: Config, folder: Path, plan: Plan) -> Run:
+    """Where a training stage runs: its checkpoints lie beside its folder and are of these settings and inputs."""
+    return Run(
+        checkpoints=folder.with_name(f"{folder.name}.training"),
+        inputs=digest_of([plan.settings, plan.inputs]),
+        log_folder=config.workdir,
+    )
 
 
 def stage_command(

@@ -19,7 +19,8 @@ from nlml_hpe.manifold.networks import HeadPoseNetwork, LandmarkEncoder, Network
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import load_model, save_model
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
-from nlml_hpe.training import Samples, TrainingError, train
+from nlml_hpe.training import Run, train
+from nlml_hpe.training_data import Samples, TrainingError
 from stages.common import Workdir
 from stages.config import Config
 
@@ -88,12 +89,12 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
         Samples(torch.zeros(0, 1), torch.zeros(0, 1))
 
 
-def test_the_same_seed_gives_the_same_weights(tiny_run: Config, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(tiny_run: Config) -> None:
     work = Workdir(tiny_run.workdir)
     tensor = LandmarkTensor.open(work.landmarks_train)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
     first, second, other = (
-        train_encoder(tensor, manifold, tiny_run.encoder, seed, tmp_path)[0].state_dict() for seed in (1, 1, 2)
+        train_encoder(tensor, manifold, tiny_run.encoder, seed)[0].state_dict() for seed in (1, 1, 2)
     )
     assert all((first[name] == second[name]).all() for name in first)
     assert any((first[name] != other[name]).any() for name in first)
@@ -134,14 +135,14 @@ def test_an_image_turned_in_its_plane_keeps_its_face() -> None:
 
 def test_curves_go_to_tensorboard_where_asked(tmp_path: Path) -> None:
     config = TrainingConfig(epochs=2, tensorboard=True)
-    train(flat(), mean_square, line(1), line(2), config, 0, "line", log_folder=tmp_path)
+    train(flat(), mean_square, line(1), line(2), config, 0, "line", run=Run(log_folder=tmp_path))
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 
-def test_heads_invert_the_cosines(tiny_run: Config, tmp_path: Path) -> None:
+def test_heads_invert_the_cosines(tiny_run: Config) -> None:
     manifold = PoseManifold.load(Workdir(tiny_run.workdir).manifold / "manifold.npz")
     config = AngleHeadsConfig(epochs=15, samples=4000, hidden=(64, 64))
-    heads, _ = train_heads(manifold, config, 0, tmp_path)
+    heads, _ = train_heads(manifold, config, 0)
     for axis, head in enumerate(heads):
         degrees = np.linspace(manifold.grid.axes[axis][0], manifold.grid.axes[axis][-1], 50)
         rows = torch.from_numpy(manifold.axis_rows(axis, degrees).astype(np.float32))

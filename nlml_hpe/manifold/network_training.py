@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,8 @@ from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.networks import AngleHead, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import AXES, Angles
-from nlml_hpe.training import Augment, History, Samples, TrainingError, gaussian_noise, train
+from nlml_hpe.training import Augment, History, Run, gaussian_noise, train
+from nlml_hpe.training_data import Samples, TrainingError
 
 
 class LabelledFaces(NamedTuple):
@@ -53,37 +53,72 @@ def detected_faces(tensor: LandmarkTensor, people: NDArray[np.int64]) -> Labelle
 
 
 def train_encoder(
-    tensor: LandmarkTensor, manifold: PoseManifold, config: EncoderConfig, seed: int, log_folder: Path
+    tensor: LandmarkTensor, manifold: PoseManifold, config: EncoderConfig, seed: int, run: Run | None = None
 ) -> tuple[LandmarkEncoder, History]:
     """Train the encoder to give the manifold's factor rows.
 
-    A share of the training people is held out for early stopping; the validation people stay
-    unseen. Raises ``ArtifactError`` where tensor and manifold do not belong together and
-    ``TrainingError`` for fewer than two people.
+    A share of the training people is held out for early stopping; the validation people stay unseen.
+
+    Parameters
+    ----------
+    tensor : LandmarkTensor
+        The training people's faces, of which only detected ones are learned from.
+    manifold : PoseManifold
+        Made from this tensor; it carries noise statistics.
+    config : EncoderConfig
+        Layers, augmentation, and what all trainings share.
+    seed : int
+        Of the people held out, the first weights, the order and the augmentation.
+    run : Run, optional
+        Device and checkpoints; by default the CPU and none.
+
+    Returns
+    -------
+    tuple of LandmarkEncoder and History
+        The encoder, from features (N, F) to factor rows (N, ry + rp + rr), on the CPU; and its losses.
+
+    Raises
+    ------
+    ArtifactError
+        Where tensor and manifold do not belong together.
+    TrainingError
+        For fewer than two people, or a manifold without noise statistics.
     """
+    run = run or Run()
     mend = "run TD_main on this tensor"
     require_equal("feature of manifold and tensor", manifold.feature, tensor.feature, mend)
     require_equal("grid of manifold and tensor", manifold.grid.as_dict(), tensor.grid.as_dict(), mend)
     if len(tensor.people) < 2:
         raise TrainingError("the encoder needs at least two people: one to train on, one to stop on; raise heads.train")
     kept, held_out = train_test_split(np.arange(len(tensor.people)), test_size=config.held_out_share, random_state=seed)
-    training, stopping = (_angle_samples(detected_faces(tensor, np.sort(p))) for p in (kept, held_out))
+    faces = (detected_faces(tensor, np.sort(people)) for people in (kept, held_out))
+    training, stopping = (_angle_samples(part, run.device) for part in faces)
     inside = Coordinates.of(manifold, training.inputs)
-    rows = torch.from_numpy(manifold.factor_rows(Angles.from_columns(training.targets.numpy())).astype(np.float32))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        encoder = LandmarkEncoder(len(inside.projection), rows.shape[1], config.hidden)
-    encoder.row_mean.copy_(rows.mean(dim=0))
-    encoder.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
-    rows_of = _factor_rows(manifold)
+    rows_of = factor_rows(manifold, run.device)
+    encoder = _new_encoder(inside, manifold, training, config, seed).to(run.device)
 
     def loss(estimated: Tensor, angles: Tensor) -> Tensor:
         difference = (estimated - rows_of(angles)) / encoder.row_scale
         return nn.functional.huber_loss(difference, torch.zeros_like(difference), delta=config.huber)
 
     stopping = Samples(inside(stopping.inputs), stopping.targets)
-    history = train(encoder, loss, training, stopping, config, seed, "encoder", _augment(config, inside), log_folder)
+    change = encoder_augment(config, inside)
+    history = train(encoder, loss, training, stopping, config, seed, "encoder", augment=change, run=run)
     return inside.folded_into(encoder), history
+
+
+def _new_encoder(
+    inside: Coordinates, manifold: PoseManifold, training: Samples, config: EncoderConfig, seed: int
+) -> LandmarkEncoder:
+    """An encoder of coordinates, its rows brought to unit scale by those of the training faces."""
+    angles = Angles.from_columns(training.targets.cpu().numpy())
+    rows = torch.from_numpy(manifold.factor_rows(angles).astype(np.float32))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = LandmarkEncoder(len(inside.projection), rows.shape[1], config.hidden)
+    encoder.row_mean.copy_(rows.mean(dim=0))
+    encoder.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
+    return encoder
 
 
 @dataclass(frozen=True)
@@ -102,7 +137,7 @@ class Coordinates:
         """Coordinates in which these features (N, F) are centred and, over all directions, of unit variance."""
         if manifold.noise is None:
             raise TrainingError("the manifold carries no noise statistics; run TD_main again")
-        white = torch.from_numpy((manifold.noise.whitening @ manifold.basis).astype(np.float32))
+        white = torch.from_numpy((manifold.noise.whitening @ manifold.basis).astype(np.float32)).to(features.device)
         coordinates = features @ white.T
         unit = float(coordinates.var(dim=0).mean().sqrt())
         return cls(white / unit, coordinates.mean(dim=0) / unit, 1 / unit)
@@ -112,36 +147,38 @@ class Coordinates:
         return features @ self.projection.T - self.offset
 
     def folded_into(self, encoder: LandmarkEncoder) -> LandmarkEncoder:
-        """The encoder of coordinates as one of features: its first layer takes the projection in."""
+        """The encoder of coordinates as one of features, on the CPU: its first layer takes the projection in."""
         hidden = [layer.out_features for layer in encoder.layers if isinstance(layer, nn.Linear)][:-1]
         whole = LandmarkEncoder(self.projection.shape[1], len(encoder.row_mean), hidden)
-        weights = encoder.state_dict()
+        # On the CPU, since not every device has float64.
+        weights = {name: value.cpu() for name, value in encoder.state_dict().items()}
         first, bias = weights["layers.0.weight"].double(), weights["layers.0.bias"].double()
-        weights["layers.0.weight"] = (first @ self.projection.double()).float()
-        weights["layers.0.bias"] = (bias - first @ self.offset.double()).float()
+        weights["layers.0.weight"] = (first @ self.projection.cpu().double()).float()
+        weights["layers.0.bias"] = (bias - first @ self.offset.cpu().double()).float()
         whole.load_state_dict(weights)
         return whole.eval()
 
 
-def _angle_samples(faces: LabelledFaces) -> Samples:
-    return Samples(torch.from_numpy(faces.features), torch.from_numpy(faces.angles.columns().astype(np.float32)))
+def _angle_samples(faces: LabelledFaces, device: torch.device) -> Samples:
+    angles = torch.from_numpy(faces.angles.columns().astype(np.float32))
+    return Samples(torch.from_numpy(faces.features).to(device), angles.to(device))
 
 
-def _factor_rows(manifold: PoseManifold) -> Callable[[Tensor], Tensor]:
-    """``PoseManifold.factor_rows`` for angles (N, 3) in degrees, in torch."""
-    axes = torch.from_numpy(np.repeat(np.arange(3), [len(cosines) for cosines in manifold.cosines]))
-    a, b, c, d = torch.from_numpy(np.concatenate(manifold.cosines).T.astype(np.float32))
+def factor_rows(manifold: PoseManifold, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """``PoseManifold.factor_rows`` in torch, for angles (N, 3) in degrees on this device."""
+    axes = torch.from_numpy(np.repeat(np.arange(3), [len(cosines) for cosines in manifold.cosines])).to(device)
+    a, b, c, d = torch.from_numpy(np.concatenate(manifold.cosines).T.astype(np.float32)).to(device)
     return lambda angles: a * torch.cos(b * torch.deg2rad(angles)[:, axes] + c) + d
 
 
-def _augment(config: EncoderConfig, inside: Coordinates) -> Augment:
+def encoder_augment(config: EncoderConfig, inside: Coordinates) -> Augment:
     """Features of a batch, turned in the image plane, to noisy coordinates."""
-    noise = gaussian_noise(torch.tensor(config.noise * inside.noise))
+    noise = gaussian_noise(torch.tensor(config.noise * inside.noise, device=inside.offset.device))
 
     def change(features: Tensor, angles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if config.turn_deg:
-            turns = torch.deg2rad((2 * torch.rand(len(features), generator=generator) - 1) * config.turn_deg)
-            features, angles = turned_in_plane(features, angles, turns)
+            drawn = torch.rand(len(features), generator=generator, device=features.device)
+            features, angles = turned_in_plane(features, angles, torch.deg2rad((2 * drawn - 1) * config.turn_deg))
         return noise(inside(features), angles, generator)
 
     return change
@@ -175,37 +212,66 @@ def _rotation(angles: Tensor) -> Tensor:
 
 
 def train_heads(
-    manifold: PoseManifold, config: AngleHeadsConfig, seed: int, log_folder: Path
+    manifold: PoseManifold, config: AngleHeadsConfig, seed: int, run: Run | None = None
 ) -> tuple[list[AngleHead], dict[str, History]]:
-    """Train one head per angle to invert the manifold's cosines; no image or landmark is needed."""
+    """Train one head per angle to invert the manifold's cosines; no image or landmark is needed.
+
+    Parameters
+    ----------
+    manifold : PoseManifold
+        Its cosines are all that the heads learn from.
+    config : AngleHeadsConfig
+        Layers, samples, margins, and what all trainings share.
+    seed : int
+        Of the samples, the first weights and the noise.
+    run : Run, optional
+        Device and checkpoints; by default the CPU and none.
+
+    Returns
+    -------
+    tuple of list of AngleHead and dict of History
+        Heads of yaw, pitch and roll, on the CPU; and their losses by the name of the axis.
+    """
     heads, histories = [], {}
     for number, axis in enumerate(AXES):
-        head, histories[axis] = _train_head(manifold, number, config, seed + number, log_folder)
-        heads.append(head)
+        head, histories[axis] = _train_head(manifold, number, config, seed + number, run or Run())
+        heads.append(head.cpu())
     return heads, histories
 
 
 def _train_head(
-    manifold: PoseManifold, number: int, config: AngleHeadsConfig, seed: int, log_folder: Path
+    manifold: PoseManifold, number: int, config: AngleHeadsConfig, seed: int, run: Run
 ) -> tuple[AngleHead, History]:
     rng = np.random.default_rng([seed, 4])
     axis = manifold.grid.axes[number]
     margin = config.margin_deg[number]
     degrees = rng.uniform(axis[0] - margin, axis[-1] + margin, size=config.samples)
     rows = torch.from_numpy(manifold.axis_rows(number, degrees).astype(np.float32))
-    targets = torch.from_numpy(degrees.astype(np.float32))
-    split = config.samples // 10
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = AngleHead(rows.shape[1], config.hidden)
     head.row_mean.copy_(rows.mean(dim=0))
     head.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
     head.angle_scale.fill_(max(float(np.abs(degrees).max()), 1.0))
+    head = head.to(run.device)
 
-    def loss(angles: Tensor, wanted: Tensor) -> Tensor:
-        return (((angles - wanted) / head.angle_scale) ** 2).mean()
+    def loss(angles: Tensor, true: Tensor) -> Tensor:
+        return (((angles - true) / head.angle_scale) ** 2).mean()
 
-    training, stopping = Samples(rows[split:], targets[split:]), Samples(rows[:split], targets[:split])
-    augment = gaussian_noise(head.row_scale * config.noise) if config.noise else None
-    history = train(head, loss, training, stopping, config, seed, f"head_{AXES[number]}", augment, log_folder)
+    rows, angles = rows.to(run.device), torch.from_numpy(degrees.astype(np.float32)).to(run.device)
+    split = config.samples // 10
+    training, stopping = Samples(rows[split:], angles[split:]), Samples(rows[:split], angles[:split])
+    noise = gaussian_noise(head.row_scale * config.noise) if config.noise else None
+    history = train(
+        head,
+        loss,
+        training,
+        stopping,
+        config,
+        seed,
+        f"head_{AXES[number]}",
+        augment=noise,
+        metrics={"mae_deg": lambda estimated, true: (estimated - true).abs()},
+        run=run,
+    )
     return head, history

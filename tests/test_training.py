@@ -1,0 +1,303 @@
+"""The one training loop: any data set, any number of workers, killed and gone on with to the byte."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nlml_hpe.config import TrainingConfig
+from nlml_hpe.training import History, Run, gaussian_noise, train
+from nlml_hpe.training_data import Samples, TrainingError
+from nlml_hpe.training_state import SUFFIX
+from tests.conftest import REPOSITORY
+
+CONFIG = TrainingConfig(epochs=6, batch_size=16, learning_rate=0.05)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """A map-style data set, as torch has them: numbers as pictures, and the two things asked of each."""
+
+    def __init__(self, count: int = 50) -> None:
+        self.values = np.random.default_rng(1).normal(size=(count, 4)).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, float]]:
+        value = self.values[index]
+        return value, {"sum": float(value.sum()), "first": float(value[0])}
+
+
+class NoisyPictures(Pictures):
+    """The same, read a batch at a time and changed at random on the way."""
+
+    def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        values = self.values[indices]
+        noise = 0 if rng is None else rng.normal(scale=0.1, size=values.shape)
+        return (values + noise).astype(np.float32), {"sum": values.sum(axis=1), "first": values[:, 0]}
+
+
+class TwoHeads(nn.Module):
+    """One network with two answers, normalised and thinned out, as image networks are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2))
+        self.heads = nn.ModuleDict({"sum": nn.Linear(8, 1), "first": nn.Linear(8, 1)})
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        inside = self.body(x)
+        return {name: head(inside)[:, 0] for name, head in self.heads.items()}
+
+
+def both(outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    return sum((nn.functional.mse_loss(outputs[name], targets[name].float()) for name in outputs), torch.tensor(0.0))
+
+
+def two_heads() -> TwoHeads:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TwoHeads()
+
+
+def trained(
+    data: Pictures, workers: int = 0, config: TrainingConfig = CONFIG, run: Run | None = None
+) -> tuple[dict[str, torch.Tensor], History]:
+    network = two_heads()
+    metrics = {"sum": lambda outputs, targets: (outputs["sum"] - targets["sum"]).abs()}
+    history = train(
+        network, both, data, Pictures(20), config, 5, "pictures", metrics=metrics, run=run or Run(workers=workers)
+    )
+    return network.state_dict(), history
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(bool((first[name] == second[name]).all()) for name in first)
+
+
+@pytest.mark.parametrize("kind", [Pictures, NoisyPictures])
+def test_workers_change_nothing(kind: type[Pictures]) -> None:
+    alone, history = trained(kind())
+    helped, _ = trained(kind(), workers=2)
+    assert same(alone, helped)
+    assert history.train[-1] < history.train[0]
+    assert len(history.metrics["sum"]) == history.epochs_run == 6
+
+
+def test_a_training_draws_nothing_from_its_caller() -> None:
+    torch.manual_seed(1)
+    first, _ = trained(Pictures())
+    after = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.get_rng_state()), "dropout must not use up the caller's random numbers"
+    torch.manual_seed(2)
+    assert same(first, trained(Pictures())[0])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("constant", [0.05] * 6), ("cosine", [0.05 * (1 + np.cos(np.pi * i / 6)) / 2 for i in range(6)])],
+)
+def test_optimizer_and_schedule_are_named(optimizer: str, schedule: str, rates: list[float]) -> None:
+    config = TrainingConfig.model_validate({**CONFIG.model_dump(), "optimizer": optimizer, "schedule": schedule})
+    _, history = trained(Pictures(), config=config)
+    np.testing.assert_allclose(history.learning_rate, rates, atol=1e-9)
+
+
+def test_the_rate_falls_on_a_plateau() -> None:
+    config = CONFIG.model_copy(update={"schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5})
+    never = lambda outputs, targets: both(outputs, targets) * 0 + 1.0  # noqa: E731
+    history = train(two_heads(), never, Pictures(), Pictures(20), config, 0, "flat")
+    np.testing.assert_allclose(history.learning_rate, 0.05 * 0.5 ** np.maximum(np.arange(6) - 1, 0))
+
+
+def test_a_gradient_is_clipped() -> None:
+    norms = []
+    network = two_heads()
+    step = torch.optim.AdamW.step
+
+    def spy(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+        norms.append(nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]).item())
+        return step(optimizer, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spy)
+        train(network, both, Pictures(), Pictures(20), CONFIG.model_copy(update={"gradient_clip": 0.01}), 0, "clipped")
+    # A float32 norm of a few dozen numbers.
+    assert max(norms) <= 0.01 * (1 + 1e-5)
+
+
+def test_half_precision_trains_and_answers_in_single() -> None:
+    kinds = set()
+
+    def seen(outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+        kinds.update(value.dtype for value in outputs.values())
+        return both(outputs, targets)
+
+    network = two_heads()
+    config = CONFIG.model_copy(update={"precision": "bfloat16"})
+    history = train(network, seen, Pictures(), Pictures(20), config, 0, "half")
+    assert kinds == {torch.float32}
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert history.train[-1] < history.train[0]
+    full, _ = trained(Pictures())
+    assert not same(full, network.state_dict())
+
+
+def test_an_epoch_goes_through_what_is_ordered() -> None:
+    read: list[int] = []
+
+    class Noted(Pictures):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, float]]:
+            read.append(index)
+            return super().__getitem__(index)
+
+    weights = torch.tensor([1.0] * 10 + [0.0] * 40)
+    train(
+        two_heads(),
+        both,
+        Noted(),
+        Pictures(20),
+        CONFIG.model_copy(update={"epochs": 2}),
+        0,
+        "mixture",
+        order=lambda generator: torch.multinomial(weights, 30, replacement=True, generator=generator),
+    )
+    assert len(read) == 60
+    assert set(read) <= set(range(10))
+
+
+def test_groups_have_their_own_rate() -> None:
+    network = two_heads()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    groups = [{"params": network.heads.parameters()}, {"params": network.body.parameters(), "lr": 0.0}]
+    train(network, both, Pictures(), Pictures(20), CONFIG, 0, "groups", groups=groups)
+    assert torch.equal(network.body[0].weight, before["body.0.weight"])
+    assert not torch.equal(network.heads["sum"].weight, before["heads.sum.weight"])
+
+
+def test_an_empty_data_set_is_refused() -> None:
+    with pytest.raises(TrainingError, match="at least one sample"):
+        trained(Pictures(0))
+
+
+def noisy_training(run: Run, stop: Callable[[int], None] = lambda batch: None, **changes: object) -> TwoHeads:
+    """Dropout, noise from two sources, a schedule; ``stop`` is called before each batch with its number, from 1."""
+    add, batches = gaussian_noise(torch.tensor(0.1)), itertools.count(1)
+
+    def augment(inputs: torch.Tensor, targets: object, generator: torch.Generator) -> tuple[torch.Tensor, object]:
+        stop(next(batches))
+        return add(inputs, targets, generator)
+
+    network, config = two_heads(), CONFIG.model_copy(update=changes)
+    train(network, both, NoisyPictures(), Pictures(20), config, 3, "net", augment=augment, run=run)
+    return network
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from nlml_hpe.training import Run
+from tests.test_training import noisy_training
+
+def stop(batch):
+    if batch == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+folder = Path(sys.argv[1])
+network = noisy_training(Run(checkpoints=folder / "net.training", workers=2), stop)
+torch.save(network.state_dict(), folder / "weights.pt")
+"""
+
+
+def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL in the middle of an epoch, twice; the last run ends as one that nobody disturbed."""
+
+    def start(last: int) -> int:
+        command = [sys.executable, "-c", KILLED, str(tmp_path), str(last)]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+    # Four batches an epoch: killed in the third epoch, and again in the second of those that were left.
+    assert start(11) == -signal.SIGKILL
+    assert start(6) == -signal.SIGKILL
+    assert (tmp_path / "net.training" / f"net{SUFFIX}").is_file()
+    assert start(-1) == 0
+    assert same(torch.load(tmp_path / "weights.pt", weights_only=True), noisy_training(Run()).state_dict())
+
+
+class StoppedError(Exception):
+    """What ends a training in a test."""
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "plateau", "plateau_patience": 0}, {"optimizer": "adam"}])
+def test_an_interrupted_training_ends_with_the_same_bytes(tmp_path: Path, changes: dict[str, object]) -> None:
+    def stop(batch: int) -> None:
+        if batch == 15:
+            raise StoppedError
+
+    run = Run(checkpoints=tmp_path)
+    with pytest.raises(StoppedError):
+        noisy_training(run, stop, **changes)
+    resumed = noisy_training(run, **changes)
+    assert same(resumed.state_dict(), noisy_training(Run(), **changes).state_dict())
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
+    run = Run(checkpoints=tmp_path, inputs="these")
+    weights, history = trained(Pictures(), run=run)
+    again, same_history = trained(Pictures(), run=run)
+    assert same(again, weights)
+    assert same_history == history, "a finished training is not run again"
+    for other in (Run(checkpoints=tmp_path, inputs="others"), run):
+        config = CONFIG if other is not run else CONFIG.model_copy(update={"epochs": 3})
+        assert trained(Pictures(), config=config, run=other)[1].epochs_run == config.epochs
+
+
+@pytest.mark.parametrize("content", ["damaged", "foreign", "truncated"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / f"pictures{SUFFIX}"
+    if content == "damaged":
+        path.write_bytes(b"no checkpoint")
+    elif content == "foreign":
+        torch.save({"weights": torch.zeros(2)}, path)
+    else:
+        trained(Pictures(), run=Run(checkpoints=tmp_path))
+        path.write_bytes(path.read_bytes()[:-100])
+    before = path.read_bytes()
+    with pytest.raises(TrainingError, match=f"pictures{SUFFIX}.*starts anew"):
+        trained(Pictures(), run=Run(checkpoints=tmp_path))
+    assert path.read_bytes() == before
+
+
+def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    run = Run(checkpoints=tmp_path)
+    trained(Pictures(), run=run)
+    (tmp_path / "notes.txt").write_text("mine")
+    run.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_noise_is_one_for_all_or_one_per_column() -> None:
+    inputs = torch.zeros(1000, 2)
+    noisy, _ = gaussian_noise(torch.tensor([0.0, 2.0]))(inputs, inputs, torch.Generator().manual_seed(0))
+    assert (noisy[:, 0] == 0).all()
+    # The deviation of a thousand numbers is known to about 2%.
+    assert noisy[:, 1].std().item() == pytest.approx(2, rel=0.1)
+
+
+def test_samples_must_match() -> None:
+    with pytest.raises(TrainingError, match="as many inputs as targets"):
+        Samples(torch.zeros(3, 1), torch.zeros(2, 1))
