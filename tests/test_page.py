@@ -6,8 +6,11 @@ import http.client
 import io
 import json
 import shutil
+import socket
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +19,16 @@ from PIL import Image
 
 from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.engines import SHIPPED
-from nlml_hpe.page.server import LOOPBACK, MAX_UPLOAD_BYTES, DemoServer, serve
+from nlml_hpe.inference.engines import SHIPPED, OnnxEngine
+from nlml_hpe.page.server import LOOPBACK, MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, DemoServer, serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DemoServer]:
-    with serve(SHIPPED, port=0) as opened:
-        thread = threading.Thread(target=opened.serve_forever, daemon=True)
-        thread.start()
+    with served(LOOPBACK) as opened:
         yield opened
-        opened.shutdown()
 
 
 def jpeg(image: RgbImage) -> bytes:
@@ -40,7 +40,7 @@ def jpeg(image: RgbImage) -> bytes:
 def ask(
     server: DemoServer, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(LOOPBACK, int(server.server_address[1]), timeout=30)
+    connection = http.client.HTTPConnection(str(server.server_address[0]), int(server.server_address[1]), timeout=30)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
     found = (response.status, dict(response.headers), response.read())
@@ -88,7 +88,10 @@ def test_a_picture_without_a_face_has_no_reconstruction(server: DemoServer) -> N
         ("POST", "/predict", b"no image", {"Content_Type": "image/png"}, 400, "not an image"),
         ("POST", "/predict", b"", {"Content_Type": "image/png"}, 400, "not an image"),
         ("POST", "/predict", b"x", {"Content_Type": "image/png", "Content_Length": "-1"}, 411, "Content-Length"),
+        ("POST", "/predict", b"x", {"Content_Type": "image/png", "Content_Length": "9" * 5000}, 413, "16 MiB"),
         ("GET", "/", None, {"Host": "elsewhere.example:8000"}, 403, "alone"),
+        ("GET", "/", None, {"Host": "127.0.0.1.elsewhere.example"}, 403, "alone"),
+        ("GET", "/", None, {"Host": ""}, 403, "alone"),
     ],
 )
 def test_what_is_refused(
@@ -102,6 +105,109 @@ def test_what_is_refused(
 def test_an_upload_that_is_too_large_is_refused_unread(server: DemoServer) -> None:
     headers = {"Content_Type": "image/png", "Content_Length": str(MAX_UPLOAD_BYTES + 1)}
     assert ask(server, "POST", "/predict", b"x", **headers)[0] == 413
+
+
+LOCAL = ["localhost:8000", "LOCALHOST.", "127.0.0.1", "127.1.2.3:80", "[::1]:8000", "a.localhost"]
+
+
+@pytest.mark.parametrize("name", LOCAL)
+    "name", ["localhost:8000", "LOCALHOST.", "127.0.0.1", "127.1.2.3:80", "[::1]:8000", "a.localhost"]
+)
+def test_every_name_of_this_machine_is_answered(server: DemoServer, name: str) -> None:
+    assert ask(server, "GET", "/", Host=name)[0] == 200
+
+
+def test_a_page_at_localhost_keeps_its_check_of_the_host() -> None:
+    """Any other name than the default was taken for the network's: then the check was left out."""
+    with served("localhost") as opened:
+        assert opened.is_local
+        assert ask(opened, "GET", "/", Host="elsewhere.example")[0] == 403
+        assert ask(opened, "GET", "/")[0] == 200
+        assert opened.url.startswith("http://")
+
+
+@contextmanager
+def served(host: str) -> Iterator[DemoServer]:
+    with serve(SHIPPED, host, port=0) as opened:
+        threading.Thread(target=opened.serve_forever, daemon=True).start()
+        yield opened
+        opened.shutdown()
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(server: DemoServer) -> None:
+    stream = io.BytesIO()
+    Image.new("1", (8000, MAX_UPLOAD_PIXELS // 8000 + 1)).save(stream, "PNG")
+    status, _, content = ask(server, "POST", "/predict", stream.getvalue(), Content_Type="image/png")
+    assert (status, f"at most {MAX_UPLOAD_PIXELS} pixels" in content.decode()) == (400, True)
+
+
+def test_whatever_goes_wrong_is_an_answer(
+    server: DemoServer, photo: RgbImage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(server._predictor.estimator.engine, "estimate", fail)
+    status, _, content = ask(server, "POST", "/predict", jpeg(photo), Content_Type="image/jpeg")
+    assert status == 500
+    assert "could not be answered" in json.loads(content)["error"]
+    assert "a fault of ours" in capfd.readouterr().err
+
+
+def raw(server: DemoServer, content: bytes, close: bool) -> bytes:
+    with socket.create_connection(server.server_address[:2], timeout=30) as connection:
+        connection.sendall(content)
+        if close:
+            connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+UPLOAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nhalf"
+
+
+def test_an_upload_that_breaks_off_is_answered(server: DemoServer) -> None:
+    assert b"broke off after 4 of 1000 bytes" in raw(server, UPLOAD, close=True)
+
+
+def test_an_upload_that_does_not_come_is_answered(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlml_hpe.page.server._Handler.timeout", 0.2)
+    assert b" 408 " in raw(server, UPLOAD, close=False).splitlines()[0]
+
+
+def test_an_upload_in_drops_is_answered(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", -1.0)
+    assert b" 408 " in raw(server, UPLOAD, close=False).splitlines()[0]
+
+
+def test_sixty_visitors_may_wait() -> None:
+    """Five were kept waiting, the next ones refused: nobody accepts here, so all of them wait."""
+    with serve(SHIPPED, port=0) as opened, ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(opened.server_address[:2], timeout=5))
+
+
+def test_without_safetensors_the_page_does_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with serve(SHIPPED, port=0) as opened:
+        assert isinstance(opened._predictor.estimator.engine, OnnxEngine)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "error", "message"),
+    [
+        (LOOPBACK, 99999, ValueError, "expected 0 to 65535; received 99999"),
+        (LOOPBACK, -1, ValueError, "expected 0 to 65535"),
+        ("no-such-host.invalid", 0, OSError, "no-such-host.invalid"),
+    ],
+)
+def test_an_address_that_is_none_is_named(host: str, port: int, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        serve(SHIPPED, host, port)
+
+
+def test_a_port_that_is_taken_is_named(server: DemoServer) -> None:
+    with pytest.raises(OSError, match=f"port {server.server_address[1]}: Address already in use"):
+        serve(SHIPPED, port=int(server.server_address[1]))
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")

@@ -8,8 +8,14 @@ weight vectors and the cosines, from which the page draws the face at any angle.
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import json
+import re
+import socket
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -29,9 +35,15 @@ from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
 
 LOOPBACK = "127.0.0.1"
 MAX_UPLOAD_BYTES = 16 * 1024 * 1024
+MAX_UPLOAD_PIXELS = 50_000_000
+"""Of one upload; they are decoded one at a time, so that 150 MB of RGB are all that uploads take."""
 TIMEOUT_SECONDS = 20
 REBUILD = "/predict?rebuild"
 _PAGE = Path(__file__).with_name("page.html")
+_LENGTH_DIGITS = 12
+_LAST_PORT = 65535
+_PIECE_BYTES = 64 * 1024
+_HOST = re.compile(r"(?P<name>\[[^]]*\]|[^:]*)(:\d*)?")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src blob: data:; media-src blob:",
@@ -42,11 +54,29 @@ _HEADERS = {
 
 
 class DemoServer(ThreadingHTTPServer):
-    """Serves the page and its answers; ``server_close`` releases the model."""
+    """Serves the page and its answers; ``server_close`` releases the model.
+
+    Parameters
+    ----------
+    address : (str, int)
+        Name or address to listen at, and port.
+    predictor : Predictor
+        What answers.
+    """
+
+    request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], predictor: Predictor) -> None:
-        self._predictor, self.is_local = predictor, address[0] == LOOPBACK
+        self._predictor, self.is_local = predictor, is_loopback(address[0])
+        families = {found[0] for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)}
+        self.address_family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
         super().__init__(address, partial(_Handler, predictor))
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def server_close(self) -> None:
         """Stop listening, and release the model."""
@@ -54,14 +84,56 @@ class DemoServer(ThreadingHTTPServer):
         self._predictor.estimator.close()
 
 
-def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
-    """A server that is ready for ``serve_forever``; port 0 takes a free one.
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, seen from itself alone.
 
-    Raises ``OSError`` where the address is taken and ``ArtifactError`` where the model does not read.
+    Examples
+    --------
+    >>> [is_loopback(host) for host in ("localhost", "127.0.0.2", "::1", "[::1]", "0.0.0.0", "example.org")]
+    [True, True, True, True, False, False]
     """
-    whole = importlib.util.find_spec("torch") and (model / "model.safetensors").is_file()
-    backend: Backend = "torch" if whole else "onnx"
-    return DemoServer((host, port), Predictor(HeadPoseEstimator(model, backend)))
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
+    """A server that is ready for ``serve_forever``.
+
+    Where torch and safetensors are installed it also rebuilds faces by the manifold, otherwise it does without.
+
+    Parameters
+    ----------
+    model : pathlib.Path
+        A model folder.
+    host : str
+        At a name or address of this machine's own (localhost, 127.x, ::1) others cannot see the page.
+    port : int
+        0 takes a free one.
+
+    Raises
+    ------
+    OSError
+        Where the address is taken or not this machine's.
+    ArtifactError
+        Where the model does not read.
+    ValueError
+        For a port that no machine has.
+    """
+    if not 0 <= port <= _LAST_PORT:
+        raise ValueError(f"port: expected 0 to {_LAST_PORT}; received {port}")
+    installed = all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
+    backend: Backend = "torch" if installed and (model / "model.safetensors").is_file() else "onnx"
+    estimator = HeadPoseEstimator(model, backend)
+    try:
+        return DemoServer((host, port), Predictor(estimator))
+    except OSError as error:
+        estimator.close()
+        raise OSError(error.errno, f"the page cannot be served at {host}, port {port}: {error.strerror}") from error
 
 
 class Predictor:
@@ -75,8 +147,8 @@ class Predictor:
 
         Raises ``ImageReadError`` where it is no image.
         """
-        image = decode_image(BytesIO(content), "the upload")
         with self._lock:
+            image = decode_image(BytesIO(content), "the upload", MAX_UPLOAD_PIXELS)
             faces = self.estimator.detect(image)
             poses = self.estimator.poses(faces, DEFAULT_METHOD)
         shown = [{**pose.as_dict(), "landmarks": pose.landmarks.round(2).tolist()} for pose in poses]
@@ -122,6 +194,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page, and nothing else."""
+        self._guarded(self._get)
+
+    def do_POST(self) -> None:
+        """``/predict``: an encoded image in, JSON out."""
+        self._guarded(self._post)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Whatever goes wrong, whoever asked gets an answer, and the terminal the reason."""
+        try:
+            work()
+        except ImageReadError as error:
+            self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+        except TimeoutError:
+            self._answer(HTTPStatus.REQUEST_TIMEOUT, {"error": f"the upload took more than {TIMEOUT_SECONDS} seconds"})
+        except ConnectionError:
+            self.close_connection = True
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            text = "this image could not be answered; the terminal that runs the page says why"
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": text})
+
+    def _get(self) -> None:
         if not self._is_ours():
             return
         if self.path.partition("?")[0] != "/":
@@ -129,8 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(HTTPStatus.OK, _PAGE.read_bytes(), "text/html; charset=utf-8")
 
-    def do_POST(self) -> None:
-        """``/predict``: an encoded image in, JSON out."""
+    def _post(self) -> None:
         if not self._is_ours():
             return
         length = self.headers.get("Content-Length", "")
@@ -138,27 +231,32 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, {"error": "images go to /predict"})
         elif not self.headers.get("Content-Type", "").startswith("image/"):
             self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected an image as the request's body"})
-        elif not length.isdecimal():
+        elif not (length.isascii() and length.isdecimal()):
             self._answer(HTTPStatus.LENGTH_REQUIRED, {"error": "the request has no Content-Length"})
-        elif int(length) > MAX_UPLOAD_BYTES:
+        # Python converts no number of thousands of digits.
+        elif len(length) > _LENGTH_DIGITS or int(length) > MAX_UPLOAD_BYTES:
             text = f"at most {MAX_UPLOAD_BYTES // 2**20} MiB are taken; make the image smaller"
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": text})
         else:
-            self._predict(int(length))
+            self._answer(HTTPStatus.OK, self._predictor(self._body(int(length)), self.path == REBUILD))
 
-    def _predict(self, length: int) -> None:
-        try:
-            answer = self._predictor(self.rfile.read(length), self.path == REBUILD)
-        except ImageReadError as error:
-            self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
-            return
-        self._answer(HTTPStatus.OK, answer)
+    def _body(self, length: int) -> bytes:
+        """The upload. Raises ``TimeoutError`` where it comes in drops, and ``ImageReadError`` where it breaks off."""
+        content, end = bytearray(), time.monotonic() + TIMEOUT_SECONDS
+        while len(content) < length:
+            piece = self.rfile.read1(min(_PIECE_BYTES, length - len(content)))
+            if not piece:
+                raise ImageReadError(f"the upload broke off after {len(content)} of {length} bytes")
+            if time.monotonic() > end:
+                raise TimeoutError
+            content += piece
+        return bytes(content)
 
     def _is_ours(self) -> bool:
         """Refuse requests that another site's script sends here by a name that it has pointed at this machine."""
-        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if self.server.is_local and host not in (LOOPBACK, "localhost"):
-            self._answer(HTTPStatus.FORBIDDEN, {"error": f"this page is served to {LOOPBACK} alone"})
+        host = _HOST.fullmatch(self.headers.get("Host", ""))
+        if self.server.is_local and not (host and is_loopback(host["name"])):
+            self._answer(HTTPStatus.FORBIDDEN, {"error": "this page is served to this machine alone"})
             return False
         return True
 
@@ -174,7 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.end_headers()
             self.wfile.write(content)
-        except ConnectionError:  # whoever asked has left
+        except (ConnectionError, TimeoutError):  # whoever asked has left, or does not read
             self.close_connection = True
 
     def log_message(self, format: str, *arguments: Any) -> None:
