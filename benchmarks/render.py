@@ -34,7 +34,7 @@ from renderer.appearance import Scene, draw_scene, expose
 from renderer.camera import Camera
 from renderer.drawing import HEAD_EXTENT_MM
 from renderer.mesh import Mesh, vertex_normals
-from renderer.rasterizers import get_rasterizer
+from renderer.rasterizers import RasterizerError, get_rasterizer
 from renderer.shading import shade
 from stages import Landmarks, Render
 from stages.common import run_stage
@@ -71,7 +71,7 @@ def rivals(config: Config, mesh: Mesh, views: Sequence[View]) -> None:
     try:
         get_rasterizer("pytorch3d")
         drawers["PyTorch3D on this CPU (2 views)"] = partial(_ours, mesh, size, "pytorch3d")
-    except ImportError as error:
+    except RasterizerError as error:
         print(f"left out: {error}")
     rows, own_masks, own_ms = [], None, None
     for name, draw in drawers.items():

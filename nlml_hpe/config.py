@@ -6,32 +6,61 @@ section that it needs. The whole file is read by the stages.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from nlml_hpe.detection.detectors import DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
 from nlml_hpe.pose_grid import PoseGrid
 
+MOST_POSES = 1_000_000
+"""A finer grid is a slip of the pen: one head at a million poses takes days to render."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Margin = Annotated[float, Field(ge=0, le=90)]
+Degrees = Annotated[float, Field(ge=-180, le=180)]
+Layers = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(min_length=1, max_length=32)]
+"""Numbers of units of a network's hidden layers."""
+
+
+def _expanded(path: Path) -> Path:
+    """The path with ``~`` expanded; what no file system takes is an error here and not hours later."""
+    if "\0" in str(path):
+        raise ValueError("expected a path without NUL characters")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # ~somebody without a home folder
+        raise ValueError(f"{path}: {error}") from error
+
+
+UserPath = Annotated[Path, AfterValidator(_expanded)]
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values do not change after reading."""
+    """Base of all sections: unknown keys are errors, numbers are finite, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, data: Any) -> Any:
+        """YAML reads ``yes`` as true, and Python takes true for 1."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                raise ValueError(f"{name}: expected no true or false (yes, no, on, off); received {value}")
+        return data
 
 
 class AxisConfig(Section):
     """One axis of the pose grid in degrees, both ends included."""
 
-    min: float
-    max: float
-    step: float = Field(gt=0)
+    min: Degrees
+    max: Degrees
+    step: float = Field(ge=0.001, le=360)
 
     @model_validator(mode="after")
     def _step_divides_range(self) -> AxisConfig:
@@ -42,8 +71,11 @@ class AxisConfig(Section):
 
     def values(self) -> tuple[float, ...]:
         """The angles of this axis in degrees, ascending."""
-        count = round((self.max - self.min) / self.step) + 1
-        return tuple(float(v) for v in np.round(self.min + self.step * np.arange(count), 9))
+        return tuple(float(v) for v in np.round(self.min + self.step * np.arange(self.count()), 9))
+
+    def count(self) -> int:
+        """How many angles there are."""
+        return round((self.max - self.min) / self.step) + 1
 
 
 class GridConfig(Section):
@@ -53,6 +85,13 @@ class GridConfig(Section):
     pitch: AxisConfig = AxisConfig(min=-40, max=40, step=10)
     roll: AxisConfig = AxisConfig(min=-30, max=30, step=10)
 
+    @model_validator(mode="after")
+    def _few_enough(self) -> GridConfig:
+        count = math.prod(axis.count() for axis in (self.yaw, self.pitch, self.roll))
+        if count > MOST_POSES:
+            raise ValueError(f"a grid of {count:,} poses; expected at most {MOST_POSES:,}: take greater steps")
+        return self
+
     def pose_grid(self) -> PoseGrid:
         """The grid these axes span."""
         return PoseGrid(self.yaw.values(), self.pitch.values(), self.roll.values())
@@ -61,10 +100,12 @@ class GridConfig(Section):
 class LandmarksConfig(Section):
     """Images to the landmark tensor."""
 
-    train_images: Path | None = Field(default=None, description="rendered folder in place of Render's train people")
-    validation_images: Path | None = Field(default=None, description="the same for the validation people")
+    train_images: UserPath | None = Field(default=None, description="rendered folder in place of Render's train people")
+    validation_images: UserPath | None = Field(default=None, description="the same for the validation people")
     detector: DetectorName = "mediapipe_facemesh"
-    bundle: Path | None = Field(default=None, description="face_landmarker.task of mediapipe_tasks; else the cache's")
+    bundle: UserPath | None = Field(
+        default=None, description="face_landmarker.task of mediapipe_tasks; else the cache's"
+    )
     min_confidence: float = Field(default=MIN_CONFIDENCE, gt=0, lt=1)
     normalization: Normalization = "nose_eye_corners"
 
@@ -72,10 +113,10 @@ class LandmarksConfig(Section):
 class RanksConfig(Section):
     """Tucker ranks; the feature mode is not decomposed."""
 
-    identity: int = Field(default=5, ge=1)
-    yaw: int = Field(default=3, ge=1)
-    pitch: int = Field(default=3, ge=1)
-    roll: int = Field(default=3, ge=1)
+    identity: int = Field(default=5, ge=1, le=10_000)
+    yaw: int = Field(default=3, ge=1, le=1000)
+    pitch: int = Field(default=3, ge=1, le=1000)
+    roll: int = Field(default=3, ge=1, le=1000)
 
 
 class TuckerConfig(Section):
@@ -83,10 +124,10 @@ class TuckerConfig(Section):
 
     ranks: RanksConfig = RanksConfig()
     use_rotation_features: bool = False
-    hooi_sweeps: int = Field(default=2, ge=0)
-    max_fill_iterations: int = Field(default=30, ge=1)
+    hooi_sweeps: int = Field(default=2, ge=0, le=1000)
+    max_fill_iterations: int = Field(default=30, ge=1, le=10_000)
     prior_scale: float = Field(
-        default=1.0, gt=0, description="covariance of the identity prior over the training people's"
+        default=1.0, gt=0, le=1e6, description="covariance of the identity prior over the training people's"
     )
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -94,32 +135,38 @@ class TuckerConfig(Section):
 class TrainingConfig(Section):
     """The one training loop; best epoch kept, early stop after ``patience`` epochs without gain."""
 
-    epochs: int = Field(default=60, ge=1)
-    batch_size: int = Field(default=256, ge=1)
+    epochs: int = Field(default=60, ge=1, le=1_000_000)
+    batch_size: int = Field(default=256, ge=1, le=1_000_000)
     optimizer: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-5, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    weight_decay: float = Field(default=1e-5, ge=0, le=10)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    plateau_patience: int = Field(default=5, ge=0, description="plateau: epochs without gain before the rate falls")
+    plateau_patience: int = Field(
+        default=5, ge=0, le=1_000_000, description="plateau: epochs without gain before the rate falls"
+    )
     plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="plateau: what the rate is multiplied by then")
-    gradient_clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient of a batch")
+    gradient_clip: float | None = Field(
+        default=None, gt=0, le=1e6, description="largest norm of the gradient of a batch"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="bfloat16: products in half precision, weights and loss in single"
     )
-    patience: int = Field(default=12, ge=1)
+    patience: int = Field(default=12, ge=1, le=1_000_000)
     tensorboard: bool = False
 
 
 class EncoderConfig(TrainingConfig):
     """Features to factor rows: the paper's layers, then ReLU but tanh before the last."""
 
-    hidden: tuple[int, ...] = (1024, 512, 256, 128, 64)
-    noise: float = Field(default=1.0, ge=0, description="noise on training faces, over what unseen people leave")
+    hidden: Layers = (1024, 512, 256, 128, 64)
+    noise: float = Field(
+        default=1.0, ge=0, le=100, description="noise on training faces, over what unseen people leave"
+    )
     turn_deg: float = Field(
         default=30.0, ge=0, le=90, description="training faces are turned in the image by up to this"
     )
     huber: float = Field(
-        default=0.3, gt=0, description="error, in standard deviations, beyond which the loss is linear"
+        default=0.3, gt=0, le=1000, description="error, in standard deviations, beyond which the loss is linear"
     )
     held_out_share: float = Field(default=0.15, gt=0, lt=1, description="share of training people to stop early on")
 
@@ -127,26 +174,32 @@ class EncoderConfig(TrainingConfig):
 class AngleHeadsConfig(TrainingConfig):
     """Factor rows to angles: three small networks, trained on the manifold's cosines alone."""
 
-    hidden: tuple[int, ...] = (128, 256, 128, 64)
-    epochs: int = Field(default=80, ge=1)
-    samples: int = Field(default=20000, ge=100)
+    hidden: Layers = (128, 256, 128, 64)
+    epochs: int = Field(default=80, ge=1, le=1_000_000)
+    samples: int = Field(default=20000, ge=100, le=10_000_000)
     margin_deg: tuple[Margin, Margin, Margin] = Field(
         default=(8.0, 8.0, 8.0),
         description="yaw, pitch, roll: how far beyond the grid heads are trained, lest they flatten at its edge",
     )
-    noise: float = Field(default=0.01, ge=0, description="noise on factor rows, as a share of their spread")
+    noise: float = Field(default=0.01, ge=0, le=100, description="noise on factor rows, as a share of their spread")
 
 
 class FrameConfig(Section):
     """The head frame of the built model: the constant rotation, in degrees, from the heads' own to the named one."""
 
-    name: str = "own"
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
+    name: str = Field(default="own", min_length=1, max_length=100)
+    yaw: Degrees = 0.0
+    pitch: Degrees = 0.0
+    roll: Degrees = 0.0
+
+    @model_validator(mode="after")
+    def _rotation_has_a_name(self) -> FrameConfig:
+        if self.name == "own" and (self.yaw, self.pitch, self.roll) != (0, 0, 0):
+            raise ValueError("a rotation leads to a frame of another name than 'own'; give it one, such as 'w300lp'")
+        return self
 
 
 class EvaluationConfig(Section):
     """Evaluation on the rendered validation people, on the grid and off it."""
 
-    interval_deg: float = Field(default=10.0, gt=0)
+    interval_deg: float = Field(default=10.0, ge=0.1, le=360)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from nlml_hpe.config import Margin, Section, Share
+from nlml_hpe.config import Margin, Section, Share, UserPath
 
 FIRST_VALIDATION_PERSON = 100_001
 """Validation people are numbered from here, training people from 1: one more of these renumbers none of those."""
@@ -28,14 +27,23 @@ class LooksConfig(Section):
     head_covering: Share = 0.08
     face_mask: Share = 0.01
 
+    @field_validator("melanin")
+    @classmethod
+    def _from_light_to_dark(cls, value: Interval) -> Interval:
+        if value[0] > value[1]:
+            raise ValueError(f"expected [lightest, darkest] with lightest <= darkest; received {list(value)}")
+        return value
+
 
 class HeadsConfig(Section):
     """Where heads come from and how many people are made of them."""
 
     source: Literal["photo", "ict_facekit", "facescape", "scan"] = "photo"
-    photos: Path | None = Field(default=None, description="folder of photographs; without one the embedded photo")
-    folder: Path | None = Field(default=None, description="ICT-FaceKit's FaceXModel, FaceScape's identities, or scans")
-    publishable: Path | None = Field(default=None, description="FaceScape's list of publishable identities")
+    photos: UserPath | None = Field(default=None, description="folder of photographs; without one the embedded photo")
+    folder: UserPath | None = Field(
+        default=None, description="ICT-FaceKit's FaceXModel, FaceScape's identities, or scans"
+    )
+    publishable: UserPath | None = Field(default=None, description="FaceScape's list of publishable identities")
     train: int = Field(default=24, ge=1, lt=FIRST_VALIDATION_PERSON)
     validation: int = Field(default=6, ge=1, lt=FIRST_VALIDATION_PERSON)
     shape_variation: float = Field(default=1.0, ge=0, le=3)
@@ -82,9 +90,11 @@ class AppearanceConfig(Section):
 
     @field_validator("distance_mm", "head_fraction", "ambient")
     @classmethod
-    def _ascending(cls, value: Interval) -> Interval:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError(f"expected [low, high] with 0 < low <= high; received {list(value)}")
+    def _ascending(cls, value: Interval, field: ValidationInfo) -> Interval:
+        # A head reaches 250 mm from its middle, and the camera stands before it.
+        low, high = {"distance_mm": (300, 1e6), "head_fraction": (0.05, 2), "ambient": (0, 1)}[str(field.field_name)]
+        if not low <= value[0] <= value[1] <= high:
+            raise ValueError(f"expected [low, high] with {low:g} <= low <= high <= {high:g}; received {list(value)}")
         return value
 
 
@@ -120,10 +130,17 @@ class RenderConfig(Section):
     keep_images: bool = Field(default=True, description="false: rendered and detected in one go, nothing on disk")
     image_format: Literal["jpg", "png"] = "jpg"
     jpeg_quality: tuple[Quality, Quality] = Field(default=(90, 90), description="range, drawn for every image")
-    random_poses_train: int = Field(default=0, ge=0)
+    random_poses_train: int = Field(default=0, ge=0, le=100_000)
     random_margin_deg: tuple[Margin, Margin, Margin] = Field(
         default=(0.0, 0.0, 0.0),
         description="yaw, pitch, roll: how far beyond the grid every other random pose of a training person may lie",
     )
-    random_poses_validation: int = Field(default=150, ge=0)
+    random_poses_validation: int = Field(default=150, ge=0, le=100_000)
     appearance: AppearanceConfig = AppearanceConfig()
+
+    @field_validator("jpeg_quality")
+    @classmethod
+    def _from_low_to_high(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[0] > value[1]:
+            raise ValueError(f"expected [low, high] with low <= high; received {list(value)}")
+        return value

@@ -53,12 +53,17 @@ def render_people(people: People, folder: Path, workers: int, cluster: str | Non
     return folder
 
 
-def _prepare(folder: Path, digest: str) -> None:
-    """Keep the images of an interrupted run with these settings; clear those of any other run."""
-    marker = folder / _IN_PROGRESS
-    ours = marker.is_file() or (folder / "renders.json").is_file()
+def require_own(folder: Path) -> None:
+    """Raise ``ArtifactError`` where ``folder`` holds anything that is not this stage's own work."""
+    ours = (folder / _IN_PROGRESS).is_file() or (folder / "renders.json").is_file()
     if folder.exists() and any(folder.iterdir()) and not ours:
         raise ArtifactError(f"{folder} holds files that this stage did not write; choose another workdir")
+
+
+def _prepare(folder: Path, digest: str) -> None:
+    """Keep the images of an interrupted run with these settings; clear those of any other run."""
+    require_own(folder)
+    marker = folder / _IN_PROGRESS
     if not (marker.is_file() and read_json(marker).get("digest") == digest):
         shutil.rmtree(folder, ignore_errors=True)
         write_json(marker, {"digest": digest})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.view.plots import save_image, tiled
-from renderer.grid import KIND, render_people
-from renderer.heads import HeadDataError, check_heads
+from renderer.grid import KIND, render_people, require_own
+from renderer.heads import HeadDataError, check_heads, open_heads
 from renderer.people import People
+from renderer.rasterizers import get_rasterizer
 from stages.common import Aside, Plan, Stage, Workdir, stage_command
 from stages.config import Config, load_config
 
@@ -50,11 +53,27 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def check(given: argparse.Namespace) -> bool:
     """Say what the source of heads needs, what was found, and how to get what is missing."""
     if given.check:
-        lines = check_heads(load_config(given.config).heads)
+        config = load_config(given.config)
+        lines = check_heads(config.heads)
         print("\n".join(lines))
         if any(line.startswith("missing") for line in lines):
             raise HeadDataError("the heads of this configuration are not complete")
+        require_renderable(config)
     return bool(given.check)
+
+
+def require_renderable(config: Config) -> None:
+    """Raise what rendering would raise: damaged or too few heads, a rasteriser or a folder that cannot be used.
+
+    Nothing is written. Heads in files are read one by one; of heads that are drawn the first stands for all.
+    """
+    require_own(Workdir(config.workdir).renders)
+    get_rasterizer(config.render.rasterizer)
+    heads = open_heads(config.heads, config.seed)
+    persons = list(chain(*config.people().numbers().values()))
+    in_files = config.heads.source in ("facescape", "scan")
+    for person in tqdm(persons if in_files else persons[:1], desc="Check heads", unit="person"):
+        heads.head(person)
 
 
 STAGE = Stage("Render", plan, main)

@@ -20,6 +20,7 @@ from nlml_hpe.config import (
     LandmarksConfig,
     Section,
     TuckerConfig,
+    UserPath,
 )
 from renderer.config import CropsConfig, HeadsConfig, RenderConfig
 from renderer.people import People
@@ -29,9 +30,10 @@ from stages.yaml_file import read_section
 class Config(Section):
     """One experiment. Paths are relative to the working directory."""
 
-    workdir: Path
-    seed: int = Field(default=0, ge=0)
-    workers: int | None = Field(default=None, ge=1, description="processes; without it one per CPU core")
+    workdir: UserPath
+    # The greatest seed that every library behind takes, with room for the numbers that are added to it.
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    workers: int | None = Field(default=None, ge=1, le=4096, description="processes; without it one per CPU core")
     cluster: str | None = Field(default=None, description="tcp://HOST:PORT of a Dask scheduler in place of workers")
     grid: GridConfig = GridConfig()
     heads: HeadsConfig = HeadsConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,11 +30,13 @@ def read_section(source: Path, section: type[AnySection]) -> AnySection:
         text = source.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date or a number that is none
         raise ConfigError(f"{source}: not valid YAML ({error})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: nested too deeply; expected a mapping of sections") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: expected a mapping of sections, received {type(data).__name__}")
-    lines = _lines(source, node)
+    lines = _lines(source, node, set())
     try:
         return section.model_validate(data)
     except ValidationError as error:
@@ -41,17 +44,23 @@ def read_section(source: Path, section: type[AnySection]) -> AnySection:
         raise ConfigError(problems) from error
 
 
-def _lines(source: Path, node: yaml.Node | None, where: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """Line of every key, by its path; a key written twice is an error (YAML would drop the first)."""
+def _lines(
+    source: Path, node: yaml.Node | None, seen: set[int], where: tuple[str, ...] = ()
+) -> dict[tuple[str, ...], int]:
+    """Line of every key, by its path; a key written twice is an error (YAML would drop the first).
+
+    ``seen`` holds what was looked at: an alias may point to what holds it.
+    """
     found: dict[tuple[str, ...], int] = {}
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.MappingNode) and id(node) not in seen:
+        seen.add(id(node))
         for key, value in node.value:
             path = (*where, str(key.value))
             line = key.start_mark.line + 1
             if path in found:
                 raise ConfigError(f"{source}, line {line}: key {'.'.join(path)!r} is already set in line {found[path]}")
             found[path] = line
-            found.update(_lines(source, value, path))
+            found.update(_lines(source, value, seen, path))
     return found
 
 
@@ -61,7 +70,8 @@ def _problem(source: Path, section: type[Section], lines: dict[tuple[str, ...], 
     place = f"{source}, line {line}" if line else f"{source}"
     name = ".".join(path)
     if entry["type"] != "extra_forbidden":
-        return f"{place}: {name}: {entry['msg']} (received {entry['input']!r})"
+        message = entry["msg"].removeprefix("Value error, ")
+        return f"{place}: {name}{': ' if name else ''}{message} (received {reprlib.repr(entry['input'])})"
     valid = _valid_keys(section, path[:-1])
     near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.0)
     return f"{place}: unknown key {name!r}; the nearest valid key is {'.'.join((*path[:-1], *near))!r}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from nlml_hpe.config import GridConfig
-from stages.config import load_config
+from stages.config import Config, load_config
 from stages.yaml_file import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -41,6 +43,29 @@ def test_the_default_grid_is_the_papers() -> None:
         ("- a\n- b\n", ["expected a mapping"]),
         ("a: [\n", ["not valid YAML"]),
         ("workdir: w\nrender: {appearance: {ambient: [0.9, 0.2]}}\n", ["ambient", "low <= high"]),
+        ("workdir: w\ngrid: {yaw: {min: -50, max: .inf, step: 10}}\n", ["line 2", "grid.yaw.max", "finite"]),
+        ("workdir: w\ngrid: {yaw: {min: -50, max: 50, step: .nan}}\n", ["line 2", "grid.yaw.step", "finite"]),
+        ("workdir: w\ngrid: {yaw: {min: -50, max: 50, step: 1.0e-320}}\n", ["grid.yaw.step", "0.001"]),
+        (
+            "workdir: w\ngrid:\n  yaw: {min: -50, max: 50, step: 0.01}\n  pitch: {min: -50, max: 50, step: 0.01}\n",
+            ["line 2", "at most 1,000,000", "greater steps"],
+        ),
+        ("workdir: w\nencoder: {hidden: [-4, 0]}\n", ["line 2", "encoder.hidden.0", "-4", "encoder.hidden.1"]),
+        ("workdir: w\nencoder: {hidden: []}\n", ["encoder.hidden", "at least 1"]),
+        ("workdir: w\nencoder: {learning_rate: .nan}\n", ["encoder.learning_rate", "finite"]),
+        ("workdir: w\nseed: 99999999999999999999\n", ["line 2", "seed", "2147483647"]),
+        (f"workdir: w\nseed: {'9' * 5000}\n", ["not valid YAML", "4300 digits"]),
+        ("workdir: w\nseed: 2020-13-45\n", ["not valid YAML", "month"]),
+        ("workdir: w\nheads: {train: yes}\n", ["line 2", "train: expected no true or false"]),
+        ("workdir: w\nheads: {train: 100001}\n", ["heads.train", "less than 100001"]),
+        ("workdir: w\nheads: {looks: {melanin: [1, 0]}}\n", ["melanin", "lightest <= darkest"]),
+        ("workdir: w\nheads: {photos: ~nobody.at.all/x}\n", ["heads.photos", "home directory"]),
+        ('workdir: "a\\0b"\n', ["workdir", "NUL"]),
+        ("workdir: w\nrender: {jpeg_quality: [90, 80]}\n", ["jpeg_quality", "low <= high"]),
+        ("workdir: w\nrender: {appearance: {distance_mm: [1, 2]}}\n", ["distance_mm", "300 <= low"]),
+        ("workdir: w\nframe: {yaw: 3}\n", ["frame", "another name than 'own'"]),
+        ("workdir: w\nheads: &a {looks: *a}\n", ["unknown key 'heads.looks.looks'"]),
+        (f"workdir: w\nx: {'[' * 5000}\n", ["nested too deeply"]),
         ("workdir: w\nworkdir_: !!python/object:os.system x\n", ["not valid YAML"]),
     ],
 )
@@ -54,3 +79,41 @@ def test_a_mistake_is_named_with_file_line_and_remedy(tmp_path: Path, text: str,
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(tmp_path / "none.yaml")
+
+
+def numbers(section: type[BaseModel], path: str = "") -> Iterator[tuple[str, dict[str, object]]]:
+    """JSON schemas of all numbers of a section and those in it, with their paths."""
+    schema = section.model_json_schema()
+
+    def walk(node: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
+        if isinstance(node, dict):
+            if node.get("type") in ("number", "integer"):
+                yield path, node
+            for key in ("properties", "$defs"):
+                for name, inner in node.get(key, {}).items():
+                    yield from walk(inner, f"{path}.{name}")
+            for key in ("items", "prefixItems", "anyOf", "allOf"):
+                inner = node.get(key, [])
+                for part in inner if isinstance(inner, list) else [inner]:
+                    yield from walk(part, path)
+
+    yield from walk(schema, path)
+
+
+# Their validators bound both ends together.
+BOUNDED_AS_RANGE = ("blur_px", "noise", "distance_mm", "head_fraction", "ambient")
+
+
+def test_every_number_has_bounds() -> None:
+    found = list(numbers(Config))
+    assert len(found) > 50
+    for path, schema in found:
+        low, high = ({name for name in schema if name.lower().endswith(f"{end}imum")} for end in ("min", "max"))
+        assert (low and high) or path.endswith(BOUNDED_AS_RANGE), f"{path}: {schema}"
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load(tmp_path, "workdir: ~/work\n")
+    assert isinstance(config, Config)
+    assert config.workdir == tmp_path / "work"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
 from renderer.config import HeadsConfig, RenderConfig
 from renderer.drawing import render_pose
@@ -19,6 +21,10 @@ from renderer.heads.photo import PhotoHeads
 from renderer.heads.placement import placed_by_face
 from renderer.heads.scan import read_glb
 from renderer.mesh import Mesh, vertex_normals
+from renderer.obj import ObjError
+from renderer.rasterizers import RasterizerError
+from stages import Render
+from stages.config import Config
 
 EXPRESSIONS = ("1_neutral", "2_smile", "20_brow_lower")
 
@@ -105,6 +111,38 @@ def test_the_check_says_what_to_do(tmp_path: Path, facescape: Path) -> None:
     assert check(tmp_path / "none", None)[0].startswith("missing")
     assert "facescape.nju.edu.cn" in "\n".join(check(tmp_path, None))
     assert check(facescape, None) == ["found    4 identities with 12 models"]
+
+
+def checked(folder: Path, heads: HeadsConfig, **render: object) -> None:
+    settings = RenderConfig.model_validate(render)
+    Render.require_renderable(Config(workdir=folder / "work", heads=heads, render=settings))
+
+
+def test_the_check_refuses_what_rendering_refuses(facescape: Path, tmp_path: Path) -> None:
+    """The check of the data alone passed all of these."""
+    own = tmp_path / "work" / "renders"
+    checked(tmp_path, config(facescape, train=1))
+    assert not own.parent.exists()
+    with pytest.raises(HeadDataError, match=r"4 found, 9 asked for"):
+        checked(tmp_path, config(facescape, train=8))
+    shutil.copytree(facescape, tmp_path / "damaged")
+    last = tmp_path / "damaged" / "333"  # the one validation person
+    for model in last.rglob("*.obj"):
+        model.write_text("v 0 0 0\n")
+    with pytest.raises((HeadDataError, ObjError), match=str(last)):
+        checked(tmp_path, config(tmp_path / "damaged", train=1))
+    blank = tmp_path / "photos"
+    blank.mkdir()
+    Image.fromarray(np.full((64, 64, 3), 90, dtype=np.uint8)).save(blank / "wall.png")
+    with pytest.raises(HeadDataError, match="no face found"):
+        checked(tmp_path, HeadsConfig(photos=blank))
+    own.mkdir(parents=True)
+    (own / "thesis.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="did not write"):
+        checked(tmp_path, HeadsConfig())
+    if find_spec("pytorch3d") is None:
+        with pytest.raises(RasterizerError, match=r"INSTALL\.md"):
+            checked(blank, HeadsConfig(), rasterizer="pytorch3d")
 
 
 def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: MediaPipeFaceMesh) -> None:

@@ -65,7 +65,8 @@ def require_people(found: int, config: HeadsConfig, what: str) -> None:
 def place_in_order(person: int, count: int) -> int:
     """Index of a person's head among ``count`` heads in files.
 
-    Training people are taken from the first on, validation people from the last on, so neither depends on how many of the others there are.
+    Training people are taken from the first on, validation people from the last on, so neither depends on how many
+    of the others there are.
 
     >>> place_in_order(1, 10), place_in_order(FIRST_VALIDATION_PERSON, 10)
     (0, 9)

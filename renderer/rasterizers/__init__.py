@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,6 +71,11 @@ def _numba_zbuffer() -> Rasterizer:
 
 
 def _pytorch3d() -> Rasterizer:
+    if importlib.util.find_spec("pytorch3d") is None:
+        raise RasterizerError(
+            "render.rasterizer 'pytorch3d' needs PyTorch3D, which is not installed (see its INSTALL.md); "
+            "'numba_zbuffer' draws the same images without it"
+        )
     from renderer.rasterizers.pytorch3d import BATCH, rasterize_many
 
     return Rasterizer(rasterize_many, BATCH)
@@ -79,8 +85,12 @@ def _pytorch3d() -> Rasterizer:
 _BACKENDS: dict[str, Callable[[], Rasterizer]] = {"numba_zbuffer": _numba_zbuffer, "pytorch3d": _pytorch3d}
 
 
+class RasterizerError(ValueError):
+    """A rasteriser is not known or not installed; the message says what to do."""
+
+
 def get_rasterizer(name: str) -> Rasterizer:
-    """The rasteriser of this name. Raises ``ValueError`` for a name that is not known."""
+    """The rasteriser of this name. Raises ``RasterizerError`` where it is not known or not installed."""
     if name not in _BACKENDS:
-        raise ValueError(f"unknown rasterizer {name!r}; expected one of {sorted(_BACKENDS)}")
+        raise RasterizerError(f"unknown rasterizer {name!r}; expected one of {sorted(_BACKENDS)}")
     return _BACKENDS[name]()

@@ -12,18 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch3d.renderer import MeshRasterizer, PerspectiveCameras, RasterizationSettings
+from pytorch3d.structures import Meshes
 
 from renderer.camera import Camera
 from renderer.rasterizers import Fragments
-
-try:
-    from pytorch3d.renderer import MeshRasterizer, PerspectiveCameras, RasterizationSettings
-    from pytorch3d.structures import Meshes
-except ImportError as error:
-    raise ImportError(
-        "render.rasterizer 'pytorch3d' needs PyTorch3D, which is not installed (see its INSTALL.md); "
-        "'numba_zbuffer' draws the same images without it"
-    ) from error
 
 BATCH = 16
 _TO_VIEW = np.array([-1.0, 1.0, -1.0], dtype=np.float32)
