@@ -98,28 +98,24 @@ class AppearanceConfig(Section):
         return value
 
 
-Degrees = tuple[float, float, float]
+Turn = Annotated[float, Field(ge=0, le=180)]
+Turns = tuple[Turn, Turn, Turn]
 
 
 class CropsConfig(Section):
     """Heads to crops for the image eye; whose heads, and how many people, ``heads`` says."""
 
-    crops_per_person: int = Field(default=80, ge=1)
-    faces: int = Field(default=4, ge=1, description="expressions that each person makes")
-    people_per_shard: int = Field(default=25, ge=1)
+    crops_per_person: int = Field(default=80, ge=1, le=100_000)
+    faces: int = Field(default=4, ge=1, le=1000, description="expressions that each person makes")
+    people_per_shard: int = Field(default=25, ge=1, le=100_000)
     size: int = Field(default=96, ge=32, le=512, description="pixels on a side of what is stored, margin included")
-    limits_deg: Degrees = Field(default=(100.0, 90.0, 90.0), description="yaw, pitch, roll: no pose lies beyond")
-    spread_deg: Degrees = Field(default=(38.0, 20.0, 20.0), description="standard deviation of the usual poses")
+    limits_deg: Turns = Field(default=(100.0, 90.0, 90.0), description="yaw, pitch, roll: no pose lies beyond")
+    spread_deg: Turns = Field(default=(38.0, 20.0, 20.0), description="standard deviation of the usual poses")
     wide: Share = Field(default=0.4, description="share of poses that are drawn evenly up to the limits")
     occluded: Share = Field(default=0.3, description="share of crops with a hand or a thing over the face")
-    backgrounds: Path | None = Field(default=None, description="folder of pictures without people; else packages' own")
-
-    @field_validator("limits_deg", "spread_deg")
-    @classmethod
-    def _angles(cls, value: Degrees) -> Degrees:
-        if not all(0 <= angle <= 180 for angle in value):
-            raise ValueError(f"expected yaw, pitch and roll within 0..180 degrees; received {list(value)}")
-        return value
+    backgrounds: UserPath | None = Field(
+        default=None, description="folder of pictures without people; else packages' own"
+    )
 
 
 class RenderConfig(Section):
