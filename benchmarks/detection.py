@@ -18,7 +18,7 @@ from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import ROUTES
 from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.evaluation.labelled import detect_all
+from nlml_hpe.evaluation.faces import ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import AXES
@@ -34,15 +34,15 @@ def main(workdir: Path, root: Path) -> None:
     rendered = np.broadcast_to(tensor.grid.angles().columns().reshape(-1, 3), (len(routes), routes.shape[1], 3))
     data = read_dataset("aflw2000", root)
     with MediaPipeFaceMesh(MAX_FACES) as detector:
-        found = detect_all(data, detector)
-    angles = data.angles.columns()
-    inside = PROTOCOLS["aflw2000-nlml"].includes(data.angles)
-    rows = [_row("all", rendered.reshape(-1, 3), routes.ravel(), angles[inside], found.route[inside], None)]
+        found = ask(photographs(data, detector), {})
+    found = found.chosen(PROTOCOLS["aflw2000-nlml"].includes(found.labels))
+    angles, real = found.labels.columns(), np.array([ROUTES.index(look) for look in found.looks], dtype=np.uint8)
+    rows = [_row("all", rendered.reshape(-1, 3), routes.ravel(), angles, real, None)]
     for low_yaw, high_yaw in itertools.pairwise(YAW_EDGES):
         for low_pitch, high_pitch in itertools.pairwise(PITCH_EDGES):
             cell = (low_yaw, high_yaw, low_pitch, high_pitch)
             name = f"yaw {low_yaw}..{high_yaw}, pitch {low_pitch}..{high_pitch}"
-            rows.append(_row(name, rendered.reshape(-1, 3), routes.ravel(), angles[inside], found.route[inside], cell))
+            rows.append(_row(name, rendered.reshape(-1, 3), routes.ravel(), angles, real, cell))
     by_axis = []
     for axis, (name, values) in enumerate(zip(AXES, tensor.grid.axes, strict=True)):
         others = tuple(a for a in range(4) if a != axis + 1)

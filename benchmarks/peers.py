@@ -30,13 +30,13 @@ from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import Box, LandmarkDetector, facemesh_canonical
 from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
-from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary, turned
+from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, Engine, Method, OnnxEngine
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import load_model
-from nlml_hpe.rotation import AXES, IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch
+from nlml_hpe.rotation import AXES, IMAGE_FROM_CAMERA, Angles, kabsch, rotation_from_angles
 
 FSANET_PX = 64
 FSANET_MARGIN = 0.6
@@ -45,9 +45,9 @@ Points = NDArray[np.float64]
 
 
 class Answer(NamedTuple):
-    """Angles (3,) in degrees, or None; milliseconds before and after the landmarks."""
+    """Rotation (3, 3), or None; milliseconds before and after the landmarks."""
 
-    angles: NDArray[np.float64] | None
+    rotation: NDArray[np.float64] | None
     detect_ms: float
     ms: float
 
@@ -71,8 +71,8 @@ def timed(work: Callable[[Points], NDArray[np.float64]]) -> Peer:
         if face.points is None:
             return Answer(None, face.detect_ms, float("nan"))
         start = time.perf_counter()
-        angles = work(face.points)
-        return Answer(angles, face.detect_ms, (time.perf_counter() - start) * 1e3)
+        rotation = work(face.points)
+        return Answer(rotation, face.detect_ms, (time.perf_counter() - start) * 1e3)
 
     return answer
 
@@ -92,8 +92,8 @@ def fsanet(folder: Path) -> Peer:
         crop = cv2.resize(face.image[rows, columns, ::-1], (FSANET_PX, FSANET_PX)).astype(np.float32)
         blob = ((crop - 127.5) / 128).transpose(2, 0, 1)[None]
         found = [session.run(None, {session.get_inputs()[0].name: blob})[0] for session in sessions]
-        angles = np.mean(found, axis=0).reshape(3).astype(np.float64)
-        return Answer(angles, 0.0, (time.perf_counter() - start) * 1e3)
+        rotation = rotation_from_angles(Angles.from_columns(np.mean(found, axis=0).reshape(3)))
+        return Answer(rotation, 0.0, (time.perf_counter() - start) * 1e3)
 
     return answer
 
@@ -121,7 +121,7 @@ def mediapipe_matrix(bundle: Path) -> Peer:
             x, y = (spread.min(axis=0) + spread.max(axis=0)) / 2
             if left <= x <= right and top <= y <= bottom:
                 turn, _, _ = kabsch(np.eye(3), np.asarray(matrix)[:3, :3].T)
-                return Answer(_columns(turn), ms, 0.0)
+                return Answer(turn, ms, 0.0)
         return Answer(None, ms, float("nan"))
 
     return answer
@@ -137,7 +137,7 @@ def solve_pnp(canonical: Points) -> Peer:
         def work(points: Points) -> NDArray[np.float64]:
             seen = points[:, :2].copy()
             _, turn, _ = cv2.solvePnP(canonical * [1, -1, -1], seen, camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP)
-            return _columns(IMAGE_FROM_CAMERA @ cv2.Rodrigues(turn)[0] @ IMAGE_FROM_CAMERA)
+            return np.asarray(IMAGE_FROM_CAMERA @ cv2.Rodrigues(turn)[0] @ IMAGE_FROM_CAMERA)
 
         return timed(work)(face)
 
@@ -146,16 +146,12 @@ def solve_pnp(canonical: Points) -> Peer:
 
 def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
     """Rigid alignment of the canonical face to the 3D points."""
-    return lambda points: _columns(kabsch(canonical, points * [1, -1, -1])[0])
+    return lambda points: kabsch(canonical, points * [1, -1, -1])[0]
 
 
 def ours(engine: Engine, method: Method) -> Callable[[Points], NDArray[np.float64]]:
     """One of our routes, normalisation included."""
-    return lambda points: engine.estimate(points[None], method).angles.columns()[0]
-
-
-def _columns(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    return angles_from_rotation(rotation).columns()
+    return lambda points: rotation_from_angles(engine.estimate(points[None], method).angles)[0]
 
 
 def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
@@ -167,11 +163,12 @@ def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, l
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
         fixed["solvePnP on the canonical face"] = solve_pnp(canonical)
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
-        for name, own, method in (
+        ours_by_name: tuple[tuple[str, Engine, Method], ...] = (
             ("ours, network (ONNX)", fast, "network"),
             ("ours, exact from no start (torch)", engine, "exact"),
             ("ours, refined (ONNX; the default)", fast, "refined"),
-        ):
+        )
+        for name, own, method in ours_by_name:
             fixed[name] = timed(ours(own, method))
         faces = [_timed(sample, detector) for sample in tqdm(data.samples, desc="Landmarks", unit="face")]
     # One after the other, so that no peer is timed while the threads of another are awake.
@@ -192,16 +189,14 @@ def _timed(sample: Sample, detector: LandmarkDetector) -> Timed:
 def table(protocol: str, data: Dataset, found: Mapping[str, list[Answer]]) -> None:
     """Print and save one protocol's table."""
     chosen = np.flatnonzero(PROTOCOLS[protocol].includes(data.angles))
-    common = [i for i in chosen if all(given[i].angles is not None for given in found.values())]
+    common = np.array([i for i in chosen if all(given[i].rotation is not None for given in found.values())])
     rows = []
     for name, given in found.items():
-        answered = [i for i in chosen if given[i].angles is not None]
-        raw = _mae(given, data, common)
-        every = np.array([np.zeros(3) if given[i].angles is None else given[i].angles for i in chosen])
-        charged = summary(errors(Angles.from_columns(every), _true(data, chosen)))["mae"]["mean"]
-        estimated = _estimates(given, common)
-        own = turned(estimated, constant_rotation(estimated, _true(data, common)))
-        fitted = summary(errors(own, _true(data, common)))["mae"]["mean"]
+        answered = [i for i in chosen if given[i].rotation is not None]
+        raw = _mae(_rotations(given, common), data.rotations[common])
+        charged = _mae(_rotations(given, chosen), data.rotations[chosen])["mean"]
+        turn = constant_rotation(_rotations(given, common), data.rotations[common])
+        fitted = _mae(_rotations(given, common) @ turn, data.rotations[common])["mean"]
         rows.append(
             {"method": name, "found": f"{len(answered)} of {len(chosen)}"}
             | {axis: f"{raw[axis]:.2f}" for axis in AXES}
@@ -212,20 +207,18 @@ def table(protocol: str, data: Dataset, found: Mapping[str, list[Answer]]) -> No
     report(f"peers_{protocol}", title, rows)
 
 
-def _estimates(given: list[Answer], indices: list[int]) -> Angles:
-    return Angles.from_columns(np.array([given[i].angles for i in indices]))
+def _rotations(given: list[Answer], indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Answers (n, 3, 3) to some of the faces; one that is missing is taken for a frontal one."""
+    answers = [given[i].rotation for i in indices]
+    return np.array([np.eye(3) if rotation is None else rotation for rotation in answers])
 
 
-def _true(data: Dataset, indices: NDArray[np.int64] | list[int]) -> Angles:
-    return Angles.from_columns(data.angles.columns()[np.asarray(indices)])
-
-
-def _mae(given: list[Answer], data: Dataset, indices: list[int]) -> dict[str, float]:
-    return dict(summary(errors(_estimates(given, indices), _true(data, indices)))["mae"])
+def _mae(estimated: NDArray[np.float64], true: NDArray[np.float64]) -> dict[str, float]:
+    return dict(summary(errors(estimated, true))["mae"])
 
 
 def _median(given: list[Answer], field: str) -> float:
-    return statistics.median(getattr(answer, field) for answer in given if answer.angles is not None)
+    return statistics.median(getattr(answer, field) for answer in given if answer.rotation is not None)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from nlml_hpe.detection.detectors import DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
 from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import OWN_FRAME, check_head_frame
 
 MOST_POSES = 1_000_000
 """A finer grid is a slip of the pen: one head at a million poses takes days to render."""
@@ -187,15 +188,14 @@ class AngleHeadsConfig(TrainingConfig):
 class FrameConfig(Section):
     """The head frame of the built model: the constant rotation, in degrees, from the heads' own to the named one."""
 
-    name: str = Field(default="own", min_length=1, max_length=100)
+    name: str = Field(default=OWN_FRAME, min_length=1, max_length=100)
     yaw: Degrees = 0.0
     pitch: Degrees = 0.0
     roll: Degrees = 0.0
 
     @model_validator(mode="after")
     def _rotation_has_a_name(self) -> FrameConfig:
-        if self.name == "own" and (self.yaw, self.pitch, self.roll) != (0, 0, 0):
-            raise ValueError("a rotation leads to a frame of another name than 'own'; give it one, such as 'w300lp'")
+        check_head_frame(self.name, self.yaw, self.pitch, self.roll)
         return self
 
 

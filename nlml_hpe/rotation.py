@@ -45,6 +45,32 @@ class Angles(NamedTuple):
         return np.stack(np.broadcast_arrays(*self), axis=-1).astype(np.float64)
 
 
+OWN_FRAME = "own"
+"""Name of the head frame of a model's own training heads, which no rotation leads to."""
+
+
+def check_head_frame(name: str, yaw: float, pitch: float, roll: float) -> None:
+    """Raise ``ValueError`` unless the constant rotation to a head frame, in degrees, is finite and has a name.
+
+    Examples
+    --------
+    >>> check_head_frame("w300lp", 0.1, 1.85, -0.15)
+    >>> check_head_frame("own", 0.0, 20.0, 0.0)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: the head frame 'own' is that of the training heads and has no rotation; received yaw 0, pitch 20, ...
+    """
+    if not np.isfinite([yaw, pitch, roll]).all():
+        raise ValueError(f"a head frame needs finite angles; received yaw {yaw:g}, pitch {pitch:g}, roll {roll:g}")
+    if not name.strip():
+        raise ValueError("a head frame needs a name, for instance w300lp")
+    if name == OWN_FRAME and (yaw, pitch, roll) != (0.0, 0.0, 0.0):
+        raise ValueError(
+            f"the head frame {OWN_FRAME!r} is that of the training heads and has no rotation; received yaw {yaw:g}, "
+            f"pitch {pitch:g}, roll {roll:g}: give the frame that it leads to another name, such as w300lp"
+        )
+
+
 def rotation_from_angles(angles: Angles) -> FloatArray:
     """Rotation matrices ``(..., 3, 3)``, head to camera, of angles in degrees of shape ``(...)``."""
     columns = angles.columns()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from nlml_hpe.evaluation.command import add_arguments, run
-from nlml_hpe.evaluation.labelled import ROUTES
-from nlml_hpe.evaluation.rendered import evaluate_routes, predictions_csv, rendered_faces, summary_csv, table
-from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.evaluation.evaluate import ROUTES, evaluate
+from nlml_hpe.evaluation.faces import Route, ask, landmark_route, rendered_faces
+from nlml_hpe.evaluation.report import write_faces, write_tables
+from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.tensor import LandmarkTensor
-from nlml_hpe.model.folder import load_model
-from nlml_hpe.view.plots import plot_intervals
+from nlml_hpe.model.folder import HeadFrame, load_model
 from stages.common import Aside, Plan, Stage, Workdir, stage_command
 from stages.config import Config
 
@@ -30,22 +30,25 @@ def plan(config: Config) -> Plan:
 
 
 def main(config: Config) -> Path:
-    """Evaluate every route; returns the folder of table, JSON, CSV and plots."""
+    """Evaluate every route; returns the folder of table, JSON, CSV and plots.
+
+    Rendered people are labelled in the heads' own frame, whatever frame the model names.
+    """
     work, made = Workdir(config.workdir), plan(config)
-    tensor, engine = LandmarkTensor.open(work.landmarks_validation), TorchEngine(load_model(work.model))
+    tensor = LandmarkTensor.open(work.landmarks_validation)
+    engine = TorchEngine(replace(load_model(work.model), frame=HeadFrame()))
     with fresh_folder(work.test, KIND) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)
-        routes = {name: partial(engine.own_angles, method=name) for name in ROUTES}
-        report = {}
-        for kind, faces in rendered_faces(tensor).items():
-            report[kind], estimates = evaluate_routes(faces, routes, config.test.interval_deg)
-            write_bytes(folder / f"predictions_{kind}.csv", predictions_csv(faces, estimates).encode())
-            intervals = {name: row["per_interval"] for name, row in report[kind]["routes"].items()}
-            plot_intervals(intervals, folder / f"mae_per_interval_{kind}.png")
-        write_json(folder / "metrics.json", report)
-        write_bytes(folder / "metrics.csv", summary_csv(report).encode())
-        write_bytes(folder / "table.txt", table(report).encode())
+        routes: dict[str, Route] = {name: landmark_route(engine, name) for name in ROUTES}
+        reports = {}
+        for kind, faces in rendered_faces(tensor, engine.point_set).items():
+            width = config.test.interval_deg
+            evaluation = evaluate(ask(faces, routes), protocol=kind, frame=engine.model.frame.name, interval=width)
+            reports[kind] = evaluation.report
+            write_faces(folder, evaluation, suffix=f"_{kind}")
+        write_json(folder / "metrics.json", reports)
+        write_tables(folder, reports)
         write_manifest(folder, KIND, made.settings, made.inputs)
     return work.test
 

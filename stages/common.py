@@ -141,4 +141,8 @@ def guarded(work: Callable[[], None]) -> int:
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        text = "interrupted: finished stages, people and images are kept, and the same command goes on from there"
+        print(f"\n{text}", file=sys.stderr)
+        return 130
     return 0

@@ -270,7 +270,7 @@ def test_an_fsanet_header_that_lies_asks_for_no_memory(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
         archive.writestr("image.npy", header + len(text).to_bytes(2, "little") + text)
         archive.writestr("pose.npy", header + len(text).to_bytes(2, "little") + text)
-    with pytest.raises(DatasetError, match="cut short"):
+    with pytest.raises(DatasetError, match="not an FSA-Net file"):
         read_dataset("fsanet", tmp_path)
 
 

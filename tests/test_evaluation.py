@@ -1,106 +1,308 @@
-"""Evaluation on labelled photographs: coverage, misses charged, frames."""
+"""The one evaluation, of rendered and of photographed faces: coverage, misses charged, frames, what it writes."""
 
 from __future__ import annotations
 
+import argparse
+import csv
+import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 from scipy.io import savemat
 
+from nlml_hpe.config import FrameConfig
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.evaluation.command import add_arguments, alignment, answers, named_from_own, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.evaluation.labelled import alignment, detect_all, evaluate, predictions_csv
-from nlml_hpe.evaluation.metrics import constant_rotation, turned
+from nlml_hpe.evaluation.evaluate import evaluate
+from nlml_hpe.evaluation.faces import UNREADABLE, Answers, LabelledFace, ask
+from nlml_hpe.evaluation.frames import LEAST_FACES, estimate_frame
+from nlml_hpe.evaluation.metrics import constant_rotation
+from nlml_hpe.evaluation.report import predictions_csv, summary_csv, table
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
-from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
+from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
 from stages.common import Workdir
 from stages.config import Config
 from tests.conftest import REPOSITORY
 
 
-def test_a_constant_rotation_is_found_in_spite_of_stray_faces() -> None:
-    rng = np.random.default_rng(0)
-    seen = Angles.from_columns(rng.uniform(-40, 40, (200, 3)))
-    frame = Angles(np.array(1.0), np.array(-2.5), np.array(0.5))
-    true = turned(seen, frame).columns() + rng.normal(0, 1.0, (200, 3))
-    true[:10] += 60
-    found = constant_rotation(seen, Angles.from_columns(true))
-    assert geodesic_degrees(rotation_from_angles(found), rotation_from_angles(frame)) < 0.5
-
-
 @pytest.fixture
 def photographs(shared_data: Path, tmp_path: Path) -> Path:
     """Eight labelled photographs; in one the label's box is beside the face."""
-    source = shared_data / "aflw2000_dev"
+    folder, source = tmp_path / "photographs", shared_data / "aflw2000_dev"
+    folder.mkdir()
     chosen = [s for s in read_dataset("aflw2000", source).samples if max(map(abs, s.angles)) < 30][:8]
     for sample in chosen:
         for suffix in (".jpg", ".mat"):
-            shutil.copy(source / f"{sample.name}{suffix}", tmp_path)
+            shutil.copy(source / f"{sample.name}{suffix}", folder)
     savemat(
-        tmp_path / f"{chosen[0].name}.mat",
+        folder / f"{chosen[0].name}.mat",
         {"Pose_Para": np.radians([[3.0, 4.0, 5.0]]), "pt3d_68": np.array([[1.0, 2.0], [1.0, 2.0], [0, 0]])},
     )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def engine(tiny_run: Config) -> TorchEngine:
+    return TorchEngine(load_model(Workdir(tiny_run.workdir).model))
 
 
 def test_a_stranger_is_not_taken_for_the_annotated_face(
-    tiny_run: Config, photographs: Path, detector: MediaPipeFaceMesh
+    engine: TorchEngine, photographs: Path, detector: MediaPipeFaceMesh
 ) -> None:
     data = read_dataset("aflw2000", photographs)
-    engine = TorchEngine(load_model(Workdir(tiny_run.workdir).model))
-    detections = detect_all(data, detector)
-    assert detections.found.tolist() == [False] + [True] * 7
-    outcome = evaluate(engine, data, detections, "aflw2000")
-    report = outcome.report
-    assert (report["n_total"], report["n_protocol"], report["n_detected"]) == (8, 8, 7)
+    answered = answers(engine, data, detector)
+    assert answered.found.tolist() == [False] + [True] * 7
+    evaluation = on_protocol(engine, data, answered, "aflw2000")
+    report = evaluation.report
+    assert (report["n_total"], report["n_protocol"], report["n_detected"], report["n_missed"]) == (8, 8, 7, 1)
     assert report["detected_by"] == {"whole": 7}
     # The miss is charged as a frontal guess: its own label is the error.
     row = report["routes"]["network"]
+    assert (row["n"], row["n_total"], row["n_missed"]) == (7, 8, 1)
     for axis, label in (("yaw", 4.0), ("pitch", 3.0), ("roll", 5.0)):
         assert row["mae_all"][axis] == pytest.approx((7 * row["mae"][axis] + label) / 8, abs=1e-5)
-    assert predictions_csv(data, detections, outcome).splitlines()[1].count(",") == 13
+        low, high = row["mae_interval"][axis]
+        assert low < row["mae"][axis] < high
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(evaluation))))
+    assert (rows[0]["network_yaw"], rows[0]["detected_by"], rows[0]["detected"]) == ("", "none", "0")
+    assert rows[1]["detected_by"] == "whole"
+    assert float(rows[1]["refined_sigma_yaw"]) > 0
     with pytest.raises(ValueError, match="expected one of"):
-        evaluate(engine, data, detections, "biwi")
+        on_protocol(engine, data, answered, "biwi")
+
+
+def test_a_truncated_photograph_is_left_out_and_ends_nothing(
+    engine: TorchEngine, photographs: Path, detector: MediaPipeFaceMesh
+) -> None:
+    paths = sorted(photographs.glob("*.jpg"))
+    paths[2].write_bytes(paths[2].read_bytes()[:3000])
+    paths[4].write_bytes(b"")
+    data = read_dataset("aflw2000", photographs)
+    report = on_protocol(engine, data, answers(engine, data, detector), "aflw2000").report
+    assert data.left_out == {UNREADABLE: [paths[2].stem, paths[4].stem]}
+    assert report["left_out"] == {UNREADABLE: 2}
+    assert (report["n_total"], report["n_protocol"], report["n_detected"]) == (6, 6, 5)
+    assert "left out: image not readable 2" in table({"aflw2000": report})
 
 
 def test_a_named_frame_is_one_constant_rotation(
-    tiny_run: Config, photographs: Path, detector: MediaPipeFaceMesh
+    engine: TorchEngine, photographs: Path, detector: MediaPipeFaceMesh
 ) -> None:
     data = read_dataset("aflw2000", photographs)
-    engine = TorchEngine(load_model(Workdir(tiny_run.workdir).model))
-    detections = detect_all(data, detector)
-    own = evaluate(engine, data, detections, "aflw2000-nlml").report
+    answered = answers(engine, data, detector)
+    own = on_protocol(engine, data, answered, "aflw2000-nlml").report
     for row in own["routes"].values():
         assert row.pop("unaligned") == row
     assert own["unaligned"]["routes"] == own["routes"]
-    turn = alignment(engine, data, detections, "aflw2000-nlml")
-    frame = HeadFrame("labels", float(turn.yaw), float(turn.pitch), float(turn.roll))
-    aligned = evaluate(TorchEngine(replace(engine.model, frame=frame)), data, detections, "aflw2000-nlml").report
+    known = answered.answers["refined"].known
+    turn = constant_rotation(answered.answers["refined"].rotation[known], answered.true[known])
+    yaw, pitch, roll = (float(value) for value in angles_from_rotation(turn))
+    named = TorchEngine(replace(engine.model, frame=HeadFrame("labels", yaw, pitch, roll)))
+    np.testing.assert_allclose(named_from_own(named.model.frame), turn, atol=1e-9)
+    aligned = on_protocol(named, data, answers(named, data, detector), "aflw2000-nlml").report
     assert aligned["frame"] == "labels"
-    assert aligned["unaligned"]["routes"] == own["routes"]
+    for route, row in own["routes"].items():
+        # Into the named frame and back again: exact to rounding.
+        assert aligned["unaligned"]["routes"][route]["mae"] == pytest.approx(row["mae"], abs=1e-6)
     geodesic = [report["routes"][report["default_route"]]["geodesic"]["mean"] for report in (aligned, own)]
     assert geodesic[0] < geodesic[1]
 
 
+def in_a_circle(faces: Sequence[LabelledFace]) -> Answers:
+    """A route of pixels: it needs no landmarks, answers what has an image, and is off by 2 degrees of pitch."""
+    columns = np.add([face.label for face in faces], (0, 2, 0))
+    rotation = rotation_from_angles(Angles.from_columns(columns))
+    rotation[[face.image is None for face in faces]] = np.nan
+    return Answers(rotation, np.full((len(faces), 3), 1.5))
+
+
+def test_a_route_may_answer_faces_without_landmarks() -> None:
+    """The image eye: coverage and misses are each route's own."""
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    faces = [LabelledFace(f"f{n}", (10.0 * n, 5.0, 0.0), None if n == 3 else image) for n in range(5)]
+
+    def nothing(faces: Sequence[LabelledFace]) -> Answers:
+        return Answers(np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3), np.nan))
+
+    evaluation = evaluate(ask(faces, {"pixels": in_a_circle, "none": nothing}), protocol="all", frame="own")
+    row = evaluation.report["routes"]["pixels"]
+    assert (row["n"], row["n_missed"], row["coverage"]) == (4, 1, 0.8)
+    assert row["mae"]["pitch"] == pytest.approx(2)
+    assert row["mae_all"]["yaw"] == pytest.approx(30 / 5)
+    assert row["within_sigma"] == {"n": 4, "1.0": [1.0, 0.0, 1.0], "1.96": [1.0, 1.0, 1.0]}
+    assert evaluation.report["routes"]["none"] == {"n": 0, "n_total": 5, "n_missed": 5, "coverage": 0.0}
+    assert evaluation.report["n_detected"] == 0  # by the landmark detector
+    shown = table({"all": evaluation.report})
+    assert "4 of 5 (80.0%)" in shown
+    assert "no answer" in shown
+    rows = {row["route"]: row for row in csv.DictReader(io.StringIO(summary_csv({"all": evaluation.report})))}
+    assert (rows["pixels"]["n_missed"], rows["pixels"]["mae_pitch"]) == ("1", "2.0000")
+    assert (rows["none"]["n_missed"], rows["none"]["mae_pitch"]) == ("5", "")
+    with pytest.raises(ValueError, match="no face was detected among 5"):
+        evaluate(ask(faces, {"none": nothing}), protocol="all", frame="own")
+
+
+def test_figures_after_an_alignment_are_called_so_and_come_last() -> None:
+    rng = np.random.default_rng(0)
+    own = rotation_from_angles(Angles.from_columns(rng.uniform(-30, 30, (80, 3))))
+    turn = rotation_from_angles(Angles.from_columns((0.5, 4.0, 0.0)))
+    frame = estimate_frame(own, own @ turn, "aligned on others")
+    faces = [LabelledFace(str(n), tuple(row)) for n, row in enumerate(angles_from_rotation(own @ turn).columns())]  # type: ignore[arg-type]
+    answered = ask(faces, {"refined": lambda faces: Answers(own[: len(faces)], np.full((len(faces), 3), np.nan))})
+    assert len(faces) > 64  # more than a batch: the route above is asked twice, so take its first batch
+    answered = answered.chosen(np.arange(80) < 64)
+    report = evaluate(answered, protocol="p", frame="own", own_from_named=np.eye(3), aligned=frame).report
+    assert report["aligned"]["frame"] == "aligned on others"
+    assert report["aligned"]["n_faces"] == 80
+    raw, aligned = report["routes"]["refined"], report["aligned"]["routes"]["refined"]
+    assert raw["mae"]["pitch"] > 3
+    assert aligned["mae"]["pitch"] == pytest.approx(0, abs=1e-6)
+    assert (aligned["n"], aligned["n_total"], aligned["n_missed"]) == (64, 64, 0)
+    frames = [line.split()[1] for line in table({"p": report}).splitlines()[1:4]]
+    assert frames == ["own", "own", "aligned"]
+
+
+def test_a_frame_says_how_sure_it_is_and_is_refused_of_few_faces() -> None:
+    rng = np.random.default_rng(0)
+    columns = rng.uniform(-30, 30, (200, 3))
+    own = rotation_from_angles(Angles.from_columns(columns))
+    turn = rotation_from_angles(Angles.from_columns((0.0, -3.0, 1.0)))
+    labels = angles_from_rotation(own @ turn).columns() + rng.normal(0, 5.0, (200, 3))
+    true = rotation_from_angles(Angles.from_columns(labels))
+    found = estimate_frame(own, true, 'set "A": {x}')
+    for axis, value in (("yaw", 0.0), ("pitch", -3.0), ("roll", 1.0)):
+        low, high = found.interval[axis]
+        # Of 200 faces that scatter by 5 degrees the mean has a standard error of 0.35.
+        assert 0.7 < high - low < 2.2
+        assert low - 0.5 < value < high + 0.5
+    section = yaml.safe_load(found.text())["frame"]
+    assert FrameConfig(**section).name == 'set "A": {x}'
+    assert section["pitch"] == pytest.approx(found.angles()["pitch"], abs=1e-3)
+    with pytest.raises(ValueError, match=r"50 faces or more .* 49 were found"):
+        estimate_frame(own[: LEAST_FACES - 1], true[: LEAST_FACES - 1], "few")
+
+
+@pytest.mark.parametrize("name", ["own", "", " "])
+def test_a_rotation_without_a_name_is_refused_everywhere(tiny_run: Config, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="head frame"):
+        FrameConfig(name=name, pitch=20.0)
+    with pytest.raises(ValueError, match="head frame"):
+        HeadFrame(name, 0.0, 20.0, 0.0)
+    shutil.copytree(Workdir(tiny_run.workdir).model, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["frame"] = {"name": name, "yaw": 0.0, "pitch": 20.0, "roll": 0.0}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="head frame"):
+        load_model(tmp_path / "model")
+
+
+STAGE = [sys.executable, "stages/NLML_HPE_Test.py", "--dataset", "aflw2000"]
+
+
+def stage(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*STAGE, *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+
+
 def test_the_stage_evaluates_a_data_set(tiny_run: Config, photographs: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    command = [sys.executable, "stages/NLML_HPE_Test.py", "--dataset", "aflw2000", "--root", str(photographs)]
-    command += ["--protocol", "aflw2000-nlml", "--model", str(Workdir(tiny_run.workdir).model), "--output", str(output)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    output, model = tmp_path / "out", Workdir(tiny_run.workdir).model
+    options = ("--root", photographs, "--protocol", "aflw2000-nlml", "--model", model, "--output", output)
+    done = stage(*options)
+    assert done.returncode == 0, done.stderr
     report = json.loads((output / "metrics.json").read_text())
     assert report["coverage"] == pytest.approx(7 / 8)
     assert set(report["routes"]) == {"network", "exact", "refined"}
-    for name in ("predictions.csv", "table.txt", "mae_per_interval.png", "error_cdf.png"):
+    for name in ("predictions.csv", "table.txt", "metrics.csv", "mae_per_interval.png", "error_cdf.png"):
         assert (output / name).is_file()
-    same = subprocess.run(
-        [*command, "--align-on", str(photographs)], cwd=REPOSITORY, check=False, capture_output=True, text=True
-    )
-    assert same.returncode == 1
-    assert "estimated on another one" in same.stderr
+    assert (output / "table.txt").read_text() in done.stdout
+    assert json.loads((output / "manifest.json").read_text())["kind"] == "evaluation"
+    # Again, into its own folder, on the faces of a list.
+    names = [path.stem for path in sorted(photographs.glob("*.jpg"))]
+    (tmp_path / "list.txt").write_text("\n".join(names[1:4]))
+    again = stage(*options, "--list", tmp_path / "list.txt")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((output / "metrics.json").read_text())["n_protocol"] == 3
+
+
+def test_what_is_wrong_is_said_before_the_first_image(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No image is read: there is none that reads."""
+    for path in photographs.glob("*.jpg"):
+        path.write_bytes(b"no image")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    (tmp_path / "list.txt").write_text("image99999\n")
+    (tmp_path / "far").mkdir()
+    savemat(tmp_path / "far" / "a.mat", {"Pose_Para": np.radians([[0.0, 150.0, 0.0]])})
+    Image.new("RGB", (9, 9)).save(tmp_path / "far" / "a.jpg")
+    here = ("--root", photographs)
+    wrong = [
+        ((*here, "--protocol", "biwi"), "protocol 'biwi' is not one of aflw2000"),
+        ((*here, "--protocol", "paper"), "expected one of"),
+        ((*here, "--output", tmp_path / "thesis"), "is not replaced"),
+        ((*here, "--output", photographs / "out"), "lies in the data set"),
+        ((*here, "--output", "/proc/nowhere/out"), "/proc/nowhere"),
+        ((*here, "--list", tmp_path / "list.txt"), "no labelled faces of aflw2000"),
+        ((*here, "--align-on", photographs), "estimated on another one"),
+        ((*here, "--align-on", photographs.parent), "estimated on another one"),
+        ((*here, "--align-on", tmp_path / "far"), "0 faces in the paper's range"),
+        ((*here, "--model", tmp_path), "is missing"),
+        (("--root", tmp_path / "far"), "none of 1 labels lies in its range"),
+        ((), "--dataset needs --root"),
+    ]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for options, message in wrong:
+        place = () if "--output" in options else ("--output", tmp_path / "out")
+        with pytest.raises((ValueError, ArtifactError, OSError), match=message):
+            run(parser.parse_args(["--dataset", "aflw2000", *map(str, (*options, *place))]))
+    assert "Evaluate" not in capsys.readouterr().err, "images were read"
+    assert (tmp_path / "thesis" / "thesis.txt").read_text() == "mine"
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_nothing_behind_and_says_so(shared_data: Path, tmp_path: Path) -> None:
+    root, output = shared_data / "aflw2000_dev", tmp_path / "out"
+    command = [*STAGE, "--root", str(root), "--output", str(output)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    seen = b""
+    while b"Evaluate aflw2000" not in seen:
+        part = process.stderr.read1(1000)
+        assert part, seen
+        seen += part
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"nothing was written" in rest
+    assert b"Traceback" not in rest
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_the_frame_of_another_set_is_estimated_and_named(
+    engine: TorchEngine, shared_data: Path, tmp_path: Path, detector: MediaPipeFaceMesh
+) -> None:
+    source = shared_data / "aflw2000_dev"
+    chosen = [s.name for s in read_dataset("aflw2000", source).samples if max(map(abs, s.angles)) < 25][:60]
+    for name in chosen:
+        for suffix in (".jpg", ".mat"):
+            shutil.copy(source / f"{name}{suffix}", tmp_path)
+    found = alignment(engine, read_dataset("aflw2000", tmp_path), detector)
+    assert found.name == f"aligned on {tmp_path.name}"
+    assert found.faces >= LEAST_FACES
+    for low, high in found.interval.values():
+        assert 0 < high - low < 10

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nlml_hpe.evaluation.faces import ask, landmark_route, rendered_faces
 from nlml_hpe.evaluation.metrics import errors
-from nlml_hpe.evaluation.rendered import rendered_faces
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.cosines import fit_axes
@@ -173,9 +173,10 @@ def test_a_damaged_manifold_is_refused(tiny: PoseManifold, tmp_path: Path, damag
 def test_error_bars_are_calibrated_on_unseen_people(demo_run: Config) -> None:
     """Intervals of one and 1.96 standard deviations hold 68% and 95% of the errors, within a few per cent."""
     work = Workdir(demo_run.workdir)
-    faces = rendered_faces(LandmarkTensor.open(work.landmarks_validation))["off_grid"]
-    true = Angles.from_columns(faces.angles.columns()[faces.detected])
-    angles, sigma = TorchEngine(load_model(work.model)).own_angles(faces.features, "exact")
-    scores = errors(angles, true).angle / sigma
+    engine = TorchEngine(load_model(work.model))
+    faces = rendered_faces(LandmarkTensor.open(work.landmarks_validation), engine.point_set)["off_grid"]
+    answered = ask(faces, {"exact": landmark_route(engine, "exact")})
+    exact, known = answered.answers["exact"], answered.found
+    scores = errors(exact.rotation[known], answered.true[known]).angle / exact.sigma[known]
     assert 0.60 <= (scores < 1).mean() <= 0.76
     assert 0.90 <= (scores < 1.96).mean() <= 0.98

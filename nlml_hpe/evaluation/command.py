@@ -1,76 +1,192 @@
-"""The labelled-data half of ``NLML_HPE_Test``: a model on AFLW2000-3D, 300W-LP, BIWI or a rendered folder."""
+"""Evaluation of a model on labelled photographs: what ``nlml-hpe evaluate`` and ``NLML_HPE_Test --dataset`` do."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
-from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.evaluation.labelled import alignment, detect_all, evaluate, predictions_csv, text_table
-from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
+from nlml_hpe.evaluation.evaluate import ROUTES, Evaluation, evaluate
+from nlml_hpe.evaluation.faces import Answered, ask, landmark_route, photographs
+from nlml_hpe.evaluation.frames import LEAST_FACES, FrameEstimate, estimate_frame
+from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
+from nlml_hpe.evaluation.report import table, write_faces, write_tables
+from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.inference.engines import SHIPPED
+from nlml_hpe.inference.engines import DEFAULT_METHOD, SHIPPED
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
-from nlml_hpe.view.plots import plot_error_cdf, plot_intervals
+from nlml_hpe.rotation import rotation_from_angles
 
 KIND = "evaluation"
+"""What the manifest calls the folder; one of another kind is never replaced."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What turns the stage from the rendered validation people to labelled photographs."""
-    group = parser.add_argument_group("labelled photographs, in place of the configuration's rendered people")
-    names = sorted({protocol.dataset for protocol in PROTOCOLS.values()})
-    group.add_argument("--dataset", choices=names, help="how the folder is laid out")
-    group.add_argument("--root", type=Path, help="folder of the data set as distributed")
-    group.add_argument("--protocol", choices=sorted(PROTOCOLS), help="default: all angles within 99 degrees")
-    group.add_argument("--model", type=Path, default=SHIPPED, help="model folder (default: the shipped checkpoint)")
-    group.add_argument("--output", type=Path, default=Path("data/test"), help="folder for metrics.json, tables, plots")
-    group.add_argument("--align-on", type=Path, help="another folder of this layout: its labels set the head frame")
+    """Add the options of an evaluation on labelled photographs."""
+    group = parser.add_argument_group("labelled photographs")
+    group.add_argument("--dataset", choices=sorted(LAYOUTS), help="which data set it is, and so how it is laid out")
+    group.add_argument("--root", type=Path, metavar="FOLDER", help="the data set, as it is distributed")
+    group.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="which faces count: the data set's name for all within 99 degrees (the default), NAME-nlml for those of "
+        f"the paper's range; known: {', '.join(sorted(PROTOCOLS))}",
+    )
+    group.add_argument("--list", type=Path, metavar="FILE", help="only the faces whose names stand in this file")
+    group.add_argument(
+        "--model", type=Path, default=SHIPPED, metavar="FOLDER", help="the model (default: the one that is shipped)"
+    )
+    group.add_argument(
+        "--output",
+        type=Path,
+        default=Path("data/test"),
+        metavar="FOLDER",
+        help="where metrics.json, tables and plots go; an earlier evaluation there is replaced, and nothing else "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--align-on",
+        type=Path,
+        metavar="FOLDER",
+        help=f"another data set of this layout, with {LEAST_FACES} faces or more: figures are also given in the head "
+        "frame of its labels, which is printed",
+    )
 
 
 def run(given: argparse.Namespace) -> bool:
-    """Evaluate, where ``--dataset`` is given; returns whether it was."""
+    """Evaluate, where ``--dataset`` is given.
+
+    All that can be wrong with the options, the folders and the labels is said before the first image is read.
+
+    Returns
+    -------
+    bool
+        Whether it was asked for.
+
+    Raises
+    ------
+    ValueError, ArtifactError, OSError
+        With a sentence for the user.
+    """
     if given.dataset is None:
         return False
     if given.root is None:
         raise ValueError("--dataset needs --root, the folder of the data set")
-    if given.align_on is not None and given.align_on.resolve() == given.root.resolve():
-        raise ValueError("--align-on names the evaluated set itself; a frame is estimated on another one")
+    protocol = protocol_of(given.dataset, given.protocol)
     require_replaceable(given.output, KIND)
-    data = read_dataset(given.dataset, given.root)
+    _require_apart(given.output, given.root, given.align_on)
+    data = _chosen(given.dataset, given.root, protocol, given.list)
+    other = None if given.align_on is None else _frame_data(given.dataset, given.align_on)
     print(data.summary())
     engine = TorchEngine(load_model(given.model))
-    with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
-        if given.align_on is not None:
-            engine = TorchEngine(replace(engine.model, frame=_frame(given.align_on, given.dataset, engine, detector)))
-        detections = detect_all(data, detector)
-    outcome = evaluate(engine, data, detections, given.protocol or given.dataset)
-    with fresh_folder(given.output, KIND) as folder:
-        write_json(folder / "metrics.json", outcome.report)
-        write_bytes(folder / "predictions.csv", predictions_csv(data, detections, outcome).encode())
-        write_bytes(folder / "table.txt", text_table(outcome.report).encode())
-        rows = outcome.report["routes"]
-        plot_intervals({name: row["per_interval"] for name, row in rows.items()}, folder / "mae_per_interval.png")
-        plot_error_cdf(
-            {name: found.angle.mean(axis=1) for name, found in outcome.errors.items()}, folder / "error_cdf.png"
-        )
-        asked = {name: str(getattr(given, name)) for name in ("dataset", "root", "protocol", "model", "align_on")}
-        write_manifest(folder, KIND, asked, {})
-    print(text_table(outcome.report), end="")
+    try:
+        with fresh_folder(given.output, KIND) as folder:
+            evaluation = _evaluated(engine, data, other, protocol)
+            reports = {protocol: evaluation.report}
+            write_json(folder / "metrics.json", evaluation.report)
+            write_tables(folder, reports)
+            write_faces(folder, evaluation)
+            asked = ("dataset", "root", "protocol", "list", "model", "align_on")
+            write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
+    except KeyboardInterrupt:
+        print(f"\nstopped before the end; nothing was written to {given.output}", file=sys.stderr)
+        raise
+    print(table(reports), end="")
     return True
 
 
-def _frame(root: Path, dataset: str, engine: TorchEngine, detector: LandmarkDetector) -> HeadFrame:
-    """The head frame of another set's labels, estimated in the paper's range; printed to be written into a config."""
+def _require_apart(output: Path, root: Path, align_on: Path | None) -> None:
+    """The folders that are named must not be one another, nor lie in one another where that would do harm."""
+    if align_on is not None:
+        first, second = root.resolve(), align_on.resolve()
+        if first == second or first in second.parents or second in first.parents:
+            raise ValueError("--align-on names the evaluated set itself; a frame is estimated on another one")
+    if root.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(f"--output {output} lies in the data set {root}; name a folder outside of it")
+
+
+def _chosen(dataset: str, root: Path, protocol: str, names: Path | None) -> Dataset:
+    """The data set, or those of its faces that a list names. Raises where the protocol leaves none of them."""
     data = read_dataset(dataset, root)
-    turn = alignment(engine, data, detect_all(data, detector), f"{dataset}-nlml")
-    frame = HeadFrame(f"aligned on {root.name}", float(turn.yaw), float(turn.pitch), float(turn.roll))
-    angles = f"yaw: {frame.yaw:.3f}, pitch: {frame.pitch:.3f}, roll: {frame.roll:.3f}"
-    print(f"frame: {{{angles}}}  # {data.name} labels in {root.name}")
-    return frame
+    if names is not None:
+        data = chosen_by_list(data, names)
+    if not PROTOCOLS[protocol].includes(data.angles).any():
+        raise ValueError(
+            f"{protocol}: none of {len(data.samples)} labels lies in its range ({PROTOCOLS[protocol].text()})"
+        )
+    return data
+
+
+def _frame_data(dataset: str, root: Path) -> Dataset:
+    """The faces on which a frame is estimated: those in the paper's range."""
+    data = read_dataset(dataset, root)
+    inside = PROTOCOLS[f"{dataset}-nlml"].includes(data.angles)
+    data.samples = [sample for sample, chosen in zip(data.samples, inside, strict=True) if chosen]
+    if len(data.samples) < LEAST_FACES:
+        raise ValueError(
+            f"--align-on {root}: {len(data.samples)} faces in the paper's range; a head frame is estimated from "
+            f"{LEAST_FACES} or more, for it would be uncertain by degrees"
+        )
+    return data
+
+
+def _evaluated(engine: TorchEngine, data: Dataset, other: Dataset | None, protocol: str) -> Evaluation:
+    with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
+        aligned = None if other is None else alignment(engine, other, detector)
+        if aligned is not None:
+            print(aligned.text())
+        answered = answers(engine, data, detector)
+    return on_protocol(engine, data, answered, protocol, aligned)
+
+
+def answers(engine: TorchEngine, data: Dataset, detector: LandmarkDetector) -> Answered:
+    """Every route's answers to all samples of a data set whose image reads, in the model's named head frame."""
+    return ask(photographs(data, detector), {name: landmark_route(engine, name) for name in ROUTES})
+
+
+def on_protocol(
+    engine: TorchEngine, data: Dataset, answered: Answered, protocol: str, aligned: FrameEstimate | None = None
+) -> Evaluation:
+    """The evaluation of the faces that a protocol chooses.
+
+    Raises
+    ------
+    ValueError
+        Where the protocol is not the data set's, and where no face was found.
+    """
+    chosen = PROTOCOLS[protocol_of(data.name, protocol)].includes(answered.labels)
+    return evaluate(
+        answered.chosen(chosen),
+        protocol=protocol,
+        frame=engine.model.frame.name,
+        own_from_named=named_from_own(engine.model.frame).T,
+        aligned=aligned,
+        n_total=len(answered.names),
+        left_out=data.left_out,
+    )
+
+
+def alignment(engine: TorchEngine, data: Dataset, detector: LandmarkDetector) -> FrameEstimate:
+    """The head frame of a data set's labels, by the default route's answers to all its samples.
+
+    Raises ``ValueError`` where too few faces are found.
+    """
+    own = TorchEngine(replace(engine.model, frame=HeadFrame()))
+    answered = ask(photographs(data, detector), {DEFAULT_METHOD: landmark_route(own, DEFAULT_METHOD)})
+    given = answered.answers[DEFAULT_METHOD]
+    name = f"aligned on {data.root.resolve().name}"
+    return estimate_frame(given.rotation[given.known], answered.true[given.known], name)
+
+
+def named_from_own(frame: HeadFrame) -> NDArray[np.float64]:
+    """C (3, 3) of a head frame, with ``R(named) = R(own) C``."""
+    return rotation_from_angles(frame.rotation)

@@ -17,7 +17,7 @@ from nlml_hpe.inference.engines import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, NetworkShape
 from nlml_hpe.manifold.official import official_manifold
-from nlml_hpe.rotation import AXES, CONVENTION, Angles
+from nlml_hpe.rotation import AXES, CONVENTION, OWN_FRAME, Angles, check_head_frame
 
 FORMAT = "nlml-hpe model 2"
 _WEIGHTS, _MANIFOLD = "model.safetensors", "manifold.npz"
@@ -30,10 +30,13 @@ class HeadFrame:
     The angles (yaw, pitch, roll) in degrees are of the constant rotation C with R(named) = R(own) C.
     """
 
-    name: str = "own"
+    name: str = OWN_FRAME
     yaw: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_head_frame(self.name, self.yaw, self.pitch, self.roll)
 
     @property
     def rotation(self) -> Angles:
@@ -137,10 +140,7 @@ def official_model(folder: str | Path) -> HeadPoseModel:
 
 
 def _head_frame(data: dict[str, Any]) -> HeadFrame:
-    frame = HeadFrame(str(data["name"]), *(float(data[axis]) for axis in AXES))
-    if not np.isfinite([frame.yaw, frame.pitch, frame.roll]).all():
-        raise ValueError(f"head frame {data} is not finite")
-    return frame
+    return HeadFrame(str(data["name"]), *(float(data[axis]) for axis in AXES))
 
 
 def _network_shape(data: dict[str, Any]) -> NetworkShape:

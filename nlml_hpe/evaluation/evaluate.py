@@ -1,0 +1,146 @@
+"""THE evaluation: any routes on labelled faces, rendered or photographed, with coverage and misses charged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.evaluation.faces import Answered, Answers
+from nlml_hpe.evaluation.frames import FrameEstimate
+from nlml_hpe.evaluation.metrics import Errors, errors, per_interval, summary, within_sigma
+from nlml_hpe.inference.engines import DEFAULT_METHOD, Method
+
+ROUTES: tuple[Method, ...] = ("network", "exact", "refined")
+"""The landmark eye's routes that are evaluated; Powell takes seconds a face."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation says: the ``report`` for metrics.json, the faces that counted with all answers, and of every
+    route the raw errors on those it answered."""
+
+    report: dict[str, Any]
+    answered: Answered
+    errors: Mapping[str, Errors]
+
+
+def evaluate(
+    answered: Answered,
+    *,
+    protocol: str,
+    frame: str,
+    own_from_named: NDArray[np.float64] | None = None,
+    aligned: FrameEstimate | None = None,
+    n_total: int | None = None,
+    left_out: Mapping[str, Sequence[str]] | None = None,
+    interval: float = 10.0,
+) -> Evaluation:
+    """Compare every route's answers with the labels.
+
+    Raw figures come first: those of the answers as they are, in the model's named head frame. The same in the model's
+    own frame are called ``unaligned``; those in a frame that was estimated on other labelled faces ``aligned``.
+
+    Parameters
+    ----------
+    answered : Answered
+        The faces that count, and every route's answers to them.
+    protocol : str
+        What the choice of faces is called.
+    frame : str
+        Name of the head frame of the answers.
+    own_from_named : ndarray, optional
+        (3, 3) with ``R(own) = R(named) own_from_named``; with it figures in the own frame are reported, too.
+    aligned : FrameEstimate, optional
+        Another head frame to report figures in; needs ``own_from_named``.
+    n_total : int, optional
+        How many faces the choice was made from; by default as many as there are.
+    left_out : mapping, optional
+        Reason -> names of what could not be used.
+    interval : float
+        Width in degrees of the intervals of the true angles.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ValueError
+        Where no route answered any face.
+
+    Examples
+    --------
+    >>> from nlml_hpe.evaluation.faces import LabelledFace, ask
+    >>> def frontal(faces):
+    ...     return Answers(np.tile(np.eye(3), (len(faces), 1, 1)), np.full((len(faces), 3), 5.0))
+    >>> faces = [LabelledFace("a", (6.0, 0.0, 0.0)), LabelledFace("b", (-3.0, 0.0, 0.0))]
+    >>> found = evaluate(ask(faces, {"frontal": frontal}), protocol="all", frame="own")
+    >>> found.report["routes"]["frontal"]["mae"]
+    {'yaw': 4.5, 'pitch': 0.0, 'roll': 0.0, 'mean': 1.5}
+    """
+    count = len(answered.names)
+    if not any(given.known.any() for given in answered.answers.values()):
+        raise ValueError(f"{protocol}: no face was detected among {count} of the protocol")
+    looks = Counter(look for look, found in zip(answered.looks, answered.found, strict=True) if found)
+    n_found = int(answered.found.sum())
+    report: dict[str, Any] = {
+        "protocol": protocol,
+        "frame": frame,
+        "n_total": count if n_total is None else n_total,
+        "n_protocol": count,
+        "n_detected": n_found,
+        "n_missed": count - n_found,
+        "coverage": n_found / count,
+        "detected_by": dict(looks),
+        "left_out": {reason: len(names) for reason, names in (left_out or {}).items()},
+        "default_route": DEFAULT_METHOD,
+        "routes": _rows(answered, np.eye(3), interval),
+    }
+    if own_from_named is not None:
+        own = _rows(answered, own_from_named, interval)
+        for name, row in report["routes"].items():
+            row["unaligned"] = own[name]
+        report["unaligned"] = {"frame": "own", "routes": own}
+        if aligned is not None:
+            report["aligned"] = {
+                "frame": aligned.name,
+                "n_faces": aligned.faces,
+                "angles": aligned.angles(),
+                "interval": aligned.interval,
+                "routes": _rows(answered, own_from_named @ aligned.named_from_own, interval),
+            }
+    raw = {name: _errors(given, answered.true, np.eye(3)) for name, given in answered.answers.items()}
+    return Evaluation(report, answered, raw)
+
+
+def _rows(answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, dict[str, Any]]:
+    """All figures of every route after a constant rotation of the head frame."""
+    return {name: _row(given, answered, turn, interval) for name, given in answered.answers.items()}
+
+
+def _row(given: Answers, answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, Any]:
+    known, count = given.known, len(answered.names)
+    found = _errors(given, answered.true, turn)
+    counts = {"n_total": count, "n_missed": int(count - known.sum()), "coverage": float(known.mean())}
+    if not known.any():
+        return {**summary(found), **counts}
+    # A face without an answer is charged as if it had been taken for a frontal one.
+    guessed = np.where(known[:, None, None], given.turned(turn), np.eye(3))
+    return {
+        **summary(found),
+        **counts,
+        "mae_all": summary(errors(guessed, answered.true))["mae"],
+        "per_interval": per_interval(found, answered.chosen(known).labels, interval),
+        "within_sigma": within_sigma(found, given.sigma[known]),
+    }
+
+
+def _errors(given: Answers, true: NDArray[np.float64], turn: NDArray[np.float64]) -> Errors:
+    """Errors on the faces that have an answer."""
+    known = given.known
+    return errors(given[known].turned(turn), true[known])

@@ -1,0 +1,146 @@
+"""What an evaluation writes: one table, one file of predictions, plots; the same for rendered and labelled faces."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nlml_hpe.evaluation.evaluate import Evaluation
+from nlml_hpe.evaluation.metrics import VECTORS
+from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.rotation import AXES, angles_from_rotation
+from nlml_hpe.view.plots import plot_error_cdf, plot_intervals
+
+_MEASURES = [("mae", key) for key in (*AXES, "mean")] + [("maev", key) for key in (*VECTORS, "mean")]
+_MEASURES += [("geodesic", key) for key in ("mean", "median")]
+
+
+def write_tables(folder: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write ``table.txt`` and ``metrics.csv`` of reports by the name of their faces."""
+    write_bytes(folder / "table.txt", table(reports).encode())
+    write_bytes(folder / "metrics.csv", summary_csv(reports).encode())
+
+
+def write_faces(folder: Path, evaluation: Evaluation, suffix: str = "") -> None:
+    """Write one set of faces: ``predictions.csv`` and plots, with a ``suffix`` in their names where there are more."""
+    write_bytes(folder / f"predictions{suffix}.csv", predictions_csv(evaluation).encode())
+    rows = {name: row for name, row in evaluation.report["routes"].items() if row["n"]}
+    plot_intervals({name: row["per_interval"] for name, row in rows.items()}, folder / f"mae_per_interval{suffix}.png")
+    means = {name: evaluation.errors[name].angle.mean(axis=1) for name in rows}
+    plot_error_cdf(means, folder / f"error_cdf{suffix}.png")
+
+
+def table(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """Reports as text: a line for every set of faces, head frame and route, raw figures first.
+
+    Parameters
+    ----------
+    reports : mapping
+        Name of the faces -> ``Evaluation.report``.
+    """
+    lines = [
+        f"{'faces':<13} {'frame':<8} {'route':<10} {'yaw':>6} {'pitch':>6} {'roll':>6} {'MAE':>6} {'95% interval':>13} "
+        f"{'MAE all':>8} {'MAEV':>6} {'geod.':>6} {'median':>6}   found"
+    ]
+    for faces, report in reports.items():
+        for frame, routes in _frames(report):
+            for name, row in routes.items():
+                mark = " *" if name == report["default_route"] else ""
+                lines.append(f"{faces:<13} {frame:<8} {name + mark:<10} {_numbers(row)}   {_found(row)}")
+    return "\n".join([*lines, *_notes(reports)]) + "\n"
+
+
+def _frames(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(head frame, rows) in the order in which they are shown."""
+    yield report["frame"], report["routes"]
+    for kind in ("unaligned", "aligned"):
+        if kind in report:
+            yield ("own" if kind == "unaligned" else "aligned"), report[kind]["routes"]
+
+
+def _numbers(row: Mapping[str, Any]) -> str:
+    if not row["n"]:
+        return f"{'no answer':>74}"
+    mae = " ".join(f"{row['mae'][key]:6.2f}" for key in (*AXES, "mean"))
+    low, high = row["mae_interval"]["mean"]
+    rest = (row["maev"]["mean"], row["geodesic"]["mean"], row["geodesic"]["median"])
+    interval = f"{low:.2f}..{high:.2f}"
+    return f"{mae} {interval:>13} {row['mae_all']['mean']:8.2f} " + " ".join(f"{value:6.2f}" for value in rest)
+
+
+def _found(row: Mapping[str, Any]) -> str:
+    return f"{row['n']} of {row['n_total']} ({row['coverage']:.1%})"
+
+
+def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    yield "* default route; MAE: faces with an answer; MAE all: a face without one counts as a frontal guess"
+    for faces, report in reports.items():
+        looks = ", ".join(f"{look} {count}" for look, count in report["detected_by"].items())
+        yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {looks}"
+        if report["left_out"]:
+            yield "left out: " + ", ".join(f"{reason} {count}" for reason, count in report["left_out"].items())
+        if "aligned" in report:
+            part = report["aligned"]
+            yield f"aligned: one constant rotation, estimated on {part['n_faces']} other faces ({part['frame']})"
+
+
+def summary_csv(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """Reports as CSV: a row per set of faces, route and head frame, without the intervals of true angles."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    counts = ("n_total", "n_detected", "n_missed", "coverage")
+    bounds = ("mae_low", "mae_high", "mae_all", "frame")
+    writer.writerow(["faces", "route", *counts, *(f"{measure}_{key}" for measure, key in _MEASURES), *bounds])
+    for faces, report in reports.items():
+        for frame, routes in _frames(report):
+            for name, row in routes.items():
+                known = [row["n_total"], row["n"], row["n_missed"], row["coverage"]]
+                writer.writerow([faces, name, *known, *_cells(row), frame])
+    return text.getvalue()
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if not row["n"]:
+        return [""] * (len(_MEASURES) + 3)
+    values = [row[measure][key] for measure, key in _MEASURES]
+    return [_short(value) for value in (*values, *row["mae_interval"]["mean"], row["mae_all"]["mean"])]
+
+
+def predictions_csv(evaluation: Evaluation) -> str:
+    """One row for every face that counts: label, how it was found, and every route's raw angles and error bars.
+
+    Angles are degrees; what a route did not answer is empty. ``ROUTE_error`` is the geodesic error.
+    """
+    answered, text = evaluation.answered, io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    routes = list(answered.answers)
+    added = ["person", "detected", *(f"{name}_sigma_{axis}" for name in routes for axis in AXES)]
+    angles = [f"{name}_{axis}" for name in routes for axis in AXES]
+    writer.writerow(["name", *AXES, "detected_by", *angles, *added, *(f"{name}_error" for name in routes)])
+    columns = {name: _angles(evaluation, name) for name in routes}
+    labels, found = answered.labels.columns(), answered.found
+    for index, name in enumerate(answered.names):
+        row = [name, *map(_short, labels[index]), answered.looks[index]]
+        row += [_short(value) for route in routes for value in columns[route][index, :3]]
+        row += [answered.people[index], str(int(found[index]))]
+        row += [_short(value) for route in routes for value in answered.answers[route].sigma[index]]
+        writer.writerow([*row, *(_short(columns[route][index, 3]) for route in routes)])
+    return text.getvalue()
+
+
+def _angles(evaluation: Evaluation, route: str) -> Any:
+    """Yaw, pitch, roll and geodesic error (n, 4) of one route, NaN where it has no answer."""
+    given = evaluation.answered.answers[route]
+    columns = np.full((len(given.rotation), 4), np.nan)
+    columns[given.known, :3] = angles_from_rotation(given.rotation[given.known]).columns()
+    columns[given.known, 3] = evaluation.errors[route].geodesic
+    return columns
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if np.isfinite(value) else ""
