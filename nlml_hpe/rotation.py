@@ -58,7 +58,7 @@ def check_head_frame(name: str, yaw: float, pitch: float, roll: float) -> None:
     >>> check_head_frame("own", 0.0, 20.0, 0.0)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: the head frame 'own' is that of the training heads and has no rotation; received yaw 0, pitch 20, ...
+    ValueError: a rotation leads to a head frame of another name than 'own', which is that of the training heads; ...
     """
     if not np.isfinite([yaw, pitch, roll]).all():
         raise ValueError(f"a head frame needs finite angles; received yaw {yaw:g}, pitch {pitch:g}, roll {roll:g}")
@@ -66,8 +66,8 @@ def check_head_frame(name: str, yaw: float, pitch: float, roll: float) -> None:
         raise ValueError("a head frame needs a name, for instance w300lp")
     if name == OWN_FRAME and (yaw, pitch, roll) != (0.0, 0.0, 0.0):
         raise ValueError(
-            f"the head frame {OWN_FRAME!r} is that of the training heads and has no rotation; received yaw {yaw:g}, "
-            f"pitch {pitch:g}, roll {roll:g}: give the frame that it leads to another name, such as w300lp"
+            f"a rotation leads to a head frame of another name than {OWN_FRAME!r}, which is that of the training "
+            f"heads; give it one, such as 'w300lp' (received yaw {yaw:g}, pitch {pitch:g}, roll {roll:g})"
         )
 
 

@@ -130,7 +130,7 @@ def split(data: Dataset, train: float, validation: float, seed: int) -> dict[str
     >>> from nlml_hpe.evaluation.datasets import Sample
     >>> faces = [Sample(f"{person}/{n}", (0, 0, 0), lambda: None, group=person) for person in "abcd" for n in "12"]
     >>> split(Dataset("biwi", Path("BIWI"), faces), train=0.5, validation=0.25, seed=0)
-    {'train': ['a/1', 'a/2', 'c/1', 'c/2'], 'validation': ['d/1', 'd/2'], 'test': ['b/1', 'b/2']}
+    {'train': ['a/1', 'a/2', 'c/1', 'c/2'], 'validation': ['b/1', 'b/2'], 'test': ['d/1', 'd/2']}
     """
     rest = 1.0 - train - validation
     if not (0 <= train <= 1 and 0 <= validation <= 1 and rest > -1e-9):
