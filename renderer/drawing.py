@@ -15,7 +15,6 @@ from renderer.camera import Camera
 from renderer.config import RenderConfig
 from renderer.mesh import Mesh
 from renderer.rasterizers import get_rasterizer
-from renderer.shading import shade
 
 HEAD_EXTENT_MM = 230.0
 """Height of an adult head; the camera is set so that this much fills ``head_fraction`` of the image."""
@@ -34,14 +33,17 @@ def render_poses(
     poses: Sequence[Pose],
     config: RenderConfig,
     rngs: Sequence[np.random.Generator],
+    device: str = "auto",
 ) -> list[RgbImage]:
-    """RGB images at several poses, each with the scene that its own generator draws."""
+    """RGB images at several poses, each with the scene that its own generator draws.
+
+    ``device`` is for rasterisers that can use one (``nlml_hpe.device``).
+    """
     rotations = [rotation_from_angles(Angles.from_columns(pose)).astype(np.float32) for pose in poses]
     scenes = [draw_scene(config.appearance, config.size, rng) for rng in rngs]
     cameras = [Camera.framing(config.size, HEAD_EXTENT_MM, s.fraction, s.distance, s.shift) for s in scenes]
     views = [camera.view(mesh.vertices, turn) for camera, turn in zip(cameras, rotations, strict=True)]
-    fragments = get_rasterizer(config.rasterizer).many(views, mesh.faces, cameras, (config.size, config.size))
-    return [
-        expose(shade(seen, mesh, normals @ turn.T, scene.light, scene.background), scene, rng)
-        for seen, turn, scene, rng in zip(fragments, rotations, scenes, rngs, strict=True)
-    ]
+    turned = [normals @ turn.T for turn in rotations]
+    lights, backgrounds = [s.light for s in scenes], [s.background for s in scenes]
+    images = get_rasterizer(config.rasterizer, device).images(views, mesh, turned, cameras, lights, backgrounds)
+    return [expose(image, scene, rng) for image, scene, rng in zip(images, scenes, rngs, strict=True)]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nlml_hpe.device import DeviceName
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import digest_of, digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.pose_grid import Pose, PoseGrid, image_stem
@@ -29,13 +30,18 @@ NumberedPose = tuple[int, Pose]
 
 @dataclass(frozen=True)
 class People:
-    """Who is rendered, and how; ``cache`` is the folder for what is slow to read of the heads."""
+    """Who is rendered, and how.
+
+    ``cache`` is the folder for what is slow to read of the heads, ``device`` where a rasteriser that can use one draws;
+    neither changes what is drawn.
+    """
 
     grid: PoseGrid
     heads: HeadsConfig
     render: RenderConfig
     seed: int
     cache: Path | None = None
+    device: DeviceName = "auto"
 
     def numbers(self) -> dict[str, list[int]]:
         """Person numbers of each split; no person is in both, and none depends on how many others there are."""
@@ -70,11 +76,11 @@ class People:
         """Images of one person at these poses, a few ahead of what is taken."""
         mesh = self.open_heads().head(person)
         normals = vertex_normals(mesh.vertices, mesh.faces)
-        batch = get_rasterizer(self.render.rasterizer).batch
+        batch = get_rasterizer(self.render.rasterizer, self.device).batch
         pending = iter(poses)
         while chunk := list(itertools.islice(pending, batch)):
             rngs = [np.random.default_rng([self.seed, person, 2, number]) for number, _ in chunk]
-            yield from render_poses(mesh, normals, [pose for _, pose in chunk], self.render, rngs)
+            yield from render_poses(mesh, normals, [pose for _, pose in chunk], self.render, rngs, self.device)
 
     def cells(self, person: int, numbers: Iterable[int]) -> Iterator[RgbImage]:
         """Images of one person at some cells of the grid, by their numbers in its order."""

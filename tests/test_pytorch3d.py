@@ -54,6 +54,20 @@ def compare(head: Mesh, size: int) -> None:
     np.testing.assert_allclose(depths[0], depths[1], rtol=1e-4)
 
 
+def test_what_it_shades_is_what_the_compiled_shader_draws(head: Mesh) -> None:
+    rotations = [rotation_from_angles(Angles.from_columns(pose)).astype(np.float32) for pose in POSES]
+    camera = Camera.framing(SIZE, HEAD_EXTENT_MM, 0.7, 800.0)
+    views = [camera.view(head.vertices, rotation) for rotation in rotations]
+    count, reference = len(views), get_rasterizer("pytorch3d", "cpu")
+    normals = [vertex_normals(head.vertices, head.faces) @ rotation.T for rotation in rotations]
+    backgrounds = [np.full((SIZE, SIZE, 3), 90, dtype=np.uint8)] * count
+    drawn = reference.images(views, head, normals, [camera] * count, [LIGHT] * count, backgrounds)
+    fragments = reference.many(views, head.faces, [camera] * count, (SIZE, SIZE))
+    for image, view, rotation in zip(drawn, fragments, rotations, strict=True):
+        # Sums in single against sums in double precision: a value next to a half may be rounded the other way.
+        assert np.abs(image.astype(int) - _image(view, head, rotation)).max() <= 1
+
+
 def _image(fragments: Fragments, head: Mesh, rotation: np.ndarray) -> np.ndarray:
     normals = vertex_normals(head.vertices, head.faces) @ rotation.T
     return shade(fragments, head, normals, LIGHT, np.full((*fragments.depth.shape, 3), 90, dtype=np.uint8))

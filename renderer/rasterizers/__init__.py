@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from renderer.camera import Camera
+from renderer.mesh import Mesh
+
+if TYPE_CHECKING:  # shading takes fragments from here
+    from renderer.shading import Light
 
 NEAR_MM = 1.0
 
@@ -28,7 +32,10 @@ class Fragments(NamedTuple):
     depth: NDArray[np.float32]
 
 
-Draw = Callable[[Sequence[NDArray[np.float32]], NDArray[np.int32], Sequence[Camera], tuple[int, int]], list[Fragments]]
+Views = Sequence[NDArray[np.float32]]
+Draw = Callable[[Views, NDArray[np.int32], Sequence[Camera], tuple[int, int]], list[Fragments]]
+Paint = Callable[..., list[NDArray[np.uint8]]]
+"""Takes what ``Rasterizer.images`` takes."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,11 @@ class Rasterizer:
     """The contract: camera-frame vertices (V, 3), faces (F, 3), a camera, (height, width) -> ``Fragments``.
 
     The nearest face wins, both sides of a face are seen, there is no clipping. ``draw`` does several
-    views of one mesh, and does ``batch`` of them at a time best.
+    views of one mesh, and does ``batch`` of them at a time best; ``paint`` draws and shades them.
     """
 
     draw: Draw
+    paint: Paint
     batch: int
 
     def __call__(
@@ -49,48 +57,80 @@ class Rasterizer:
         return self.many([vertices], faces, [camera], size)[0]
 
     def many(
-        self,
-        vertices: Sequence[NDArray[np.float32]],
-        faces: NDArray[np.int32],
-        cameras: Sequence[Camera],
-        size: tuple[int, int],
+        self, vertices: Views, faces: NDArray[np.int32], cameras: Sequence[Camera], size: tuple[int, int]
     ) -> list[Fragments]:
         """Rasterise several views. Raises ``ValueError`` where a vertex lies behind its camera."""
-        for view in vertices:
-            if len(view) and view[:, 2].max() > -NEAR_MM:
-                raise ValueError(
-                    f"a vertex lies behind the camera (z = {view[:, 2].max():.1f} mm); move the camera back"
-                )
+        _require_in_front(vertices)
         return self.draw(vertices, faces, cameras, size)
 
+    def images(
+        self,
+        vertices: Views,
+        mesh: Mesh,
+        normals: Views,
+        cameras: Sequence[Camera],
+        lights: Sequence[Light],
+        backgrounds: Sequence[NDArray[np.uint8]],
+    ) -> list[NDArray[np.uint8]]:
+        """RGB images (H, W, 3) of several views of ``mesh``.
 
-def _numba_zbuffer() -> Rasterizer:
-    from renderer.rasterizers.numba_zbuffer import rasterize_many
+        Parameters
+        ----------
+        vertices, normals : sequence of arrays
+            (V, 3) in the camera frame of each view.
+        mesh : Mesh
+            Faces, texture coordinates and texture; its own vertices are not used.
+        cameras, lights : sequences
+            One for each view.
+        backgrounds : sequence of arrays
+            (H, W, 3) uint8, which are also the images' sizes.
 
-    return Rasterizer(rasterize_many, batch=1)
+        Raises
+        ------
+        ValueError
+            Where a vertex lies behind its camera.
+        """
+        _require_in_front(vertices)
+        return self.paint(vertices, mesh, normals, cameras, lights, backgrounds)
 
 
-def _pytorch3d() -> Rasterizer:
+def _require_in_front(vertices: Views) -> None:
+    for view in vertices:
+        if len(view) and view[:, 2].max() > -NEAR_MM:
+            raise ValueError(f"a vertex lies behind the camera (z = {view[:, 2].max():.1f} mm); move the camera back")
+
+
+def _numba_zbuffer(device: str) -> Rasterizer:
+    from renderer.rasterizers.numba_zbuffer import paint, rasterize_many
+
+    return Rasterizer(rasterize_many, paint, batch=1)
+
+
+def _pytorch3d(device: str) -> Rasterizer:
     if importlib.util.find_spec("pytorch3d") is None:
         raise RasterizerError(
             "render.rasterizer 'pytorch3d' needs PyTorch3D, which is not installed (see its INSTALL.md); "
             "'numba_zbuffer' draws the same images without it"
         )
-    from renderer.rasterizers.pytorch3d import BATCH, rasterize_many
+    from renderer.rasterizers.pytorch3d import BATCH, Pytorch3d
 
-    return Rasterizer(rasterize_many, BATCH)
+    there = Pytorch3d(device)
+    return Rasterizer(there.rasterize_many, there.images, BATCH)
 
 
 # Loaded on demand: a backend's dependencies are needed only by those who choose it.
-_BACKENDS: dict[str, Callable[[], Rasterizer]] = {"numba_zbuffer": _numba_zbuffer, "pytorch3d": _pytorch3d}
+_BACKENDS: dict[str, Callable[[str], Rasterizer]] = {"numba_zbuffer": _numba_zbuffer, "pytorch3d": _pytorch3d}
 
 
 class RasterizerError(ValueError):
     """A rasteriser is not known or not installed; the message says what to do."""
 
 
-def get_rasterizer(name: str) -> Rasterizer:
-    """The rasteriser of this name. Raises ``RasterizerError`` where it is not known or not installed."""
+def get_rasterizer(name: str, device: str = "auto") -> Rasterizer:
+    """The rasteriser of this name, on a device of this name where it can use one.
+
+    Raises ``RasterizerError`` where it is not known or not installed, ``DeviceError`` where the device is not there.
+    """
     if name not in _BACKENDS:
         raise RasterizerError(f"unknown rasterizer {name!r}; expected one of {sorted(_BACKENDS)}")
-    return _BACKENDS[name]()
+    return _BACKENDS[name](device)

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renderer.camera import Camera
+from renderer.mesh import Mesh
 from renderer.rasterizers import Fragments
+from renderer.shading import Light, shade
 
 
 def rasterize_many(
@@ -24,6 +26,22 @@ def rasterize_many(
         _rasterize(camera.project(view), -view[:, 2], faces, size)
         for view, camera in zip(vertices, cameras, strict=True)
     ]
+
+
+def paint(
+    vertices: Sequence[NDArray[np.float32]],
+    mesh: Mesh,
+    normals: Sequence[NDArray[np.float32]],
+    cameras: Sequence[Camera],
+    lights: Sequence[Light],
+    backgrounds: Sequence[NDArray[np.uint8]],
+) -> list[NDArray[np.uint8]]:
+    """Shaded images of several views; see ``rasterizers.Rasterizer.images``."""
+    images = []
+    for view, turned, camera, light, background in zip(vertices, normals, cameras, lights, backgrounds, strict=True):
+        (fragments,) = rasterize_many([view], mesh.faces, [camera], (background.shape[0], background.shape[1]))
+        images.append(shade(fragments, mesh, turned, light, background))
+    return images
 
 
 def rasterize_flat(pixels: NDArray[np.float32], faces: NDArray[np.int32], size: tuple[int, int]) -> Fragments:
