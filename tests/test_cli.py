@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
+from nlml_hpe import __version__
 from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import SHIPPED
@@ -39,10 +42,12 @@ def test_a_folder_gives_one_entry_for_every_image(
     assert main(["predict", str(folder), "--json", "--draw", str(drawn)]) == 1
     out, err = capfd.readouterr()
     rows = json.loads(out)
-    assert [Path(row["image"]).name for row in rows] == ["a.jpg", "b.PNG", "c.webp"]
-    assert [len(row["faces"]) for row in rows] == [1, 1, 0]
+    assert [Path(row["image"]).name for row in rows] == ["a.jpg", "b.PNG", "c.webp", "d.jpg"]
+    assert [len(row["faces"]) for row in rows] == [1, 1, 0, 0]
+    assert [row["status"] for row in rows] == ["face", "face", "no face", "unreadable"]
+    assert "not an image" in rows[3]["error"]
     assert "d.jpg: not an image" in err
-    assert "3 images, 1 without a face, 1 not readable" in err
+    assert "3 images, 1 without a face, 1 not readable; skipped: 1 other file (notes.txt)" in err
     assert rows[0]["faces"][0]["yaw"] == pytest.approx(-rows[1]["faces"][0]["yaw"], abs=4)
     assert {read_image(path).shape for path in drawn.iterdir()} == {(512, 512, 3), (60, 60, 3)}
     assert len(list(drawn.iterdir())) == 3
@@ -67,7 +72,11 @@ def test_a_pattern_gives_a_table(folder: Path, tmp_path: Path, capfd: pytest.Cap
         (["video", "README.md"], "cannot be opened"),
         (["video", "--webcam", "97"], "camera 97"),
         (["video", "a.mp4", "--webcam", "0"], "not both"),
+        (["predict", ""], "the name is empty"),
+        (["predict", "tests"], "a folder without images"),
         (["export", "out.onnx", "--model", "nowhere"], "no such model folder"),
+        (["export", "noext"], "ends in .onnx"),
+        (["demo", "--port", "99999"], "expected 0 to 65535"),
         (["info", "--model", "README.md"], "is missing"),
         (["evaluate", "--dataset", "aflw2000", "--root", "nowhere"], "no such folder"),
     ],
@@ -101,6 +110,202 @@ def test_the_installed_command_says_what_it_is(capfd: pytest.CaptureFixture[str]
     done = subprocess.run([command, "info"], capture_output=True, text=True, check=True)
     assert str(SHIPPED) in done.stdout
     assert "w300lp" in done.stdout
+
+
+def test_the_version_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert (left.value.code, capfd.readouterr().out) == (0, f"nlml-hpe {__version__}\n")
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_a_table_does_not_replace_a_photograph(folder: Path, form: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """``predict --json a.jpg b.PNG`` and ``predict --csv *`` take the first image for the table's name."""
+    before = (folder / "a.jpg").read_bytes()
+    assert main(["predict", form, str(folder / "a.jpg"), str(folder / "b.PNG")]) == 1
+    assert "a table is not written under the name of a picture" in capfd.readouterr().err
+    assert (folder / "a.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".heic", ".mp4", ".jfif", ".avi"])
+def test_a_table_is_not_written_under_a_pictures_name(folder: Path, suffix: str) -> None:
+    assert main(["predict", str(folder / "a.jpg"), "--csv", str(folder / f"new{suffix}")]) == 1
+    assert not (folder / f"new{suffix}").exists()
+
+
+def test_an_output_that_is_an_input_is_refused(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By any name that it has: the photograph here has no suffix, and the table's name is a link to it."""
+    (folder / "a.jpg").rename(folder / "scan")
+    before = (folder / "scan").read_bytes()
+    (tmp_path / "poses.csv").symlink_to(folder / "scan")
+    for name in (folder / "scan", folder / ".." / "photos" / "scan", tmp_path / "poses.csv"):
+        assert main(["predict", str(folder / "scan"), "--csv", str(name)]) == 1
+        assert "this file is an input" in capfd.readouterr().err
+    (folder / "00000_scan.jpg").write_bytes(before)
+    inputs = [str(folder / "scan"), str(folder / "00000_scan.jpg")]
+    assert main(["predict", *inputs, "--draw", str(folder)]) == 1
+    assert "is an input" in capfd.readouterr().err
+    assert (folder / "scan").read_bytes() == (folder / "00000_scan.jpg").read_bytes() == before
+
+
+def test_outputs_that_cannot_be_written_are_known_before_the_work(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    image = str(folder / "a.jpg")
+    for output, message in (
+        (["--csv", str(tmp_path / "file" / "poses.csv")], "poses.csv"),
+        (["--json", str(folder)], "is a folder"),
+        (["--csv", str(tmp_path / ("long" * 100))], "name too long"),
+        (["--draw", str(tmp_path / "file")], "is a file; name a folder"),
+    ):
+        # The model that is not there is looked for after the outputs.
+        assert main(["predict", image, *output, "--model", "nowhere"]) == 1
+        err = capfd.readouterr().err
+        assert message in err
+        assert "nowhere" not in err
+        assert "tmp" not in err.replace(str(tmp_path), "")
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+def test_one_missing_image_does_not_end_the_work(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(folder / "a.jpg"), str(folder / "missing.jpg"), "--csv"]) == 1
+    out, err = capfd.readouterr()
+    assert [row["status"] for row in csv.DictReader(io.StringIO(out))] == ["face", "unreadable"]
+    assert "missing.jpg: no such image" in err
+    assert "1 image, 0 without a face, 1 not readable" in err
+
+
+def test_what_is_skipped_in_a_folder_is_counted_and_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "d.jpg").unlink()
+    (folder / "dir.jpg").mkdir()
+    for name in (".hidden.jpg", ".DS_Store", "phone.heic"):
+        (folder / name).touch()
+    (folder / "a.jpg").rename(folder / "a.jfif")
+    assert main(["predict", str(folder), "--csv"]) == 0
+    out, err = capfd.readouterr()
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [(Path(row["image"]).name, row["status"], row["face"]) for row in rows] == [
+        ("a.jfif", "face", "1"),
+        ("b.PNG", "face", "1"),
+        ("c.webp", "no face", ""),
+    ]
+    assert "skipped: 2 hidden files (.DS_Store, .hidden.jpg), 1 folder (dir.jpg)" in err
+    assert "2 other files (notes.txt, phone.heic)" in err
+
+
+def test_all_faces_by_default_and_the_largest_alone_on_demand(
+    tmp_path: Path, photo: RgbImage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    face = photo[20:260, 110:350]
+    Image.fromarray(np.hstack([face, face[:, ::-1]])).save(tmp_path / "two.png")
+    found = []
+    for more in ([], ["--largest"]):
+        assert main(["predict", str(tmp_path / "two.png"), "--json", *more]) == 0
+        (row,) = json.loads(capfd.readouterr().out)
+        found.append((row["faces_found"], len(row["faces"])))
+    assert found == [(2, 2), (2, 1)]
+
+
+def test_a_tilde_is_the_home_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["predict", "~/photos/a.jpg", "~/photos/[b].PNG", "--csv", "~/poses.csv"]) == 0
+    assert len((tmp_path / "poses.csv").read_text().splitlines()) == 3
+
+
+def test_a_name_that_is_not_utf8_is_said_and_answered(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    odd = folder / "caf\udce9.jpg"
+    try:
+        (folder / "a.jpg").rename(odd)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes names in UTF-8 alone")
+    for form in ("--csv", "--json"):
+        assert main(["predict", str(odd), form, str(folder / "poses")]) == 0
+        assert "not UTF-8" in capfd.readouterr().err
+        assert "caf\\xe9.jpg" in (folder / "poses").read_text().replace("\\\\", "\\")
+    assert main(["predict", str(odd)]) == 0
+    assert "caf\\xe9.jpg  yaw" in capfd.readouterr().out
+
+
+def test_ctrl_c_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
+    """The real program, which gets its signal while it reads the second image."""
+    table = tmp_path / "poses.csv"
+    program = (
+        "import sys, os, signal, nlml_hpe.cli.predict as p\n"
+        "read = p.read_image\n"
+        "def slow(path):\n"
+        "    image = read(path)\n"
+        "    os.kill(os.getpid(), signal.SIGINT) if path.name == 'b.PNG' else None\n"
+        "    return image\n"
+        "p.read_image = slow\n"
+        "from nlml_hpe.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, "predict", str(folder), "--csv", str(table)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert len(table.read_text().splitlines()) == 3
+    assert "stopped by Ctrl-C after 2 of 4 images; the answers until then are kept" in done.stderr
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "spox", None)
+    monkeypatch.delitem(sys.modules, "nlml_hpe.model.onnx_export", raising=False)
+    assert main(["export", "out.onnx"]) == 1
+    assert "needs spox, which is not installed: pip install '.[train]'" in capfd.readouterr().err
+
+
+def test_help_says_every_default(capfd: pytest.CaptureFixture[str]) -> None:
+    for command, words in (("predict", "(default: all)"), ("video", "(default: 1"), ("demo", "(default: 8000)")):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert words in capfd.readouterr().out
+
+
+def test_predicting_imports_nothing_that_training_needs(folder: Path) -> None:
+    program = (
+        "import sys\nfrom nlml_hpe.cli import main\nmain(['predict', sys.argv[1]])\n"
+        "print(*sorted({'torch', 'pydantic', 'yaml', 'matplotlib', 'scipy.io'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder / "c.webp")], capture_output=True, text=True, check=True
+    )
+    # mediapipe itself brings matplotlib with it.
+    assert set(done.stdout.splitlines()[-1].split()) <= {"matplotlib"}
+
+
+@pytest.fixture
+def clip(tmp_path: Path, photo: RgbImage) -> Path:
+    """Four frames with a face."""
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (256, 256))
+    for _ in range(4):
+        writer.write(cv2.resize(photo, (256, 256))[..., ::-1])
+    writer.release()
+    return tmp_path / "clip.mp4"
+
+
+def test_a_video_is_never_written_over(clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """``video x.mp4 x.mp4`` lost the original, and ``video *.mp4`` of two videos the second one."""
+    before = clip.read_bytes()
+    (tmp_path / "other.mp4").write_bytes(before)
+    (tmp_path / "link.mp4").symlink_to(clip)
+    for output in (["clip.mp4"], ["link.mp4"], ["other.mp4"], ["new.mp4", "--csv", str(clip)], ["new.avi"]):
+        assert main(["video", str(clip), str(tmp_path / output[0]), *output[1:], "--model", "nowhere"]) == 1
+        err = capfd.readouterr().err
+        assert "error: " in err
+        assert "nowhere" not in err
+    assert clip.read_bytes() == (tmp_path / "other.mp4").read_bytes() == before
+    assert main(["video", str(clip), str(tmp_path / "other.mp4"), "--overwrite"]) == 0
+    assert (tmp_path / "other.mp4").read_bytes() != before
+
+
+def test_every_frame_has_a_row(clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["video", str(clip), "--csv", str(tmp_path / "rows.csv")]) == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
+    assert [(row["frame"], row["status"]) for row in rows] == [(str(n), "face") for n in range(4)]
+    assert "4 frames, 4 with a face" in capfd.readouterr().err
 
 
 def test_the_shipped_onnx_file_is_that_of_the_shipped_model(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class HeadPoseEstimator:
         max_faces: int = MAX_FACES,
         tracking: bool = False,
     ) -> None:
-        self.engine = _engine(model, backend)
+        self.engine = open_engine(model, backend)
         self.detector = detector or open_detector(
             detector_for(self.engine.point_set), max_faces, self.engine.min_confidence, tracking
         )
@@ -150,8 +150,8 @@ class HeadPoseEstimator:
         self.close()
 
 
-def _engine(model: HeadPoseModel | str | Path, backend: Backend) -> Engine:
-    """Loaded on demand: who runs ONNX needs no torch."""
+def open_engine(model: HeadPoseModel | str | Path, backend: Backend) -> Engine:
+    """The engine of a model, by a backend, which is imported on demand: who runs ONNX needs no torch."""
     if backend not in ("onnx", "torch"):
         raise ValueError(f"unknown backend {backend!r}; expected 'onnx' or 'torch'")
     if isinstance(model, (str, Path)):

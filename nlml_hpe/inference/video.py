@@ -19,7 +19,7 @@ from nlml_hpe.files.atomic import atomic_path
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPose, HeadPoseEstimator
 from nlml_hpe.inference.smoothing import PoseSmoother
-from nlml_hpe.view.draw import draw_pose, draw_text
+from nlml_hpe.view.draw import draw_poses, draw_text
 from nlml_hpe.words import counted
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
@@ -357,8 +357,6 @@ def _shown(
 
 def drawn_frame(result: FrameResult) -> RgbImage:
     """The frame with every face's axes and angles, and how long it took."""
-    image = result.frame.image
-    for pose in result.poses:
-        image = draw_pose(image, pose)
+    image = draw_poses(result.frame.image, result.poses)
     rate = 1000 / max(result.milliseconds, 1e-3)
     return draw_text(image, f"{rate:.0f} fps, {result.milliseconds:.1f} ms", (8, 22))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -43,6 +44,13 @@ def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
     sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
     text = f"yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
     return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))))
+
+
+def draw_poses(image: RgbImage, poses: Sequence[HeadPose]) -> RgbImage:
+    """A copy of the RGB image with every pose drawn, the first one, which is the largest face's, on top."""
+    for pose in reversed(poses):
+        image = draw_pose(image, pose)
+    return image
 
 
 def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:

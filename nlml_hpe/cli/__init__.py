@@ -1,0 +1,104 @@
+"""``nlml-hpe``: head pose of images, folders, videos and a webcam. Results go to stdout, messages to stderr.
+
+Exit codes: 0 all is well, 1 something could not be done (the message says what), 2 the command is not valid, 130
+Ctrl-C ended the work (what was done until then is kept, and the message says so).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nlml_hpe import __version__
+from nlml_hpe.cli import other, predict, video
+from nlml_hpe.cli.interrupt import STOPPED
+from nlml_hpe.detection.detectors import DetectorError
+from nlml_hpe.extras import MissingPackageError
+from nlml_hpe.files.atomic import ArtifactError
+
+_ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
+_EXAMPLES = """examples:
+  nlml-hpe predict photo.jpg
+  nlml-hpe predict photos/ --csv poses.csv --draw drawn/
+  nlml-hpe predict 'photos/*.png' --largest --json
+  nlml-hpe video talk.mp4 drawn.mp4 --smooth
+  nlml-hpe video --webcam 0
+  nlml-hpe demo
+  nlml-hpe info
+"""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser, some of whose options belong to a library that is imported when they are asked for.
+
+    Parameters
+    ----------
+    late : callable, optional
+        Adds those options, before the first parse.
+    """
+
+    def __init__(
+        self, *arguments: Any, late: Callable[[argparse.ArgumentParser], None] | None = None, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._late = late
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in ``argparse``."""
+        late, self._late = self._late, None
+        if late is not None:
+            late(self)
+        return super().parse_known_args(args, namespace)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Returns
+    -------
+    int
+        The exit code; see the top of this module. A command that is not valid raises ``SystemExit`` (2).
+
+    Examples
+    --------
+    >>> main(["export", "model.txt"])
+    1
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows ASCII alone shows other letters as codes, which is better than an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        given = parser().parse_args(arguments)
+        work: Callable[[argparse.Namespace], int] = given.work
+        return work(given)
+    except _ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; nothing was written", file=sys.stderr)
+        return STOPPED
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    whole = CommandParser(
+        prog="nlml-hpe",
+        description="Head pose: yaw, pitch and roll in degrees, with error bars.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument("--version", action="version", version=f"nlml-hpe {__version__}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    predict.add_parser(commands)
+    video.add_parser(commands)
+    other.add_parsers(commands)
+    return whole

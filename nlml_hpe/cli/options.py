@@ -1,0 +1,38 @@
+"""Options that several commands have, and the estimator that they describe."""
+
+from __future__ import annotations
+
+import argparse
+
+from nlml_hpe.detection.detectors import DETECTORS, open_detector
+from nlml_hpe.files.images import user_path
+from nlml_hpe.inference.engines import SHIPPED
+from nlml_hpe.inference.estimator import HeadPoseEstimator, open_engine
+
+MODEL_HELP = "model folder or .onnx file (default: the model that comes with the package)"
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Which model, and how it is run."""
+    command.add_argument("--model", type=user_path, default=SHIPPED, help=MODEL_HELP)
+    command.add_argument(
+        "--backend", choices=("onnx", "torch"), default="onnx", help="what runs the model (default: onnx)"
+    )
+    command.add_argument(
+        "--detector", choices=sorted(DETECTORS), help="what finds faces (default: what the model was trained with)"
+    )
+    command.add_argument("--bundle", type=user_path, help="face_landmarker.task, for --detector mediapipe_tasks")
+    command.add_argument(
+        "--no-refine", action="store_true", help="the network's answer alone: faster, and without error bars"
+    )
+
+
+def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> HeadPoseEstimator:
+    """The estimator that the options describe; a detector of another name has the model's threshold."""
+    if max_faces < 1:
+        raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
+    if given.detector is None:
+        return HeadPoseEstimator(given.model, given.backend, max_faces=max_faces, tracking=tracking)
+    confidence = open_engine(given.model, given.backend).min_confidence
+    detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle)
+    return HeadPoseEstimator(given.model, given.backend, detector)

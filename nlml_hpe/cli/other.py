@@ -1,0 +1,109 @@
+"""``nlml-hpe evaluate``, ``export``, ``demo`` and ``info``."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from nlml_hpe.cli.options import MODEL_HELP
+from nlml_hpe.cli.places import require_output, shown
+from nlml_hpe.extras import how_to_install, needs
+from nlml_hpe.files.images import user_path
+from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, OnnxEngine
+from nlml_hpe.page.server import LOOPBACK, serve
+from nlml_hpe.rotation import AXES, CONVENTION
+
+_EVALUATE, _EXPORT = "`nlml-hpe evaluate`", "`nlml-hpe export`"
+_FOLDER_HELP = "model folder (default: the model that comes with the package)"
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the commands to a parser's."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="accuracy on a labelled data set (needs the train extra)",
+        description="Accuracy of a model on labelled faces.",
+        late=_add_evaluation,
+    )
+    evaluate.set_defaults(work=_evaluate, command=evaluate)
+    export = commands.add_parser("export", help="write the ONNX file of a model folder (needs the train extra)")
+    export.add_argument("output", type=user_path, metavar="OUT.onnx")
+    export.add_argument("--model", type=user_path, default=SHIPPED, help=_FOLDER_HELP)
+    export.set_defaults(work=_export)
+    demo = commands.add_parser("demo", help="a page to try it in this machine's browser; Ctrl-C ends it")
+    demo.add_argument("--model", type=user_path, default=SHIPPED, help=_FOLDER_HELP)
+    demo.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help=f"any but this machine's own shows the page to the network (default: {LOOPBACK})",
+    )
+    demo.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    demo.set_defaults(work=_demo)
+    info = commands.add_parser("info", help="versions, the model, and what is installed")
+    info.add_argument("--model", type=user_path, default=SHIPPED, help=MODEL_HELP)
+    info.set_defaults(work=_info)
+
+
+def _add_evaluation(command: argparse.ArgumentParser) -> None:
+    with needs("train", _EVALUATE):
+        from nlml_hpe.evaluation.command import add_arguments
+    add_arguments(command)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    with needs("train", _EVALUATE):
+        from nlml_hpe.evaluation.command import run
+
+        if not run(given):
+            given.command.error("--dataset is required")
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    if given.output.suffix != ".onnx":
+        raise ValueError(f"{shown(given.output)}: expected a name that ends in .onnx, by which such a file is known")
+    require_output("OUT.onnx", given.output, [])
+    with needs("train", _EXPORT):
+        from nlml_hpe.model.folder import load_model
+        from nlml_hpe.model.onnx_export import OPSET, export_onnx
+    path = export_onnx(load_model(given.model), given.output)
+    print(f"{shown(path)}  {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}")
+    return 0
+
+
+def _demo(given: argparse.Namespace) -> int:
+    with serve(given.model, given.host, given.port) as server:
+        print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("the page is closed")
+    return 0
+
+
+def _info(given: argparse.Namespace) -> int:
+    path = given.model if given.model.suffix == ".onnx" else given.model / ONNX_FILE
+    engine = OnnxEngine(path)
+    limits = ", ".join(f"{axis} {low:g}..{high:g}" for axis, (low, high) in zip(AXES, engine.range, strict=True))
+    lines = {
+        "nlml-hpe": _version("nlml-hpe"),
+        "python": platform.python_version(),
+        "model": f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)",
+        "head frame": engine.frame,
+        "range": f"{limits} degrees",
+        "points": engine.point_set.name,
+        "convention": CONVENTION,
+        **{name: _version(name) for name in ("mediapipe", "onnxruntime", "opencv-contrib-python", "numpy")},
+        "torch": f"{_version('torch')} (for --backend torch: {how_to_install('torch')})",
+    }
+    print("\n".join(f"{name:<22} {value}" for name, value in lines.items()))
+    return 0
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

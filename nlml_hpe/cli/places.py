@@ -1,0 +1,171 @@
+"""Which images are meant, and whether outputs can be written, both known before the work begins."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from nlml_hpe.files.images import IMAGE_SUFFIXES
+from nlml_hpe.words import counted
+
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
+_UNREAD_IMAGE_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
+_SHOWN = 3
+
+
+class Entry(NamedTuple):
+    """A file to read, or what is wrong with the name of it."""
+
+    path: Path
+    problem: str = ""
+
+
+@dataclass
+class Inputs:
+    """What was asked for: files in order, and what was skipped in folders, reason -> names."""
+
+    entries: list[Entry] = field(default_factory=list)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are there."""
+        return [entry.path for entry in self.entries if not entry.problem]
+
+    def skip(self, reason: str, path: Path) -> None:
+        """Count a file that is not read."""
+        self.skipped.setdefault(reason, []).append(shown(path.name))
+
+    def skipped_text(self) -> str:
+        """What was skipped, counted and named; empty where nothing was."""
+        parts = []
+        for reason, names in self.skipped.items():
+            more = ", ..." if len(names) > _SHOWN else ""
+            parts.append(f"{counted(len(names), reason)} ({', '.join(names[:_SHOWN])}{more})")
+        return f"skipped: {', '.join(parts)}" if parts else ""
+
+
+def expand(names: Sequence[str]) -> Inputs:
+    """Image files of paths, folders and patterns, in order; a leading ``~`` is the home folder.
+
+    Examples
+    --------
+    >>> [entry.problem for entry in expand([""]).entries]
+    ['the name is empty']
+    """
+    inputs = Inputs()
+    for name in names:
+        _expand(os.path.expanduser(name), inputs)
+    return inputs
+
+
+def _expand(name: str, inputs: Inputs) -> None:
+    place = Path(name)
+    if not name:
+        inputs.entries.append(Entry(Path("''"), "the name is empty"))
+    elif place.is_dir():
+        found = _images_of(place, inputs)
+        inputs.entries += [Entry(path) for path in found] or [Entry(place, "a folder without images")]
+    elif place.is_file():
+        inputs.entries.append(Entry(place))
+    else:
+        matches = sorted(map(Path, glob.glob(name, recursive=True)))
+        for path in matches:
+            if path.is_dir():
+                inputs.skip("folder", path)
+        files = [path for path in matches if path.is_file()]
+        problem = "no such image, folder with images, or pattern that fits any file"
+        inputs.entries += [Entry(path) for path in files] or [Entry(place, problem)]
+
+
+def _images_of(folder: Path, inputs: Inputs) -> list[Path]:
+    """Images of a folder, not of those below it, by their names."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            inputs.skip("hidden file", path)
+        elif path.is_dir():
+            inputs.skip("folder", path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            found.append(path)
+        else:
+            inputs.skip("other file", path)
+    return found
+
+
+def shown(path: Path | str) -> str:
+    """A file's name as text; bytes that are not UTF-8 are written as ``\\xNN``.
+
+    Examples
+    --------
+    >>> shown("caf\\udce9.jpg")
+    'caf\\\\xe9.jpg'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def require_table(option: str, target: Path, inputs: Sequence[Path]) -> None:
+    """Raise ``ValueError`` or ``OSError`` unless a table may and can be written to ``target``."""
+    pictures = {*IMAGE_SUFFIXES, *_UNREAD_IMAGE_SUFFIXES, *_VIDEO_SUFFIXES, *Image.registered_extensions()}
+    if target.suffix.lower() in pictures:
+        raise ValueError(
+            f"{option} {shown(target)}: a table is not written under the name of a picture or video; name the table, "
+            f"for instance poses.csv, or write the images before {option}"
+        )
+    require_output(option, target, inputs)
+
+
+def require_output(option: str, target: Path, inputs: Sequence[Path]) -> None:
+    """Raise ``ValueError`` for an output that is one of the inputs, and ``OSError`` for one that cannot be written."""
+    status = _status(target)
+    if status is None:
+        _require_room(target)
+        return
+    if any(os.path.samestat(status, path.stat()) for path in inputs if path.exists()):
+        raise ValueError(f"{option} {shown(target)}: this file is an input, which is never written over")
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{option} {shown(target)} is a folder; name a file")
+    if not os.access(target, os.W_OK):
+        raise PermissionError(f"{option} {shown(target)} is write-protected")
+    # What is no regular file is written into, not replaced.
+    if stat.S_ISREG(status.st_mode):
+        _require_room(target)
+
+
+def require_drawings(folder: Path, names: Sequence[str], inputs: Sequence[Path]) -> None:
+    """As ``require_output``, of files in a folder that may have to be made."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--draw {shown(folder)} is a file; name a folder")
+    _require_room(folder / "drawing.jpg")
+    taken = {(status.st_dev, status.st_ino) for status in (path.stat() for path in inputs)}
+    for path in (folder / name for name in names):
+        status = _status(path)
+        if status is not None and (status.st_dev, status.st_ino) in taken:
+            raise ValueError(f"--draw {shown(folder)}: {shown(path)} is an input, which is never written over")
+
+
+def _status(target: Path) -> os.stat_result | None:
+    try:
+        return target.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _require_room(target: Path) -> None:
+    """Whether a file can be made beside ``target``, or in the nearest folder above that is there."""
+    place = target.resolve() if target.is_symlink() else target.absolute()
+    folder = next(above for above in place.parents if above.exists())
+    try:
+        # Without a name where the system can, and gone at once.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", shown(target)) from error

@@ -1,0 +1,104 @@
+"""Answers as lines, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.rotation import AXES
+
+COLUMNS = (
+    "status",
+    "face",
+    *AXES,
+    *(f"sigma_{axis}" for axis in AXES),
+    "in_range",
+    "score",
+    "left",
+    "top",
+    "right",
+    "bottom",
+)
+"""What a row says of a face; ``status`` is one of the three words below."""
+FACE, NO_FACE, UNREADABLE = "face", "no face", "unreadable"
+
+
+def face_rows(faces: Sequence[dict[str, Any]], status: str = NO_FACE) -> Iterator[dict[str, Any]]:
+    """Faces as rows of a table, by the names in ``COLUMNS``; without any one row with ``status`` alone.
+
+    Parameters
+    ----------
+    faces : sequence of dict
+        As ``HeadPose.as_dict`` gives them.
+    status : str
+        Why there is none.
+
+    Examples
+    --------
+    >>> list(face_rows([]))
+    [{'status': 'no face'}]
+    """
+    if not faces:
+        yield {"status": status}
+    for number, face in enumerate(faces, start=1):
+        sigma = face["sigma"] or ["", "", ""]
+        yield {
+            "status": FACE,
+            "face": number,
+            **{axis: round(face[axis], 4) for axis in AXES},
+            **{f"sigma_{axis}": s if s == "" else round(s, 4) for axis, s in zip(AXES, sigma, strict=True)},
+            "in_range": face["in_range"],
+            "score": "" if face["score"] is None else round(face["score"], 4),
+            **dict(zip(("left", "top", "right", "bottom"), (round(v, 1) for v in face["box"]), strict=True)),
+        }
+
+
+def face_line(face: dict[str, Any]) -> str:
+    """One face in words."""
+    named = "  ".join(f"{axis} {face[axis]:+7.2f}" for axis in AXES)
+    spread = "" if face["sigma"] is None else "  +- " + ", ".join(f"{s:.1f}" for s in face["sigma"])
+    return f"{named} degrees{spread}" + ("" if face["in_range"] else "  (outside the range of training)")
+
+
+def as_json(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as JSON."""
+    return json.dumps(rows, indent=2) + "\n"
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as CSV; what a row does not say is left empty.
+
+    Examples
+    --------
+    >>> print(as_csv(("a", "b"), [{"a": 1}, {"a": 2, "b": 3}]), end="")
+    a,b
+    1,
+    2,3
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_table(text: str, target: Path | None) -> bool:
+    """Write a table to a file, or to stdout without one; a table that the disk does not take goes to stdout.
+
+    Returns whether it is where it should be.
+    """
+    if target is not None:
+        try:
+            write_bytes(target, text.encode())
+        except OSError as error:
+            print(f"error: {error}; the table follows on stdout", file=sys.stderr)
+        else:
+            return True
+    sys.stdout.write(text)
+    return target is None

@@ -1,0 +1,94 @@
+"""``nlml-hpe video``: poses in a video or from a webcam."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from nlml_hpe.cli.interrupt import STOPPED, stopping
+from nlml_hpe.cli.options import add_model, open_estimator
+from nlml_hpe.cli.places import require_output, require_table, shown
+from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
+from nlml_hpe.files.images import RgbImage, user_path
+from nlml_hpe.inference.video import FrameResult, Summary, VideoSource, process, require_video_name
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to a parser's."""
+    video = commands.add_parser(
+        "video", help="pose in a video or from a webcam", description="Poses in a video or from a webcam."
+    )
+    video.add_argument("input", nargs="?", type=user_path, metavar="IN", help="the video")
+    video.add_argument("output", nargs="?", type=user_path, metavar="OUT", help="a copy with axes drawn (.mp4)")
+    video.add_argument("--webcam", type=int, metavar="N", help="camera number, in place of IN; q or Ctrl-C ends")
+    video.add_argument("--overwrite", action="store_true", help="replace OUT where it is there already")
+    video.add_argument("--smooth", action="store_true", help="One-Euro smoothing; never use it to measure")
+    video.add_argument("--csv", metavar="FILE", help="a row for each face and frame, to a file or to stdout (-)")
+    video.add_argument(
+        "--max-faces", type=int, default=1, metavar="N", help="faces to follow (default: 1, which is the fastest)"
+    )
+    add_model(video)
+    video.set_defaults(work=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Do it; returns the exit code."""
+    if (given.input is None) == (given.webcam is None):
+        raise ValueError("expected a video file or --webcam N, and not both")
+    table = None if given.csv in (None, "-") else user_path(given.csv)
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        video = stack.enter_context(VideoSource(given.input if given.webcam is None else given.webcam))
+        _check(given, table)
+        estimator = stack.enter_context(open_estimator(given, given.max_faces, tracking=True))
+        # Detectors print lines of their own when they start, which would tear the bar.
+        estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
+        show = _window if given.webcam is not None else None
+        stack.enter_context(stopping(video.stop))
+        results = process(video, estimator, given.output, given.smooth, not given.no_refine, show)
+        bar = stack.enter_context(tqdm(desc="Video", unit="frame", total=video.expected or None))
+        for result in results:
+            if isinstance(result, Summary):
+                summary = result
+            else:
+                bar.update()
+                rows += _frame_rows(result)
+    written = True
+    if given.csv or not given.output:
+        written = write_table(as_csv(("frame", "seconds", *COLUMNS), rows), table)
+    print(summary.text(), file=sys.stderr)
+    if summary.stopped and given.webcam is None:
+        return STOPPED
+    return 0 if written and summary.frames and not summary.ends_early else 1
+
+
+def _check(given: argparse.Namespace, table: Path | None) -> None:
+    """Outputs that must not or cannot be written, before the first frame."""
+    inputs = [] if given.input is None else [given.input]
+    if table is not None:
+        require_table("--csv", table, inputs)
+    if given.output is None:
+        return
+    require_video_name(given.output)
+    require_output("OUT", given.output, inputs)
+    # A shell makes `video *.mp4` of two videos IN and OUT.
+    if given.output.is_file() and not given.overwrite:
+        raise ValueError(f"{shown(given.output)} is there already; --overwrite replaces it")
+
+
+def _frame_rows(result: FrameResult) -> list[dict[str, Any]]:
+    at = {"frame": result.frame.number, "seconds": round(result.frame.seconds, 4)}
+    return [{**at, **row} for row in face_rows([pose.as_dict() for pose in result.poses])]
+
+
+def _window(result: FrameResult, drawn: RgbImage) -> bool:
+    """Show a frame; false when q or Escape was pressed."""
+    cv2.imshow("nlml-hpe", drawn[..., ::-1])
+    return (cv2.waitKey(1) & 0xFF) not in (ord("q"), 27)
