@@ -20,6 +20,7 @@ from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
 from nlml_hpe.evaluation.report import table, write_faces, write_tables
 from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
+from nlml_hpe.files.images import user_path
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.inference.engines import DEFAULT_METHOD, SHIPPED
 from nlml_hpe.inference.torch_engine import TorchEngine
@@ -34,20 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of an evaluation on labelled photographs."""
     group = parser.add_argument_group("labelled photographs")
     group.add_argument("--dataset", choices=sorted(LAYOUTS), help="which data set it is, and so how it is laid out")
-    group.add_argument("--root", type=Path, metavar="FOLDER", help="the data set, as it is distributed")
+    group.add_argument("--root", type=user_path, metavar="FOLDER", help="the data set, as it is distributed")
     group.add_argument(
         "--protocol",
         metavar="NAME",
         help="which faces count: the data set's name for all within 99 degrees (the default), NAME-nlml for those of "
         f"the paper's range; known: {', '.join(sorted(PROTOCOLS))}",
     )
-    group.add_argument("--list", type=Path, metavar="FILE", help="only the faces whose names stand in this file")
+    group.add_argument("--list", type=user_path, metavar="FILE", help="only the faces whose names stand in this file")
     group.add_argument(
-        "--model", type=Path, default=SHIPPED, metavar="FOLDER", help="the model (default: the one that is shipped)"
+        "--model",
+        type=user_path,
+        default=SHIPPED,
+        metavar="FOLDER",
+        help="the model (default: the one that is shipped)",
     )
     group.add_argument(
         "--output",
-        type=Path,
+        type=user_path,
         default=Path("data/test"),
         metavar="FOLDER",
         help="where metrics.json, tables and plots go; an earlier evaluation there is replaced, and nothing else "
@@ -55,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--align-on",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help=f"another data set of this layout, with {LEAST_FACES} faces or more: figures are also given in the head "
         "frame of its labels, which is printed",
