@@ -306,3 +306,13 @@ def test_the_frame_of_another_set_is_estimated_and_named(
     assert found.faces >= LEAST_FACES
     for low, high in found.interval.values():
         assert 0 < high - low < 10
+
+
+def test_photographs_are_evaluated_without_what_only_training_needs() -> None:
+    """tensorly, pydantic and yaml were imported for annotations, and were missing where only torch is installed."""
+    program = (
+        "import sys; import nlml_hpe.evaluation.command; "
+        "print({'tensorly', 'pydantic', 'yaml', 'sklearn', 'scipy.io'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ from nlml_hpe.detection.landmarks import Box, LandmarkDetector, PointSet
 from nlml_hpe.evaluation.datasets import Dataset
 from nlml_hpe.files.images import ImageReadError, RgbImage
 from nlml_hpe.inference.engines import Estimates, Method
-from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import Angles, rotation_from_angles
+
+if TYPE_CHECKING:
+    from nlml_hpe.manifold.tensor import LandmarkTensor
 
 BATCH = 64
 """Faces that go through a route together; only so many images are held in memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from nlml_hpe.files.atomic import atomic_path
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.manifold.cosines import Cosines
-from nlml_hpe.manifold.tucker import TuckerModel
-from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import AXES
-from nlml_hpe.training import History
+
+if TYPE_CHECKING:  # who evaluates photographs needs neither tensorly nor a configuration
+    from nlml_hpe.manifold.cosines import Cosines
+    from nlml_hpe.manifold.tucker import TuckerModel
+    from nlml_hpe.pose_grid import PoseGrid
+    from nlml_hpe.training import History
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -31,7 +34,24 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid, path: Path) -> Path:
-    """Every factor column (dots) over its fitted cosine (line), one panel per axis."""
+    """Draw every factor column (dots) over its fitted cosine (line), one panel per axis.
+
+    Parameters
+    ----------
+    model : TuckerModel
+        The decomposition; its factors of yaw, pitch and roll are drawn.
+    cosines : sequence of Cosines
+        The fits of the three axes.
+    grid : PoseGrid
+        Where the dots lie, in degrees.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
     figure, panels = plt.subplots(1, 3, figsize=(13, 3.6))
     for panel, name, axis, factor, fit in zip(panels, AXES, grid.axes, model.factors[1:], cosines, strict=True):
         dense = np.linspace(axis[0], axis[-1], 200)
@@ -49,7 +69,20 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
 
 
 def plot_energy(model: TuckerModel, path: Path) -> Path:
-    """Share of each mode's energy by component, on a logarithmic axis, kept ones filled."""
+    """Draw the share of each mode's energy by component, on a logarithmic axis; those that are kept are filled.
+
+    Parameters
+    ----------
+    model : TuckerModel
+        The decomposition.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
     figure, panels = plt.subplots(1, 4, figsize=(14, 3.2))
     for panel, name, shares, factor in zip(panels, ("identity", *AXES), model.energy, model.factors, strict=True):
         shown = np.maximum(shares[:15], 1e-12)
@@ -61,7 +94,24 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
 
 
 def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: str) -> Path:
-    """Share of people missed at every pose: one panel per roll, pitch over yaw."""
+    """Draw the share of people whose face was not found at every pose: one panel per roll, pitch over yaw.
+
+    Parameters
+    ----------
+    detected : ndarray
+        (people, yaw, pitch, roll), whether the face was found.
+    grid : PoseGrid
+        The poses.
+    path : Path
+        The PNG file to write.
+    title : str
+        Above the panels.
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
     missed = 1 - detected.mean(axis=0)
     figure, panels = plt.subplots(1, len(grid.roll), figsize=(2.2 * len(grid.roll) + 1, 2.6), squeeze=False)
     for index, (panel, roll) in enumerate(zip(panels[0], grid.roll, strict=True)):
@@ -78,7 +128,20 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
 
 
 def plot_history(histories: Mapping[str, History], path: Path) -> Path:
-    """Loss curves of one or several trainings; the kept epoch is marked."""
+    """Draw loss curves of one or several trainings; the epoch that was kept is marked.
+
+    Parameters
+    ----------
+    histories : mapping of str to History
+        Losses by the training's name, one panel for each.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
     figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.2), squeeze=False)
     for panel, (name, history) in zip(panels[0], histories.items(), strict=True):
         panel.plot(history.train, label="train")
@@ -90,7 +153,20 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
 
 
 def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
-    """MAE per interval of the true angle, one panel per angle, one line per route."""
+    """Draw the MAE over the true angle, one panel per angle, one line per route.
+
+    Parameters
+    ----------
+    tables : mapping
+        Route -> what ``metrics.per_interval`` gives.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
     figure, panels = plt.subplots(1, 3, figsize=(13, 3.4), sharey=True)
     for panel, name in zip(panels, AXES, strict=True):
         for route, table in tables.items():
@@ -104,7 +180,22 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
 
 
 def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit: float = 15.0) -> Path:
-    """Share of faces (n,) whose error is at most so many degrees, one line per route."""
+    """Draw the share of faces whose error is at most so many degrees, one line per route.
+
+    Parameters
+    ----------
+    errors : mapping of str to ndarray
+        Route -> (n,) mean error of the three angles, in degrees.
+    path : Path
+        The PNG file to write.
+    limit : float
+        Where the axis of errors ends, in degrees.
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
     figure, panel = plt.subplots(figsize=(5.5, 3.6))
     for route, values in errors.items():
         panel.plot(np.sort(values), (np.arange(len(values)) + 1) / len(values), label=route)
@@ -119,13 +210,49 @@ def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit:
 
 
 def tiled(rows: Sequence[Sequence[RgbImage]], side: int) -> RgbImage:
-    """Images in rows, each resized to ``side`` px, as one image."""
+    """Put images side by side.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of ndarray
+        RGB uint8 images (H, W, 3) of any size, the same number in every row.
+    side : int
+        Width and height in pixels to which each is resized.
+
+    Returns
+    -------
+    ndarray
+        One RGB uint8 image.
+
+    Examples
+    --------
+    >>> tiled([[np.zeros((5, 7, 3), dtype=np.uint8)] * 3] * 2, side=10).shape
+    (20, 30, 3)
+    """
     cells = [[np.asarray(cv2.resize(im, (side, side), interpolation=cv2.INTER_AREA)) for im in row] for row in rows]
     return np.vstack([np.hstack(row) for row in cells]).astype(np.uint8)
 
 
 def save_image(image: RgbImage, path: Path) -> Path:
-    """Write an RGB image, in the format that the path's suffix names, atomically."""
+    """Write an RGB image, in the format that the path's suffix names, atomically.
+
+    Parameters
+    ----------
+    image : ndarray
+        RGB uint8 (H, W, 3).
+    path : Path
+        The file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written.
+    """
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), image[..., ::-1]):
             raise OSError(f"{path}: the image could not be written")
