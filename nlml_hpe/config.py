@@ -130,7 +130,6 @@ class TuckerConfig(Section):
     prior_scale: float = Field(
         default=1.0, gt=0, le=1e6, description="covariance of the identity prior over the training people's"
     )
-    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class TrainingConfig(Section):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from nlml_hpe.device import resolve_device
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
 from nlml_hpe.manifold.fit import fit_manifold
@@ -34,7 +35,8 @@ def main(config: Config) -> Path:
     mend = "run Landmarks with this config, or correct the config's grid"
     require_equal("grid of config and landmark tensor", config.grid.pose_grid().as_dict(), tensor.grid.as_dict(), mend)
     runner = partial(run_tasks, workers=config.n_workers, cluster=config.cluster) if config.cluster else None
-    fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True, runner=runner)
+    device = resolve_device(config.device)
+    fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True, runner=runner, device=device)
     with fresh_folder(work.manifold, KIND) as folder:
         fitted.manifold.save(folder / "manifold.npz")
         plot_factors(fitted.tucker, fitted.cosines, tensor.grid, folder / "factors.png")

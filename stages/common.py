@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlml_hpe.detection.detectors import DetectorError
+from nlml_hpe.device import resolve_device
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import digest_of, is_current
 from nlml_hpe.parallel import WorkerError
@@ -85,6 +86,8 @@ def run_stage(stage: Stage, config: Config, force: bool = False) -> Path:
 def training_run(config: Config, folder: Path, plan: Plan) -> Run:
     """Where a training stage runs: its checkpoints lie beside its folder and are of these settings and inputs."""
     return Run(
+        device=resolve_device(config.device),
+        workers=config.n_workers,
         checkpoints=folder.with_name(f"{folder.name}.training"),
         inputs=digest_of([plan.settings, plan.inputs]),
         log_folder=config.workdir,

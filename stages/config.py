@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nlml_hpe.config import (
     AngleHeadsConfig,
@@ -22,6 +22,7 @@ from nlml_hpe.config import (
     TuckerConfig,
     UserPath,
 )
+from nlml_hpe.device import DeviceName
 from renderer.config import CropsConfig, HeadsConfig, RenderConfig
 from renderer.people import People
 from stages.yaml_file import read_section
@@ -35,6 +36,7 @@ class Config(Section):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     workers: int | None = Field(default=None, ge=1, le=4096, description="processes; without it one per CPU core")
     cluster: str | None = Field(default=None, description="tcp://HOST:PORT of a Dask scheduler in place of workers")
+    device: DeviceName = Field(default="auto", description="where torch computes; auto: cuda, mps or cpu, as there is")
     grid: GridConfig = GridConfig()
     heads: HeadsConfig = HeadsConfig()
     render: RenderConfig = RenderConfig()
@@ -45,6 +47,16 @@ class Config(Section):
     angle_heads: AngleHeadsConfig = AngleHeadsConfig()
     frame: FrameConfig = FrameConfig()
     test: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _device_of_the_machine(cls, data: Any) -> Any:
+        """Files that were written when the Tucker section alone knew a device mean the same by it."""
+        tucker = data.get("tucker") if isinstance(data, dict) else None
+        if not isinstance(tucker, dict) or "device" not in tucker:
+            return data
+        rest = {key: value for key, value in tucker.items() if key != "device"}
+        return {"device": tucker["device"], **data, "tucker": rest}
 
     @property
     def n_workers(self) -> int:

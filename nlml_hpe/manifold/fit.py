@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nlml_hpe.config import TuckerConfig
 from nlml_hpe.manifold.cosines import Cosines, fit_axes
 from nlml_hpe.manifold.fill import rotation_tensor
 from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.passes import Engine
+from nlml_hpe.manifold.passes import Arithmetic
 from nlml_hpe.manifold.statistics import IdentityPrior, Noise
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.manifold.tucker import Runner, TuckerModel, decompose
@@ -51,17 +52,46 @@ class FittedManifold:
 
 
 def fit_manifold(
-    tensor: LandmarkTensor, config: TuckerConfig, seed: int, progress: bool = False, runner: Runner | None = None
+    tensor: LandmarkTensor,
+    config: TuckerConfig,
+    seed: int,
+    progress: bool = False,
+    runner: Runner | None = None,
+    device: torch.device | None = None,
 ) -> FittedManifold:
-    """Learn the manifold of a landmark tensor, its passes done by ``runner`` where there is one.
+    """Learn the manifold of a landmark tensor.
 
-    Raises ``TensorError`` where the tensor's shape does not allow it.
+    Parameters
+    ----------
+    tensor : LandmarkTensor
+        The training people's faces on the grid.
+    config : TuckerConfig
+        Ranks, sweeps, prior.
+    seed : int
+        Of the folds of people by which the noise is measured.
+    progress : bool
+        Whether to show a bar.
+    runner : Runner, optional
+        Does the passes over people elsewhere, for instance in a cluster.
+    device : torch.device, optional
+        Where products are formed and angles are found; by default the CPU.
+
+    Returns
+    -------
+    FittedManifold
+        The manifold with its noise statistics, the decomposition, and the cosine fits.
+
+    Raises
+    ------
+    TensorError
+        Where the tensor's shape does not allow it.
     """
+    device = device or torch.device("cpu")
     features, detected = tensor.features, tensor.detected
     if config.use_rotation_features:
         features, detected = rotation_tensor(features, detected, tensor.grid), np.ones_like(detected)
-    model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, progress, runner)
-    noise = _noise(manifold, features, detected, config, np.random.default_rng([seed, 3]))
+    model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, device, progress, runner)
+    noise = _noise(manifold, features, detected, config, device, np.random.default_rng([seed, 3]))
     return FittedManifold(replace(manifold, noise=noise), model, cosines)
 
 
@@ -71,7 +101,8 @@ def _fit(
     grid: PoseGrid,
     feature: str,
     config: TuckerConfig,
-    progress: bool,
+    device: torch.device,
+    progress: bool = False,
     runner: Runner | None = None,
 ) -> tuple[TuckerModel, PoseManifold, tuple[Cosines, Cosines, Cosines]]:
     ranks = (config.ranks.identity, config.ranks.yaw, config.ranks.pitch, config.ranks.roll)
@@ -82,7 +113,7 @@ def _fit(
         detected,
         config.hooi_sweeps,
         config.max_fill_iterations,
-        Engine(device=config.device),
+        Arithmetic(device=device),
         progress,
         runner,
     )
@@ -108,33 +139,39 @@ def _noise(
     features: NDArray[np.float32],
     detected: NDArray[np.bool_],
     config: TuckerConfig,
+    device: torch.device,
     rng: np.random.Generator,
 ) -> Noise:
     """Noise statistics by cross-validation over people; from the training residuals where they are too few."""
     folds = _folds(len(features), config.ranks.identity, rng)
     residuals, scores = [], []
-    for kept, held_out in folds:
-        if kept is held_out:
-            fold = manifold
-        else:
+    for learned_from, held_out in folds:
+        fold = manifold
+        if learned_from is not None:
             quick = config.model_copy(update={"hooi_sweeps": 0, "max_fill_iterations": 5})
-            _, fold, _ = _fit(features[kept], detected[kept], manifold.grid, manifold.feature, quick, False)
+            _, fold, _ = _fit(
+                features[learned_from], detected[learned_from], manifold.grid, manifold.feature, quick, device
+            )
         faces, angles = _cells(features, detected, manifold.grid, held_out, rng)
         residual = faces - fold.synthesize(fold.solve_identity(faces, angles), angles)
         residuals.append(residual @ manifold.basis.T)
         own = Noise(_covariance(residual @ fold.basis.T), np.ones(3))
-        found = replace(fold, noise=own).infer(faces)
-        scores.append((found.angles.columns() - angles.columns()) / found.sigma)
+        answer = replace(fold, noise=own).infer(faces, device=device)
+        scores.append((answer.angles.columns() - angles.columns()) / answer.sigma)
     # The 68.3% quantile of |z| is one for a standard normal, and stray failures do not move it.
     scale = np.quantile(np.abs(np.concatenate(scores)), 0.6827, axis=0)
     return Noise(_covariance(np.concatenate(residuals)), scale)
 
 
-def _folds(people: int, rank: int, rng: np.random.Generator) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _folds(
+    people: int, rank: int, rng: np.random.Generator
+) -> list[tuple[NDArray[np.int64] | None, NDArray[np.int64]]]:
+    """People to learn from and people held out; none to learn from where too few are left: then the manifold
+    of all people is what everybody is explained by."""
     order = rng.permutation(people)
     count = min(N_FOLDS, people)
     if people - -(-people // count) < max(rank, 2):
-        return [(order, order)]
+        return [(None, order)]
     parts = np.array_split(order, count)
     return [
         (np.sort(np.concatenate([p for p in parts if p is not part])[:_MAX_FOLD_PEOPLE]), np.sort(part))

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nlml_hpe.device import double_device
 from nlml_hpe.manifold.statistics import IdentityPrior, Noise
 from nlml_hpe.pose_grid import PoseGrid
 
@@ -51,23 +52,25 @@ class Solver:
         grid: PoseGrid,
         prior: IdentityPrior,
         noise: Noise | None,
+        device: torch.device,
     ) -> None:
         rank, size = core.shape[0], core.shape[-1]
         # Arithmetic stays with torch: numpy's own thread pool beside torch's costs milliseconds a call.
-        self.basis = torch.from_numpy(np.ascontiguousarray(basis.T))
+        self.device = double_device(device)
+        self.basis = self._tensor(basis.T)
         colour = np.eye(size) if noise is None else np.linalg.cholesky(noise.covariance)
         whiten = np.eye(size) if noise is None else noise.whitening.T
-        self.whiten, self.colour = torch.from_numpy(whiten.copy()), torch.from_numpy(colour.T.copy())
+        self.whiten, self.colour = self._tensor(whiten), self._tensor(colour.T)
         # Identity last: one face's design is then a stack of (K, ri) matrices that multiply u as they lie.
         flat = np.moveaxis(core @ whiten, 0, -1).reshape(-1, size * rank)
-        self.core = torch.from_numpy(np.ascontiguousarray(flat))
+        self.core = self._tensor(flat)
         self.rank, self.size = rank, size
         self.row_lengths = [len(c) for c in cosines]
-        self.axis_of = torch.repeat_interleave(torch.arange(3), torch.tensor(self.row_lengths))
-        self.cosines = torch.from_numpy(np.concatenate(cosines).T.copy())
-        self.precision = torch.zeros(rank, rank, dtype=torch.float64)
-        prior_precision = torch.from_numpy(np.linalg.inv(prior.covariance))
-        self.mean = torch.from_numpy(prior.mean)
+        self.axis_of = self._tensor(np.repeat(np.arange(3), self.row_lengths))
+        self.cosines = self._tensor(np.concatenate(cosines).T)
+        prior_precision = self._tensor(np.linalg.inv(prior.covariance))
+        self.precision = torch.zeros_like(prior_precision)
+        self.mean = self._tensor(prior.mean)
         if noise is not None:
             self.precision = prior_precision
         self.pull = self.precision @ self.mean
@@ -77,10 +80,14 @@ class Solver:
         for name in ("core", "cosines", "precision", "mean", "pull", "coarse", "projector", "offset"):
             setattr(self.rough, name, getattr(self, name).float())
 
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        """The array in row-major order on the solver's device."""
+        return torch.from_numpy(np.array(array, order="C")).to(self.device)
+
     def _coarse_table(self, grid: PoseGrid, prior_precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Coarse poses (G, 3) with, for each, what makes its least cost one matrix product away."""
         spans = [np.radians(np.linspace(a[0], a[-1], n)) for a, n in zip(grid.axes, _COARSE_STEPS, strict=True)]
-        poses = torch.from_numpy(np.array(list(itertools.product(*spans))))
+        poses = self._tensor(np.array(list(itertools.product(*spans))))
         design = self._design(poses)[:, 0]
         typical = (design @ self.mean).square().sum(1).median()
         precision = prior_precision * (1.0 if self.precision.any() else _SEED_PRIOR * typical)
@@ -125,34 +132,35 @@ class Solver:
         self, features: FloatArray, starts: FloatArray | None, bounds: FloatArray, n_seeds: int
     ) -> dict[str, NDArray[Any]]:
         """Angles (rad) and the rest for features (N, F) from starts (N, 3) rad or the coarse grid."""
-        given = torch.from_numpy(features)
-        inside = given @ self.basis
+        faces = torch.from_numpy(features).to(self.device)
+        inside = faces @ self.basis
         x = inside @ self.whiten
-        low, high = torch.from_numpy(bounds[:, 0]), torch.from_numpy(bounds[:, 1])
+        low, high = self._tensor(bounds[:, 0]), self._tensor(bounds[:, 1])
         if starts is not None:
-            state = self._start(x, torch.from_numpy(starts).clamp(low, high))
+            state = self._start(x, torch.from_numpy(starts).to(self.device).clamp(low, high))
             tried = 0
         else:
             seeds = self.rough.best_seeds(x.float(), low.float(), high.float(), n_seeds)
             state, tried = self._start(x, seeds.double()), _TRIAL_ITERATIONS
         state, iterations = self._descend(x, state, low, high)
-        return {
-            "theta": state.theta.numpy(),
-            "identity": state.identity.numpy(),
-            **self._misfits(given, inside, x, state),
-            "covariance": _covariance(state.hessian).numpy(),
-            "at_bound": ((state.theta <= low) | (state.theta >= high)).numpy(),
-            "iterations": (iterations + tried).numpy(),
+        answer = {
+            "theta": state.theta,
+            "identity": state.identity,
+            **self._misfits(faces, inside, x, state),
+            "covariance": _covariance(state.hessian),
+            "at_bound": (state.theta <= low) | (state.theta >= high),
+            "iterations": iterations + tried,
         }
+        return {name: value.cpu().numpy() for name, value in answer.items()}
 
-    def _misfits(self, given: Tensor, inside: Tensor, x: Tensor, state: _State) -> dict[str, NDArray[Any]]:
+    def _misfits(self, faces: Tensor, inside: Tensor, x: Tensor, state: _State) -> dict[str, Tensor]:
         """``misfit`` (N,): the squared error as it was minimised; ``objective`` (N,): half of it over all features,
         inside the basis and what lies outside of it."""
         model = self._design(state.theta)[:, 0] @ state.identity[..., None]
         residual = x - model[..., 0]
-        outside = (given.square().sum(1) - inside.square().sum(1)).clamp_min(0.0)
+        outside = (faces.square().sum(1) - inside.square().sum(1)).clamp_min(0.0)
         objective = 0.5 * ((residual @ self.colour).square().sum(1) + outside)
-        return {"misfit": residual.square().sum(1).numpy(), "objective": objective.numpy()}
+        return {"misfit": residual.square().sum(1), "objective": objective}
 
     def best_seeds(self, x: Tensor, low: Tensor, high: Tensor, n_seeds: int) -> Tensor:
         """Starting angles (N, 3): the best coarse poses, each followed for a few steps, and the best of those."""
@@ -162,10 +170,12 @@ class Solver:
         state = self._start(repeated, seeds)
         for iteration in range(1, _TRIAL_ITERATIONS + 1):
             state, _ = self._step(repeated, state, low, high, iteration)
-        return state.theta[torch.arange(len(x)) * n_seeds + state.cost.reshape(len(x), n_seeds).argmin(1)]
+        return state.theta[
+            torch.arange(len(x), device=x.device) * n_seeds + state.cost.reshape(len(x), n_seeds).argmin(1)
+        ]
 
     def _start(self, x: Tensor, theta: Tensor) -> _State:
-        return self._state(x, theta, torch.full((len(x),), 1e-4, dtype=x.dtype))
+        return self._state(x, theta, torch.full((len(x),), 1e-4, dtype=x.dtype, device=x.device))
 
     def _step(self, x: Tensor, state: _State, low: Tensor, high: Tensor, iteration: int) -> tuple[_State, Tensor]:
         """One step of Levenberg-Marquardt within bounds, taken where the cost falls; and which faces still move."""
@@ -187,8 +197,8 @@ class Solver:
     def _descend(self, x: Tensor, state: _State, low: Tensor, high: Tensor) -> tuple[_State, Tensor]:
         """Steps until no face moves; those that rest drop out of the work. Also the steps each face took."""
         final = _State(*(tensor.clone() for tensor in state))
-        iterations = torch.zeros(len(x), dtype=torch.long)
-        active = torch.arange(len(x))
+        active = torch.arange(len(x), device=x.device)
+        iterations = torch.zeros_like(active)
         for iteration in range(1, MAX_ITERATIONS + 1):
             state, moving = self._step(x, state, low, high, iteration)
             if iteration < MAX_ITERATIONS and moving.all():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.files.arrays import read_npz
@@ -108,6 +109,7 @@ class PoseManifold:
         statistical: bool | None = None,
         margin: float = MARGIN_DEG,
         n_seeds: int = SEEDS,
+        device: torch.device | None = None,
     ) -> Inference:
         """The exact inverse for features ``(N, F)``.
 
@@ -123,7 +125,7 @@ class PoseManifold:
         if seeds is not None and seeds.columns().shape != (len(array), 3):
             raise ValueError(f"expected seeds for {len(array)} faces; received shape {seeds.columns().shape}")
         statistical = self.noise is not None if statistical is None else statistical
-        solver = self._solver(statistical)
+        solver = self._solver(statistical, device or torch.device("cpu"))
         starts = None if seeds is None else np.radians(seeds.columns())
         bounds = np.radians(self._bounds(margin))
         pieces = [
@@ -145,20 +147,19 @@ class PoseManifold:
     def _bounds(self, margin: float) -> FloatArray:
         return np.array([[axis[0] - margin, axis[-1] + margin] for axis in self.grid.axes])
 
-    def _solver(self, statistical: bool) -> Solver:
-        if not statistical:
-            return self._plain_solver
-        if self.noise is None:
+    def _solver(self, statistical: bool, device: torch.device) -> Solver:
+        if statistical and self.noise is None:
             raise ValueError("this manifold carries no noise statistics; use statistical=False")
-        return self._statistical_solver
+        if (statistical, device) not in self._solvers:
+            noise = self.noise if statistical else None
+            solver = Solver(self.core, self.basis, self.cosines, self.grid, self.prior, noise, device)
+            self._solvers[statistical, device] = solver
+        return self._solvers[statistical, device]
 
     @cached_property
-    def _plain_solver(self) -> Solver:
-        return Solver(self.core, self.basis, self.cosines, self.grid, self.prior, None)
-
-    @cached_property
-    def _statistical_solver(self) -> Solver:
-        return Solver(self.core, self.basis, self.cosines, self.grid, self.prior, self.noise)
+    def _solvers(self) -> dict[tuple[bool, torch.device], Solver]:
+        """The solvers that were needed so far: with and without the statistics, on each device."""
+        return {}
 
     def _collect(self, pieces: list[dict[str, NDArray[Any]]], statistical: bool) -> Inference:
         joined = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}

@@ -173,7 +173,7 @@ def factor_rows(manifold: PoseManifold, device: torch.device) -> Callable[[Tenso
 
 def encoder_augment(config: EncoderConfig, inside: Coordinates) -> Augment:
     """Features of a batch, turned in the image plane, to noisy coordinates."""
-    noise = gaussian_noise(torch.tensor(config.noise * inside.noise, device=inside.offset.device))
+    noise = gaussian_noise(torch.full((), config.noise * inside.noise, device=inside.offset.device))
 
     def change(features: Tensor, angles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if config.turn_deg:

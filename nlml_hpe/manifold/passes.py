@@ -6,7 +6,7 @@ Products are formed block by block in float32 and summed in float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -15,6 +15,7 @@ import tensorly as tl
 import torch
 from numpy.typing import NDArray
 
+from nlml_hpe.device import double_device
 from nlml_hpe.manifold.blocks import TensorError
 
 FloatArray = NDArray[np.float64]
@@ -41,11 +42,24 @@ class PoseGrams:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Where the arithmetic runs: a tensorly ``backend`` ("numpy" or "pytorch") and a torch ``device``."""
+class Arithmetic:
+    """Where the products of the decomposition are formed.
+
+    Parameters
+    ----------
+    backend : {"pytorch", "numpy"}
+        That of tensorly.
+    device : torch.device
+        With "pytorch". Float64 stays on the CPU where the device has none (mps).
+
+    Examples
+    --------
+    >>> Arithmetic("numpy").array(np.zeros((1, 2), dtype=np.float32))
+    array([[0., 0.]], dtype=float32)
+    """
 
     backend: str = "pytorch"
-    device: str = "cpu"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def array(self, block: NDArray[Any]) -> Any:
         """The block as a tensor of the backend, not copied where it need not be."""
@@ -54,27 +68,25 @@ class Engine:
         contiguous = np.ascontiguousarray(block)
         if not contiguous.flags.writeable:
             contiguous = contiguous.copy()
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise TensorError("tucker.device is cuda, but torch finds no CUDA device; set it to cpu")
         tensor = torch.from_numpy(contiguous)
-        return tensor if self.device == "cpu" else tensor.to(self.device)
+        return tensor.to(double_device(self.device) if tensor.dtype == torch.float64 else self.device)
 
     def each(self, task: Callable[..., Any], blocks: Iterable[NDArray[np.float32]], *arguments: Any) -> Iterator[Any]:
-        """``task(block, *arguments, engine)`` for every block, in order."""
+        """``task(block, *arguments, arithmetic)`` for every block, in order."""
         with tl.backend_context(self.backend, local_threadsafe=True):
             for block in blocks:
                 yield task(block, *arguments, self)
 
 
-def pose_grams(blocks: Iterable[NDArray[np.float32]], engine: Engine) -> PoseGrams:
+def pose_grams(blocks: Iterable[NDArray[np.float32]], arithmetic: Arithmetic) -> PoseGrams:
     """Pose Grams of some people's blocks (Y, P, R, F); add those of several shards."""
-    return reduce(PoseGrams.__add__, engine.each(person_grams, blocks))
+    return reduce(PoseGrams.__add__, arithmetic.each(person_grams, blocks))
 
 
-def person_grams(block: NDArray[np.float32], engine: Engine) -> PoseGrams:
+def person_grams(block: NDArray[np.float32], arithmetic: Arithmetic) -> PoseGrams:
     """Pose Grams of one person's block (Y, P, R, F)."""
     n_yaw, n_pitch, n_roll, length = block.shape
-    x = engine.array(block)
+    x = arithmetic.array(block)
     by_pitch = tl.reshape(x, (n_yaw, n_pitch, n_roll * length))
     by_roll = tl.reshape(x, (n_yaw * n_pitch, n_roll, length))
     # One product per pitch column bounds the length of each float32 sum.
@@ -89,10 +101,10 @@ def _summed(products: Any) -> FloatArray:
     return np.asarray(tl.to_numpy(products), dtype=np.float64).sum(axis=0)
 
 
-def project_poses(block: NDArray[np.floating], factors: Sequence[FloatArray], engine: Engine) -> FloatArray:
+def project_poses(block: NDArray[np.floating], factors: Sequence[FloatArray], arithmetic: Arithmetic) -> FloatArray:
     """A person's block (Y, P, R, F) in the pose subspaces: (ry, rp, rr, F), through float32 products."""
-    x = engine.array(block)
-    yaw, pitch, roll = (engine.array(np.ascontiguousarray(f.T.astype(block.dtype))) for f in factors)
+    x = arithmetic.array(block)
+    yaw, pitch, roll = (arithmetic.array(np.ascontiguousarray(f.T.astype(block.dtype))) for f in factors)
     n_yaw, n_pitch, n_roll, length = block.shape
     x = tl.reshape(tl.matmul(yaw, tl.reshape(x, (n_yaw, -1))), (-1, n_pitch, n_roll * length))
     x = tl.reshape(tl.matmul(pitch, x), (-1, n_roll, length))
@@ -115,11 +127,11 @@ def leading_eigenvectors(gram: FloatArray, rank: int) -> tuple[FloatArray, Float
     return vectors * np.where(largest < 0, -1.0, 1.0), shares / max(shares.sum(), np.finfo(float).tiny)
 
 
-def sum_of_outer_products(rows: NDArray[np.float32], engine: Engine) -> FloatArray:
+def sum_of_outer_products(rows: NDArray[np.float32], arithmetic: Arithmetic) -> FloatArray:
     """Gram ``rows @ rows.T`` (I, I) summed in float64 over slices of the columns."""
     gram = np.zeros((len(rows), len(rows)))
     step = 4096
     for start in range(0, rows.shape[1], step):
-        part = engine.array(np.ascontiguousarray(rows[:, start : start + step]))
+        part = arithmetic.array(np.ascontiguousarray(rows[:, start : start + step]))
         gram += tl.to_numpy(tl.matmul(part, tl.transpose(part)))
     return gram

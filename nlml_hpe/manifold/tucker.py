@@ -27,7 +27,7 @@ from tqdm import tqdm
 from nlml_hpe.manifold.blocks import PersonBlocks, Shards, TensorError
 from nlml_hpe.manifold.fill import LowRankFill, RigidFill
 from nlml_hpe.manifold.passes import (
-    Engine,
+    Arithmetic,
     PoseGrams,
     expand_poses,
     leading_eigenvectors,
@@ -77,7 +77,7 @@ def decompose(
     detected: NDArray[np.bool_] | None = None,
     hooi_sweeps: int = 2,
     max_fill_iterations: int = 30,
-    engine: Engine | None = None,
+    arithmetic: Arithmetic | None = None,
     progress: bool = False,
     runner: Runner | None = None,
 ) -> TuckerModel:
@@ -89,11 +89,11 @@ def decompose(
     for ranks that do not fit, for values that are not finite, and for a person or grid line without any
     detected cell.
     """
-    engine = engine or Engine()
+    arithmetic = arithmetic or Arithmetic()
     blocks = PersonBlocks(features, detected)
     _check(blocks.shape, ranks, grid, detected)
-    with tl.backend_context(engine.backend, local_threadsafe=True):
-        run = _Run(blocks, ranks, engine, progress, runner)
+    with tl.backend_context(arithmetic.backend, local_threadsafe=True):
+        run = _Run(blocks, ranks, arithmetic, progress, runner)
         iterations = run.fill_missing(grid, max_fill_iterations)
         for sweep in range(hooi_sweeps):
             run.hooi_sweep(f"HOOI {sweep + 1}/{hooi_sweeps}")
@@ -127,9 +127,9 @@ class _Run:
     """State of one decomposition: the current factors, and the passes that improve them."""
 
     def __init__(
-        self, blocks: PersonBlocks, ranks: Ranks, engine: Engine, progress: bool, runner: Runner | None
+        self, blocks: PersonBlocks, ranks: Ranks, arithmetic: Arithmetic, progress: bool, runner: Runner | None
     ) -> None:
-        self.ranks, self.engine, self.progress, self.runner = ranks, engine, progress, runner
+        self.ranks, self.arithmetic, self.progress, self.runner = ranks, arithmetic, progress, runner
         self.blocks = blocks
         self.filled = 0 if blocks.detected is None else int(blocks.detected.size - blocks.detected.sum())
         self.poses: list[FloatArray] = []
@@ -167,7 +167,7 @@ class _Run:
         for person, inside in enumerate(self._each_person(f"{label}: identities", project_poses, self.poses)):
             projected[person] = inside
         rows = projected.reshape(len(self.blocks), -1)
-        gram = sum_of_outer_products(rows, self.engine)
+        gram = sum_of_outer_products(rows, self.arithmetic)
         self.identity, self.identity_energy = leading_eigenvectors(gram, self.ranks[0])
         core = np.zeros((self.ranks[0], rows.shape[1]))
         for chunk in np.array_split(np.arange(len(rows)), max(1, len(rows) // 64)):
@@ -180,7 +180,7 @@ class _Run:
         for _ in range(3):
             for mode in range(3):
                 others = [np.eye(f.shape[0]) if m == mode else f for m, f in enumerate(self.poses)]
-                partial = np.stack([project_poses(part, others, self.engine) for part in compressed])
+                partial = np.stack([project_poses(part, others, self.arithmetic) for part in compressed])
                 unfolded = np.moveaxis(partial, mode + 1, 0).reshape(partial.shape[mode + 1], -1)
                 self.poses[mode] = leading_eigenvectors(unfolded @ unfolded.T, self.ranks[mode + 1])[0]
         self.identities(label)
@@ -195,7 +195,7 @@ class _Run:
             if person % _GROUP == _GROUP - 1 or person == len(self.blocks) - 1:
                 first = person - person % _GROUP
                 weights = np.ascontiguousarray(self.identity[first : person + 1].T.astype(np.float32))
-                part = tl.matmul(self.engine.array(weights), self.engine.array(group[: person + 1 - first]))
+                part = tl.matmul(self.arithmetic.array(weights), self.arithmetic.array(group[: person + 1 - first]))
                 compressed += tl.to_numpy(part)
         return compressed.reshape(self.ranks[0], *shape[1:])
 
@@ -219,10 +219,10 @@ class _Run:
     def _each_person(self, label: str, task: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
         """Results of ``task`` for every person, in order."""
         if self.runner is None:
-            yield from self.engine.each(task, self._shown(label), *arguments)
+            yield from self.arithmetic.each(task, self._shown(label), *arguments)
             return
         pieces = self.blocks.pieces(_PEOPLE_PER_TASK)
-        todo = [(number, piece, task, arguments, self.engine) for number, piece in enumerate(pieces)]
+        todo = [(number, piece, task, arguments, self.arithmetic) for number, piece in enumerate(pieces)]
         found = dict(self.runner(_piece, todo, label))
         for number in range(len(pieces)):
             yield from found[number]
@@ -231,9 +231,9 @@ class _Run:
         return tqdm(self.blocks, desc=label, unit="person", disable=not self.progress, leave=False)
 
 
-def _piece(number: int, blocks: PersonBlocks, task: Callable[..., Any], arguments: Any, engine: Engine) -> Any:
+def _piece(number: int, blocks: PersonBlocks, task: Callable[..., Any], arguments: Any, arithmetic: Arithmetic) -> Any:
     """What a worker does: ``task`` for some people; they are few numbers, so they come back one by one."""
-    return number, list(engine.each(task, blocks, *arguments))
+    return number, list(arithmetic.each(task, blocks, *arguments))
 
 
 def largest_angle(first: FloatArray, second: FloatArray) -> float:

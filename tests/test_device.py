@@ -1,0 +1,181 @@
+"""Devices: named, there or refused, and kept to by everything that is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
+from nlml_hpe.device import DeviceError, double_device, resolve_device
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.network_training import Coordinates, encoder_augment, factor_rows, turned_in_plane
+from nlml_hpe.manifold.networks import AngleHead, HeadPoseNetwork, LandmarkEncoder, NetworkShape
+from nlml_hpe.manifold.passes import Arithmetic
+from nlml_hpe.manifold.tucker import decompose
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import Angles
+from nlml_hpe.training import Run, gaussian_noise, train
+from nlml_hpe.training_data import Batches, Samples
+from stages.common import Workdir
+from stages.config import Config
+from tests.elsewhere import elsewhere
+
+
+@pytest.fixture
+def there() -> Iterator[torch.device]:
+    with elsewhere() as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_run: Config) -> PoseManifold:
+    return PoseManifold.load(Workdir(tiny_run.workdir).manifold / "manifold.npz")
+
+
+def test_a_device_is_there_or_refused() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    for name, present in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+        if present:
+            assert resolve_device(name).type == name
+        else:
+            with pytest.raises(DeviceError, match=f"{name}.*finds none in this machine; use 'auto' or 'cpu'"):
+                resolve_device(name)
+    with pytest.raises(DeviceError, match="expected one of auto, cpu, cuda, mps"):
+        resolve_device("gpu")
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_first_there_is(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, chosen: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device("auto").type == chosen
+
+
+def test_doubles_stay_on_the_cpu_for_mps() -> None:
+    assert double_device(torch.device("mps")) == torch.device("cpu")
+    assert double_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+def test_the_device_is_no_part_of_what_an_artefact_depends_on(tmp_path: Path) -> None:
+    one, other = (Config.model_validate({"workdir": str(tmp_path), "device": name}) for name in ("cpu", "auto"))
+    names = [name for name in Config.model_fields if name not in ("workdir", "device", "workers", "cluster")]
+    assert one.sections(*names) == other.sections(*names)
+    assert "device" not in str(one.sections(*names))
+
+
+def test_a_file_that_names_the_device_of_the_tucker_section_is_read(tmp_path: Path) -> None:
+    data = {"workdir": str(tmp_path), "tucker": {"device": "cuda", "hooi_sweeps": 1}}
+    read = Config.model_validate(data)
+    assert read.device == "cuda"
+    assert read.tucker == TuckerConfig(hooi_sweeps=1)
+    with pytest.raises(ValidationError, match="device"):
+        Config.model_validate({"workdir": str(tmp_path), "device": "gpu"})
+
+
+def test_the_test_device_refuses_what_a_gpu_would(there: torch.device) -> None:
+    with pytest.raises(AssertionError, match="mixes"):
+        torch.zeros(3, device=there) + torch.zeros(3)
+    assert (torch.zeros(3, device=there) + torch.ones(3).to(there)).device == there
+
+
+def test_networks_keep_to_their_device(there: torch.device) -> None:
+    shape = NetworkShape(12, (3, 3, 3), (8, 8), (8, 8))
+    for network, size in ((HeadPoseNetwork(shape), 12), (LandmarkEncoder(12, 9, (8, 8)), 12), (AngleHead(3, (8,)), 3)):
+        answer = network.to(there)(torch.zeros(2, size, device=there))
+        assert answer.device == there
+
+
+def test_augmentation_keeps_to_its_device(there: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)  # this device has none of its own
+    features, angles = torch.ones(4, 12, device=there), torch.zeros(4, 3, device=there)
+    inside = Coordinates(torch.ones(5, 12, device=there), torch.zeros(5, device=there), 0.1)
+    changes: list[Callable[[], tuple[Tensor, Tensor]]] = [
+        lambda: turned_in_plane(features, angles, torch.full((4,), 0.5, device=there)),
+        lambda: gaussian_noise(torch.full((), 0.5, device=there))(features, angles, generator),
+        lambda: encoder_augment(EncoderConfig(turn_deg=20), inside)(features, angles, generator),
+    ]
+    for change in changes:
+        assert [tensor.device for tensor in change()] == [there, there]
+
+
+def test_factor_rows_keep_to_their_device(tiny: PoseManifold, there: torch.device) -> None:
+    rows = factor_rows(tiny, there)(torch.zeros(2, 3, device=there))
+    assert rows.device == there
+    # float32 against float64
+    np.testing.assert_allclose(rows.cpu().numpy()[0], tiny.factor_rows(Angles(*np.zeros(3))), atol=1e-5)
+
+
+@pytest.mark.parametrize("statistical", [False, True])
+@pytest.mark.parametrize("seeded", [False, True])
+def test_the_inverse_keeps_to_its_device(tiny: PoseManifold, statistical: bool, seeded: bool) -> None:
+    rng = np.random.default_rng(0)
+    angles = Angles.from_columns(rng.uniform(-10, 10, size=(6, 3)))
+    features = tiny.synthesize(np.repeat(tiny.prior.mean[None], 6, axis=0), angles)
+    features += 0.01 * rng.normal(size=features.shape)
+    seeds = angles if seeded else None
+    here = tiny.infer(features, seeds=seeds, statistical=statistical)
+    with elsewhere() as there:
+        away = tiny.infer(features, seeds=seeds, statistical=statistical, device=there)
+    np.testing.assert_array_equal(away.angles.columns(), here.angles.columns())
+    np.testing.assert_array_equal(away.covariance, here.covariance)
+
+
+def test_the_decomposition_keeps_to_its_device() -> None:
+    grid = PoseGrid((-20.0, 0.0, 20.0), (-10.0, 0.0, 10.0), (0.0, 10.0))
+    tensor = np.random.default_rng(0).normal(size=(4, *grid.shape, 30)).astype(np.float32)
+    here = decompose(tensor, (2, 2, 2, 2), grid)
+    with elsewhere() as there:
+        away = decompose(tensor, (2, 2, 2, 2), grid, arithmetic=Arithmetic(device=there))
+    np.testing.assert_array_equal(away.core, here.core)
+
+
+def test_batches_come_to_the_device(there: torch.device) -> None:
+    class Numbers(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, float]]:
+            return np.full(2, index, dtype=np.float32), {"value": float(index)}
+
+    for inputs, targets, _ in Batches(Numbers(), 2, there).in_order():
+        assert inputs.device == targets["value"].device == there
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_training_keeps_to_its_device(monkeypatch: pytest.MonkeyPatch, noisy: bool) -> None:
+    """The whole loop on another device gives what it gives here: nothing in it chose a device of its own."""
+    x = torch.linspace(-1, 1, 32)[:, None]
+    data = Samples(x, 2 * x)
+
+    def weight(device: torch.device) -> float:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            line = nn.Linear(1, 1)
+        train(
+            line,
+            nn.functional.mse_loss,
+            data,
+            data,
+            TrainingConfig(epochs=3, batch_size=8),
+            0,
+            "line",
+            augment=gaussian_noise(torch.full((), 0.1, device=device)) if noisy else None,
+            metrics={"mae": lambda outputs, targets: (outputs - targets).abs()},
+            run=Run(device),
+        )
+        assert line.weight.device.type == device.type
+        return line.weight.item()
+
+    here, generator = weight(torch.device("cpu")), torch.Generator
+    # The device of this test has no generators.
+    monkeypatch.setattr(torch, "Generator", lambda *device: generator())
+    with elsewhere() as there:
+        away = weight(there)
+    # There the noise comes from a generator of its own, as on a GPU.
+    assert (away == here) is not noisy
