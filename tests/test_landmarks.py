@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nlml_hpe.config import Config
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import (
     FACEMESH,
@@ -20,6 +22,7 @@ from nlml_hpe.detection.landmarks import (
     normalize_landmarks,
 )
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 
 
@@ -146,3 +149,21 @@ def test_normalisation_refuses_what_has_no_pose() -> None:
         normalize_landmarks(np.ones((468, 3)))
     with pytest.raises(ValueError, match="NaN"):
         normalize_landmarks(np.full((468, 3), np.nan))
+
+
+def test_the_tensor_keeps_each_face_s_box(tiny_run: Config, tmp_path: Path) -> None:
+    """In pixels of its image, zeros where none was found; a tensor without them, as before, is read."""
+    folder = tiny_run.workdir / "landmarks_train"
+    tensor = LandmarkTensor.open(folder)
+    assert tensor.boxes is not None
+    assert tensor.random_boxes is not None
+    assert tensor.boxes.shape == (*tensor.detected.shape, 4)
+    assert tensor.random_boxes.shape == (*tensor.random_detected.shape, 4)
+    left, top, right, bottom = np.moveaxis(tensor.boxes[tensor.detected], -1, 0)
+    size = tiny_run.render.size
+    assert (tensor.boxes[~tensor.detected] == 0).all()
+    assert ((right - left > size / 8) & (bottom - top > size / 8) & (right - left < size)).all()
+    assert ((left > -size / 4) & (top > -size / 4) & (right < 1.25 * size) & (bottom < 1.25 * size)).all()
+    older = shutil.copytree(folder, tmp_path / "older", ignore=shutil.ignore_patterns("*boxes.npy"))
+    assert LandmarkTensor.open(older).first(2).boxes is None
+    assert tensor.first(2).boxes.shape[0] == 2

@@ -80,9 +80,10 @@ def person_rows(
     on_grid: Iterable[RgbImage], off_grid: Iterable[RgbImage], shape: Sequence[int], config: LandmarksConfig
 ) -> PersonRows:
     """Rows of one person's images: all cells of a grid of this ``shape`` in its order, then the off-grid ones."""
-    features, routes = _features(on_grid, config)
-    random, random_routes = _features(off_grid, config)
-    return PersonRows(features.reshape(*shape, -1), routes.reshape(tuple(shape)), random, random_routes)
+    features, routes, boxes = _features(on_grid, config)
+    random, random_routes, random_boxes = _features(off_grid, config)
+    grid = features.reshape(*shape, -1), routes.reshape(tuple(shape))
+    return PersonRows(*grid, random, random_routes, boxes.reshape(*shape, 4), random_boxes)
 
 
 def _random_images(folder: Path, person: int) -> tuple[list[Path], list[Pose]]:
@@ -119,19 +120,23 @@ def _person_from_files(
     return person, person_rows(map(read_image, on_grid), map(read_image, off_grid), shape, config)
 
 
-def _features(images: Iterable[RgbImage], config: LandmarksConfig) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _features(
+    images: Iterable[RgbImage], config: LandmarksConfig
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
+    """Feature, way of detection and box of the face in each image; zeros where none is found."""
     detector = _worker_detector(config, threading.get_ident())
     points = detector.point_set
-    features, routes = [], []
+    features, routes, boxes = [], [], []
     for image in images:
         height, width = image.shape[:2]
         # A rendered head is in the middle of its image.
         middle = (0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height)
         face = detector.detect_in_box(image, middle)
         routes.append(ROUTES.index(face.route) if face else 0)
+        boxes.append(face.box if face else (0.0, 0.0, 0.0, 0.0))
         if face:
             features.append(normalize_landmarks(face.points, points, config.normalization))
         else:
             features.append(np.zeros(points.feature_length, dtype=np.float32))
     found = np.array(features, dtype=np.float32).reshape(-1, points.feature_length)
-    return found, np.array(routes, dtype=np.uint8)
+    return found, np.array(routes, dtype=np.uint8), np.array(boxes, dtype=np.float32).reshape(-1, 4)

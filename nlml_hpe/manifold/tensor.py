@@ -1,8 +1,9 @@
 """The tensor (identity, yaw, pitch, roll, feature) on disk, with the mask of detected cells.
 
 ``landmarks.npy`` is float32 and memory-mapped. ``routes.npy`` says how each face was found, as an index
-into ``landmarks.ROUTES``; a cell whose face was missed has route 0 and holds zeros. Off-grid samples lie
-beside it: ``random_landmarks.npy`` (identity, sample, feature), ``random_routes.npy`` and
+into ``landmarks.ROUTES``; a cell whose face was missed has route 0 and holds zeros. ``boxes.npy``
+float32 holds the box of the face's landmarks in pixels of its image (left, top, right, bottom). Off-grid samples
+lie beside it: ``random_landmarks.npy`` (identity, sample, feature), ``random_routes.npy``, ``random_boxes.npy`` and
 ``random_angles.npy`` (yaw, pitch, roll in degrees).
 """
 
@@ -29,15 +30,20 @@ from nlml_hpe.rotation import AXES, CONVENTION
 KIND = "landmark_tensor"
 _WORST_POSES = 6
 _DATA = ("landmarks", "routes", "random_landmarks", "random_routes")
+_BOXES = ("boxes", "random_boxes")
+"""Tensors that were written before boxes were kept are without them."""
 
 
 class PersonRows(NamedTuple):
-    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), and how each face was found."""
+    """One person's features: ``grid`` (yaw, pitch, roll, F), ``random`` (K, F), how each face was found, and its box
+    in pixels (..., 4): left, top, right, bottom."""
 
     grid: NDArray[np.float32]
     routes: NDArray[np.uint8]
     random: NDArray[np.float32]
     random_routes: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    random_boxes: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,9 @@ class LandmarkTensor:
     """A finished landmark tensor, memory-mapped.
 
     ``features`` (I, Y, P, R, F) float32, ``routes`` (I, Y, P, R) uint8, ``random_features`` (I, K, F)
-    float32, ``random_routes`` (I, K) uint8, ``random_angles`` (I, K, 3) degrees.
+    float32, ``random_routes`` (I, K) uint8, ``random_angles`` (I, K, 3) degrees. ``boxes`` (I, Y, P, R, 4) and
+    ``random_boxes`` (I, K, 4) float32 are the faces' places in their images, in pixels: left, top, right, bottom,
+    zeros where no face was found; None in tensors of an older version.
     """
 
     grid: PoseGrid
@@ -56,6 +64,8 @@ class LandmarkTensor:
     random_features: NDArray[np.float32]
     random_routes: NDArray[np.uint8]
     random_angles: NDArray[np.float64]
+    boxes: NDArray[np.float32] | None = None
+    random_boxes: NDArray[np.float32] | None = None
 
     @cached_property
     def detected(self) -> NDArray[np.bool_]:
@@ -72,7 +82,8 @@ class LandmarkTensor:
         if not 1 <= people <= len(self.people):
             raise ValueError(f"expected 1 to {len(self.people)} people; received {people}")
         parts = (self.people, self.features, self.routes, self.random_features, self.random_routes, self.random_angles)
-        return LandmarkTensor(self.grid, self.feature, *(part[:people] for part in parts))  # type: ignore[arg-type]
+        boxes = (None if part is None else part[:people] for part in (self.boxes, self.random_boxes))
+        return LandmarkTensor(self.grid, self.feature, *(part[:people] for part in parts), *boxes)  # type: ignore[arg-type]
 
     @classmethod
     def open(cls, folder: Path) -> LandmarkTensor:
@@ -84,6 +95,7 @@ class LandmarkTensor:
             )
         grid = PoseGrid.from_dict(facts["grid"])
         arrays = {name: open_array(folder / f"{name}.npy") for name in (*_DATA, "random_angles")}
+        boxes = {name: open_array(path) for name in _BOXES if (path := folder / f"{name}.npy").is_file()}
         expected = (len(facts["people"]), *grid.shape, facts["feature_length"])
         if arrays["landmarks"].shape != expected or arrays["routes"].shape != expected[:-1]:
             raise ArtifactError(
@@ -99,6 +111,8 @@ class LandmarkTensor:
             arrays["random_landmarks"],
             arrays["random_routes"],
             arrays["random_angles"],
+            boxes.get("boxes"),
+            boxes.get("random_boxes"),
         )
 
 
@@ -169,7 +183,8 @@ class LandmarkTensorWriter:
         self.folder, self.people, self.grid = folder, people, grid
         self.feature_length, self.random_angles = feature_length, random_angles
         self._partial = partial_of(folder)
-        self._digest = digest_of(identity)
+        # With the files' names: a run that another version began is not gone on with.
+        self._digest = digest_of([identity, [*_DATA, *_BOXES]])
         self._lock = exclusive(folder)
         self._arrays: dict[str, Any] = {}
 
@@ -213,8 +228,10 @@ class LandmarkTensorWriter:
             (count, *self.grid.shape),
             (count, samples, self.feature_length),
             (count, samples),
+            (count, *self.grid.shape, 4),
+            (count, samples, 4),
         )
-        return list(zip(_DATA, shapes, ("<f4", "|u1", "<f4", "|u1"), strict=True))
+        return list(zip((*_DATA, *_BOXES), shapes, ("<f4", "|u1", "<f4", "|u1", "<f4", "<f4"), strict=True))
 
     def pending(self) -> list[int]:
         """People whose rows are not written yet."""
@@ -223,7 +240,7 @@ class LandmarkTensorWriter:
     def put(self, person: int, rows: PersonRows) -> None:
         """Write one person's rows durably."""
         index = self.people.index(person)
-        for name, row in zip(_DATA, rows, strict=True):
+        for name, row in zip((*_DATA, *_BOXES), rows, strict=True):
             self._arrays[name][index] = row
             if isinstance(self._arrays[name], np.memmap):
                 self._arrays[name].flush()
