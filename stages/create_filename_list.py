@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from nlml_hpe.evaluation.datasets.__main__ import main
+from nlml_hpe.files.images import user_path
 
 
 def command() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root_dir", type=Path, required=True, help="folder of the data set, as it is distributed")
+    parser.add_argument(
+        "--root_dir", type=user_path, required=True, help="folder of the data set, as it is distributed"
+    )
     parser.add_argument("--filename", default="files.txt", help="the list in that folder (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="replace a list that is there already")
     given = parser.parse_args()

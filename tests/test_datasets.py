@@ -23,7 +23,7 @@ from nlml_hpe.evaluation.datasets import (
     read_list,
     recognised_layout,
     split,
-    write_list,
+    write_lists,
 )
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
 from nlml_hpe.evaluation.protocols import PROTOCOLS
@@ -305,9 +305,13 @@ def test_a_list_replaces_no_file_of_the_user(tmp_path: Path) -> None:
     assert (tmp_path / "files.txt").read_text() == "my thesis\n"
     for name in ("a.jpg", "a.mat", "b.png"):
         with pytest.raises(DatasetError, match="a list is text"):
-            write_list(tmp_path / name, ["a"], replace_existing=True)
+            write_lists({tmp_path / name: ["a"]}, replace_existing=True)
     assert datasets_command("list", tmp_path, "--force").returncode == 0
     assert (tmp_path / "files.txt").read_text() == "a\n"
+    (tmp_path / "two.txt").write_text("mine")
+    with pytest.raises(DatasetError, match=r"two\.txt is there already"):
+        write_lists({tmp_path / "one.txt": ["a"], tmp_path / "two.txt": ["b"]})
+    assert not (tmp_path / "one.txt").exists()  # all are checked before the first is written
 
 
 def test_every_command_explains_itself_with_defaults() -> None:

@@ -1,7 +1,7 @@
 """Labelled data sets, read as they are distributed; lists of their faces and splits of them."""
 
 from nlml_hpe.evaluation.datasets.layouts import LAYOUTS, read_dataset, recognised_layout
-from nlml_hpe.evaluation.datasets.lists import SPLITS, chosen_by_list, read_list, split, write_list
+from nlml_hpe.evaluation.datasets.lists import SPLITS, chosen_by_list, read_list, split, write_lists
 from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "read_list",
     "recognised_layout",
     "split",
-    "write_list",
+    "write_lists",
 ]

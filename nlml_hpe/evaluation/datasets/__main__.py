@@ -9,15 +9,15 @@ from pathlib import Path
 
 from nlml_hpe.evaluation.datasets import (
     LAYOUTS,
-    SPLITS,
     Dataset,
     DatasetError,
     read_dataset,
     recognised_layout,
     split,
-    write_list,
+    write_lists,
 )
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.files.images import user_path
 
 _EXAMPLES = """examples:
   python -m nlml_hpe.evaluation.datasets info AFLW2000
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     info = _command(commands, "info", "say how many labelled faces there are, and what cannot be used and why")
     info.set_defaults(work=_info)
     names = _command(commands, "list", "write the names of all labelled faces, one a line, without suffix")
-    names.add_argument("--output", type=Path, metavar="FILE", help="default: files.txt in ROOT")
+    names.add_argument("--output", type=user_path, metavar="FILE", help="default: files.txt in ROOT")
     names.set_defaults(work=_list)
     parts = _command(
         commands,
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parts.add_argument("--train", type=float, default=0.7, help="share of the faces (default: %(default)s)")
     parts.add_argument("--validation", type=float, default=0.15, help="share of the faces (default: %(default)s)")
     parts.add_argument("--seed", type=int, default=0, help="same seed, same lists (default: %(default)s)")
-    parts.add_argument("--output", type=Path, metavar="FOLDER", help="where the lists go (default: ROOT)")
+    parts.add_argument("--output", type=user_path, metavar="FOLDER", help="where the lists go (default: ROOT)")
     parts.set_defaults(work=_split)
     for command in (names, parts):
         command.add_argument("--force", action="store_true", help="replace lists that are there already")
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.add_argument("root", type=Path, metavar="ROOT", help=_ROOT)
+    command.add_argument("root", type=user_path, metavar="ROOT", help=_ROOT)
     command.add_argument("--dataset", choices=sorted(LAYOUTS), help="how the folder is laid out (default: found out)")
     return command
 
@@ -73,7 +73,7 @@ def _info(data: Dataset, given: argparse.Namespace) -> None:
 
 def _list(data: Dataset, given: argparse.Namespace) -> None:
     path: Path = given.output or _folder_of(given.root) / "files.txt"
-    write_list(path, [sample.name for sample in data.samples], given.force)
+    write_lists({path: [sample.name for sample in data.samples]}, given.force)
     print(f"wrote {path}: {len(data.samples)} names")
 
 
@@ -82,10 +82,9 @@ def _split(data: Dataset, given: argparse.Namespace) -> None:
     if given.seed < 0:
         raise DatasetError(f"--seed: expected 0 or more; received {given.seed}")
     parts = split(data, given.train, given.validation, given.seed)
-    for name in SPLITS:
-        if name in parts:
-            write_list(folder / f"{name}.txt", parts[name], given.force)
-            print(f"wrote {folder / name}.txt: {len(parts[name])} of {len(data.samples)} names")
+    write_lists({folder / f"{name}.txt": names for name, names in parts.items()}, given.force)
+    for name, names in parts.items():
+        print(f"wrote {folder / name}.txt: {len(names)} of {len(data.samples)} names")
 
 
 def _folder_of(root: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,23 +18,31 @@ MAX_LIST_BYTES = 64 * 1024 * 1024
 SPLITS = ("train", "validation", "test")
 
 
-def write_list(path: Path, names: Iterable[str], replace_existing: bool = False) -> None:
-    """Write one name a line.
+def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = False) -> None:
+    """Write lists, one name a line; all of them are checked before the first is written.
+
+    Parameters
+    ----------
+    lists : mapping of Path to names
+        What to write where.
+    replace_existing : bool
+        Whether files that are there already, with another content, are replaced.
 
     Raises
     ------
     DatasetError
-        Where the file is there already with another content, unless ``replace_existing``; what lies there may be
-        somebody's own list, or a photograph.
+        Where a file cannot be a list, or is there already with another content: it may be somebody's own list.
     """
-    content = "".join(f"{name}\n" for name in names).encode()
-    if path.is_dir():
-        raise DatasetError(f"{path} is a folder; expected the name of a file to write the list to")
-    if path.suffix.lower() in (*IMAGE_SUFFIXES, ".mat", ".npz", ".bin"):
-        raise DatasetError(f"{path}: a list is text; expected a name like files.txt")
-    if path.is_file() and not replace_existing and path.read_bytes() != content:
-        raise DatasetError(f"{path} is there already and holds something else; --force replaces it")
-    write_bytes(path, content)
+    contents = {path: "".join(f"{name}\n" for name in names).encode() for path, names in lists.items()}
+    for path, content in contents.items():
+        if path.is_dir():
+            raise DatasetError(f"{path} is a folder; expected the name of a file to write the list to")
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, ".mat", ".npz", ".bin"):
+            raise DatasetError(f"{path}: a list is text; expected a name like files.txt")
+        if path.is_file() and not replace_existing and path.read_bytes() != content:
+            raise DatasetError(f"{path} is there already and holds something else; --force replaces it")
+    for path, content in contents.items():
+        write_bytes(path, content)
 
 
 def read_list(path: Path) -> list[str]:
