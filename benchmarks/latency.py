@@ -25,12 +25,14 @@ from benchmarks.peers import Timed, fsanet, mediapipe_matrix
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage, read_image
-from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, OnnxEngine
+from nlml_hpe.inference.engines import OnnxEngine, Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.inference.video import Summary, VideoSource, process
 from nlml_hpe.model.folder import load_model
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 
 _WARM = 10
 _SECONDS_OF_VIDEO = 12
@@ -79,14 +81,21 @@ def _after(points: Sequence[NDArray[np.float64]]) -> dict[str, float]:
     """What comes after the landmarks."""
     onnx, model = OnnxEngine(SHIPPED / ONNX_FILE), load_model(SHIPPED)
     torch = TorchEngine(model)
+
+    def faces(points: NDArray[np.float64]) -> list[Face]:
+        return [Face.from_points(face) for face in points]
+
     steps = {
         "normalise": milliseconds(lambda p: normalize_landmarks(p, model.point_set, model.normalization), points),
-        "ONNX: landmarks to the network's angles": milliseconds(lambda p: onnx.estimate(p, "network"), points),
-        "ONNX: landmarks to refined angles and error bars": milliseconds(lambda p: onnx.estimate(p, "refined"), points),
+        "ONNX: landmarks to the network's angles": milliseconds(lambda p: onnx.estimate(faces(p), "network"), points),
+        "ONNX: landmarks to refined angles and error bars": milliseconds(
+            lambda p: onnx.estimate(faces(p), "refined"), points
+        ),
     }
-    for method in ("network", "refined", "exact"):
-        steps[f"torch: landmarks to {method} angles"] = milliseconds(
-            lambda p, method=method: torch.estimate(p, method), points
+    routes: tuple[Route, ...] = ("network", "refined", "exact")
+    for route in routes:
+        steps[f"torch: landmarks to {route} angles"] = milliseconds(
+            lambda p, route=route: torch.estimate(faces(p), route), points
         )
     return steps
 

@@ -25,7 +25,7 @@ from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.faces import LabelledFace, Route, ask, landmark_route, photographs
 from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.inference.engines import Method
+from nlml_hpe.inference.engines import Route as RouteName
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.fit import fit_manifold
 from nlml_hpe.manifold.network_training import network_shape, train_encoder, train_heads
@@ -38,7 +38,7 @@ from stages.config import Config, load_config
 PROTOCOL = "aflw2000-nlml"
 PEOPLE = (5, 10, 20, 40, 80, 160, 320)
 MOST_EPOCHS = 100
-ROUTES: tuple[Method, ...] = ("network", "exact")
+ROUTES: tuple[RouteName, ...] = ("network", "exact")
 
 
 def learned(tensor: LandmarkTensor, config: Config, epochs: int) -> HeadPoseModel:

@@ -28,14 +28,16 @@ from tqdm import tqdm
 
 from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
-from nlml_hpe.detection.landmarks import Box, LandmarkDetector, facemesh_canonical
+from nlml_hpe.detection.landmarks import LandmarkDetector, facemesh_canonical
 from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
 from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, Engine, Method, OnnxEngine
+from nlml_hpe.inference.engines import Engine, OnnxEngine, Route
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import load_model
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.rotation import AXES, IMAGE_FROM_CAMERA, Angles, kabsch, rotation_from_angles
 
 FSANET_PX = 64
@@ -149,9 +151,9 @@ def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
     return lambda points: kabsch(canonical, points * [1, -1, -1])[0]
 
 
-def ours(engine: Engine, method: Method) -> Callable[[Points], NDArray[np.float64]]:
+def ours(engine: Engine, route: Route) -> Callable[[Points], NDArray[np.float64]]:
     """One of our routes, normalisation included."""
-    return lambda points: rotation_from_angles(engine.estimate(points[None], method).angles)[0]
+    return lambda points: engine.estimate([Face.from_points(points)], route).rotation[0]
 
 
 def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
@@ -163,13 +165,13 @@ def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, l
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
         fixed["solvePnP on the canonical face"] = solve_pnp(canonical)
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
-        ours_by_name: tuple[tuple[str, Engine, Method], ...] = (
+        ours_by_name: tuple[tuple[str, Engine, Route], ...] = (
             ("ours, network (ONNX)", fast, "network"),
             ("ours, exact from no start (torch)", engine, "exact"),
             ("ours, refined (ONNX; the default)", fast, "refined"),
         )
-        for name, own, method in ours_by_name:
-            fixed[name] = timed(ours(own, method))
+        for name, own, route in ours_by_name:
+            fixed[name] = timed(ours(own, route))
         faces = [_timed(sample, detector) for sample in tqdm(data.samples, desc="Landmarks", unit="face")]
     # One after the other, so that no peer is timed while the threads of another are awake.
     for name, peer in fixed.items():

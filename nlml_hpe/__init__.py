@@ -2,7 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nlml_hpe.inference.estimator import HeadPose, HeadPoseEstimator
+from nlml_hpe.face import HeadPose
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.rotation import Angles
 
 try:

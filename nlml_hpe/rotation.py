@@ -22,6 +22,11 @@ CONVENTION = "R = from_euler('XYZ', [-pitch, -yaw, -roll] deg), head to camera (
 AXES = ("yaw", "pitch", "roll")
 IMAGE_FROM_CAMERA: NDArray[np.float64] = np.diag([1.0, -1.0, -1.0])
 
+MIRROR_SIGNS: NDArray[np.float64] = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
+"""What the mirror multiplies the entries of a rotation by: ``M R M`` with ``M = diag(-1, 1, 1)``."""
+_GIMBAL_LOCK = 1e-12
+_SMALLEST = 1e-30
+
 FloatArray = NDArray[np.float64]
 
 
@@ -72,22 +77,123 @@ def check_head_frame(name: str, yaw: float, pitch: float, roll: float) -> None:
 
 
 def rotation_from_angles(angles: Angles) -> FloatArray:
-    """Rotation matrices ``(..., 3, 3)``, head to camera, of angles in degrees of shape ``(...)``."""
+    """Rotations of angles.
+
+    Parameters
+    ----------
+    angles : Angles
+        Yaw, pitch and roll in degrees, each of shape ``(...)``.
+
+    Returns
+    -------
+    float array (..., 3, 3)
+        Rotations that map head to camera.
+
+    Examples
+    --------
+    >>> nose = rotation_from_angles(Angles.from_columns((90, 0, 0))) @ [0, 0, 1]
+    >>> nose.round(6) + 0.0  # yaw > 0 turns the face to image left
+    array([-1.,  0.,  0.])
+    """
     columns = angles.columns()
     sequence = -columns[..., [1, 0, 2]].reshape(-1, 3)
     return Rotation.from_euler("XYZ", sequence, degrees=True).as_matrix().reshape(*columns.shape[:-1], 3, 3)
 
 
-def angles_from_rotation(rotation: ArrayLike) -> Angles:
-    """Angles in degrees of rotation matrices ``(..., 3, 3)``, head to camera.
+def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Angles:
+    """Angles of rotations, read so that they go on without a jump where yaw passes 90 degrees.
 
-    Yaw lies in [-90, 90]; at exactly +-90 pitch and roll are not separable (gimbal lock).
+    Two triples have the same rotation: (yaw, pitch, roll) and (180 - yaw, pitch + 180, roll + 180). One of them has
+    ``|pitch| + |roll| <= 180`` and it is the answer: a head at yaw 85 that turns on by 10 degrees is at yaw 95, not
+    at yaw 85 upside down. All three angles lie in (-180, 180]. At yaw of exactly +-90 only the sum or the
+    difference of pitch and roll is determined (gimbal lock), and roll is zero there: far to the side compare
+    rotations, not angles.
+
+    Parameters
+    ----------
+    rotation : array (..., 3, 3)
+        Rotations that map head to camera.
+    near : Angles, optional
+        Known angles in degrees, for instance those of a label. Of the two triples the one nearer to them is the
+        answer, in place of the rule above.
+
+    Returns
+    -------
+    Angles
+        Yaw, pitch and roll in degrees, each of shape ``(...)``.
+
+    Raises
+    ------
+    ValueError
+        For another shape.
+
+    Examples
+    --------
+    >>> rotation = rotation_from_angles(Angles.from_columns((95, 5, 3)))
+    >>> angles_from_rotation(rotation).columns().round(6)
+    array([95.,  5.,  3.])
     """
     matrices = np.asarray(rotation, dtype=np.float64)
     if matrices.shape[-2:] != (3, 3):
         raise ValueError(f"expected rotation matrices (..., 3, 3); received shape {matrices.shape}")
-    sequence = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_euler("XYZ", degrees=True)
-    return Angles.from_columns(-sequence[:, [1, 0, 2]].reshape(*matrices.shape[:-2], 3))
+    sine = matrices[..., 0, 2]
+    across = np.hypot(matrices[..., 0, 0], matrices[..., 0, 1])
+    locked = across < _GIMBAL_LOCK
+    yaw = np.arctan2(sine, across)
+    pitch = np.where(
+        locked,
+        np.arctan2(matrices[..., 2, 1], matrices[..., 1, 1]),
+        np.arctan2(-matrices[..., 1, 2], matrices[..., 2, 2]),
+    )
+    roll = np.where(locked, 0.0, np.arctan2(-matrices[..., 0, 1], matrices[..., 0, 0]))
+    first = -np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+    second = _half_open([180.0, 0.0, 0.0] + np.array([-1.0, 1.0, 1.0]) * first + [0.0, 180.0, 180.0])
+    if near is None:
+        from_first, from_second = (np.abs(triple[..., 1:]).sum(axis=-1) for triple in (first, second))
+    else:
+        away = [np.abs(_half_open(triple - near.columns())).sum(axis=-1) for triple in (first, second)]
+        from_first, from_second = away
+    return Angles.from_columns(_half_open(np.where((from_first <= from_second)[..., None], first, second)))
+
+
+def _half_open(degrees: FloatArray) -> FloatArray:
+    """The same angles in (-180, 180]."""
+    return -((180.0 - degrees) % 360.0 - 180.0)
+
+
+def mirrored(rotation: ArrayLike) -> FloatArray:
+    """Rotations ``(..., 3, 3)`` of the mirror images of these heads: yaw and roll change their signs.
+
+    The mirror turns x around in the camera frame and in the head's own: ``M R M`` with ``M = diag(-1, 1, 1)``.
+
+    Examples
+    --------
+    >>> seen = mirrored(rotation_from_angles(Angles.from_columns((30, 20, 10))))
+    >>> angles_from_rotation(seen).columns().round(6)
+    array([-30.,  20., -10.])
+    """
+    return np.asarray(np.asarray(rotation, dtype=np.float64) * MIRROR_SIGNS)
+
+
+def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
+    """The rotations ``(..., 3, 3)`` half-way from ``a`` to ``b``: the mean of two on the rotation group.
+
+    ``a`` times the square root of ``a.T @ b``; the geodesic midpoint and the chordal mean of two rotations are the
+    same. Two rotations that are half a turn apart have no single midpoint: then the answer is no rotation.
+
+    Examples
+    --------
+    >>> first, second = (rotation_from_angles(Angles.from_columns((yaw, 0, 0))) for yaw in (10, 40))
+    >>> round(float(angles_from_rotation(midpoint(first, second)).yaw), 6)
+    25.0
+    """
+    a, b = np.asarray(rotation_a, dtype=np.float64), np.asarray(rotation_b, dtype=np.float64)
+    between = np.swapaxes(a, -1, -2) @ b
+    # Rodrigues' formula for half the angle, by its cosine alone: no division by the sine of a small angle.
+    trace = np.trace(between, axis1=-2, axis2=-1)[..., None, None]
+    cosine = np.sqrt(np.maximum(1.0 + trace, _SMALLEST)) / 2
+    skew = (between - np.swapaxes(between, -1, -2)) / (4 * cosine)
+    return np.asarray(a @ (np.eye(3) + skew + skew @ skew / (1 + cosine)))
 
 
 def geodesic_degrees(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:

@@ -12,13 +12,13 @@ from nlml_hpe.detection.detectors import DETECTORS
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, read_manifest, write_manifest
-from nlml_hpe.inference.engines import ONNX_FILE
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import network_shape
 from nlml_hpe.manifold.networks import HeadPoseNetwork
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.model.card import model_card
 from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model, save_model
+from nlml_hpe.model.format import ONNX_FILE
 from nlml_hpe.model.onnx_export import export_onnx
 from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
 from stages.common import Plan, Stage, Workdir, stage_command

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from nlml_hpe.files.images import RgbImage, read_image
-from nlml_hpe.inference.engines import Method
+from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.model.folder import HeadPoseModel, load_model, official_model
 from renderer.heads.photo import embedded_photo
 from stages.common import guarded
 
-METHODS: tuple[Method, ...] = ("powell", "exact", "network")
+METHODS: tuple[Route, ...] = ("powell", "exact", "network")
 
 
-def main(image_path: Path | None, model: HeadPoseModel, methods: tuple[Method, ...]) -> list[dict[str, Any]]:
+def main(image_path: Path | None, model: HeadPoseModel, methods: tuple[Route, ...]) -> list[dict[str, Any]]:
     """Angles in degrees by every method for every face, largest first; the embedded photo without a path."""
     image = embedded_photo() if image_path is None else read_image(image_path)
     with HeadPoseEstimator(model, backend="torch") as estimator:
         return timed_poses(estimator, image, methods)
 
 
-def timed_poses(estimator: HeadPoseEstimator, image: RgbImage, methods: Sequence[Method]) -> list[dict[str, Any]]:
+def timed_poses(estimator: HeadPoseEstimator, image: RgbImage, methods: Sequence[Route]) -> list[dict[str, Any]]:
     """Every face of an image, largest first, by every method: number, method, pose, milliseconds after detection."""
     results = []
     for number, face in enumerate(estimator.detect(image), start=1):

@@ -17,7 +17,9 @@ from PIL import Image
 from nlml_hpe import __version__
 from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage, read_image
-from nlml_hpe.inference.engines import SHIPPED
+from nlml_hpe.inference.engines import OnnxEngine
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 
 COMMANDS = ("predict", "video", "evaluate", "export", "info")
 
@@ -308,6 +310,11 @@ def test_every_frame_has_a_row(clip: Path, tmp_path: Path, capfd: pytest.Capture
     assert "4 frames, 4 with a face" in capfd.readouterr().err
 
 
-def test_the_shipped_onnx_file_is_that_of_the_shipped_model(tmp_path: Path) -> None:
+def test_a_file_is_exported_that_answers_as_the_shipped_one(tmp_path: Path, photo: RgbImage) -> None:
     assert main(["export", str(tmp_path / "again.onnx")]) == 0
-    assert (tmp_path / "again.onnx").read_bytes() == (SHIPPED / "model.onnx").read_bytes()
+    # Its constants come out of LAPACK, which differs in the last bits from one processor to the next; test_onnx_export
+    # compares graph and constants.
+    with HeadPoseEstimator() as estimator:
+        faces = estimator.detect(photo)
+    answers = [OnnxEngine(path).estimate(faces, "refined") for path in (tmp_path / "again.onnx", SHIPPED / ONNX_FILE)]
+    np.testing.assert_allclose(answers[0].rotation, answers[1].rotation, atol=1e-6)

@@ -14,10 +14,12 @@ from PIL import Image
 
 from nlml_hpe import HeadPoseEstimator
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
-from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, FaceLandmarks, mirror_of
+from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, mirror_of
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import ImageReadError, RgbImage
-from nlml_hpe.inference.engines import CONFIG_FILE, ONNX_FILE, Method
+from nlml_hpe.inference.engines import Route
+from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, ONNX_FORMAT
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from stages.common import Workdir
 from stages.config import Config
@@ -35,13 +37,13 @@ def with_torch(tiny_run: Config) -> Iterator[HeadPoseEstimator]:
         yield opened
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_every_route_gives_one_pose_per_face(with_torch: HeadPoseEstimator, photo: RgbImage, method: Method) -> None:
-    (pose,) = with_torch.poses(with_torch.detect(photo), method)
+@pytest.mark.parametrize("route", get_args(Route))
+def test_every_route_gives_one_pose_per_face(with_torch: HeadPoseEstimator, photo: RgbImage, route: Route) -> None:
+    (pose,) = with_torch.poses(with_torch.detect(photo), route)
     assert pose.rotation == pytest.approx(
         rotation_from_angles(Angles.from_columns((pose.yaw, pose.pitch, pose.roll))), abs=1e-9
     )
-    assert (pose.sigma is not None) == (pose.score is not None) == (method in ("exact", "refined"))
+    assert (pose.sigma is not None) == (pose.score is not None) == (route in ("exact", "refined"))
     assert {"yaw", "pitch", "roll", "rotation", "sigma", "in_range", "box", "score"} == pose.as_dict().keys()
 
 
@@ -60,10 +62,10 @@ def test_a_mirrored_face_has_the_mirrored_pose(
 ) -> None:
     """Not of a mirrored picture, in which the detector finds other points, but of mirrored points."""
     (face,) = estimator.detect(photo)
-    mirrored = FaceLandmarks(face.points[mirror_of(FACEMESH)] * [-1, 1, 1] + [photo.shape[1], 0, 0])
+    mirrored = Face.from_points(face.landmarks[mirror_of(FACEMESH)] * [-1, 1, 1] + [photo.shape[1], 0, 0])
     for engine in (estimator, with_torch):
-        for method in ("network", "refined"):
-            first, second = engine.poses([face, mirrored], method)  # type: ignore[arg-type]
+        for route in ("network", "refined"):
+            first, second = engine.poses([face, mirrored], route)  # type: ignore[arg-type]
             assert (first.yaw, first.pitch, first.roll) == pytest.approx(
                 (-second.yaw, second.pitch, -second.roll), abs=1e-3
             )
@@ -150,7 +152,7 @@ def test_what_cannot_be_loaded_is_named(tiny_run: Config, tmp_path: Path) -> Non
         (tmp_path / ONNX_FILE).write_bytes(content)
         with pytest.raises(ArtifactError, match="is damaged or no ONNX file"):
             HeadPoseEstimator(tmp_path)
-    (tmp_path / ONNX_FILE).write_bytes(whole.replace(b"nlml-hpe onnx 3", b"nlml-hpe onnx 1"))
+    (tmp_path / ONNX_FILE).write_bytes(whole.replace(ONNX_FORMAT.encode(), b"nlml-hpe onnx 1"))
     with pytest.raises(ArtifactError, match="export it again"):
         HeadPoseEstimator(tmp_path / ONNX_FILE)
     shutil.copy(Workdir(tiny_run.workdir).model / CONFIG_FILE, tmp_path)

@@ -22,7 +22,7 @@ from scipy.io import savemat
 
 from nlml_hpe.config import FrameConfig
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
-from nlml_hpe.evaluation.command import add_arguments, alignment, answers, named_from_own, on_protocol, run
+from nlml_hpe.evaluation.command import add_arguments, alignment, answers, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate
 from nlml_hpe.evaluation.faces import UNREADABLE, Answers, LabelledFace, ask
@@ -111,7 +111,7 @@ def test_a_named_frame_is_one_constant_rotation(
     turn = constant_rotation(answered.answers["refined"].rotation[known], answered.true[known])
     yaw, pitch, roll = (float(value) for value in angles_from_rotation(turn))
     named = TorchEngine(replace(engine.model, frame=HeadFrame("labels", yaw, pitch, roll)))
-    np.testing.assert_allclose(named_from_own(named.model.frame), turn, atol=1e-9)
+    np.testing.assert_allclose(named.named_from_own, turn, atol=1e-9)
     aligned = on_protocol(named, data, answers(named, data, detector), "aflw2000-nlml").report
     assert aligned["frame"] == "labels"
     for route, row in own["routes"].items():

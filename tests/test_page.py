@@ -19,7 +19,8 @@ from PIL import Image
 
 from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.engines import SHIPPED, OnnxEngine
+from nlml_hpe.inference.engines import OnnxEngine
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.page.server import LOOPBACK, MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, DemoServer, serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import loadmat
+from scipy.spatial.transform import Rotation
 
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import normalize_landmarks
@@ -19,19 +20,61 @@ from nlml_hpe.rotation import (
     angles_from_rotation,
     geodesic_degrees,
     kabsch,
+    midpoint,
+    mirrored,
     rotate_image_points,
     rotation_from_angles,
 )
 
-angle = st.floats(-85, 85)
+yaws = st.floats(-85, 85) | st.floats(95, 179) | st.floats(-179, -95)
 
 
-@given(yaw=angle, pitch=st.floats(-179, 179), roll=st.floats(-179, 179))
+@given(yaw=yaws, pitch=st.floats(-89, 89), roll=st.floats(-89, 89))
 def test_angles_survive_a_round_trip(yaw: float, pitch: float, roll: float) -> None:
     angles = Angles.from_columns((yaw, pitch, roll))
     back = angles_from_rotation(rotation_from_angles(angles))
     # Near 90 degrees of yaw the other two are ill-conditioned: 1e-15 / cos(85 deg) stays below 1e-9.
     np.testing.assert_allclose(back.columns(), angles.columns(), atol=1e-9)
+
+
+def test_angles_do_not_fold_where_yaw_passes_ninety_degrees() -> None:
+    """A head that turns on keeps its pitch and roll; a fold would show them half a turn away."""
+    yaws = np.append(np.arange(-121.0, 121.0, 8.0), [93.0, -93.0])
+    turning = Angles.from_columns([(yaw, 5, 3) for yaw in yaws])
+    np.testing.assert_allclose(
+        angles_from_rotation(rotation_from_angles(turning)).columns(), turning.columns(), atol=1e-9
+    )
+
+
+@given(yaw=yaws, pitch=st.floats(-179, 179), roll=st.floats(-179, 179))
+def test_angles_are_read_near_known_ones(yaw: float, pitch: float, roll: float) -> None:
+    angles = Angles.from_columns((yaw, pitch, roll))
+    near = Angles.from_columns(np.array([4.0, -3.0, 5.0]) + angles.columns())
+    back = angles_from_rotation(rotation_from_angles(angles), near).columns()
+    # 180 and -180 are the same angle.
+    np.testing.assert_allclose((back - angles.columns() + 180) % 360 - 180, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("yaw", [90.0, -90.0])
+def test_gimbal_lock_keeps_the_rotation(yaw: float) -> None:
+    rotation = rotation_from_angles(Angles.from_columns((yaw, 20, -35)))
+    again = rotation_from_angles(angles_from_rotation(rotation))
+    np.testing.assert_allclose(again, rotation, atol=1e-12)
+
+
+def test_the_mirror_turns_yaw_and_roll_around() -> None:
+    columns = np.random.default_rng(3).uniform(-80, 80, (20, 3))
+    seen = angles_from_rotation(mirrored(rotation_from_angles(Angles.from_columns(columns))))
+    np.testing.assert_allclose(seen.columns(), columns * [-1, 1, -1], atol=1e-9)
+
+
+def test_the_midpoint_is_the_mean_on_the_group() -> None:
+    rng = np.random.default_rng(4)
+    first, second = (Rotation.random(50, random_state=rng).as_matrix() for _ in range(2))
+    first[0] = second[0]
+    expected = [Rotation.from_matrix(pair).mean().as_matrix() for pair in zip(first, second, strict=True)]
+    # Rotations half a turn apart have no midpoint; the random ones come within a degree of it, where 1e-16 grows.
+    np.testing.assert_allclose(midpoint(first, second), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3)])

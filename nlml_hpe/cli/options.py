@@ -6,8 +6,8 @@ import argparse
 
 from nlml_hpe.detection.detectors import DETECTORS, open_detector
 from nlml_hpe.files.images import user_path
-from nlml_hpe.inference.engines import SHIPPED
 from nlml_hpe.inference.estimator import HeadPoseEstimator, open_engine
+from nlml_hpe.model.format import SHIPPED
 
 MODEL_HELP = "model folder or .onnx file (default: the model that comes with the package)"
 

@@ -11,7 +11,8 @@ from nlml_hpe.cli.options import MODEL_HELP
 from nlml_hpe.cli.places import require_output, shown
 from nlml_hpe.extras import how_to_install, needs
 from nlml_hpe.files.images import user_path
-from nlml_hpe.inference.engines import ONNX_FILE, SHIPPED, OnnxEngine
+from nlml_hpe.inference.engines import OnnxEngine
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.page.server import LOOPBACK, serve
 from nlml_hpe.rotation import AXES, CONVENTION
 

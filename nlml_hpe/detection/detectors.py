@@ -1,7 +1,7 @@
 """Landmark detectors behind one protocol: MediaPipe FaceMesh, MediaPipe Tasks, face-alignment.
 
-All search in the same way: the whole image, its mirror image, then wider or closer; ``landmarks.FaceLandmarks`` says
-which found a face.
+All search in the same way: the whole image, its mirror image, then wider or closer; ``Face.look`` says which look
+found a face.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, Box, FaceLandmarks, PointSet, mirror_of
+from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet, mirror_of
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage, require_rgb
 
 DetectorName = Literal["mediapipe_facemesh", "mediapipe_tasks", "face_alignment"]
@@ -64,21 +65,19 @@ class CascadeDetector(ABC):
     def close(self) -> None:
         """Release what the detector holds."""
 
-    def detect(self, image: RgbImage) -> list[FaceLandmarks]:
+    def detect(self, image: RgbImage) -> list[Face]:
         """Faces in an RGB uint8 image ``(H, W, 3)``, largest first. Raises ``ValueError`` for other arrays."""
         require_rgb(image)
         reduced, factor = _reduced(image)
-        faces = self._faces(reduced, "whole")
-        if not faces and not self._tracking:
-            faces = self._mirrored_faces(reduced, "mirrored")
-        if not faces and not self._tracking:
-            border = round(_BORDER * max(reduced.shape[:2]))
-            wide = cv2.copyMakeBorder(reduced, border, border, border, border, cv2.BORDER_REPLICATE)
-            faces = _moved(self._faces(np.asarray(wide, dtype=np.uint8), "bordered"), -border, -border)
-        scaled = [FaceLandmarks(face.points / factor, face.route) for face in faces]
-        return sorted(scaled, key=lambda face: -face.area)
+        looks = {"whole": self._whole, "mirrored": self._mirrored, "bordered": self._bordered}
+        for look, search in looks.items():
+            points = search(reduced)
+            if points or self._tracking:
+                faces = [Face.from_points(marks / factor, look, image) for marks in points]
+                return sorted(faces, key=lambda face: -face.area)
+        return []
 
-    def detect_in_box(self, image: RgbImage, box: Box) -> FaceLandmarks | None:
+    def detect_in_box(self, image: RgbImage, box: Box) -> Face | None:
         """The face whose centre lies in ``box``, that of best overlap where there are several.
 
         The whole image and its mirror image are tried, then, with a lower threshold, a loose crop around
@@ -87,25 +86,29 @@ class CascadeDetector(ABC):
         require_rgb(image)
         _require_box(box)
         reduced, factor = _reduced(image)
-        for search, route in ((self._faces, "whole"), (self._mirrored_faces, "mirrored")):
-            faces = [FaceLandmarks(face.points / factor, route) for face in search(reduced, route)]
+        for look, search in (("whole", self._whole), ("mirrored", self._mirrored)):
+            faces = [Face.from_points(marks / factor, look, image) for marks in search(reduced)]
             if found := _best_in(faces, box):
                 return found
         crop, (left, top) = _crop(image, box)
         reduced, factor = _reduced(crop)
         # The surest candidate alone: at this threshold the others are seldom faces.
         points = self._find(reduced, 1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
-        return _best_in(_moved([FaceLandmarks(p / factor, "crop") for p in points], left, top), box)
+        return _best_in([Face.from_points(marks / factor + [left, top, 0], "crop", image) for marks in points], box)
 
-    def _faces(self, image: RgbImage, route: str) -> list[FaceLandmarks]:
-        found = self._find(np.ascontiguousarray(image), self._max_faces, self._min_confidence)
-        return [FaceLandmarks(points, route) for points in found]
+    def _whole(self, image: RgbImage) -> list[NDArray[np.float64]]:
+        return self._find(np.ascontiguousarray(image), self._max_faces, self._min_confidence)
 
-    def _mirrored_faces(self, image: RgbImage, route: str) -> list[FaceLandmarks]:
-        """Faces found in the mirror image, as faces of the image itself."""
-        found, width = self._faces(image[:, ::-1], route), image.shape[1]
+    def _mirrored(self, image: RgbImage) -> list[NDArray[np.float64]]:
+        """Landmarks found in the mirror image, as those of the image itself."""
         order = mirror_of(self.point_set)
-        return [FaceLandmarks(face.points[order] * [-1, 1, 1] + [width, 0, 0], route) for face in found]
+        return [points[order] * [-1, 1, 1] + [image.shape[1], 0, 0] for points in self._whole(image[:, ::-1])]
+
+    def _bordered(self, image: RgbImage) -> list[NDArray[np.float64]]:
+        """Landmarks found in a copy with a wider border, as those of the image itself."""
+        border = round(_BORDER * max(image.shape[:2]))
+        wide = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
+        return [points - [border, border, 0] for points in self._whole(np.asarray(wide, dtype=np.uint8))]
 
     def __enter__(self) -> Self:
         return self
@@ -293,16 +296,12 @@ def _crop(image: RgbImage, box: Box) -> tuple[RgbImage, tuple[int, int]]:
     return np.ascontiguousarray(image[rows[:, None], columns]), (x, y)
 
 
-def _moved(faces: list[FaceLandmarks], right: float, down: float) -> list[FaceLandmarks]:
-    return [FaceLandmarks(face.points + np.array([right, down, 0]), face.route) for face in faces]
-
-
 def _centre_within(inner: Box, outer: Box) -> bool:
     x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
     return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
 
 
-def _best_in(faces: list[FaceLandmarks], box: Box) -> FaceLandmarks | None:
+def _best_in(faces: list[Face], box: Box) -> Face | None:
     """Of the faces whose centre lies in the box the one that overlaps it most."""
     inside = [face for face in faces if _centre_within(face.box, box)]
     return max(inside, key=lambda face: _overlap(face.box, box), default=None)

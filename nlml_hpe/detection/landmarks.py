@@ -18,15 +18,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
 
 Normalization = Literal["nose_eye_corners", "centroid_rms"]
 MIN_CONFIDENCE = 0.3
 COINCIDE = "landmarks coincide: a face without size has no pose"
-ROUTES = ("none", "whole", "mirrored", "bordered", "crop")
-"""How a face was found; artefacts record the index."""
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels."""
+LOOKS = ("none", "whole", "mirrored", "bordered", "crop")
+"""Which look at the image found a face; artefacts record the index."""
 
 
 @dataclass(frozen=True)
@@ -53,36 +52,16 @@ IBUG68 = PointSet("ibug68", 68, nose_tip=30, eye_corners=(36, 45))
 POINT_SETS = {points.name: points for points in (FACEMESH, IBUG68)}
 
 
-@dataclass(frozen=True)
-class FaceLandmarks:
-    """One detected face: ``points`` (N, 3) in pixels, image axes; ``route`` says how it was found."""
-
-    points: NDArray[np.float64]
-    route: str = "whole"
-
-    @property
-    def box(self) -> Box:
-        """Left, top, right, bottom of the landmarks in pixels."""
-        low, high = self.points[:, :2].min(axis=0), self.points[:, :2].max(axis=0)
-        return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-
-    @property
-    def area(self) -> float:
-        """Area of ``box`` in square pixels."""
-        left, top, right, bottom = self.box
-        return (right - left) * (bottom - top)
-
-
 class LandmarkDetector(Protocol):
     """A face-landmark detector: RGB image in, faces out, largest first, an empty list for none."""
 
     point_set: PointSet
 
-    def detect(self, image: RgbImage) -> list[FaceLandmarks]:
+    def detect(self, image: RgbImage) -> list[Face]:
         """Faces in an RGB uint8 image ``(H, W, 3)``."""
         ...
 
-    def detect_in_box(self, image: RgbImage, box: Box) -> FaceLandmarks | None:
+    def detect_in_box(self, image: RgbImage, box: Box) -> Face | None:
         """The one face whose centre lies in an annotated ``box``, however hard it is to find."""
         ...
 

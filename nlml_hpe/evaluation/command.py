@@ -7,9 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
@@ -22,10 +19,10 @@ from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.images import user_path
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.inference.engines import DEFAULT_METHOD, SHIPPED
+from nlml_hpe.inference.engines import DEFAULT_ROUTE
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
-from nlml_hpe.rotation import rotation_from_angles
+from nlml_hpe.model.format import SHIPPED
 
 KIND = "evaluation"
 """What the manifest calls the folder; one of another kind is never replaced."""
@@ -173,7 +170,7 @@ def on_protocol(
         answered.chosen(chosen),
         protocol=protocol,
         frame=engine.model.frame.name,
-        own_from_named=named_from_own(engine.model.frame).T,
+        own_from_named=engine.named_from_own.T,
         aligned=aligned,
         n_total=len(answered.names),
         left_out=data.left_out,
@@ -186,12 +183,7 @@ def alignment(engine: TorchEngine, data: Dataset, detector: LandmarkDetector) ->
     Raises ``ValueError`` where too few faces are found.
     """
     own = TorchEngine(replace(engine.model, frame=HeadFrame()))
-    answered = ask(photographs(data, detector), {DEFAULT_METHOD: landmark_route(own, DEFAULT_METHOD)})
-    given = answered.answers[DEFAULT_METHOD]
+    answered = ask(photographs(data, detector), {DEFAULT_ROUTE: landmark_route(own, DEFAULT_ROUTE)})
+    given = answered.answers[DEFAULT_ROUTE]
     name = f"aligned on {data.root.resolve().name}"
     return estimate_frame(given.rotation[given.known], answered.true[given.known], name)
-
-
-def named_from_own(frame: HeadFrame) -> NDArray[np.float64]:
-    """C (3, 3) of a head frame, with ``R(named) = R(own) C``."""
-    return rotation_from_angles(frame.rotation)

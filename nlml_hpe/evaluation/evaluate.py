@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from nlml_hpe.evaluation.faces import Answered, Answers
 from nlml_hpe.evaluation.frames import FrameEstimate
 from nlml_hpe.evaluation.metrics import Errors, errors, per_interval, summary, within_sigma
-from nlml_hpe.inference.engines import DEFAULT_METHOD, Method
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Route
 
-ROUTES: tuple[Method, ...] = ("network", "exact", "refined")
+ROUTES: tuple[Route, ...] = ("network", "exact", "refined")
 """The landmark eye's routes that are evaluated; Powell takes seconds a face."""
 
 
@@ -98,7 +98,7 @@ def evaluate(
         "coverage": n_found / count,
         "detected_by": dict(looks),
         "left_out": {reason: len(names) for reason, names in (left_out or {}).items()},
-        "default_route": DEFAULT_METHOD,
+        "default_route": DEFAULT_ROUTE,
         "routes": _rows(answered, np.eye(3), interval),
     }
     if own_from_named is not None:

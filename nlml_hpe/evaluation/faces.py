@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nlml_hpe.detection.landmarks import ROUTES as LOOKS
-from nlml_hpe.detection.landmarks import Box, LandmarkDetector, PointSet
+from nlml_hpe.detection.landmarks import LOOKS, LandmarkDetector, PointSet
 from nlml_hpe.evaluation.datasets import Dataset
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import ImageReadError, RgbImage
-from nlml_hpe.inference.engines import Estimates, Method
+from nlml_hpe.inference.engines import Engine
+from nlml_hpe.inference.engines import Route as RouteName
 from nlml_hpe.rotation import Angles, rotation_from_angles
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledF
         if face is None:
             yield LabelledFace(sample.name, sample.angles, image, sample.box)
         else:
-            yield LabelledFace(sample.name, sample.angles, image, sample.box or face.box, face.points, face.route)
+            yield LabelledFace(sample.name, sample.angles, image, sample.box or face.box, face.points, face.look)
     data.samples = usable
 
 
@@ -163,15 +164,7 @@ def _of_tensor(
             yield LabelledFace(name, (yaw, pitch, roll), points=seen, look=LOOKS[kind], person=str(person))
 
 
-class Landmarks(Protocol):
-    """An engine that needs landmarks."""
-
-    def estimate(self, points: NDArray[np.float64], method: Method) -> Estimates:
-        """Pose of faces whose landmarks (N, P, 3) are known."""
-        ...
-
-
-def landmark_route(engine: Landmarks, name: Method) -> Route:
+def landmark_route(engine: Engine, name: RouteName) -> Route:
     """A route of an engine that needs landmarks, in the model's named head frame.
 
     A face without landmarks has no answer.
@@ -179,10 +172,10 @@ def landmark_route(engine: Landmarks, name: Method) -> Route:
 
     def answer(faces: Sequence[LabelledFace]) -> Answers:
         rotation, sigma = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3), np.nan)
-        seen = {index: face.points for index, face in enumerate(faces) if face.points is not None}
+        seen = {i: Face.from_points(face.points) for i, face in enumerate(faces) if face.points is not None}
         if seen:
-            found, rows = engine.estimate(np.stack(list(seen.values())), name), list(seen)
-            rotation[rows], sigma[rows] = rotation_from_angles(found.angles), found.sigma
+            found, rows = engine.estimate(list(seen.values()), name), list(seen)
+            rotation[rows], sigma[rows] = found.rotation, found.sigma
         return Answers(rotation, sigma)
 
     return answer

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from nlml_hpe.rotation import AXES, Angles, angles_from_rotation, geodesic_degrees, rotation_from_angles
+from nlml_hpe.rotation import AXES, Angles, angles_from_rotation, geodesic_degrees
 
 VECTORS = ("left", "down", "front")
 """The head's axes whose turning MAEV measures (Cao et al. 2021): columns of R, up to sign."""
@@ -230,8 +230,3 @@ def constant_rotation(
     for _ in range(_ROUNDS):
         mean = relative.mean(counts / np.maximum((mean.inv() * relative).magnitude(), np.radians(1.0)))
     return np.asarray(mean.as_matrix())
-
-
-def turned(angles: Angles, rotation: Angles) -> Angles:
-    """Angles (n,) of the same heads after a constant ``rotation`` of the head's own frame: ``R(angles) C``."""
-    return angles_from_rotation(rotation_from_angles(angles) @ rotation_from_angles(rotation))

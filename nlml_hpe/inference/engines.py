@@ -1,8 +1,9 @@
-"""What turns landmarks into pose: one ONNX file, without torch; or the model itself (``torch_engine``)."""
+"""What turns faces into poses: one ONNX file, without torch; or the model itself (``torch_engine``)."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -10,57 +11,102 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import COINCIDE, POINT_SETS, PointSet, check_landmarks
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError, read_json
 from nlml_hpe.files.manifests import require_digest
-from nlml_hpe.rotation import CONVENTION, Angles
+from nlml_hpe.model.format import CONFIG_FILE, METADATA, ONNX_FILE, ONNX_FORMAT, ONNX_FORMATS
+from nlml_hpe.rotation import CONVENTION, Angles, rotation_from_angles
 
-Method = Literal["network", "exact", "refined", "powell"]
-DEFAULT_METHOD: Method = "refined"
-REFINE_MARGIN_DEG = 5.0
-"""Beyond the grid by more than this the refined route keeps the network's answer, which has seen wider poses."""
+Route = Literal["network", "exact", "refined", "powell"]
+DEFAULT_ROUTE: Route = "refined"
+ONNX_ROUTES: tuple[Route, ...] = ("network", "refined")
+"""The routes that an ONNX file holds."""
 Interval = tuple[float, float]
-MIRRORED_SIGNS = (-1.0, 1.0, -1.0)
-"""What yaw, pitch and roll are multiplied by in the mirror."""
-FORMAT = "nlml-hpe onnx 3"
-METADATA = "nlml_hpe"
-ONNX_FILE, CONFIG_FILE = "model.onnx", "config.json"
-OUTPUTS = ("network", "refined", "sigma", "score")
-_PACKAGE = Path(__file__).parents[1]
-_INSIDE = _PACKAGE / "checkpoint"
-SHIPPED = _INSIDE if _INSIDE.is_dir() else _PACKAGE.parent / "checkpoints" / "ict_facekit"
-"""The checkpoint that comes with the package, or beside it in a checkout; trained by configs/ict_facekit.yaml."""
 
 
 class Estimates(NamedTuple):
-    """Of N faces: ``angles`` (N,) in degrees; standard deviations ``sigma`` (N, 3) in degrees, yaw, pitch, roll, NaN
-    where not known; ``score`` (N,), one where the face lies on the manifold, a half where it is as far from it as
-    unseen training people are on average, NaN where not known."""
+    """Poses of N faces in one head frame.
 
-    angles: Angles
+    Parameters
+    ----------
+    rotation : float array (N, 3, 3)
+        Maps head to camera.
+    sigma : float array (N, 3)
+        Standard deviations of yaw, pitch and roll in degrees; NaN where they are not known.
+    score : float array (N,)
+        One where the face lies on the manifold, a half where it is as far from it as unseen training people are on
+        average; NaN where it is not known.
+    """
+
+    rotation: NDArray[np.float64]
     sigma: NDArray[np.float64]
     score: NDArray[np.float64]
 
+    @classmethod
+    def of_rotations(cls, rotation: NDArray[np.float64]) -> Estimates:
+        """Rotations (N, 3, 3) of which nothing more is known."""
+        return cls(rotation, np.full((len(rotation), 3), np.nan), np.full(len(rotation), np.nan))
+
 
 class Engine(Protocol):
-    """Landmarks in, pose out, in the model's named head frame. ``range`` is that of training, per angle."""
+    """Faces in, poses out, in the model's named head frame."""
 
     @property
-    def point_set(self) -> PointSet: ...  # noqa: D102
-    @property
-    def min_confidence(self) -> float: ...  # noqa: D102
-    @property
-    def range(self) -> tuple[Interval, Interval, Interval]: ...  # noqa: D102
+    def point_set(self) -> PointSet:
+        """The landmarks that the model was trained on."""
+        ...
 
-    def estimate(self, points: NDArray[np.float64], method: Method) -> Estimates:
-        """Pose of faces whose landmarks (N, P, 3) are known, in pixels and image axes."""
+    @property
+    def min_confidence(self) -> float:
+        """The detector's threshold in training."""
+        ...
+
+    @property
+    def range(self) -> tuple[Interval, Interval, Interval]:
+        """Lowest and highest yaw, pitch and roll of training, in degrees, in the model's own head frame."""
+        ...
+
+    @property
+    def named_from_own(self) -> NDArray[np.float64]:
+        """C (3, 3) with ``R(named) = R(own) C``: the named head frame beside that of the training heads."""
+        ...
+
+    def estimate(self, faces: Sequence[Face], route: Route) -> Estimates:
+        """Pose of faces, in their order, by one route.
+
+        Raises ``ValueError`` for a route that the engine does not have and for a face without what it needs.
+        """
         ...
 
 
-class OnnxEngine:
-    """The file that ``export.export_onnx`` writes, run by onnxruntime on the CPU. In a model folder, whose config.json
-    has its SHA-256, it must be the file that was written with it.
+def points_of(faces: Sequence[Face], point_set: PointSet) -> NDArray[np.float64]:
+    """Landmarks (N, P, 3) of faces. Raises ``ValueError`` where a face has none, or other ones."""
+    if not faces:
+        return np.empty((0, point_set.n_points, 3))
+    return np.stack([check_landmarks(face.landmarks, point_set) for face in faces])
 
-    Raises ``ArtifactError`` for a file that is missing, damaged, or of another version or convention.
+
+class OnnxEngine:
+    """The file that ``model.onnx_export.export_onnx`` writes, run by onnxruntime on the CPU.
+
+    In a model folder, whose config.json has its SHA-256, it must be the file that was written with it.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.onnx`` file.
+
+    Raises
+    ------
+    ArtifactError
+        For a file that is missing, damaged, or of another version or convention.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> engine = OnnxEngine(SHIPPED / ONNX_FILE)
+    >>> engine.point_set.name, engine.range[0]
+    ('facemesh468', (-50.0, 50.0))
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,21 +126,23 @@ class OnnxEngine:
         self.min_confidence = float(about["min_confidence"])
         self.frame = str(about["frame"])
         self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
+        # Files of format 3 do not have it; their range is compared in the named frame, degrees beside the own one.
+        self.named_from_own: NDArray[np.float64] = np.array(about.get("named_from_own", np.eye(3)), dtype=np.float64)
 
-    def estimate(self, points: NDArray[np.float64], method: Method) -> Estimates:
-        """As ``Engine.estimate``. Raises ``ValueError`` for a method that the file does not hold."""
-        if method not in OUTPUTS:
-            raise ValueError(f"an ONNX model has the methods 'network' and 'refined'; {method!r} needs backend='torch'")
-        checked = check_landmarks(points, self.point_set)
-        if not len(checked):
-            nothing = np.empty((0, 3))
-            return Estimates(Angles.from_columns(nothing), nothing, nothing[:, 0])
-        given = {"landmarks": checked.astype(np.float32), "refine": np.array(method == "refined")}
-        network, refined, sigma, score = (found.astype(np.float64) for found in self._session.run(None, given))
-        columns = refined if method == "refined" else network
-        if not np.isfinite(columns).all():
+    def estimate(self, faces: Sequence[Face], route: Route) -> Estimates:
+        """As ``Engine.estimate``; the file holds the routes ``network`` and ``refined``."""
+        if route not in ONNX_ROUTES:
+            raise ValueError(f"an ONNX model has the routes 'network' and 'refined'; {route!r} needs backend='torch'")
+        points = points_of(faces, self.point_set)
+        if not len(points):
+            return Estimates.of_rotations(np.empty((0, 3, 3)))
+        inputs = {"landmarks": points.astype(np.float32), "refine": np.array(route == "refined")}
+        angles, sigma, score = (
+            values.astype(np.float64) for values in self._session.run([route, "sigma", "score"], inputs)
+        )
+        if not np.isfinite(angles).all():
             raise ValueError(COINCIDE)
-        return Estimates(Angles.from_columns(columns), sigma, score)
+        return Estimates(rotation_from_angles(Angles.from_columns(angles)), sigma, score)
 
 
 def _verify(path: Path) -> None:
@@ -110,12 +158,12 @@ def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     """What the file says of itself."""
     try:
         about: dict[str, Any] = json.loads(properties[METADATA])
-        found = (about["format"], about["convention"])
+        form, convention = about["format"], about["convention"]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is no ONNX model of this project ({error}); export it again") from error
-    if found != (FORMAT, CONVENTION) or about.get("point_set") not in POINT_SETS:
+    if form not in ONNX_FORMATS or convention != CONVENTION or about.get("point_set") not in POINT_SETS:
         raise ArtifactError(
-            f"{path}: expected {FORMAT!r} with {CONVENTION!r}; found {found[0]!r} with {found[1]!r} and points "
+            f"{path}: expected {ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r} and points "
             f"{about.get('point_set')!r}; export it again"
         )
     return about

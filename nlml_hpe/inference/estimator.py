@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
-from nlml_hpe.detection.landmarks import FaceLandmarks, LandmarkDetector
+from nlml_hpe.detection.landmarks import LandmarkDetector
+from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
-from nlml_hpe.inference.engines import DEFAULT_METHOD, ONNX_FILE, SHIPPED, Engine, Estimates, Method, OnnxEngine
-from nlml_hpe.rotation import rotation_from_angles
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, OnnxEngine, Route
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.rotation import angles_from_rotation
 
 if TYPE_CHECKING:  # torch is not needed to predict
     from nlml_hpe.model.folder import HeadPoseModel
@@ -23,50 +28,45 @@ if TYPE_CHECKING:  # torch is not needed to predict
 Backend = Literal["onnx", "torch"]
 
 
-@dataclass(frozen=True)
-class HeadPose:
-    """Pose of one face: angles in degrees, ``rotation`` (3, 3) head to camera, and where it was seen.
-
-    ``sigma`` holds the angles' standard deviations in degrees (yaw, pitch, roll) and ``score`` how well the face
-    fits the manifold, in (0, 1], a half for an average unseen face in training; both are None where the answer is
-    the network's. ``in_range`` says whether all angles lie inside the range the model was trained on.
-    ``landmarks`` (N, 3) and ``box`` (left, top, right, bottom) are in pixels.
-    """
-
-    yaw: float
-    pitch: float
-    roll: float
-    rotation: NDArray[np.float64]
-    sigma: tuple[float, float, float] | None
-    in_range: bool
-    landmarks: NDArray[np.float64]
-    box: tuple[float, float, float, float]
-    score: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON, without the landmarks."""
-        return {
-            "yaw": self.yaw,
-            "pitch": self.pitch,
-            "roll": self.roll,
-            "rotation": self.rotation.tolist(),
-            "sigma": None if self.sigma is None else list(self.sigma),
-            "in_range": self.in_range,
-            "box": list(self.box),
-            "score": self.score,
-        }
-
-
 class HeadPoseEstimator:
-    """Head pose from images. Use as a context manager, or ``close`` when done.
+    """Head pose from images. Use it as a context manager, or call ``close`` when done.
 
-    ``model`` is a model folder, by default the shipped one, or an ``.onnx`` file. ``backend`` "onnx" needs
-    onnxruntime alone; "torch" also has the exact inverse without a network, and takes a ``HeadPoseModel``.
-    ``detector`` replaces the one that belongs to the model's points (MediaPipe FaceMesh, or face-alignment). With
-    ``tracking`` images are the frames of one video. Raises ``ArtifactError`` where the model does not read.
+    Threads: one estimator may be shared by threads, and each gets its own answers; a lock inside lets one of them
+    in at a time, so sharing makes nothing faster. Processes: a child that was forked cannot use its parent's
+    estimator (the detector's threads do not live on in it) and gets a ``RuntimeError``; start workers by
+    ``multiprocessing.get_context("spawn")``, or open an estimator in each.
+
+    Parameters
+    ----------
+    model : str, Path or HeadPoseModel
+        A model folder, by default the shipped one, an ``.onnx`` file, or a model that is in memory (torch).
+    backend : "onnx" or "torch"
+        "onnx" needs onnxruntime alone; "torch" also has the routes ``exact`` and ``powell``, which need no network.
+    detector : LandmarkDetector, optional
+        In place of the one that belongs to the model's landmarks; ``detection.detectors.open_detector`` makes one
+        by its name. ``max_faces`` and ``tracking`` are then the detector's own.
+    max_faces : int
+        At most so many faces are found in an image; 1 or more.
+    tracking : bool
+        Images are the frames of one video, in order.
+
+    Raises
+    ------
+    ArtifactError
+        Where the model does not read.
+    ValueError
+        For an argument that is none of the above, and for a detector of other landmarks than the model's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with HeadPoseEstimator() as estimator:
+    ...     estimator.predict(np.zeros((64, 64, 3), dtype=np.uint8))
+    []
     """
 
     engine: Engine
+    detector: LandmarkDetector
 
     def __init__(
         self,
@@ -76,10 +76,17 @@ class HeadPoseEstimator:
         max_faces: int = MAX_FACES,
         tracking: bool = False,
     ) -> None:
+        _require_count(max_faces)
+        if detector is not None:
+            _require_detector(detector)
+        self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
         self.engine = open_engine(model, backend)
         self.detector = detector or open_detector(
             detector_for(self.engine.point_set), max_faces, self.engine.min_confidence, tracking
         )
+        if detector is None:
+            # An estimator that is dropped gives its threads back; a detector that was handed in is its owner's.
+            weakref.finalize(self, _close, self.detector, self._process).atexit = False
         if self.detector.point_set != self.engine.point_set:
             raise ValueError(
                 f"the model needs points {self.engine.point_set.name!r}; the detector gives "
@@ -90,56 +97,93 @@ class HeadPoseEstimator:
     def from_pretrained(
         cls, folder: str | Path = SHIPPED, backend: Backend = "onnx", max_faces: int = MAX_FACES
     ) -> HeadPoseEstimator:
-        """An estimator of a model folder, by default the shipped one."""
+        """An estimator of a model folder, by default the shipped one. Raises as the class itself does."""
         return cls(folder, backend, max_faces=max_faces)
 
     def predict(self, image: ImageLike, refine: bool = True) -> list[HeadPose]:
-        """Poses of all faces in an image, largest face first; no face is an empty list.
+        """Poses of all faces in an image.
 
-        ``image``: a file, an RGB array (H, W, 3), a PIL image or a torch tensor (3, H, W); see ``images.as_rgb``.
-        ``refine`` adds the exact step to the network's answer, and with it error bars; far beyond the range of
-        training the network's answer stands. Angles are in the model's named head frame. Raises
-        ``ImageReadError`` for a file that is no readable image and ``ValueError`` for an array that is none.
+        Parameters
+        ----------
+        image : path, RGB array (H, W, 3), PIL image or torch tensor (3, H, W)
+            See ``files.images.as_rgb``.
+        refine : bool
+            Add the exact step to the network's answer, and with it error bars. More than 5 degrees beyond the range
+            of training the network's answer stands.
+
+        Returns
+        -------
+        list of HeadPose
+            Largest face first, in the model's named head frame; an empty list where there is no face.
+
+        Raises
+        ------
+        ImageReadError
+            For a file that is no readable image.
+        ValueError
+            For an array that is no image, and after ``close``.
+        RuntimeError
+            In a forked child.
         """
         return self.predict_batch([image], refine)[0]
 
     def predict_batch(self, images: Iterable[ImageLike], refine: bool = True) -> list[list[HeadPose]]:
-        """As ``predict`` for several images; their faces go through the model together."""
+        """As ``predict`` for several images; their faces go through the model together.
+
+        Raises ``ValueError`` for one image in place of several.
+        """
+        if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
+            raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
         faces = [self.detect(as_rgb(image)) for image in images]
         poses = iter(self.poses([face for found in faces for face in found], "refined" if refine else "network"))
         return [[next(poses) for _ in found] for found in faces]
 
-    def detect(self, image: RgbImage) -> list[FaceLandmarks]:
-        """Faces in an RGB uint8 image (H, W, 3), largest first."""
-        return self.detector.detect(image)
+    def detect(self, image: RgbImage) -> list[Face]:
+        """Faces in an RGB uint8 image (H, W, 3), largest first. Raises ``ValueError`` for other arrays."""
+        with self._alone():
+            return self.detector.detect(image)
 
-    def poses(self, faces: list[FaceLandmarks], method: Method = DEFAULT_METHOD) -> list[HeadPose]:
-        """Poses of faces whose landmarks are known."""
-        if not faces:
-            return []
-        found = self.engine.estimate(np.stack([face.points for face in faces]), method)
-        rotations = rotation_from_angles(found.angles)
-        return [self._pose(face, found, rotations[index], index) for index, face in enumerate(faces)]
+    def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> list[HeadPose]:
+        """Poses of faces that were found before.
 
-    def _pose(self, face: FaceLandmarks, found: Estimates, rotation: NDArray[np.float64], index: int) -> HeadPose:
-        yaw, pitch, roll = (float(values[index]) for values in found.angles)
-        within = zip((yaw, pitch, roll), self.engine.range, strict=True)
-        sigma, score = found.sigma[index], float(found.score[index])
-        return HeadPose(
-            yaw,
-            pitch,
-            roll,
-            rotation,
-            (float(sigma[0]), float(sigma[1]), float(sigma[2])) if np.isfinite(sigma).all() else None,
-            all(low <= angle <= high for angle, (low, high) in within),
-            face.points,
-            face.box,
-            score if np.isfinite(score) else None,
-        )
+        Parameters
+        ----------
+        faces : sequence of Face
+            With the landmarks that the model was trained on.
+        route : "network", "refined", "exact" or "powell"
+            The network alone, the exact inverse started from it, the exact inverse without it, or the paper's own
+            optimisation; the last two need ``backend="torch"``.
+
+        Raises
+        ------
+        ValueError
+            For a route that the model does not have, for landmarks that are not a face's, and after ``close``.
+        """
+        with self._alone():
+            answer = self.engine.estimate(faces, route)
+        return _poses(faces, answer, self.engine)
 
     def close(self) -> None:
-        """Release the detector."""
-        self.detector.close()
+        """Release the detector. Closing twice does nothing more; every other call is then refused."""
+        if self._process == os.getpid():
+            with self._lock:
+                if not self._closed:
+                    self._closed = True
+                    self.detector.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time: neither a detector nor a model's caches can be shared."""
+        # Before the lock, which a thread of the parent may have held when this process was forked.
+        if self._process != os.getpid():
+            raise RuntimeError(
+                "this estimator was made before the process was forked, and its threads are not in the child; start "
+                "workers by multiprocessing.get_context('spawn'), or make a HeadPoseEstimator in each of them"
+            )
+        with self._lock:
+            if self._closed:
+                raise ValueError("this estimator is closed; make another one")
+            yield
 
     def __enter__(self) -> HeadPoseEstimator:
         return self
@@ -150,15 +194,77 @@ class HeadPoseEstimator:
         self.close()
 
 
+def _poses(faces: Sequence[Face], answer: Estimates, engine: Engine) -> list[HeadPose]:
+    named = angles_from_rotation(answer.rotation).columns()
+    own = angles_from_rotation(answer.rotation @ engine.named_from_own.T).columns()
+    low, high = np.array(engine.range).T
+    inside = ((own >= low) & (own <= high)).all(axis=-1)
+    return [_pose(face, named[i], answer, i, bool(inside[i])) for i, face in enumerate(faces)]
+
+
+def _pose(face: Face, angles: NDArray[np.float64], answer: Estimates, index: int, in_range: bool) -> HeadPose:
+    yaw, pitch, roll = map(float, angles)
+    sigma, score = tuple(map(float, answer.sigma[index])), float(answer.score[index])
+    return HeadPose(
+        yaw,
+        pitch,
+        roll,
+        answer.rotation[index],
+        (sigma[0], sigma[1], sigma[2]) if np.isfinite(sigma).all() else None,
+        in_range,
+        np.empty((0, 3)) if face.points is None else face.points,
+        face.box,
+        score if np.isfinite(score) else None,
+    )
+
+
+def _close(detector: LandmarkDetector, process: int) -> None:
+    """Close a dropped estimator's detector; in a forked child there is nothing of it to close."""
+    if os.getpid() == process:
+        detector.close()
+
+
+def _require_count(max_faces: int) -> None:
+    if isinstance(max_faces, bool) or not isinstance(max_faces, (int, np.integer)) or max_faces < 1:
+        raise ValueError(f"max_faces: expected a whole number, 1 or more; received {max_faces!r}")
+
+
+def _require_detector(detector: LandmarkDetector) -> None:
+    if not all(hasattr(detector, name) for name in ("point_set", "detect", "close")):
+        raise ValueError(
+            f"detector: expected a detector; received {detector!r}; nlml_hpe.detection.detectors.open_detector(NAME) "
+            "makes one"
+        )
+
+
+def _is_one_image(images: Iterable[ImageLike]) -> bool:
+    """Whether this is an array or tensor of one image: iterating it would give rows."""
+    return getattr(images, "ndim", 4) < 4
+
+
 def open_engine(model: HeadPoseModel | str | Path, backend: Backend) -> Engine:
-    """The engine of a model, by a backend, which is imported on demand: who runs ONNX needs no torch."""
-    if backend not in ("onnx", "torch"):
+    """The engine of a model, by the name of a backend. Raises as ``HeadPoseEstimator`` does."""
+    if backend not in _ENGINES:
         raise ValueError(f"unknown backend {backend!r}; expected 'onnx' or 'torch'")
     if isinstance(model, (str, Path)):
-        place = Path(model)
-        if backend == "onnx":
-            return OnnxEngine(place if place.suffix == ".onnx" else place / ONNX_FILE)
+        return _ENGINES[backend](Path(model))
+    if not hasattr(model, "manifold"):
+        raise ValueError(f"model: expected a folder, an .onnx file or a HeadPoseModel; received {model!r}")
+    from nlml_hpe.inference.torch_engine import TorchEngine
+
+    return TorchEngine(model)
+
+
+def _onnx_engine(place: Path) -> Engine:
+    return OnnxEngine(place if place.suffix == ".onnx" else place / ONNX_FILE)
+
+
+def _torch_engine(place: Path) -> Engine:
+    """Imported on demand: who runs ONNX needs no torch."""
     from nlml_hpe.inference.torch_engine import TorchEngine
     from nlml_hpe.model.folder import load_model
 
-    return TorchEngine(load_model(model) if isinstance(model, (str, Path)) else model)
+    return TorchEngine(load_model(place))
+
+
+_ENGINES: dict[Backend, Callable[[Path], Engine]] = {"onnx": _onnx_engine, "torch": _torch_engine}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from nlml_hpe.inference.estimator import HeadPose
+from nlml_hpe.face import HeadPose
 from nlml_hpe.rotation import angles_from_rotation
 
 MIN_CUTOFF_HZ = 1.0

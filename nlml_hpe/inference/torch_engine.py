@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import PointSet, mirrored_features, normalize_landmarks
-from nlml_hpe.evaluation.metrics import turned
-from nlml_hpe.inference.engines import MIRRORED_SIGNS, REFINE_MARGIN_DEG, Estimates, Interval, Method
+from nlml_hpe.face import Face
+from nlml_hpe.inference.engines import Estimates, Interval, Route, points_of
 from nlml_hpe.manifold.powell import infer_powell
 from nlml_hpe.model.folder import HeadPoseModel
-from nlml_hpe.rotation import Angles
+from nlml_hpe.model.format import REFINE_MARGIN_DEG
+from nlml_hpe.rotation import Angles, midpoint, mirrored, rotation_from_angles
+
+Features = NDArray[np.float32]
 
 
 class TorchEngine:
     """All routes of a ``HeadPoseModel``: network, exact inverse, the exact inverse from the network, Powell.
 
-    But for Powell, the paper's own, an answer is the mean of those for the face and for its mirror image, where the
-    model was trained on both sides alike: a picture and its mirror image then have mirrored poses.
+    But for Powell, the paper's own, an answer is the mean, on the rotation group, of those for the face and for its
+    mirror image, where the model was trained on both sides alike: a picture and its mirror image then have mirrored
+    poses.
+
+    Parameters
+    ----------
+    model : HeadPoseModel
+        As ``model.folder.load_model`` reads it.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.folder import load_model
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> engine = TorchEngine(load_model(SHIPPED))
+    >>> engine.estimate([], "exact").rotation.shape
+    (0, 3, 3)
     """
 
     def __init__(self, model: HeadPoseModel) -> None:
         self.model = model
+        self._routes: dict[Route, Callable[[Features], Estimates]] = {
+            "network": self._by_network,
+            "exact": self._exact,
+            "refined": self._refined,
+            "powell": self._powell,
+        }
 
     @property
     def point_set(self) -> PointSet:
-        """The points that the model was trained on."""
+        """The landmarks that the model was trained on."""
         return self.model.point_set
 
     @property
@@ -36,60 +61,66 @@ class TorchEngine:
 
     @property
     def range(self) -> tuple[Interval, Interval, Interval]:
-        """First and last angle of each axis of the training grid, in degrees."""
+        """First and last angle of each axis of the training grid, in degrees, in the model's own head frame."""
         yaw, pitch, roll = ((axis[0], axis[-1]) for axis in self.model.manifold.grid.axes)
         return yaw, pitch, roll
 
-    def estimate(self, points: NDArray[np.float64], method: Method) -> Estimates:
+    @property
+    def named_from_own(self) -> NDArray[np.float64]:
+        """C (3, 3) with ``R(named) = R(own) C``."""
+        return self.model.frame.named_from_own
+
+    def estimate(self, faces: Sequence[Face], route: Route) -> Estimates:
         """As ``Engine.estimate``; ``score`` is known where the exact step was taken."""
-        features = normalize_landmarks(points, self.point_set, self.model.normalization)
-        found = self._own(features, method)
-        return found._replace(angles=self.in_named_frame(found.angles))
+        points = points_of(faces, self.point_set)
+        answer = self.own_estimates(normalize_landmarks(points, self.point_set, self.model.normalization), route)
+        return answer._replace(rotation=answer.rotation @ self.named_from_own)
 
-    def own_angles(self, features: NDArray[np.float32], method: Method) -> tuple[Angles, NDArray[np.float64]]:
-        """Angles (N,) in degrees, in the model's own head frame, of features (N, F); and their standard deviations
-        (N, 3), NaN where not known."""
-        found = self._own(features, method)
-        return found.angles, found.sigma
+    def own_estimates(self, features: Features, route: Route) -> Estimates:
+        """Poses of features (N, F), in the model's own head frame: that of the heads it was trained on.
 
-    def in_named_frame(self, own: Angles) -> Angles:
-        """Angles of the model's own head frame in its named one."""
-        return own if self.model.frame.name == "own" else turned(own, self.model.frame.rotation)
-
-    def _own(self, features: NDArray[np.float32], method: Method) -> Estimates:
-        if method == "powell" or not self.model.is_symmetric:
-            return self._one_sided(features, method)
-        both = np.concatenate([features, mirrored_features(features, self.point_set)])
-        found = self._one_sided(both, method)
-        first, second = np.split(found.angles.columns(), 2)
-        angles = Angles.from_columns((first + second * MIRRORED_SIGNS) / 2)
+        Raises ``ValueError`` for a route that does not exist, or that needs a network where the model has none.
+        """
+        if route not in self._routes:
+            raise ValueError(f"unknown route {route!r}; expected one of {list(self._routes)}")
+        if not len(features):
+            return Estimates.of_rotations(np.empty((0, 3, 3)))
+        one_sided = self._routes[route]
+        if route == "powell" or not self.model.is_symmetric:
+            return one_sided(features)
+        both = one_sided(np.concatenate([features, mirrored_features(features, self.point_set)]))
+        first, second = np.split(both.rotation, 2)
         # Both answers err together, so the mean of them is no surer.
-        sigma, score = (np.mean(np.split(values, 2), axis=0) for values in (found.sigma, found.score))
-        return Estimates(angles, sigma, score)
+        sigma, score = (np.mean(np.split(values, 2), axis=0) for values in (both.sigma, both.score))
+        return Estimates(midpoint(first, mirrored(second)), sigma, score)
 
-    def _one_sided(self, features: NDArray[np.float32], method: Method) -> Estimates:
-        manifold, unknown = self.model.manifold, np.full((len(features), 3), np.nan)
-        if method == "exact":
-            found = manifold.infer(features)
-            return Estimates(found.angles, found.sigma, found.score)
-        if method == "powell":
-            slow = [infer_powell(manifold, feature) for feature in features]
-            angles = Angles.from_columns(np.reshape([(f.yaw, f.pitch, f.roll) for f in slow], (-1, 3)))
-            return Estimates(angles, unknown, unknown[:, 0])
+    def _network_columns(self, features: Features) -> NDArray[np.float64]:
+        """Yaw, pitch and roll (N, 3) in degrees."""
         if self.model.network is None:
-            raise ValueError(f"this model has no network, which method {method!r} needs; use 'exact' or 'powell'")
+            raise ValueError("this model has no network; use the route 'exact' or 'powell'")
         with torch.inference_mode():
-            columns = self.model.network(torch.from_numpy(np.asarray(features, dtype=np.float32))).double().numpy()
-        if method == "network":
-            return Estimates(Angles.from_columns(columns), unknown, unknown[:, 0])
-        return self._refined(features, columns)
+            found = self.model.network(torch.from_numpy(np.asarray(features, dtype=np.float32)))
+        return np.asarray(found.double().numpy())
 
-    def _refined(self, features: NDArray[np.float32], columns: NDArray[np.float64]) -> Estimates:
+    def _by_network(self, features: Features) -> Estimates:
+        return Estimates.of_rotations(rotation_from_angles(Angles.from_columns(self._network_columns(features))))
+
+    def _exact(self, features: Features) -> Estimates:
+        found = self.model.manifold.infer(features)
+        return Estimates(rotation_from_angles(found.angles), found.sigma, found.score)
+
+    def _powell(self, features: Features) -> Estimates:
+        slow = [infer_powell(self.model.manifold, feature) for feature in features]
+        columns = np.array([(found.yaw, found.pitch, found.roll) for found in slow])
+        return Estimates.of_rotations(rotation_from_angles(Angles.from_columns(columns)))
+
+    def _refined(self, features: Features) -> Estimates:
         """The exact inverse started from the network's answer, where that lies within the manifold's reach."""
+        columns = self._network_columns(features)
         sigma, score = np.full((len(features), 3), np.nan), np.full(len(features), np.nan)
         low, high = np.array(self.range).T
         near = ((columns >= low - REFINE_MARGIN_DEG) & (columns <= high + REFINE_MARGIN_DEG)).all(axis=1)
         if near.any():
             found = self.model.manifold.infer(features[near], seeds=Angles.from_columns(columns[near]))
             columns[near], sigma[near], score[near] = found.angles.columns(), found.sigma, found.score
-        return Estimates(Angles.from_columns(columns), sigma, score)
+        return Estimates(rotation_from_angles(Angles.from_columns(columns)), sigma, score)

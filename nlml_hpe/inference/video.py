@@ -15,9 +15,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from nlml_hpe.face import HeadPose
 from nlml_hpe.files.atomic import atomic_path
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.estimator import HeadPose, HeadPoseEstimator
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.smoothing import PoseSmoother
 from nlml_hpe.view.draw import draw_poses, draw_text
 from nlml_hpe.words import counted

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS, CascadeDetector, open_detector
-from nlml_hpe.detection.landmarks import ROUTES, normalize_landmarks
+from nlml_hpe.detection.landmarks import LOOKS, normalize_landmarks
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.manifold.tensor import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks
@@ -132,10 +132,10 @@ def _features(
         # A rendered head is in the middle of its image.
         middle = (0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height)
         face = detector.detect_in_box(image, middle)
-        routes.append(ROUTES.index(face.route) if face else 0)
+        routes.append(LOOKS.index(face.look) if face else 0)
         boxes.append(face.box if face else (0.0, 0.0, 0.0, 0.0))
         if face:
-            features.append(normalize_landmarks(face.points, points, config.normalization))
+            features.append(normalize_landmarks(face.landmarks, points, config.normalization))
         else:
             features.append(np.zeros(points.feature_length, dtype=np.float32))
     found = np.array(features, dtype=np.float32).reshape(-1, points.feature_length)

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
 from nlml_hpe.files.atomic import ArtifactError, read_json, write_bytes, write_json
 from nlml_hpe.files.manifests import digest_of_file, require_digest
-from nlml_hpe.inference.engines import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, NetworkShape
 from nlml_hpe.manifold.official import official_manifold
-from nlml_hpe.rotation import AXES, CONVENTION, OWN_FRAME, Angles, check_head_frame
+from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
+from nlml_hpe.rotation import AXES, CONVENTION, OWN_FRAME, Angles, check_head_frame, rotation_from_angles
 
 FORMAT = "nlml-hpe model 2"
 _WEIGHTS, _MANIFOLD = "model.safetensors", "manifold.npz"
@@ -39,9 +40,9 @@ class HeadFrame:
         check_head_frame(self.name, self.yaw, self.pitch, self.roll)
 
     @property
-    def rotation(self) -> Angles:
-        """C as angles."""
-        return Angles(np.array(self.yaw), np.array(self.pitch), np.array(self.roll))
+    def named_from_own(self) -> NDArray[np.float64]:
+        """C (3, 3)."""
+        return rotation_from_angles(Angles.from_columns((self.yaw, self.pitch, self.roll)))
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 
 from nlml_hpe.detection.landmarks import normalize_landmarks
-from nlml_hpe.evaluation.metrics import turned
+from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import ImageReadError, decode_image
-from nlml_hpe.inference.engines import DEFAULT_METHOD
-from nlml_hpe.inference.estimator import Backend, HeadPose, HeadPoseEstimator
-from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+from nlml_hpe.inference.engines import DEFAULT_ROUTE
+from nlml_hpe.inference.estimator import Backend, HeadPoseEstimator
+from nlml_hpe.rotation import angles_from_rotation
 
 LOOPBACK = "127.0.0.1"
 MAX_UPLOAD_BYTES = 16 * 1024 * 1024
@@ -150,7 +150,7 @@ class Predictor:
         with self._lock:
             image = decode_image(BytesIO(content), "the upload", MAX_UPLOAD_PIXELS)
             faces = self.estimator.detect(image)
-            poses = self.estimator.poses(faces, DEFAULT_METHOD)
+            poses = self.estimator.poses(faces, DEFAULT_ROUTE)
         shown = [{**pose.as_dict(), "landmarks": pose.landmarks.round(2).tolist()} for pose in poses]
         return {
             "width": image.shape[1],
@@ -164,11 +164,10 @@ class Predictor:
         model = getattr(self.estimator.engine, "model", None)
         if model is None:
             return None
-        manifold, frame = model.manifold, model.frame.rotation
+        manifold = model.manifold
         features = normalize_landmarks(pose.landmarks[None], model.point_set, model.normalization)
-        named = Angles.from_columns([[pose.yaw, pose.pitch, pose.roll]])
-        # Back from the named head frame to the manifold's own: C is a rotation, its inverse is its transpose.
-        own = turned(named, _inverse(frame))
+        # Back from the named head frame to the manifold's own: the inverse of a rotation is its transpose.
+        own = angles_from_rotation(pose.rotation[None] @ model.frame.named_from_own.T)
         identity = manifold.solve_identity(features, own)[0]
         weights = np.tensordot(identity, manifold.core, axes=1).reshape(-1, manifold.core.shape[-1]) @ manifold.basis
         return {
@@ -177,10 +176,6 @@ class Predictor:
             "angles": [float(values[0]) for values in own],
             "range": [[axis[0], axis[-1]] for axis in manifold.grid.axes],
         }
-
-
-def _inverse(frame: Angles) -> Angles:
-    return angles_from_rotation(rotation_from_angles(frame).T)
 
 
 class _Handler(BaseHTTPRequestHandler):

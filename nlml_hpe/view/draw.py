@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA
-
-if TYPE_CHECKING:  # the estimator draws nothing
-    from nlml_hpe.inference.estimator import HeadPose
 
 AXIS_COLORS = ((220, 40, 40), (40, 180, 40), (50, 90, 240))
 """RGB of the head's x (image right of a frontal face), y (up) and z (out of the face)."""

@@ -109,7 +109,7 @@ def head_from_photo(image: RgbImage, name: str, detector: LandmarkDetector) -> M
     if len(faces) != 1:
         found = "no face" if not faces else f"{len(faces)} faces"
         raise HeadPhotoError(f"{name}: {found} found; a head needs a photograph of one face, upright and unobscured")
-    points = faces[0].points
+    points = faces[0].landmarks
     topology = _topology()
     face = _frontal_shape(points)
     vertices = np.concatenate([_close_holes(face, topology), _cranium(face, topology), _neck(face)])

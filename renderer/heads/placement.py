@@ -35,7 +35,7 @@ def placed_by_face(mesh: Mesh, name: str, detector: LandmarkDetector) -> Mesh:
     faces = detector.detect(image)
     if not faces:
         raise HeadDataError(f"{name}: no face is seen from the front; expected a head that looks along +z, y upwards")
-    corners = faces[0].points[list(FACEMESH.eye_corners), :2]
+    corners = faces[0].landmarks[list(FACEMESH.eye_corners), :2]
     column, row = np.clip(np.round(corners).astype(int), 0, _PX - 1).T
     depth = fragments.depth[row, column]
     if not np.isfinite(depth).all():

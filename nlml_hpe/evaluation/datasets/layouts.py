@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.landmarks import Box
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays, read_bounded
 from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
+from nlml_hpe.face import Box
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image

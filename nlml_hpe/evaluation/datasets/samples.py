@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.landmarks import Box
+from nlml_hpe.face import Box
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import Angles, rotation_from_angles
 

@@ -1,0 +1,135 @@
+"""What travels between the rooms: a ``Face`` goes into an engine, a ``HeadPose`` comes out of the estimator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nlml_hpe.files.images import RgbImage
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+
+def box_of(points: ArrayLike) -> Box:
+    """The bounding box of points, in pixels.
+
+    Parameters
+    ----------
+    points : array (N, 2 or more)
+        x and y in the first two columns, in pixels.
+
+    Returns
+    -------
+    Box
+        Left, top, right, bottom.
+
+    Examples
+    --------
+    >>> box_of([(1, 2, 0), (5, 3, 0)])
+    (1.0, 2.0, 5.0, 3.0)
+    """
+    array = np.asarray(points, dtype=np.float64)[:, :2]
+    (left, top), (right, bottom) = array.min(axis=0).tolist(), array.max(axis=0).tolist()
+    return (left, top, right, bottom)
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in one image. Two faces compare equal only where they are the same object: compare their fields.
+
+    Parameters
+    ----------
+    image : RGB uint8 array (H, W, 3), or None
+        The image that the face was found in; None where only its landmarks are known.
+    box : Box
+        Left, top, right, bottom in pixels of that image.
+    points : float array (N, 3), or None
+        Landmarks in pixels and image axes (x right, y down, z into the scene); None where no detector gave any.
+    look : str
+        Which look at the image found the face, one of ``detection.landmarks.LOOKS``.
+
+    Examples
+    --------
+    >>> face = Face.from_points([(10, 20, 0), (30, 60, 5)])
+    >>> face.box, face.area, face.look
+    ((10.0, 20.0, 30.0, 60.0), 800.0, 'whole')
+    """
+
+    image: RgbImage | None
+    box: Box
+    points: NDArray[np.float64] | None = None
+    look: str = "whole"
+
+    @property
+    def area(self) -> float:
+        """Area of ``box`` in square pixels."""
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top)
+
+    @property
+    def landmarks(self) -> NDArray[np.float64]:
+        """``points``, where they must be there. Raises ``ValueError`` where no detector gave any."""
+        if self.points is None:
+            raise ValueError("this face has no landmarks, and they are needed here; find it with a landmark detector")
+        return self.points
+
+    @classmethod
+    def from_points(cls, points: ArrayLike, look: str = "whole", image: RgbImage | None = None) -> Face:
+        """A face of landmarks (N, 3) in pixels; its box is their bounding box."""
+        array = np.asarray(points, dtype=np.float64)
+        return cls(image, box_of(array), array, look)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPose:
+    """Pose of one face in the model's named head frame.
+
+    Poses are not compared by value, because they hold arrays: ``==`` is true, and hashes are equal, for the same
+    object alone. To compare two poses, compare their fields, or ``rotation.geodesic_degrees`` of their rotations.
+
+    Parameters
+    ----------
+    yaw, pitch, roll : float
+        Degrees, as ``rotation.angles_from_rotation`` reads them off ``rotation``.
+    rotation : float array (3, 3)
+        Maps head to camera (x right in the image, y up, z to the viewer).
+    sigma : three floats, or None
+        Standard deviations of yaw, pitch and roll in degrees; None where they are not known, as for an answer that
+        is the network's alone.
+    in_range : bool
+        Whether yaw, pitch and roll, in the head frame of the training heads, lie inside the range of training.
+    landmarks : float array (N, 3)
+        In pixels and image axes; (0, 3) where the face was found without any.
+    box : Box
+        Left, top, right, bottom in pixels.
+    score : float, or None
+        How well the face fits the manifold, in (0, 1]: a half for an average unseen face in training. None where
+        ``sigma`` is.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    rotation: NDArray[np.float64]
+    sigma: tuple[float, float, float] | None
+    in_range: bool
+    landmarks: NDArray[np.float64]
+    box: Box
+    score: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON, without the landmarks."""
+        return {
+            "yaw": self.yaw,
+            "pitch": self.pitch,
+            "roll": self.roll,
+            "rotation": self.rotation.tolist(),
+            "sigma": None if self.sigma is None else list(self.sigma),
+            "in_range": self.in_range,
+            "box": list(self.box),
+            "score": self.score,
+        }
