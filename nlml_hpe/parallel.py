@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -12,6 +16,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 _CONNECT_SECONDS = 15
+_WATCH_SECONDS = 0.2
 Result = TypeVar("Result")
 
 
@@ -30,8 +35,8 @@ def run_tasks(
 
     They run in ``workers`` processes here or, with ``cluster`` (``tcp://HOST:PORT`` of a Dask
     scheduler), in that cluster, which does again what a dead worker had begun. Workers there must be
-    able to import this project and read the data under the same paths. Raises ``WorkerError`` where
-    the cluster does not answer or a worker process of this machine dies.
+    able to import this project and read the data under the same paths. Processes here end with this one, however it
+    ends. Raises ``WorkerError`` where the cluster does not answer or a worker process of this machine dies.
     """
     with _backend(workers, cluster) as jobs:
         # Arrays travel to the workers as they are, not by way of temporary files.
@@ -52,10 +57,25 @@ def _alone(task: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
     return task(*arguments)
 
 
+def _start_worker(parent: int) -> None:
+    """Prepare a worker process: it ends when its parent does, and leaves Ctrl-C to it."""
+    # A terminal sends Ctrl-C to all its processes. The parent answers it, in one line, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process as soon as it has another parent, which it gets when its own was killed."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
 @contextmanager
 def _backend(workers: int, cluster: str | None) -> Iterator[int]:
     if cluster is None:
-        yield workers
+        with parallel_config(backend="loky", initializer=_start_worker, initargs=(os.getpid(),)):
+            yield workers
         return
     try:
         from dask.distributed import Client

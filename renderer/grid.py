@@ -6,78 +6,145 @@ pose alone, so a run that was killed is continued by skipping the images that ar
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+import json
+import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from nlml_hpe.files.atomic import ArtifactError, read_json, write_json
+from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes, write_json
+from nlml_hpe.files.folders import foreign_entries, remove_own, require_replaceable
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.files.locks import exclusive
-from nlml_hpe.files.manifests import digest_of, write_manifest
+from nlml_hpe.files.locks import await_leases, exclusive, lease
+from nlml_hpe.files.manifests import MANIFEST, changed_files, digest_of, is_made_from, read_manifest, write_manifest
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import RANDOM_FOLDER, image_stem
 from nlml_hpe.rotation import CONVENTION
+from nlml_hpe.version import VERSION
 from renderer.people import NumberedPose, People
 
 KIND = "renders"
-_IN_PROGRESS = "in_progress.json"
+_INDEX = "renders.json"
+_RUN = f"{OWN_PREFIX}run.json"
+"""Which run writes into a folder, and the digest of all that its images depend on. It goes when they are finished."""
 
 
 def render_people(people: People, folder: Path, workers: int, cluster: str | None = None) -> Path:
     """Render every person of every split below ``folder``; returns ``folder``, finished.
 
-    Where images are not kept, only the index of people and poses is written. Raises ``ArtifactError``
-    where ``folder`` holds anything that is not this stage's own work.
+    Where images are not kept, only the index of people and poses is written. Workers that a killed run left in
+    ``folder`` are waited for.
+
+    Raises
+    ------
+    ArtifactError
+        Where ``folder`` holds anything that is not this stage's own work, where a worker of an earlier run does not
+        end, or where an image is not of the size that was asked for.
     """
     settings, inputs = people.settings(), people.inputs()
     with exclusive(folder):
-        _prepare(folder, digest_of([settings, inputs]))
+        run = _prepare(people, folder)
         heads, numbers = people.open_heads(), people.numbers()
-        work = [(people, split, person, folder) for split, persons in numbers.items() for person in persons]
         if people.render.keep_images:
+            work = [(people, split, person, folder, run) for split, persons in numbers.items() for person in persons]
             for _ in run_tasks(_render_person, work, "Render", workers, cluster):
                 pass
+            _require_finished(people, folder)
         poses = {
             f"{split}/ID{person}": {"random": [pose for _, pose in people.off_grid(split, person)]}
-            for _, split, person, _ in work
+            for split, persons in numbers.items()
+            for person in persons
         }
         index = {"convention": CONVENTION, "grid": people.grid.as_dict(), "random_poses": poses}
-        write_json(folder / "renders.json", index)
+        write_json(folder / _INDEX, index)
         facts = {"people": numbers, "heads": heads.describe(), "images_per_person": people.grid.size}
-        (folder / _IN_PROGRESS).unlink()
         write_manifest(folder, KIND, settings, inputs, facts)
+        for name in (_RUN, JOURNAL):
+            (folder / name).unlink()
     return folder
 
 
-def require_own(folder: Path) -> None:
-    """Raise ``ArtifactError`` where ``folder`` holds anything that is not this stage's own work."""
-    ours = (folder / _IN_PROGRESS).is_file() or (folder / "renders.json").is_file()
-    if folder.exists() and any(folder.iterdir()) and not ours:
-        raise ArtifactError(f"{folder} holds files that this stage did not write; choose another workdir")
+def _prepare(people: People, folder: Path) -> str:
+    """Take over the folder: keep images of these settings, clear those of others. Returns what names this run.
+
+    From here on workers of an earlier run see that it is not theirs any more; they are waited for.
+    """
+    require_replaceable(folder, KIND)
+    settings, inputs = people.settings(), people.inputs()
+    digest, run = digest_of([VERSION, settings, inputs]), secrets.token_hex(8)
+    unfinished = (folder / _RUN).is_file() and read_json(folder / _RUN).get("digest") == digest
+    damaged = [] if unfinished else _damaged(folder, settings, inputs)
+    # Without a digest: a run that is killed while it clears leaves nothing that the next one takes for its own.
+    write_json(folder / _RUN, {"run": run})
+    await_leases(folder)
+    if damaged:
+        for name in (*damaged, MANIFEST):
+            (folder / name).unlink(missing_ok=True)
+    elif not unfinished:
+        remove_own(folder, KIND)
+        folder.mkdir(parents=True)
+    names = [path.relative_to(folder).as_posix() for path in _all_images(people, folder)]
+    lines = [json.dumps(name) for name in (KIND, _INDEX, *names)]
+    write_bytes(folder / JOURNAL, "".join(f"{line}\n" for line in lines).encode())
+    write_json(folder / _RUN, {"run": run, "digest": digest})
+    return run
 
 
-def _prepare(folder: Path, digest: str) -> None:
-    """Keep the images of an interrupted run with these settings; clear those of any other run."""
-    require_own(folder)
-    marker = folder / _IN_PROGRESS
-    if not (marker.is_file() and read_json(marker).get("digest") == digest):
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(marker, {"digest": digest})
+def _damaged(folder: Path, settings: object, inputs: Mapping[str, str]) -> list[str]:
+    """Files to render again in a finished folder of these settings; none where it is of others, or whole."""
+    try:
+        manifest = read_manifest(folder, KIND)
+        same = is_made_from(manifest, settings, inputs)
+        return changed_files(folder, manifest) if same else []
+    except ArtifactError:
+        return []
 
 
-def _render_person(people: People, split: str, person: int, folder: Path) -> None:
-    target = folder / split / f"ID{person}"
-    (target / RANDOM_FOLDER).mkdir(parents=True, exist_ok=True)
-    absent = [(path, pose) for path, pose in _images(people, split, person, target) if not path.is_file()]
-    drawn = people.images(person, [pose for _, pose in absent])
-    for (path, (number, _)), image in zip(absent, drawn, strict=True):
-        low, high = people.render.jpeg_quality
-        quality = int(np.random.default_rng([people.seed, person, 3, number]).integers(low, high + 1))
-        _write_image(path, image, quality)
+def _require_run(folder: Path, run: str) -> None:
+    """Raise ``ArtifactError`` where another run has taken over the folder that a worker writes into."""
+    if read_json(folder / _RUN).get("run") != run:
+        raise ArtifactError(f"{folder} was taken over by another run")
+
+
+def _render_person(people: People, split: str, person: int, folder: Path, run: str) -> None:
+    with lease(folder):
+        _require_run(folder, run)
+        target = folder / split / f"ID{person}"
+        absent = [(path, pose) for path, pose in _images(people, split, person, target) if not path.is_file()]
+        drawn = people.images(person, [pose for _, pose in absent])
+        for (path, (number, _)), image in zip(absent, drawn, strict=True):
+            low, high = people.render.jpeg_quality
+            quality = int(np.random.default_rng([people.seed, person, 3, number]).integers(low, high + 1))
+            _require_run(folder, run)
+            _write_image(path, image, quality)
+
+
+def _require_finished(people: People, folder: Path) -> None:
+    """Raise ``ArtifactError`` unless every image is there and of the right size, and nothing else beside them."""
+    size = people.render.size
+    for path in _all_images(people, folder):
+        try:
+            with Image.open(path) as image:
+                found = image.size
+        except OSError as error:
+            raise ArtifactError(f"{path} does not read ({error}); delete it and run Render again") from error
+        if found != (size, size):
+            raise ArtifactError(
+                f"{path} has {found[0]} x {found[1]} pixels, expected {size} x {size}; delete it and run Render again"
+            )
+    foreign = foreign_entries(folder, KIND)
+    if foreign:
+        raise ArtifactError(f"{folder} holds what this stage did not write: {foreign[0]}; move it away and run again")
+
+
+def _all_images(people: People, folder: Path) -> Iterator[Path]:
+    """The images of all people; none where they are not kept."""
+    for split, persons in people.numbers().items() if people.render.keep_images else ():
+        for person in persons:
+            yield from (path for path, _ in _images(people, split, person, folder / split / f"ID{person}"))
 
 
 def _images(people: People, split: str, person: int, target: Path) -> Iterator[tuple[Path, NumberedPose]]:
@@ -94,7 +161,4 @@ def _write_image(path: Path, image: RgbImage, quality: int) -> None:
     done, encoded = cv2.imencode(path.suffix, image[..., ::-1], settings)
     if not done:
         raise OSError(f"{path}: the image could not be encoded")
-    # A rename per image keeps a killed run from leaving half an image; thousands need no fsync.
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(encoded.tobytes())
-    os.replace(temporary, path)
+    write_bytes(path, encoded.tobytes())

@@ -20,7 +20,7 @@ _SHEET = (8, 12)
 def plan(config: Config) -> Plan:
     """What the crops depend on."""
     people = crop_set(config, "train")
-    return Plan(tuple(folder_of(config, split) for split in _SPLITS), KIND, people.settings(), people.inputs())
+    return Plan(tuple(folder_of(config, split) for split in _SPLITS), KIND, people.settings(), others=people.inputs())
 
 
 def main(config: Config) -> Path:

@@ -10,11 +10,13 @@ from safetensors.torch import save
 
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import manifest_digest, write_manifest
+from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import train_encoder
+from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.view.plots import plot_history
+from stages import TD_main
 from stages.common import Plan, Stage, Workdir, stage_command, training_run
 from stages.config import Config
 
@@ -24,8 +26,8 @@ KIND = "encoder"
 def plan(config: Config) -> Plan:
     """What the encoder depends on."""
     work = Workdir(config.workdir)
-    inputs = {name: manifest_digest(work.root / name) for name in ("landmarks_train", "manifold")}
-    return Plan((work.encoder,), KIND, config.sections("seed", "encoder"), inputs)
+    reads = {work.landmarks_train: LANDMARKS, work.manifold: TD_main.KIND}
+    return Plan((work.encoder,), KIND, config.sections("seed", "encoder"), reads)
 
 
 def main(config: Config) -> Path:

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from nlml_hpe.config import LandmarksConfig
-from nlml_hpe.files.manifests import digest_of_names_and_sizes, manifest_digest
+from nlml_hpe.detection.detectors import DETECTORS
+from nlml_hpe.files.manifests import digest_of_names_and_sizes
 from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write_tensor
 from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, PersonRows, misses
+from nlml_hpe.version import version_of
 from nlml_hpe.view.plots import plot_misses
+from renderer.grid import KIND as RENDERS
 from renderer.people import People
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
@@ -19,22 +22,23 @@ from stages.config import Config
 SPLITS = ("train", "validation")
 
 
-def images_of(config: Config, split: str) -> tuple[Path, str]:
-    """Folder of one split's images and the digest that stands for it."""
+def own_images(config: Config, split: str) -> Path | None:
+    """The user's folder of one split's images, where there is one in place of our renders."""
     own: Path | None = getattr(config.landmarks, f"{split}_images")
-    if own is not None:
-        if not own.is_dir():
-            raise FileNotFoundError(f"{own}: no such folder of images (landmarks.{split}_images)")
-        return own, digest_of_names_and_sizes(own)
-    renders = Workdir(config.workdir).renders
-    return renders / split, manifest_digest(renders)
+    if own is not None and not own.is_dir():
+        raise FileNotFoundError(f"{own}: no such folder of images (landmarks.{split}_images)")
+    return own
 
 
 def plan(config: Config) -> Plan:
     """What both landmark tensors depend on."""
-    work = Workdir(config.workdir)
-    inputs = {split: images_of(config, split)[1] for split in SPLITS}
-    return Plan((work.landmarks_train, work.landmarks_validation), KIND, config.sections("grid", "landmarks"), inputs)
+    work, name = Workdir(config.workdir), config.landmarks.detector
+    own = {split: own_images(config, split) for split in SPLITS}
+    others = {split: digest_of_names_and_sizes(folder) for split, folder in own.items() if folder is not None}
+    others["detector"] = f"{name} of {DETECTORS[name].package} {version_of(DETECTORS[name].package)}"
+    reads = {work.renders: RENDERS} if None in own.values() else {}
+    folders = (work.landmarks_train, work.landmarks_validation)
+    return Plan(folders, KIND, config.sections("grid", "landmarks"), reads, others)
 
 
 def main(config: Config) -> Path:
@@ -43,12 +47,11 @@ def main(config: Config) -> Path:
     grid = config.grid.pose_grid()
     extraction = Extraction(grid, config.landmarks, made.settings, made.inputs, config.n_workers, config.cluster)
     for split, folder in zip(SPLITS, made.folders, strict=True):
-        images, _ = images_of(config, split)
-        own = getattr(config.landmarks, f"{split}_images")
+        own = own_images(config, split)
         if own is None and not config.render.keep_images:
             extract_direct(config.people(), split, folder, extraction)
         else:
-            extract(images, folder, extraction)
+            extract(own or work.renders / split, folder, extraction)
         tensor = LandmarkTensor.open(folder)
         title, *by_axis = misses(tensor)
         print("\n  ".join([f"{split}: {title}", *by_axis]))

@@ -11,10 +11,11 @@ from torch import nn
 
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import manifest_digest, write_manifest
+from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import train_heads
 from nlml_hpe.view.plots import plot_history
+from stages import TD_main
 from stages.common import Plan, Stage, Workdir, stage_command, training_run
 from stages.config import Config
 
@@ -24,9 +25,7 @@ KIND = "angle_heads"
 def plan(config: Config) -> Plan:
     """What the heads depend on."""
     work = Workdir(config.workdir)
-    return Plan(
-        (work.heads,), KIND, config.sections("seed", "angle_heads"), {"manifold": manifest_digest(work.manifold)}
-    )
+    return Plan((work.heads,), KIND, config.sections("seed", "angle_heads"), {work.manifold: TD_main.KIND})
 
 
 def main(config: Config) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
@@ -11,7 +13,7 @@ from torch import nn
 from nlml_hpe.detection.detectors import DETECTORS
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import manifest_digest, read_manifest, write_manifest
+from nlml_hpe.files.manifests import read_manifest, require_equal, write_manifest
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import network_shape
 from nlml_hpe.manifold.networks import HeadPoseNetwork
@@ -25,28 +27,35 @@ from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
 
 KIND = "model"
-MADE_OF = ("encoder", "heads", "manifold", "landmarks_train")
 
 
 def plan(config: Config) -> Plan:
     """What the model folder depends on."""
     work = Workdir(config.workdir)
-    inputs = {name: manifest_digest(work.root / name) for name in MADE_OF}
-    return Plan((work.model,), KIND, config.sections("encoder", "angle_heads", "landmarks", "frame"), inputs)
+    reads = {
+        work.encoder: EncoderTrainer.KIND,
+        work.heads: MLPHeadsTrainer.KIND,
+        work.manifold: TD_main.KIND,
+        work.landmarks_train: LANDMARKS,
+    }
+    return Plan((work.model,), KIND, config.sections("encoder", "angle_heads", "landmarks", "frame"), reads)
 
 
 def main(config: Config) -> Path:
     """Assemble, write, and read back the model; returns its folder."""
     work, made = Workdir(config.workdir), plan(config)
+    manifests = {folder.name: read_manifest(folder, kind) for folder, kind in made.reads.items()}
+    _require_same_settings(manifests, made.settings)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
     network = HeadPoseNetwork(network_shape(manifold, config.encoder, config.angle_heads)).eval()
     network.encoder.load_state_dict(load_file(work.encoder / "encoder.safetensors"))
     nn.ModuleList(network.heads).load_state_dict(load_file(work.heads / "heads.safetensors"))
     marks, frame = config.landmarks, HeadFrame(**config.frame.model_dump())
-    settings = (DETECTORS[marks.detector].point_set, marks.normalization, marks.min_confidence, frame)
+    points = DETECTORS[marks.detector].point_set
+    feature = points.feature_name(marks.normalization)
+    require_equal("feature of configuration and manifold", feature, manifold.feature, "run Landmarks and TD_main again")
+    settings = (points, marks.normalization, marks.min_confidence, frame)
     model = HeadPoseModel(network, manifold, *settings)
-    kinds = dict(zip(MADE_OF, (EncoderTrainer.KIND, MLPHeadsTrainer.KIND, TD_main.KIND, LANDMARKS), strict=True))
-    manifests = {name: read_manifest(work.root / name, kind) for name, kind in kinds.items()}
     with fresh_folder(work.model, KIND) as folder:
         export_onnx(model, folder / ONNX_FILE)
         save_model(folder, model)
@@ -54,6 +63,14 @@ def main(config: Config) -> Path:
         write_manifest(folder, KIND, made.settings, made.inputs)
     load_model(work.model)
     return work.model
+
+
+def _require_same_settings(manifests: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
+    """Raise ``ArtifactError`` where a part was made with other settings than those that the model would name."""
+    made_by = {"encoder": ("encoder", "EncoderTrainer"), "angle_heads": ("heads", "MLPHeadsTrainer")}
+    for section, (name, stage) in {**made_by, "landmarks": ("landmarks_train", "Landmarks")}.items():
+        what, made = f"section {section!r} of the configuration and of {name}", manifests[name]["config"][section]
+        require_equal(what, settings[section], made, f"run {stage} and the stages behind it with this configuration")
 
 
 STAGE = Stage("ModelBuilder", plan, main)

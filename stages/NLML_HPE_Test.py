@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from nlml_hpe.evaluation.faces import Route, ask, landmark_route, rendered_faces
 from nlml_hpe.evaluation.report import write_faces, write_tables
 from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
+from nlml_hpe.files.manifests import require_equal, write_manifest
 from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import HeadFrame, load_model
-from stages.common import Aside, Plan, Stage, Workdir, stage_command
+from stages import ModelBuilder
+from stages.common import Plan, Stage, Workdir, config_of, guarded, run_stage, stage_parser
 from stages.config import Config
 
 KIND = "test"
@@ -25,8 +28,8 @@ KIND = "test"
 def plan(config: Config) -> Plan:
     """What the evaluation depends on."""
     work = Workdir(config.workdir)
-    inputs = {name: manifest_digest(work.root / name) for name in ("model", "landmarks_validation")}
-    return Plan((work.test,), KIND, config.sections("test"), inputs)
+    reads = {work.model: ModelBuilder.KIND, work.landmarks_validation: LANDMARKS}
+    return Plan((work.test,), KIND, config.sections("test"), reads)
 
 
 def main(config: Config) -> Path:
@@ -56,10 +59,19 @@ def main(config: Config) -> Path:
 STAGE = Stage("NLML_HPE_Test", plan, main)
 
 
-def show(folder: Path) -> None:
-    """Print the table, also where it was up to date."""
-    print((folder / "table.txt").read_text(), end="")
+def work(given: argparse.Namespace) -> None:
+    """Evaluate photographs where ``--dataset`` is given; otherwise run the stage and print its table."""
+    if not run(given):
+        folder = run_stage(STAGE, config_of(given), given.force, given.verify)
+        print((folder / "table.txt").read_text(), end="")
+
+
+def command() -> int:
+    """The command line: the shared arguments, and those of labelled photographs."""
+    parser = stage_parser(__doc__)
+    add_arguments(parser)
+    return guarded(work, parser.parse_args())
 
 
 if __name__ == "__main__":
-    sys.exit(stage_command(STAGE, __doc__ or "", done=show, aside=Aside(add_arguments, run)))
+    sys.exit(command())

@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from nlml_hpe.files.folders import require_replaceable
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.view.plots import save_image, tiled
-from renderer.grid import KIND, render_people, require_own
+from renderer.grid import KIND, render_people
 from renderer.heads import HeadDataError, check_heads, open_heads
 from renderer.people import People
 from renderer.rasterizers import get_rasterizer
-from stages.common import Aside, Plan, Stage, Workdir, stage_command
-from stages.config import Config, load_config
+from stages.common import Plan, Stage, Workdir, config_of, guarded, run_stage, stage_parser
+from stages.config import Config
 
 
 def plan(config: Config) -> Plan:
     """What the rendered images depend on."""
     people = config.people()
-    return Plan((Workdir(config.workdir).renders,), KIND, people.settings(), people.inputs())
+    return Plan((Workdir(config.workdir).renders,), KIND, people.settings(), others=people.inputs())
 
 
 def main(config: Config) -> Path:
@@ -45,29 +46,12 @@ def _sheet(people: People) -> list[list[RgbImage]]:
     return [list(people.cells(person, cells)) for person in shown]
 
 
-def add_check(parser: argparse.ArgumentParser) -> None:
-    """``--check``."""
-    parser.add_argument("--check", action="store_true", help="say what data is there and what is missing, and stop")
-
-
-def check(given: argparse.Namespace) -> bool:
-    """Say what the source of heads needs, what was found, and how to get what is missing."""
-    if given.check:
-        config = load_config(given.config)
-        lines = check_heads(config.heads)
-        print("\n".join(lines))
-        if any(line.startswith("missing") for line in lines):
-            raise HeadDataError("the heads of this configuration are not complete")
-        require_renderable(config)
-    return bool(given.check)
-
-
 def require_renderable(config: Config) -> None:
     """Raise what rendering would raise: damaged or too few heads, a rasteriser or a folder that cannot be used.
 
     Nothing is written. Heads in files are read one by one; of heads that are drawn the first stands for all.
     """
-    require_own(Workdir(config.workdir).renders)
+    require_replaceable(Workdir(config.workdir).renders, KIND)
     get_rasterizer(config.render.rasterizer)
     heads = open_heads(config.heads, config.seed)
     persons = list(chain(*config.people().numbers().values()))
@@ -78,5 +62,26 @@ def require_renderable(config: Config) -> None:
 
 STAGE = Stage("Render", plan, main)
 
+
+def work(given: argparse.Namespace) -> None:
+    """Render or, with ``--check``, say what the source of heads needs, what was found, and how to get the rest."""
+    config = config_of(given)
+    if not given.check:
+        run_stage(STAGE, config, given.force, given.verify)
+        return
+    lines = check_heads(config.heads)
+    print("\n".join(lines))
+    if any(line.startswith("missing") for line in lines):
+        raise HeadDataError("the heads of this configuration are not complete")
+    require_renderable(config)
+
+
+def command() -> int:
+    """The command line: the shared arguments and ``--check``."""
+    parser = stage_parser("Render heads on the pose grid.")
+    parser.add_argument("--check", action="store_true", help="say what data is there and what is missing, and stop")
+    return guarded(work, parser.parse_args())
+
+
 if __name__ == "__main__":
-    sys.exit(stage_command(STAGE, "Render heads on the pose grid.", aside=Aside(add_check, check)))
+    sys.exit(command())

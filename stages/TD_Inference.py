@@ -56,17 +56,17 @@ def command() -> int:
     parser.add_argument("--official", type=Path, help="folder of the authors' published artefacts, in place of --model")
     parser.add_argument("--method", choices=METHODS, help="without it all of them")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args()
+    return guarded(work, parser.parse_args())
 
-    def work() -> None:
-        model = official_model(given.official) if given.official else load_model(given.model)
-        usable = METHODS if model.network else METHODS[:2]
-        results = main(given.image_path, model, (given.method,) if given.method else usable)
-        if not results:
-            print("no face found", file=sys.stderr)
-        print(json.dumps(results, indent=2)) if given.json else show(results)
 
-    return guarded(work)
+def work(given: argparse.Namespace) -> None:
+    """Estimate and print as the command line says."""
+    model = official_model(given.official) if given.official else load_model(given.model)
+    usable = METHODS if model.network else METHODS[:2]
+    results = main(given.image_path, model, (given.method,) if given.method else usable)
+    if not results:
+        print("no face found", file=sys.stderr)
+    print(json.dumps(results, indent=2)) if given.json else show(results)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from nlml_hpe.device import resolve_device
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import manifest_digest, require_equal, write_manifest
+from nlml_hpe.files.manifests import require_equal, write_manifest
 from nlml_hpe.manifold.fit import fit_manifold
+from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.view.plots import plot_energy, plot_factors
-from stages.common import Plan, Stage, Workdir, stage_command
+from stages.common import Plan, Stage, Workdir, config_of, guarded, run_stage, stage_parser
 from stages.config import Config
 
 KIND = "manifold"
@@ -24,8 +24,7 @@ KIND = "manifold"
 def plan(config: Config) -> Plan:
     """What the manifold depends on."""
     work = Workdir(config.workdir)
-    inputs = {"landmarks_train": manifest_digest(work.landmarks_train)}
-    return Plan((work.manifold,), KIND, config.sections("seed", "grid", "tucker"), inputs)
+    return Plan((work.manifold,), KIND, config.sections("seed", "grid", "tucker"), {work.landmarks_train: LANDMARKS})
 
 
 def main(config: Config) -> Path:
@@ -36,8 +35,8 @@ def main(config: Config) -> Path:
     require_equal("grid of config and landmark tensor", config.grid.pose_grid().as_dict(), tensor.grid.as_dict(), mend)
     runner = partial(run_tasks, workers=config.n_workers, cluster=config.cluster) if config.cluster else None
     device = resolve_device(config.device)
-    fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True, runner=runner, device=device)
     with fresh_folder(work.manifold, KIND) as folder:
+        fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True, runner=runner, device=device)
         fitted.manifold.save(folder / "manifold.npz")
         plot_factors(fitted.tucker, fitted.cosines, tensor.grid, folder / "factors.png")
         plot_energy(fitted.tucker, folder / "energy.png")
@@ -46,18 +45,24 @@ def main(config: Config) -> Path:
     return work.manifold
 
 
-def arguments(parser: argparse.ArgumentParser) -> Callable[[Config, argparse.Namespace], Config]:
-    """``--use_rotation_features``, as in the reference."""
-    parser.add_argument("--use_rotation_features", action="store_true", help="rigidly rotate frontal landmarks instead")
-
-    def change(config: Config, given: argparse.Namespace) -> Config:
-        update = {"use_rotation_features": True} if given.use_rotation_features else {}
-        return config.model_copy(update={"tucker": config.tucker.model_copy(update=update)})
-
-    return change
-
-
 STAGE = Stage("TD_main", plan, main)
 
+
+def run(given: argparse.Namespace) -> None:
+    """Run the stage as the command line says."""
+    config = config_of(given)
+    if given.use_rotation_features:
+        tucker = config.tucker.model_copy(update={"use_rotation_features": True})
+        config = config.model_copy(update={"tucker": tucker})
+    run_stage(STAGE, config, given.force, given.verify)
+
+
+def command() -> int:
+    """The command line: the shared arguments and, as in the reference, ``--use_rotation_features``."""
+    parser = stage_parser("Learn the pose manifold by Tucker decomposition.")
+    parser.add_argument("--use_rotation_features", action="store_true", help="rigidly rotate frontal landmarks instead")
+    return guarded(run, parser.parse_args())
+
+
 if __name__ == "__main__":
-    sys.exit(stage_command(STAGE, "Learn the pose manifold by Tucker decomposition.", arguments))
+    sys.exit(command())

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nlml_hpe.detection.detectors import DetectorError
 from nlml_hpe.device import resolve_device
+from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.manifests import digest_of, is_current
+from nlml_hpe.files.manifests import digest_of, is_current, manifest_digest, read_manifest, require_intact
 from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training import Run
 from nlml_hpe.training_data import TrainingError
@@ -21,7 +22,7 @@ from stages.config import Config, load_config
 
 # Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
 # this project's own or say what was wrong with a value.
-USER_ERRORS = (ArtifactError, DetectorError, TrainingError, WorkerError, OSError, ValueError)
+USER_ERRORS = (ArtifactError, DetectorError, MissingPackageError, TrainingError, WorkerError, OSError, ValueError)
 
 
 class Workdir:
@@ -43,16 +44,50 @@ class Workdir:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage would write: folders, kind, and everything the result depends on."""
+    """What a stage would write: folders, kind, and everything the result depends on.
+
+    Attributes
+    ----------
+    folders : tuple of Path
+        The artefacts that the stage writes, all of one ``kind``.
+    settings : dict
+        JSON form of the configuration's sections that they depend on.
+    reads : dict from Path to str
+        Artefacts of other stages that are read, with their kinds.
+    others : dict from str to str
+        Digests of whatever else is read, or versions.
+    inputs : dict from str to str
+        Digests of all that is read, by name.
+
+    Raises
+    ------
+    ArtifactError
+        Where an artefact that is read is unfinished, was changed after it was written, or was made from another
+        version of one that is read beside it.
+    """
 
     folders: tuple[Path, ...]
     kind: str
     settings: dict[str, Any]
-    inputs: dict[str, str] = field(default_factory=dict)
+    reads: Mapping[Path, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(init=False)
 
-    def is_current(self) -> bool:
-        """Whether the artefacts are there, complete, and made from exactly this."""
-        return all(is_current(folder, self.kind, self.settings, self.inputs) for folder in self.folders)
+    def __post_init__(self) -> None:
+        digests = {folder.name: manifest_digest(folder, kind) for folder, kind in self.reads.items()}
+        object.__setattr__(self, "inputs", {**digests, **self.others})
+        for folder, kind in self.reads.items():
+            made_from = read_manifest(folder, kind)["inputs"]
+            for name in made_from.keys() & digests.keys():
+                if made_from[name] != digests[name]:
+                    raise ArtifactError(
+                        f"{folder} was made from another {name} than the one beside it; run the stage that makes "
+                        f"{folder.name} again"
+                    )
+
+    def is_current(self, full: bool = False) -> bool:
+        """Whether the artefacts are there, unchanged, and made from exactly this; ``full`` reads every file."""
+        return all(is_current(folder, self.kind, self.settings, self.inputs, full) for folder in self.folders)
 
 
 @dataclass(frozen=True)
@@ -64,17 +99,15 @@ class Stage:
     main: Callable[[Config], Path]
 
 
-class Aside(NamedTuple):
-    """Something else a stage's command can do: its arguments, and a function that says whether it was asked for."""
+def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = False) -> Path:
+    """Run a stage unless it is up to date; prints one line with time and what was written.
 
-    add: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], bool]
-
-
-def run_stage(stage: Stage, config: Config, force: bool = False) -> Path:
-    """Run a stage unless it is up to date; prints one line with time and what was written."""
+    ``verify`` compares every file that the stage reads, or would write, with its digest, in full.
+    """
     plan = stage.plan(config)
-    if plan.is_current() and not force:
+    for folder, kind in plan.reads.items() if verify else ():
+        require_intact(folder, kind, full=True)
+    if plan.is_current(verify) and not force:
         print(f"{stage.name:<16} up to date   {plan.folders[0]}", flush=True)
         return plan.folders[0]
     start = time.monotonic()
@@ -94,42 +127,21 @@ def training_run(config: Config, folder: Path, plan: Plan) -> Run:
     )
 
 
-def stage_command(
-    stage: Stage,
-    description: str,
-    adjust: Callable[[argparse.ArgumentParser], Callable[[Config, argparse.Namespace], Config]] | None = None,
-    done: Callable[[Path], Any] | None = None,
-    aside: Aside | None = None,
-) -> int:
-    """The command line of one stage: ``--config``, ``--force``, ``--cluster`` and what ``adjust`` adds.
-
-    ``adjust`` may add arguments and returns a function (config, arguments) -> config; ``done`` is
-    called with the artefact; ``aside`` may do something else in place of the stage's work.
-    """
+def stage_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that all stages share: ``--config``, ``--force``, ``--verify``, ``--cluster``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
     parser.add_argument("--force", action="store_true", help="run even where the artefact is up to date")
-    add_cluster(parser)
-    if aside:
-        aside.add(parser)
-    change = adjust(parser) if adjust else None
-    arguments = parser.parse_args()
-
-    def work() -> None:
-        if aside and aside.run(arguments):
-            return
-        config = on_cluster(load_config(arguments.config), arguments.cluster)
-        written = run_stage(stage, change(config, arguments) if change else config, arguments.force)
-        if done:
-            done(written)
-
-    return guarded(work)
-
-
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """``--cluster``, which all stages with tasks per person share."""
+    text = "compare every file with its digest in full; otherwise large ones by size, time and a sample"
+    parser.add_argument("--verify", action="store_true", help=text)
     text = "tcp://HOST:PORT of a Dask scheduler; its workers do the tasks (heads, images and workdir on a shared disk)"
     parser.add_argument("--cluster", help=text)
+    return parser
+
+
+def config_of(given: argparse.Namespace) -> Config:
+    """The configuration that the command line names, with its tasks in a cluster where one is given."""
+    return on_cluster(load_config(given.config), given.cluster)
 
 
 def on_cluster(config: Config, cluster: str | None) -> Config:
@@ -137,10 +149,19 @@ def on_cluster(config: Config, cluster: str | None) -> Config:
     return config.model_copy(update={"cluster": cluster}) if cluster else config
 
 
-def guarded(work: Callable[[], None]) -> int:
-    """Run and turn errors that are the user's to mend into a message and exit code 1."""
+def stage_command(stage: Stage, description: str) -> int:
+    """The command line of a stage that has the shared arguments only; returns the exit code."""
+
+    def work(given: argparse.Namespace) -> None:
+        run_stage(stage, config_of(given), given.force, given.verify)
+
+    return guarded(work, stage_parser(description).parse_args())
+
+
+def guarded(work: Callable[[argparse.Namespace], None], given: argparse.Namespace) -> int:
+    """Do the work and return the exit code: 0, 1 after an error that is the user's to mend, 130 after Ctrl-C."""
     try:
-        work()
+        work(given)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from stages import EncoderTrainer, Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_main
-from stages.common import add_cluster, guarded, on_cluster, run_stage
+from stages.common import guarded, on_cluster, run_stage, stage_parser
 from stages.config import load_config
 
 STAGES = [
@@ -22,26 +22,29 @@ STAGES = [
 NAMES = [stage.name for stage in STAGES]
 
 
-def main(config_path: Path, first: str, last: str, force: bool, cluster: str | None = None) -> None:
+def main(
+    config_path: Path, first: str, last: str, force: bool, cluster: str | None = None, verify: bool = False
+) -> None:
     """Run the stages from ``first`` to ``last``; those that are up to date are skipped unless ``force``."""
     config = on_cluster(load_config(config_path), cluster)
     start, stop = NAMES.index(first), NAMES.index(last)
     if start > stop:
         raise ValueError(f"--from {first} comes after --until {last}; the order is {' -> '.join(NAMES)}")
     for stage in STAGES[start : stop + 1]:
-        run_stage(stage, config, force)
+        run_stage(stage, config, force, verify)
+
+
+def work(given: argparse.Namespace) -> None:
+    """Run the chain as the command line says."""
+    main(given.config, given.first, given.last, given.force, given.cluster, given.verify)
 
 
 def command() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
+    """The command line: the shared arguments, ``--from`` and ``--until``."""
+    parser = stage_parser(__doc__)
     parser.add_argument("--from", dest="first", choices=NAMES, default=NAMES[0])
     parser.add_argument("--until", dest="last", choices=NAMES, default=NAMES[-1])
-    parser.add_argument("--force", action="store_true", help="run stages even where they are up to date")
-    add_cluster(parser)
-    given = parser.parse_args()
-    return guarded(lambda: main(given.config, given.first, given.last, given.force, given.cluster))
+    return guarded(work, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from nlml_hpe.files.atomic import ArtifactError, atomic_path, read_json, write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, partial_of, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
-from nlml_hpe.files.manifests import MANIFEST, is_current, read_manifest, write_manifest
+from nlml_hpe.files.manifests import MANIFEST, is_current, manifest_digest, read_manifest, write_manifest
 
 
 def make(folder: Path) -> None:
@@ -47,6 +47,38 @@ def test_an_artefact_is_current_only_for_its_settings_and_inputs(tmp_path: Path)
     assert not is_current(folder, "other", {"a": 1}, {"input": "x"})
     (folder / "data.bin").unlink()
     assert not is_current(folder, "thing", {"a": 1}, {"input": "x"})
+
+
+@pytest.mark.parametrize("size", [3, 4 * 1024 * 1024], ids=["small", "large"])
+def test_a_file_that_was_changed_is_seen(tmp_path: Path, size: int) -> None:
+    """By its digest where it is small or newer than the manifest, by a sample where a large one has its old time."""
+    with fresh_folder(tmp_path / "thing", "thing") as partial:
+        write_bytes(partial / "data.bin", bytes(size))
+        write_manifest(partial, "thing", {}, {})
+    data = tmp_path / "thing" / "data.bin"
+    old = data.stat().st_mtime_ns
+    for start, time in ((1, old), (size // 2 + 70_000, None), (0, old)):
+        content = bytearray(size)
+        content[start : start + 49_000] = b"x" * len(content[start : start + 49_000])
+        data.write_bytes(content)
+        if time:
+            os.utime(data, ns=(time, time))
+        if start < size:
+            assert not is_current(tmp_path / "thing", "thing", {}, {})
+            with pytest.raises(ArtifactError, match=r"data\.bin: missing, or changed"):
+                manifest_digest(tmp_path / "thing", "thing")
+    data.write_bytes(bytes(size))
+    assert is_current(tmp_path / "thing", "thing", {}, {})
+
+
+@pytest.mark.parametrize("files", [{"data.bin": "0" * 64}, {"data.bin": {"bytes": "x"}}, None])
+def test_a_manifest_with_a_damaged_list_is_refused(tmp_path: Path, files: object) -> None:
+    make(tmp_path / "thing")
+    path = tmp_path / "thing" / MANIFEST
+    write_json(path, {**read_json(path), "files": files})
+    assert not is_current(tmp_path / "thing", "thing", {"a": 1}, {"input": "x"})
+    with pytest.raises(ArtifactError):
+        manifest_digest(tmp_path / "thing", "thing")
 
 
 def test_an_interrupted_folder_is_not_an_artefact(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.images import ImageReadError
+from nlml_hpe.files.atomic import ArtifactError, write_bytes
+from nlml_hpe.files.folders import fresh_folder
+from nlml_hpe.files.manifests import read_manifest, write_manifest
 from nlml_hpe.manifold.blocks import TensorError
 from nlml_hpe.manifold.tensor import LandmarkTensor, misses
 from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.pose_grid import RenderFolderError
 from renderer.heads.photo import embedded_photo
-from stages import Landmarks, ModelBuilder, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
-from stages.common import Workdir, run_stage
+from stages import Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
+from stages.common import Plan, Stage, Workdir, run_stage
 from stages.config import Config, load_config
 from tests.conftest import REPOSITORY, TINY, digests, write_config
 
@@ -144,6 +145,44 @@ TRACES = {
 }
 
 
+def long_config(folder: Path, size: int) -> Path:
+    """A configuration whose rendering takes long enough to be disturbed."""
+    grid = {**TINY["grid"], "yaw": {"min": -30, "max": 30, "step": 10}}  # type: ignore[dict-item]
+    return write_config(folder, grid=grid, render={"size": size, "random_poses_validation": 2})
+
+
+def wait_for_images(process: subprocess.Popen[str], folder: Path) -> None:
+    while process.poll() is None and not list(folder.glob("work/renders/train/ID2/*.jpg")):
+        time.sleep(0.002)
+    assert process.poll() is None
+
+
+def test_a_run_after_a_killed_one_meets_none_of_its_workers(tmp_path: Path) -> None:
+    """Only the parent is killed, as by a lack of memory; the same folder is rendered at once at another size."""
+    killed = start([sys.executable, "stages/Render.py", "--config", str(long_config(tmp_path, 200))])
+    wait_for_images(killed, tmp_path)
+    killed.kill()
+    again = start([sys.executable, "stages/Render.py", "--config", str(long_config(tmp_path, 96))])
+    _, message = again.communicate()
+    assert again.returncode == 0, message
+    killed.communicate()  # returns when all who hold its pipes have ended: its workers
+    images = list((tmp_path / "work" / "renders").rglob("ID*.jpg"))
+    assert len(images) == 7 * 7 * 9 + 2 * 2
+    assert {Image.open(path).size for path in images} == {(96, 96)}
+    assert not list((tmp_path / "work").rglob(".nlml_hpe*"))
+
+
+def test_ctrl_c_in_a_stage_is_one_line_and_the_images_are_kept(tmp_path: Path) -> None:
+    process = start([sys.executable, "stages/Render.py", "--config", str(long_config(tmp_path, 200))])
+    wait_for_images(process, tmp_path)
+    os.killpg(process.pid, signal.SIGINT)
+    _, message = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in message
+    assert message.splitlines()[-1].startswith("interrupted: finished stages, people and images are kept")
+    assert list((tmp_path / "work" / "renders").rglob("ID*.jpg"))
+
+
 def test_a_kill_in_any_stage_loses_nothing(tiny_run: Config, tmp_path: Path) -> None:
     """SIGKILL in the middle of each stage in turn; the last run completes, byte for byte as undisturbed."""
     path = write_config(tmp_path)
@@ -209,9 +248,98 @@ def test_a_damaged_render_folder_is_refused(tiny_run: Config, tmp_path: Path, da
         Image.new("RGB", (9, 9)).save(image.with_name("ID2_(3_0_0).jpg"))
     else:
         image.write_bytes(image.read_bytes()[:200])
-    expected = ImageReadError if damage == "truncated" else RenderFolderError
-    with pytest.raises(expected, match="ID2"):
+    expected = RenderFolderError if damage == "foreign" else ArtifactError
+    with pytest.raises(expected, match=r"ID2_\((-10|3)_0_0\)\.jpg"):
         run_stage(Landmarks.STAGE, config, force=True)
+
+
+def test_a_damaged_render_is_rendered_again_and_no_other(tiny_run: Config, tmp_path: Path) -> None:
+    config = load_config(copy_of(tiny_run, tmp_path))
+    renders = tmp_path / "work" / "renders"
+    image = renders / "train" / "ID2" / "ID2_(-10_0_0).jpg"
+    image.write_bytes(image.read_bytes()[:200])
+    times = {path: path.stat().st_mtime_ns for path in renders.rglob("ID*.jpg")}
+    run_stage(Render.STAGE, config)
+    assert digests(renders) == digests(tiny_run.workdir / "renders")
+    assert [path for path, time in times.items() if path.stat().st_mtime_ns != time] == [image]
+    run_stage(Render.STAGE, config, force=True)
+    assert all(path.stat().st_mtime_ns != time for path, time in times.items())
+
+
+def test_a_tensor_that_was_damaged_is_not_used(tiny_run: Config, tmp_path: Path) -> None:
+    config = load_config(copy_of(tiny_run, tmp_path))
+    tensor = tmp_path / "work" / "landmarks_train" / "landmarks.npy"
+    with tensor.open("r+b") as stream:
+        stream.seek(200_000)
+        stream.write(bytes(49_000))
+    assert not Landmarks.plan(config).is_current()
+    for read in (lambda: run_stage(TD_main.STAGE, config), lambda: LandmarkTensor.open(tensor.parent)):
+        with pytest.raises(ArtifactError, match=r"landmarks\.npy: missing, or changed"):
+            read()
+
+
+def test_verify_reads_what_a_sample_leaves_out(tiny_run: Config, tmp_path: Path) -> None:
+    """One byte of a large file, between the blocks of the sample, in a file whose time was put back."""
+    large = tmp_path / "thing" / "large.bin"
+    with fresh_folder(large.parent, "thing") as folder:
+        write_bytes(folder / "large.bin", bytes(4 * 1024 * 1024))
+        write_manifest(folder, "thing", {}, {})
+    before = large.stat()
+    with large.open("r+b") as stream:
+        stream.seek(100_000)
+        stream.write(b"x")
+    os.utime(large, ns=(before.st_atime_ns, before.st_mtime_ns))
+    stage = Stage("Reader", lambda _: Plan((tmp_path / "made",), "made", {}, {large.parent: "thing"}), lambda _: large)
+    assert run_stage(stage, tiny_run) == large
+    with pytest.raises(ArtifactError, match=r"large\.bin: missing, or changed"):
+        run_stage(stage, tiny_run, verify=True)
+
+
+def test_artefacts_depend_on_versions_and_not_on_the_machine(tiny_run: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = tiny_run.model_copy(update={"workers": 1, "cluster": "tcp://127.0.0.1:1"})
+    stages = {stage.name: stage for stage in run_pipeline.STAGES}
+    assert all(stage.plan(machine).is_current() for stage in stages.values())
+    monkeypatch.setattr("stages.Landmarks.version_of", lambda _: "0.0.1")
+    current = [name for name, stage in stages.items() if stage.plan(machine).is_current()]
+    assert current == [name for name in stages if name != "Landmarks"]
+    monkeypatch.setattr("nlml_hpe.files.manifests.VERSION", "0.0.1")
+    assert not any(stage.plan(machine).is_current() for stage in stages.values())
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "part"),
+    [
+        ("landmarks", {"normalization": "centroid_rms"}, "landmarks_train"),
+        ("encoder", {**TINY["encoder"], "hidden": [24, 16]}, "encoder"),  # type: ignore[dict-item]
+        ("encoder", {**TINY["encoder"], "epochs": 4}, "encoder"),  # type: ignore[dict-item]
+        ("angle_heads", {**TINY["angle_heads"], "hidden": [8]}, "heads"),  # type: ignore[dict-item]
+    ],
+)
+def test_a_model_is_not_built_of_parts_made_with_other_settings(
+    tiny_run: Config, tmp_path: Path, section: str, change: dict[str, object], part: str
+) -> None:
+    copy_of(tiny_run, tmp_path)
+    config = load_config(write_config(tmp_path, **{section: change}))
+    with pytest.raises(ArtifactError, match=f"section '{section}' of the configuration and of {part} differs"):
+        ModelBuilder.main(config)
+
+
+def test_artefacts_made_of_another_version_of_each_other_are_refused(tiny_run: Config, tmp_path: Path) -> None:
+    copy_of(tiny_run, tmp_path)
+    config = load_config(write_config(tmp_path, tucker={"ranks": {"identity": 2}}))
+    run_stage(TD_main.STAGE, config)
+    with pytest.raises(ArtifactError, match=r"(encoder|heads) was made from another manifold"):
+        ModelBuilder.main(config)
+
+
+def test_the_manifest_says_how_many_epochs_were_run(tiny_run: Config, tmp_path: Path) -> None:
+    """Training stops early after an epoch without gain: then there are fewer than the configuration allows."""
+    copy_of(tiny_run, tmp_path)
+    heads = {**TINY["angle_heads"], "epochs": 500, "patience": 1, "learning_rate": 0.05}  # type: ignore[dict-item]
+    folder = run_stage(MLPHeadsTrainer.STAGE, load_config(write_config(tmp_path, angle_heads=heads)))
+    history = json.loads((folder / "history.json").read_text())
+    for axis, epochs in read_manifest(folder, MLPHeadsTrainer.KIND)["facts"]["epochs_run"].items():
+        assert epochs == len(history[axis]["validation"]) < 500
 
 
 def test_artefacts_of_another_grid_are_refused(tiny_run: Config, tmp_path: Path) -> None:
@@ -243,7 +371,7 @@ def test_render_does_not_clear_a_folder_that_is_not_its_own(tmp_path: Path) -> N
     keepsake = tmp_path / "work" / "renders" / "holiday.txt"
     keepsake.parent.mkdir(parents=True)
     keepsake.write_text("mine")
-    with pytest.raises(ArtifactError, match="did not write"):
+    with pytest.raises(ArtifactError, match=r"is not replaced.*holiday"):
         Render.main(config)
     assert keepsake.read_text() == "mine"
 

@@ -53,6 +53,8 @@ class CascadeDetector(ABC):
     """
 
     point_set: PointSet
+    package: str = "nlml-hpe"
+    """The distribution whose version decides what is found."""
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking
@@ -122,7 +124,7 @@ class CascadeDetector(ABC):
 class MediaPipeFaceMesh(CascadeDetector):
     """MediaPipe FaceMesh with the weights that mediapipe wheels up to 0.10.21 carry."""
 
-    point_set = FACEMESH
+    point_set, package = FACEMESH, "mediapipe"
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         super().__init__(max_faces, min_confidence, tracking)
@@ -166,7 +168,7 @@ class MediaPipeTasks(CascadeDetector):
     file that it should be, by its SHA-256.
     """
 
-    point_set = FACEMESH
+    point_set, package = FACEMESH, "mediapipe"
 
     def __init__(
         self,
@@ -213,7 +215,7 @@ class FaceAlignment(CascadeDetector):
     it is not installed.
     """
 
-    point_set = IBUG68
+    point_set, package = IBUG68, "face-alignment"
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         super().__init__(max_faces, min_confidence, tracking)

@@ -1,23 +1,31 @@
 """Artefacts on disk: carried by a manifest, checked when read.
 
 An artefact is a folder with a ``manifest.json`` that is written last; a folder without one is
-unfinished work. The manifest names the kind of artefact, the format version, a digest of the
-configuration and of every input, and a digest of every file, so that a stage can tell whether it
-is up to date and a reader can tell whether it fits.
+unfinished work. The manifest names the kind of artefact, the version of its format and of this package,
+a digest of the configuration and of every input, and one of every file, so that a stage can tell whether it
+is up to date and a reader can tell whether it fits and is still what was written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nlml_hpe.files.atomic import ArtifactError, read_json, write_json
+from nlml_hpe.version import VERSION
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+_MIB = 1024 * 1024
+_LARGE_BYTES = _MIB
+"""Larger files are compared by size, time and a sample, as long as not all is to be read."""
+_SAMPLE_BLOCKS, _BLOCK_BYTES = 16, 64 * 1024
+_BUDGET_BYTES = 64 * _MIB
+"""How much of an artefact's small files is read at each check; of more of them, every second or third and so on is."""
 
 
 def digest_of(data: Any) -> str:
@@ -55,13 +63,14 @@ def write_manifest(
     to its digest, ``facts`` is what readers need to know (grid, feature, counts).
     """
     files = {
-        str(p.relative_to(folder)): digest_of_file(p)
+        p.relative_to(folder).as_posix(): _entry(p)
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")
     }
     manifest = {
         "kind": kind,
         "format_version": FORMAT_VERSION,
+        "package_version": VERSION,
         "config": config,
         "config_digest": digest_of(config),
         "inputs": dict(inputs),
@@ -90,20 +99,99 @@ def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     return manifest
 
 
-def is_current(folder: Path, kind: str, config: Any, inputs: Mapping[str, str]) -> bool:
-    """Whether ``folder`` holds this artefact, made with this configuration from these inputs."""
+def _entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of a file: its size, its digest, and of a large one that of a sample, too."""
+    size = path.stat().st_size
+    entry: dict[str, Any] = {"bytes": size, "sha256": digest_of_file(path)}
+    return entry | {"sample": _sample(path, size)} if size > _LARGE_BYTES else entry
+
+
+def _sample(path: Path, size: int) -> str:
+    """SHA-256 of blocks that lie evenly over the file, its beginning and end among them."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in range(_SAMPLE_BLOCKS):
+            stream.seek((size - _BLOCK_BYTES) * block // (_SAMPLE_BLOCKS - 1))
+            digest.update(stream.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def changed_files(folder: Path, manifest: Mapping[str, Any], full: bool = False) -> list[str]:
+    """Names of the files that are missing or are not what the manifest of ``folder`` lists.
+
+    Parameters
+    ----------
+    folder : Path
+        A finished artefact.
+    manifest : Mapping
+        What ``read_manifest`` gave for it.
+    full : bool
+        Read every file in full. Otherwise all sizes are compared; files that are newer than the manifest are read in
+        full; of the others, those up to 1 MiB are read in full until 64 MiB are read, and larger ones in samples.
+    """
+    try:
+        files, written = dict(manifest["files"]), (folder / MANIFEST).stat().st_mtime_ns
+        total = sum(entry["bytes"] for entry in files.values() if entry["bytes"] <= _LARGE_BYTES)
+        step = 1 if full else max(1, math.ceil(total / _BUDGET_BYTES))
+        return [
+            name
+            for number, (name, entry) in enumerate(sorted(files.items()))
+            if not _is_intact(folder / name, entry, full, written, skip=number % step != 0)
+        ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ArtifactError(f"{folder / MANIFEST} is damaged ({error!r}); run the stage that makes it again") from error
+
+
+def _is_intact(path: Path, entry: Mapping[str, Any], full: bool, written: int, skip: bool) -> bool:
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    if full or path.stat().st_mtime_ns > written:
+        return bool(digest_of_file(path) == entry["sha256"])
+    if entry["bytes"] > _LARGE_BYTES:
+        return bool(_sample(path, entry["bytes"]) == entry["sample"])
+    return skip or bool(digest_of_file(path) == entry["sha256"])
+
+
+def require_intact(folder: Path, kind: str, full: bool = False) -> dict[str, Any]:
+    """The manifest of a finished artefact of this kind whose files are what it lists; see ``changed_files``.
+
+    Raises ``ArtifactError`` as ``read_manifest`` does, and one that names the file where it is missing or was changed.
+    """
+    manifest = read_manifest(folder, kind)
+    changed = changed_files(folder, manifest, full)
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ArtifactError(
+            f"{folder / changed[0]}{more}: missing, or changed after it was written ({MANIFEST} lists another digest); "
+            "delete what is left of it and run the stage that makes it again"
+        )
+    return manifest
+
+
+def is_made_from(manifest: Mapping[str, Any], config: Any, inputs: Mapping[str, str]) -> bool:
+    """Whether an artefact was made by this version of the package with this configuration from these inputs."""
+    expected = {"package_version": VERSION, "config_digest": digest_of(config), "inputs": dict(inputs)}
+    return all(manifest.get(name) == value for name, value in expected.items())
+
+
+def is_current(folder: Path, kind: str, config: Any, inputs: Mapping[str, str], full: bool = False) -> bool:
+    """Whether ``folder`` holds this artefact, made by this version from these settings and inputs, and unchanged.
+
+    ``full`` reads every file; see ``changed_files``.
+    """
     try:
         manifest = read_manifest(folder, kind)
+        return is_made_from(manifest, config, inputs) and not changed_files(folder, manifest, full)
     except ArtifactError:
         return False
-    unchanged = manifest["config_digest"] == digest_of(config) and manifest["inputs"] == dict(inputs)
-    return unchanged and all((folder / name).is_file() for name in manifest["files"])
 
 
-def manifest_digest(folder: Path) -> str:
-    """Digest by which a later stage names this artefact among its inputs."""
-    if not (folder / MANIFEST).is_file():
-        raise ArtifactError(f"{folder} holds no finished artefact; run the stage that makes it first")
+def manifest_digest(folder: Path, kind: str) -> str:
+    """Digest by which a later stage names this artefact among its inputs.
+
+    Raises ``ArtifactError`` where it is unfinished, of another kind, or was changed after it was written.
+    """
+    require_intact(folder, kind)
     return digest_of_file(folder / MANIFEST)
 
 

@@ -23,9 +23,10 @@ from nlml_hpe.detection.landmarks import LOOKS
 from nlml_hpe.files.atomic import ArtifactError, read_json, record, write_bytes, write_json
 from nlml_hpe.files.folders import empty_partial, partial_of, replace_folder, require_replaceable
 from nlml_hpe.files.locks import exclusive
-from nlml_hpe.files.manifests import digest_of, read_manifest, write_manifest
+from nlml_hpe.files.manifests import digest_of, require_intact, write_manifest
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import AXES, CONVENTION
+from nlml_hpe.version import VERSION
 
 KIND = "landmark_tensor"
 _WORST_POSES = 6
@@ -88,7 +89,7 @@ class LandmarkTensor:
     @classmethod
     def open(cls, folder: Path) -> LandmarkTensor:
         """Open a finished tensor. Raises ``ArtifactError`` where it is unfinished or damaged."""
-        facts = read_manifest(folder, KIND)["facts"]
+        facts = require_intact(folder, KIND)["facts"]
         if facts["convention"] != CONVENTION:
             raise ArtifactError(
                 f"{folder}: angles follow {facts['convention']!r}, expected {CONVENTION!r}; run Landmarks again"
@@ -183,8 +184,8 @@ class LandmarkTensorWriter:
         self.folder, self.people, self.grid = folder, people, grid
         self.feature_length, self.random_angles = feature_length, random_angles
         self._partial = partial_of(folder)
-        # With the files' names: a run that another version began is not gone on with.
-        self._digest = digest_of([identity, [*_DATA, *_BOXES]])
+        # With the version: a run that another one began, maybe with other files, is not gone on with.
+        self._digest = digest_of([VERSION, identity, [*_DATA, *_BOXES]])
         self._lock = exclusive(folder)
         self._arrays: dict[str, Any] = {}
 
@@ -205,7 +206,7 @@ class LandmarkTensorWriter:
         if marker.is_file() and read_json(marker) == self._digest:
             return
         empty_partial(self.folder, KIND)
-        record(self._partial, "random_angles.npy", *(f"{name}.npy" for name in _DATA))
+        record(self._partial, "random_angles.npy", *(f"{name}.npy" for name in (*_DATA, *_BOXES)))
         for name, shape, kind in self._layout():
             _reserve(self._partial / f"{name}.npy", shape, kind)
         with (self._partial / "random_angles.npy").open("wb") as stream:
