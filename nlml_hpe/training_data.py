@@ -103,9 +103,9 @@ class Batches:
 
     Examples
     --------
-    >>> batches = Batches(Samples(torch.arange(5.0), torch.arange(5.0)), 2, torch.device("cpu"))
-    >>> [inputs.tolist() for inputs, targets, count in batches.in_order()]
-    [[0.0, 1.0], [2.0, 3.0], [4.0]]
+    >>> batches = Batches([(0.0, 1.0), (2.0, 3.0), (4.0, 5.0)], 2, torch.device("cpu"))
+    >>> [(inputs.tolist(), targets.tolist(), count) for inputs, targets, count in batches.in_order()]
+    [([0.0, 2.0], [1.0, 3.0], 2), ([4.0], [5.0], 1)]
     """
 
     def __init__(self, data: AnyDataset, batch_size: int, device: torch.device, workers: int = 0) -> None:

@@ -28,6 +28,15 @@ class FileShard:
 
     Mapped pages would count as resident memory until the whole file does. A block is valid until the
     next one but one is asked for.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    position : int
+        Of the first person's first byte.
+    shape : tuple of int
+        (I, Y, P, R, F), float32 in row-major order.
     """
 
     path: str
@@ -62,7 +71,23 @@ class FileShard:
 
 
 class PersonBlocks:
-    """The tensor one person at a time: shards (I_s, Y, P, R, F) in order, with ``detected`` (I, Y, P, R)."""
+    """The tensor one person at a time.
+
+    Parameters
+    ----------
+    features : ndarray of shape (I, Y, P, R, F), float32, or a list of such
+        The tensor, or shards of its people in order.
+    detected : ndarray of shape (I, Y, P, R), bool, optional
+        False at missing cells.
+    fill : callable, optional
+        A block and its part of ``detected`` to the features (missing, F) of its missing cells.
+
+    Examples
+    --------
+    >>> people = PersonBlocks([np.zeros((2, 3, 1, 1, 4), dtype=np.float32), np.ones((1, 3, 1, 1, 4), dtype=np.float32)])
+    >>> people.shape, [float(block.max()) for block in people]
+    ((3, 3, 1, 1, 4), [0.0, 0.0, 1.0])
+    """
 
     def __init__(
         self,

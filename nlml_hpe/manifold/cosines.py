@@ -26,7 +26,21 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cosines:
-    """One cosine per factor column: ``parameters`` (columns, 4) = a, b, c, d; ``rms`` (columns,) of the fit."""
+    """One cosine per factor column.
+
+    Attributes
+    ----------
+    parameters : ndarray of shape (columns, 4)
+        a, b, c, d of ``a cos(b w + c) + d``, w in radians.
+    rms : ndarray of shape (columns,)
+        Root mean square of what the fit leaves.
+
+    Examples
+    --------
+    >>> Cosines(np.array([[2.0, 1.0, 0.0, 0.5]]), np.zeros(1))([0.0, 60.0]).round(6)
+    array([[2.5],
+           [1.5]])
+    """
 
     parameters: FloatArray
     rms: FloatArray
@@ -37,7 +51,26 @@ class Cosines:
 
 
 def evaluate(parameters: FloatArray, radians: FloatArray) -> FloatArray:
-    """``a cos(b w + c) + d`` for parameters ``(columns, 4)`` at angles ``(...)`` -> ``(..., columns)``."""
+    """Values of cosines ``a cos(b w + c) + d``.
+
+    Parameters
+    ----------
+    parameters : ndarray of shape (columns, 4)
+        a, b, c, d.
+    radians : ndarray of shape (...)
+        w.
+
+    Returns
+    -------
+    ndarray of shape (..., columns)
+        The values.
+
+    Examples
+    --------
+    >>> evaluate(np.array([[1.0, 1.0, 0.0, 0.0]]), np.array([0.0, np.pi])).round(6)
+    array([[ 1.],
+           [-1.]])
+    """
     a, b, c, d = parameters.T
     return np.asarray(a * np.cos(b * radians[..., None] + c) + d)
 
@@ -46,8 +79,31 @@ def fit_cosines(degrees: ArrayLike, factor: ArrayLike) -> Cosines:
     """Fit every column of ``factor`` (n, columns) over ``degrees`` (n,) by separable least squares.
 
     With fewer than four angles a constant (one angle) or a cosine of frequency one through the
-    points is returned. Raises ``ValueError`` for shapes that do not match and for values that are
-    not finite.
+    points is returned.
+
+    Parameters
+    ----------
+    degrees : array_like of shape (n,)
+        The angles of an axis of the grid.
+    factor : array_like of shape (n, columns)
+        The factor's rows at these angles.
+
+    Returns
+    -------
+    Cosines
+        The best cosine of each column, of all frequencies within `FREQUENCY_BOUNDS`.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match and for values that are not finite.
+
+    Examples
+    --------
+    >>> degrees = np.arange(-40.0, 41.0, 10.0)
+    >>> column = 0.3 * np.cos(1.5 * np.radians(degrees) + 0.2) + 0.1
+    >>> fit_cosines(degrees, column[:, None]).parameters.round(3)
+    array([[0.3, 1.5, 0.2, 0.1]])
     """
     radians = np.radians(np.asarray(degrees, dtype=np.float64))
     columns = np.asarray(factor, dtype=np.float64)
@@ -61,7 +117,26 @@ def fit_cosines(degrees: ArrayLike, factor: ArrayLike) -> Cosines:
 
 
 def fit_axes(grid: PoseGrid, factors: tuple[FloatArray, FloatArray, FloatArray]) -> tuple[Cosines, Cosines, Cosines]:
-    """Cosines of the three factor matrices over the grid's axes."""
+    """Cosines of the three factor matrices over the grid's axes.
+
+    Parameters
+    ----------
+    grid : PoseGrid
+        Its axes, in degrees.
+    factors : tuple of three ndarrays
+        Of yaw (Y, ry), pitch (P, rp) and roll (R, rr).
+
+    Returns
+    -------
+    tuple of three Cosines
+        In axis order.
+
+    Examples
+    --------
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (0.0,), (0.0,))
+    >>> [fit.parameters.shape for fit in fit_axes(grid, (np.eye(3), np.ones((1, 1)), np.ones((1, 1))))]
+    [(3, 4), (1, 4), (1, 4)]
+    """
     yaw, pitch, roll = (fit_cosines(axis, factor) for axis, factor in zip(grid.axes, factors, strict=True))
     return yaw, pitch, roll
 

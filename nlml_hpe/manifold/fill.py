@@ -17,6 +17,19 @@ class RigidFill:
     """Missing cells as the person's most frontal detected landmarks, rigidly rotated.
 
     The perspective change and the detector's own habits are not in it: a start for EM, no more.
+
+    Parameters
+    ----------
+    grid : PoseGrid
+        The poses of a block.
+
+    Examples
+    --------
+    >>> grid = PoseGrid((0.0, 90.0), (0.0,), (0.0,))
+    >>> block = np.array([[1, 0, 0], [0, 0, 0]], dtype=np.float32).reshape(2, 1, 1, 3)
+    >>> seen = np.array([True, False]).reshape(2, 1, 1)
+    >>> np.abs(RigidFill(grid)(block, seen)).round(3) + 0.0  # the point at the side now lies in front or behind
+    array([[0., 0., 1.]], dtype=float32)
     """
 
     def __init__(self, grid: PoseGrid) -> None:
@@ -35,13 +48,43 @@ class RigidFill:
 
 
 def rotation_tensor(features: NDArray[np.float32], detected: NDArray[np.bool_], grid: PoseGrid) -> NDArray[np.float32]:
-    """The tensor of purely rotated points: every person's most frontal landmarks at every pose."""
+    """The tensor of purely rotated points: every person's most frontal landmarks at every pose.
+
+    Parameters
+    ----------
+    features : ndarray of shape (I, Y, P, R, F), float32
+        The faces.
+    detected : ndarray of shape (I, Y, P, R), bool
+        Where there is one.
+    grid : PoseGrid
+        The poses.
+
+    Returns
+    -------
+    ndarray of shape (I, Y, P, R, F), float32
+        Without a missing cell.
+    """
     rigid = RigidFill(grid)
     return np.stack([rigid.turned(block, mask) for block, mask in zip(features, detected, strict=True)])
 
 
 class LowRankFill:
-    """Missing cells from the current model, each person's identity solved on the observed cells."""
+    """Missing cells from the current model, each person's identity solved on the observed cells.
+
+    Parameters
+    ----------
+    poses : sequence of three ndarrays
+        Factors of yaw (Y, ry), pitch (P, rp) and roll (R, rr).
+    core : ndarray of shape (ri, ry, rp, rr, F)
+        The core of the current model.
+
+    Examples
+    --------
+    >>> fill = LowRankFill([np.array([[1.0], [2.0]]), np.eye(1), np.eye(1)], np.ones((1, 1, 1, 1, 2)))
+    >>> block, seen = np.full((2, 1, 1, 2), 3.0, dtype=np.float32), np.array([True, False]).reshape(2, 1, 1)
+    >>> fill(block, seen).round(3)  # at the second yaw the factor is twice that of the first
+    array([[6., 6.]], dtype=float32)
+    """
 
     def __init__(self, poses: Sequence[FloatArray], core: FloatArray) -> None:
         self.cells = np.einsum("ya,pb,rc->yprabc", *poses).reshape(*(len(f) for f in poses), -1)

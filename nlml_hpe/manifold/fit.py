@@ -37,7 +37,17 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FittedManifold:
-    """The manifold with what its making showed: the decomposition and the cosine fits."""
+    """The manifold with what its making showed.
+
+    Attributes
+    ----------
+    manifold : PoseManifold
+        With its noise statistics.
+    tucker : TuckerModel
+        The decomposition.
+    cosines : tuple of three Cosines
+        The fits of yaw, pitch and roll.
+    """
 
     manifold: PoseManifold
     tucker: TuckerModel

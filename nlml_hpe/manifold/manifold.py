@@ -35,11 +35,23 @@ FloatArray = NDArray[np.float64]
 class Inference:
     """Result of ``PoseManifold.infer`` for N faces.
 
-    ``angles`` fields (N,) degrees; ``identity`` (N, ri); ``objective`` (N,) half the squared error
-    over all features; ``covariance`` (N, 3, 3) in degrees squared, order yaw, pitch, roll;
-    ``at_bound`` (N, 3) where an angle was held at its bound; ``iterations`` (N,); ``score`` (N,), one for a
-    face on the manifold, a half for one as far from it as unseen training people are on average (Mahalanobis
-    distance under the noise's covariance), NaN for plain inference.
+    Attributes
+    ----------
+    angles : Angles
+        Fields (N,), in degrees.
+    identity : ndarray of shape (N, ri)
+        The identity that explains each face at its angles.
+    objective : ndarray of shape (N,)
+        Half the squared error over all features.
+    covariance : ndarray of shape (N, 3, 3)
+        In degrees squared, order yaw, pitch, roll.
+    at_bound : ndarray of shape (N, 3), bool
+        Where an angle was held at its bound.
+    iterations : ndarray of shape (N,)
+        Steps of the descent.
+    score : ndarray of shape (N,)
+        One for a face on the manifold, a half for one as far from it as unseen training people are on average
+        (Mahalanobis distance under the noise's covariance), NaN for plain inference.
     """
 
     angles: Angles
@@ -58,7 +70,47 @@ class Inference:
 
 @dataclass(frozen=True)
 class PoseManifold:
-    """Core (ri, ry, rp, rr, K), orthonormal basis (K, F), factors and cosines per axis, prior and noise."""
+    """What the decomposition learned of faces and poses.
+
+    Attributes
+    ----------
+    core : ndarray of shape (ri, ry, rp, rr, K)
+        Of the decomposition.
+    basis : ndarray of shape (K, F)
+        Orthonormal rows.
+    factors : tuple of three ndarrays
+        Of yaw (Y, ry), pitch (P, rp) and roll (R, rr).
+    cosines : tuple of three ndarrays of shape (rank, 4)
+        a, b, c, d of every factor column.
+    grid : PoseGrid
+        The training poses.
+    feature : str
+        Name of the feature; faces of another one do not fit.
+    prior : IdentityPrior
+        Of the training people.
+    noise : Noise or None
+        Of unseen people, where it was measured.
+    facts : dict
+        How the manifold was made.
+
+    Examples
+    --------
+    Three points, turned to eleven yaws, and found again between two of them:
+
+    >>> from nlml_hpe.manifold.cosines import fit_axes
+    >>> from nlml_hpe.manifold.tucker import decompose
+    >>> from nlml_hpe.rotation import rotate_image_points, rotation_from_angles
+    >>> grid = PoseGrid(tuple(range(-50, 51, 10)), (0.0,), (0.0,))
+    >>> points = np.array([[1.0, 0.0, 0.2], [0.0, 1.0, 0.3], [-1.0, 0.0, 0.1]])
+    >>> faces = rotate_image_points(points, rotation_from_angles(grid.angles())).reshape(1, *grid.shape, -1)
+    >>> model = decompose(faces.astype(np.float32), (1, 3, 1, 1), grid)
+    >>> cosines = tuple(fit.parameters for fit in fit_axes(grid, model.factors[1:]))
+    >>> prior = IdentityPrior.of_rows(model.factors[0])
+    >>> manifold = PoseManifold(model.core, model.basis, model.factors[1:], cosines, grid, "three points", prior)
+    >>> face = rotate_image_points(points, rotation_from_angles(Angles.from_columns([(13.0, 0.0, 0.0)])))
+    >>> manifold.infer(face.reshape(1, -1)).angles.yaw.round(2)
+    array([13.])
+    """
 
     core: FloatArray
     basis: FloatArray
@@ -81,15 +133,52 @@ class PoseManifold:
         return self.core.shape[:4]
 
     def axis_rows(self, axis: int, degrees: ArrayLike) -> FloatArray:
-        """Factor rows ``(..., rank)`` of one axis (0 yaw, 1 pitch, 2 roll) at angles ``(...)`` in degrees."""
+        """Factor rows of one axis.
+
+        Parameters
+        ----------
+        axis : int
+            0 yaw, 1 pitch, 2 roll.
+        degrees : array_like of shape (...)
+            Angles.
+
+        Returns
+        -------
+        ndarray of shape (..., rank)
+            The cosines' values.
+        """
         return evaluate(self.cosines[axis], np.radians(np.asarray(degrees, dtype=np.float64)))
 
     def factor_rows(self, angles: Angles) -> FloatArray:
-        """Factor rows of all axes side by side ``(..., ry + rp + rr)`` at angles ``(...)`` in degrees."""
+        """Factor rows of all axes side by side.
+
+        Parameters
+        ----------
+        angles : Angles
+            Fields (...), in degrees.
+
+        Returns
+        -------
+        ndarray of shape (..., ry + rp + rr)
+            Rows of yaw, pitch and roll.
+        """
         return np.concatenate([self.axis_rows(axis, values) for axis, values in enumerate(angles)], axis=-1)
 
     def synthesize(self, identity: ArrayLike, angles: Angles) -> FloatArray:
-        """Features ``(N, F)`` of identities ``(N, ri)`` at angles ``(N,)`` in degrees."""
+        """Faces of people at poses.
+
+        Parameters
+        ----------
+        identity : array_like of shape (N, ri)
+            The people.
+        angles : Angles
+            Fields (N,), in degrees.
+
+        Returns
+        -------
+        ndarray of shape (N, F)
+            Features.
+        """
         inside = np.asarray(identity)[:, None] @ self.identity_design(angles)
         return np.asarray(inside[:, 0] @ self.basis)
 
@@ -111,15 +200,36 @@ class PoseManifold:
         n_seeds: int = SEEDS,
         device: torch.device | None = None,
     ) -> Inference:
-        """The exact inverse for features ``(N, F)``.
+        """The angles that explain faces best, each with the identity that suits it best.
 
-        ``seeds`` are starting angles (N,) in degrees, for instance the network's; without them the
-        ``n_seeds`` best poses of a coarse grid are tried. ``statistical`` uses the identity prior and
-        the noise covariance, by default where the manifold carries them (and raises ``ValueError`` where
-        it is asked for and they are not there); without them the plain squared error is minimised, and
-        the covariance is that of white noise of the size that is left over, infinite where the face does
-        not determine an angle. Angles stay within ``margin`` degrees beyond the grid. An empty batch gives
-        an empty result. Raises ``ValueError`` for another feature length and for values that are not finite.
+        Parameters
+        ----------
+        features : array_like of shape (N, F)
+            The faces; none give an empty result.
+        seeds : Angles, optional
+            Fields (N,), in degrees: where to start, for instance from the network's answer. Without them the
+            ``n_seeds`` best poses of a coarse grid are tried.
+        statistical : bool, optional
+            Whether to use the identity prior and the noise covariance; by default where the manifold carries them.
+            Without them the plain squared error is minimised, and the covariance is that of white noise of the size
+            that is left over, infinite where the face does not determine an angle.
+        margin : float
+            Degrees beyond the grid within which angles are held.
+        n_seeds : int
+            Coarse poses that are followed, without ``seeds``.
+        device : torch.device, optional
+            Where it is computed, in double precision; by default the CPU, which for few faces is the fastest.
+
+        Returns
+        -------
+        Inference
+            Angles, identities, covariances.
+
+        Raises
+        ------
+        ValueError
+            For another feature length, values that are not finite, seeds of another number of faces, or where
+            statistics are asked for and the manifold has none.
         """
         array = self._checked(features)
         if seeds is not None and seeds.columns().shape != (len(array), 3):
@@ -181,7 +291,20 @@ class PoseManifold:
         )
 
     def solve_identity(self, features: ArrayLike, angles: Angles) -> FloatArray:
-        """Identities (N, ri) of features (N, F) whose angles (N,) are known; least squares."""
+        """The identities that explain faces of known pose best, by least squares.
+
+        Parameters
+        ----------
+        features : array_like of shape (N, F)
+            The faces.
+        angles : Angles
+            Fields (N,), in degrees.
+
+        Returns
+        -------
+        ndarray of shape (N, ri)
+            One identity per face.
+        """
         inside = self._checked(features) @ self.basis.T
         design = self.identity_design(angles)
         normal = design @ design.transpose(0, 2, 1)

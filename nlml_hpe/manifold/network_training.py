@@ -36,13 +36,39 @@ class LabelledFaces(NamedTuple):
 
 
 def network_shape(manifold: PoseManifold, encoder: EncoderConfig, heads: AngleHeadsConfig) -> NetworkShape:
-    """The layers of a network for this manifold."""
+    """The layers of a network for this manifold.
+
+    Parameters
+    ----------
+    manifold : PoseManifold
+        Its feature length and the ranks of its poses.
+    encoder, heads : EncoderConfig, AngleHeadsConfig
+        Sizes of the hidden layers.
+
+    Returns
+    -------
+    NetworkShape
+        All sizes.
+    """
     _, yaw, pitch, roll = manifold.ranks
     return NetworkShape(manifold.feature_length, (yaw, pitch, roll), encoder.hidden, heads.hidden)
 
 
 def detected_faces(tensor: LandmarkTensor, people: NDArray[np.int64]) -> LabelledFaces:
-    """Every detected face, on the grid and off it, of the people at these indices."""
+    """Every detected face, on the grid and off it, of some people.
+
+    Parameters
+    ----------
+    tensor : LandmarkTensor
+        The faces.
+    people : ndarray of int
+        Indices of the people in it.
+
+    Returns
+    -------
+    LabelledFaces
+        Features (n, F) and angles.
+    """
     grid_angles = tensor.grid.angles().columns()
     features, angles = [], []
     for index in people:
@@ -165,14 +191,40 @@ def _angle_samples(faces: LabelledFaces, device: torch.device) -> Samples:
 
 
 def factor_rows(manifold: PoseManifold, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """``PoseManifold.factor_rows`` in torch, for angles (N, 3) in degrees on this device."""
+    """``PoseManifold.factor_rows`` in torch.
+
+    Parameters
+    ----------
+    manifold : PoseManifold
+        Its cosines.
+    device : torch.device
+        Of the angles and the rows.
+
+    Returns
+    -------
+    callable
+        Angles (N, 3) in degrees to rows (N, ry + rp + rr), float32.
+    """
     axes = torch.from_numpy(np.repeat(np.arange(3), [len(cosines) for cosines in manifold.cosines])).to(device)
     a, b, c, d = torch.from_numpy(np.concatenate(manifold.cosines).T.astype(np.float32)).to(device)
     return lambda angles: a * torch.cos(b * torch.deg2rad(angles)[:, axes] + c) + d
 
 
 def encoder_augment(config: EncoderConfig, inside: Coordinates) -> Augment:
-    """Features of a batch, turned in the image plane, to noisy coordinates."""
+    """What changes a batch of features before the encoder sees it.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        How far faces are turned in the image plane, and how much noise is added.
+    inside : Coordinates
+        On the device of the batches.
+
+    Returns
+    -------
+    Augment
+        Features (N, F) to noisy coordinates (N, K), angles (N, 3) in degrees to those of the turned faces.
+    """
     noise = gaussian_noise(torch.full((), config.noise * inside.noise, device=inside.offset.device))
 
     def change(features: Tensor, angles: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """Everything that fixes the layers: feature length, rows per axis, hidden sizes."""
+    """Everything that fixes the layers.
+
+    Attributes
+    ----------
+    feature_length : int
+        F.
+    row_lengths : tuple of three int
+        Factor columns of yaw, pitch and roll.
+    encoder_hidden, head_hidden : tuple of int
+        Sizes of the hidden layers.
+    """
 
     feature_length: int
     row_lengths: tuple[int, int, int]
@@ -26,7 +36,22 @@ class NetworkShape:
 
 
 class LandmarkEncoder(nn.Module):
-    """Features (N, F) to factor rows (N, ry + rp + rr); ReLU, and tanh before the last layer."""
+    """Features (N, F) to factor rows (N, ry + rp + rr); ReLU, and tanh before the last layer.
+
+    Parameters
+    ----------
+    feature_length : int
+        F.
+    row_length : int
+        ry + rp + rr.
+    hidden : sequence of int
+        Sizes of the hidden layers.
+
+    Examples
+    --------
+    >>> LandmarkEncoder(1404, 9, (64, 32))(torch.zeros(2, 1404)).shape
+    torch.Size([2, 9])
+    """
 
     row_mean: Tensor
     row_scale: Tensor
@@ -44,7 +69,20 @@ class LandmarkEncoder(nn.Module):
 
 
 class AngleHead(nn.Module):
-    """Factor rows (N, r) of one axis to angles (N,) in degrees."""
+    """Factor rows (N, r) of one axis to angles (N,) in degrees.
+
+    Parameters
+    ----------
+    row_length : int
+        r.
+    hidden : sequence of int
+        Sizes of the hidden layers.
+
+    Examples
+    --------
+    >>> AngleHead(3, (16, 8))(torch.zeros(2, 3)).shape
+    torch.Size([2])
+    """
 
     row_mean: Tensor
     row_scale: Tensor
@@ -64,7 +102,19 @@ class AngleHead(nn.Module):
 
 
 class HeadPoseNetwork(nn.Module):
-    """Features (N, F) to angles (N, 3) in degrees, columns yaw, pitch, roll."""
+    """Features (N, F) to angles (N, 3) in degrees, columns yaw, pitch, roll.
+
+    Parameters
+    ----------
+    shape : NetworkShape
+        Of its layers.
+
+    Examples
+    --------
+    >>> network = HeadPoseNetwork(NetworkShape(1404, (3, 3, 3), (64, 32), (16, 8)))
+    >>> network(torch.zeros(2, 1404)).shape
+    torch.Size([2, 3])
+    """
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()

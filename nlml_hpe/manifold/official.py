@@ -27,6 +27,21 @@ def official_manifold(trained_data: Path, factor_matrices: Path) -> PoseManifold
     it is turned here, so that this project's convention holds. Their W was built from landmarks that
     were shifted to the nose tip but not divided by the distance of the eye corners, as their published
     code and this project do; a scale is taken up by the identity, so only plain inference fits it.
+
+    Parameters
+    ----------
+    trained_data, factor_matrices : Path
+        The two files.
+
+    Returns
+    -------
+    PoseManifold
+        Without noise statistics.
+
+    Raises
+    ------
+    ArtifactError
+        Where a file is missing, damaged, or lacks an array.
     """
     trained, matrices = read_npz(trained_data), read_npz(factor_matrices)
     try:

@@ -23,7 +23,23 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PoseGrams:
-    """Gram matrices of the three pose unfoldings, float64; sums over people, hence additive."""
+    """Gram matrices of the three pose unfoldings, float64; sums over people, hence additive.
+
+    Attributes
+    ----------
+    yaw, pitch, roll : ndarray of shapes (Y, Y), (P, P), (R, R)
+        The Grams.
+    people : int
+        How many people are summed.
+
+    Examples
+    --------
+    >>> one = PoseGrams(np.eye(2), np.eye(1), np.eye(1), people=1)
+    >>> both = one + one
+    >>> both.people, both.yaw
+    (2, array([[2., 0.],
+           [0., 2.]]))
+    """
 
     yaw: FloatArray
     pitch: FloatArray
@@ -79,7 +95,31 @@ class Arithmetic:
 
 
 def pose_grams(blocks: Iterable[NDArray[np.float32]], arithmetic: Arithmetic) -> PoseGrams:
-    """Pose Grams of some people's blocks (Y, P, R, F); add those of several shards."""
+    """Pose Grams of some people; add those of several shards.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarrays of shape (Y, P, R, F), float32
+        The people's features.
+    arithmetic : Arithmetic
+        Where products are formed.
+
+    Returns
+    -------
+    PoseGrams
+        Their sum.
+
+    Raises
+    ------
+    TensorError
+        Where a feature is not finite.
+
+    Examples
+    --------
+    >>> grams = pose_grams(np.ones((2, 3, 1, 1, 4), dtype=np.float32), Arithmetic())
+    >>> grams.people, grams.yaw[0]
+    (2, array([8., 8., 8.]))
+    """
     return reduce(PoseGrams.__add__, arithmetic.each(person_grams, blocks))
 
 
@@ -102,7 +142,28 @@ def _summed(products: Any) -> FloatArray:
 
 
 def project_poses(block: NDArray[np.floating], factors: Sequence[FloatArray], arithmetic: Arithmetic) -> FloatArray:
-    """A person's block (Y, P, R, F) in the pose subspaces: (ry, rp, rr, F), through float32 products."""
+    """A person's block in the pose subspaces.
+
+    Parameters
+    ----------
+    block : ndarray of shape (Y, P, R, F)
+        Its type is that of the products.
+    factors : sequence of three ndarrays
+        Of yaw (Y, ry), pitch (P, rp) and roll (R, rr), orthonormal.
+    arithmetic : Arithmetic
+        Where products are formed.
+
+    Returns
+    -------
+    ndarray of shape (ry, rp, rr, F)
+        The coordinates.
+
+    Examples
+    --------
+    >>> block = np.arange(6.0).reshape(3, 1, 1, 2)
+    >>> project_poses(block, [np.eye(3)[:, :1], np.eye(1), np.eye(1)], Arithmetic()).tolist()
+    [[[[0.0, 1.0]]]]
+    """
     x = arithmetic.array(block)
     yaw, pitch, roll = (arithmetic.array(np.ascontiguousarray(f.T.astype(block.dtype))) for f in factors)
     n_yaw, n_pitch, n_roll, length = block.shape
@@ -114,12 +175,49 @@ def project_poses(block: NDArray[np.floating], factors: Sequence[FloatArray], ar
 
 
 def expand_poses(weights: FloatArray, factors: Sequence[FloatArray]) -> FloatArray:
-    """The inverse of ``project_poses`` on its subspaces: (ry, rp, rr, K) -> (Y, P, R, K)."""
+    """The inverse of ``project_poses`` on its subspaces.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (ry, rp, rr, K)
+        Coordinates.
+    factors : sequence of three ndarrays
+        Of yaw (Y, ry), pitch (P, rp) and roll (R, rr).
+
+    Returns
+    -------
+    ndarray of shape (Y, P, R, K)
+        The block.
+
+    Examples
+    --------
+    >>> expand_poses(np.full((1, 1, 1, 1), 5.0), [np.eye(2)[:, :1], np.eye(1), np.eye(1)]).reshape(2)
+    array([5., 0.])
+    """
     return np.asarray(np.einsum("abck,ya,pb,rc->yprk", weights, *factors, optimize=True))
 
 
 def leading_eigenvectors(gram: FloatArray, rank: int) -> tuple[FloatArray, FloatArray]:
-    """Orthonormal leading eigenvectors (n, rank), largest entry positive, and all shares of energy."""
+    """Leading eigenvectors of a Gram matrix, and how much of the whole each stands for.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n, n)
+        Symmetric, not negative.
+    rank : int
+        How many vectors.
+
+    Returns
+    -------
+    tuple of ndarrays of shapes (n, rank) and (n,)
+        The vectors, orthonormal, the largest entry of each positive; and all eigenvalues as shares of their sum.
+
+    Examples
+    --------
+    >>> vectors, shares = leading_eigenvectors(np.diag([1.0, 3.0]), 1)
+    >>> vectors.ravel().round(6) + 0.0, shares.round(6)
+    (array([0., 1.]), array([0.75, 0.25]))
+    """
     values, vectors = np.linalg.eigh(gram)
     vectors = vectors[:, ::-1][:, :rank]
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(rank)]
@@ -128,7 +226,26 @@ def leading_eigenvectors(gram: FloatArray, rank: int) -> tuple[FloatArray, Float
 
 
 def sum_of_outer_products(rows: NDArray[np.float32], arithmetic: Arithmetic) -> FloatArray:
-    """Gram ``rows @ rows.T`` (I, I) summed in float64 over slices of the columns."""
+    """Gram of rows, summed in float64 over slices of the columns.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (I, n), float32
+        One row per person.
+    arithmetic : Arithmetic
+        Where products are formed.
+
+    Returns
+    -------
+    ndarray of shape (I, I)
+        ``rows @ rows.T``.
+
+    Examples
+    --------
+    >>> sum_of_outer_products(np.array([[1, 2], [0, 1]], dtype=np.float32), Arithmetic())
+    array([[5., 2.],
+           [2., 1.]])
+    """
     gram = np.zeros((len(rows), len(rows)))
     step = 4096
     for start in range(0, rows.shape[1], step):

@@ -18,7 +18,19 @@ from nlml_hpe.rotation import Angles
 
 @dataclass(frozen=True)
 class PowellResult:
-    """Angles in degrees, identity (ri,), half the squared error, and the number of evaluations."""
+    """What Powell's method ends with.
+
+    Attributes
+    ----------
+    yaw, pitch, roll : float
+        In degrees.
+    identity : ndarray of shape (ri,)
+        The identity that explains the face at these angles.
+    objective : float
+        Half the squared error over all features.
+    evaluations : int
+        Of the objective.
+    """
 
     yaw: float
     pitch: float
@@ -29,7 +41,20 @@ class PowellResult:
 
 
 def infer_powell(manifold: PoseManifold, feature: ArrayLike) -> PowellResult:
-    """Minimise half the squared error of one feature (F,) over angles and identity from zero."""
+    """Minimise half the squared error of one feature over angles and identity from zero.
+
+    Parameters
+    ----------
+    manifold : PoseManifold
+        Its statistics are not used.
+    feature : array_like of shape (F,)
+        One face.
+
+    Returns
+    -------
+    PowellResult
+        A minimum, not always the lowest.
+    """
     x = np.asarray(feature, dtype=np.float64)
     # The model lies in the span of the basis: the error outside it is a constant.
     inside = manifold.basis @ x

@@ -12,7 +12,22 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class IdentityPrior:
-    """Gaussian of the training people's identity rows: ``mean`` (ri,) and ``covariance`` (ri, ri)."""
+    """Gaussian of the training people's identity rows.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (ri,)
+        Mean of the rows.
+    covariance : ndarray of shape (ri, ri)
+        Their covariance, with a floor that keeps it invertible.
+
+    Examples
+    --------
+    >>> prior = IdentityPrior.of_rows(np.array([[1.0, 0.5], [1.0, -0.5]]))
+    >>> prior.mean, prior.covariance.round(2)
+    (array([1., 0.]), array([[0. , 0. ],
+           [0. , 0.5]]))
+    """
 
     mean: FloatArray
     covariance: FloatArray
@@ -30,8 +45,18 @@ class IdentityPrior:
 class Noise:
     """Statistics of faces that the model has not seen.
 
-    ``covariance`` (K, K) of e in the basis; ``sigma_scale`` (3,) by which the Hessian's standard
-    deviations of yaw, pitch and roll are multiplied.
+    Attributes
+    ----------
+    covariance : ndarray of shape (K, K)
+        Of what the model leaves of such a face, in the manifold's basis.
+    sigma_scale : ndarray of shape (3,)
+        By which the standard deviations of yaw, pitch and roll that follow from it are multiplied.
+
+    Examples
+    --------
+    >>> Noise(np.diag([4.0, 1.0]), np.ones(3)).whitening.round(6) + 0.0
+    array([[0.5, 0. ],
+           [0. , 1. ]])
     """
 
     covariance: FloatArray

@@ -49,11 +49,24 @@ _FILL_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class TuckerModel:
-    """``core`` (ri, ry, rp, rr, K), orthonormal ``basis`` (K, F), orthonormal factors, energies.
+    """The decomposition of a tensor X (I, Y, P, R, F).
 
-    ``factors`` are identity (I, ri), yaw (Y, ry), pitch (P, rp), roll (R, rr); ``energy`` lists, per
-    mode, the eigenvalues of its Gram as shares of the whole; ``relative_error`` is |X - model| / |X|
-    of the (filled) tensor; ``filled`` counts the cells that were filled.
+    Attributes
+    ----------
+    core : ndarray of shape (ri, ry, rp, rr, K)
+        In the basis of the feature mode.
+    basis : ndarray of shape (K, F)
+        Orthonormal rows.
+    factors : tuple of four ndarrays
+        Identity (I, ri), yaw (Y, ry), pitch (P, rp), roll (R, rr), each with orthonormal columns.
+    energy : tuple of four ndarrays
+        Per mode, the eigenvalues of its Gram as shares of the whole.
+    relative_error : float
+        |X - model| / |X| of the (filled) tensor.
+    filled : int
+        How many cells were filled.
+    fill_iterations : int
+        In how many iterations.
     """
 
     core: FloatArray
@@ -81,13 +94,51 @@ def decompose(
     progress: bool = False,
     runner: Runner | None = None,
 ) -> TuckerModel:
-    """Tucker decomposition of ``features`` (I, Y, P, R, F), or a list of shards of its people.
+    """Tucker decomposition of a tensor of faces.
 
-    ``ranks`` are those of identity, yaw, pitch and roll; ``detected`` (I, Y, P, R) is False at missing
-    cells. With a ``runner`` the passes of the ST-HOSVD are its tasks, for instance in a cluster whose
-    workers read the same file; what comes back is summed in the order of the people. Raises ``TensorError``
-    for ranks that do not fit, for values that are not finite, and for a person or grid line without any
-    detected cell.
+    Parameters
+    ----------
+    features : ndarray of shape (I, Y, P, R, F), float32, or a list of such
+        The tensor, or shards of its people in order. A memory-mapped array is read from its file.
+    ranks : tuple of four int
+        Of identity, yaw, pitch and roll.
+    grid : PoseGrid
+        The poses of the tensor.
+    detected : ndarray of shape (I, Y, P, R), bool, optional
+        False at missing cells, which the model fills.
+    hooi_sweeps : int
+        Sweeps that improve the truncated HOSVD.
+    max_fill_iterations : int
+        Most iterations of filling.
+    arithmetic : Arithmetic, optional
+        Where products are formed; by default torch on the CPU.
+    progress : bool
+        Whether to show bars.
+    runner : Runner, optional
+        Does the passes of the ST-HOSVD as tasks, for instance in a cluster whose workers read the same file; what
+        comes back is summed in the order of the people.
+
+    Returns
+    -------
+    TuckerModel
+        Core, basis and factors.
+
+    Raises
+    ------
+    TensorError
+        For ranks that do not fit, for values that are not finite, and for a person or a line of the grid without
+        any detected cell.
+
+    Examples
+    --------
+    Two people whose faces change with yaw alone:
+
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (0.0,), (0.0,))
+    >>> yaw, people = np.array([1.0, 2.0, 3.0]), np.array([1.0, -2.0])
+    >>> tensor = np.einsum("i,y,f->iyf", people, yaw, np.ones(4)).reshape(2, 3, 1, 1, 4).astype(np.float32)
+    >>> model = decompose(tensor, (1, 1, 1, 1), grid)
+    >>> model.core.shape, model.reconstruct(1)[:, 0, 0, 0].round(4)
+    ((1, 1, 1, 1, 1), array([-2., -4., -6.]))
     """
     arithmetic = arithmetic or Arithmetic()
     blocks = PersonBlocks(features, detected)
@@ -237,7 +288,23 @@ def _piece(number: int, blocks: PersonBlocks, task: Callable[..., Any], argument
 
 
 def largest_angle(first: FloatArray, second: FloatArray) -> float:
-    """Largest principal angle in radians between the column spaces of two orthonormal matrices."""
+    """Largest principal angle between the column spaces of two orthonormal matrices.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n, rank)
+        With orthonormal columns.
+
+    Returns
+    -------
+    float
+        In radians, 0 to pi / 2.
+
+    Examples
+    --------
+    >>> round(largest_angle(np.eye(3)[:, :2], np.eye(3)[:, 1:]), 4)
+    1.5708
+    """
     # The sine is accurate for the small angles that matter here, the cosine is not.
     outside = second - first @ (first.T @ second)
     return float(np.arcsin(min(1.0, float(np.linalg.norm(outside, 2)))))
