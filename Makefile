@@ -20,6 +20,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 pictures: $(READY)
 	$(BIN)/python docs/pictures.py --config configs/demo.yaml

@@ -1,10 +1,37 @@
-"""NLML-HPE: head pose from one image by manifold learning. ``from nlml_hpe import HeadPoseEstimator``."""
+"""NLML-HPE: head pose from one image by manifold learning. ``from nlml_hpe import HeadPoseEstimator``.
 
-from nlml_hpe.face import HeadPose
-from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.rotation import Angles
-from nlml_hpe.version import VERSION
+The names are loaded when they are first asked for: importing the package alone takes milliseconds.
+"""
 
-__version__ = VERSION
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nlml_hpe.face import HeadPose
+    from nlml_hpe.inference.estimator import HeadPoseEstimator
+    from nlml_hpe.rotation import Angles
+    from nlml_hpe.version import VERSION as __version__
 
 __all__ = ["Angles", "HeadPose", "HeadPoseEstimator", "__version__"]
+
+_HOMES = {
+    "Angles": ("nlml_hpe.rotation", "Angles"),
+    "HeadPose": ("nlml_hpe.face", "HeadPose"),
+    "HeadPoseEstimator": ("nlml_hpe.inference.estimator", "HeadPoseEstimator"),
+    "__version__": ("nlml_hpe.version", "VERSION"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, own_name = _HOMES[name]
+    value = getattr(import_module(module), own_name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -66,7 +66,7 @@ class Config(Section):
     def people(self) -> People:
         """The people whose images are rendered; what is slow to read of their heads is kept in the workdir."""
         grid = self.grid.pose_grid()
-        return People(grid, self.heads, self.render, self.seed, self.workdir / "cache")
+        return People(grid, self.heads, self.render, self.seed, self.workdir / "cache", self.device)
 
     def sections(self, *names: str) -> dict[str, Any]:
         """JSON form of some sections: what a stage's artefact depends on."""

@@ -1,0 +1,57 @@
+"""What is loaded, and when: the package alone loads nothing, and a prediction by ONNX no package of the training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import nlml_hpe
+from nlml_hpe.files.images import RgbImage
+from tests.conftest import REPOSITORY
+
+TRAINING = ("torch", "pydantic", "yaml", "scipy.io", "tensorly", "sklearn", "joblib", "numba", "onnx", "safetensors")
+
+
+def modules_after(program: str) -> set[str]:
+    """Names of all modules that a fresh interpreter has loaded after a program."""
+    code = f"import json, sys\n{program}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    loaded = modules_after("import nlml_hpe")
+    assert {name for name in loaded if name.startswith("nlml_hpe")} == {"nlml_hpe"}
+    # numpy alone takes ten times as long as the package.
+    assert not loaded & {"numpy", "cv2", "PIL", "onnxruntime", "scipy", "mediapipe", *TRAINING}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from PIL import Image\nfrom nlml_hpe import HeadPoseEstimator\n"
+        "with HeadPoseEstimator.from_pretrained() as estimator:\n"
+        "    assert len(estimator.predict(Image.open('photo.png'))) == 1",
+        "from nlml_hpe.cli import main\nassert main(['predict', 'photo.png', '--json']) == 0",
+    ],
+    ids=["estimator", "command line"],
+)
+def test_a_prediction_by_onnx_loads_no_training_package(program: str, photo: RgbImage, tmp_path: Path) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    loaded = modules_after(f"import os\nos.chdir({str(tmp_path)!r})\n{program}")
+    assert "onnxruntime" in loaded
+    assert not loaded & set(TRAINING)
+    # MediaPipe's own drawing loads matplotlib; without MediaPipe nothing does.
+    assert "matplotlib" not in loaded or "mediapipe" in loaded
+
+
+def test_public_names_are_found_and_others_are_not() -> None:
+    assert set(nlml_hpe.__all__) <= set(dir(nlml_hpe))
+    assert all(hasattr(nlml_hpe, name) for name in nlml_hpe.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        nlml_hpe.no_such_name  # noqa: B018
