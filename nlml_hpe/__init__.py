@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nlml_hpe.face import HeadPose
     from nlml_hpe.inference.estimator import HeadPoseEstimator
     from nlml_hpe.rotation import Angles
-    from nlml_hpe.version import VERSION as __version__
+    from nlml_hpe.version import VERSION as __version__  # noqa: N811
 
 __all__ = ["Angles", "HeadPose", "HeadPoseEstimator", "__version__"]
 
