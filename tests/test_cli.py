@@ -11,15 +11,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from nlml_hpe import __version__
-from nlml_hpe.cli import main
+from nlml_hpe.cli import main, parser
+from nlml_hpe.cli.options import open_estimator
+from nlml_hpe.detection.detectors import CascadeDetector
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.inference.video import VideoSource
+from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
 
 COMMANDS = ("predict", "video", "evaluate", "export", "info")
 
@@ -308,6 +312,58 @@ def test_every_frame_has_a_row(clip: Path, tmp_path: Path, capfd: pytest.Capture
     rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
     assert [(row["frame"], row["status"]) for row in rows] == [(str(n), "face") for n in range(4)]
     assert "4 frames, 4 with a face" in capfd.readouterr().err
+
+
+def test_ctrl_c_in_a_video_keeps_what_is_done(clip: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, os, signal, nlml_hpe.cli.video as v\n"
+        "rows = v._frame_rows\n"
+        "def slow(result):\n"
+        "    os.kill(os.getpid(), signal.SIGINT) if result.frame.number == 1 else None\n"
+        "    return rows(result)\n"
+        "v._frame_rows = slow\n"
+        "from nlml_hpe.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    outputs = [str(tmp_path / "copy.mp4"), "--csv", str(tmp_path / "rows.csv")]
+    command = [sys.executable, "-c", program, "video", str(clip), *outputs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "stopped after 2 of 4; what was done until then is kept" in done.stderr
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
+    with VideoSource(tmp_path / "copy.mp4") as copy:
+        assert len(list(copy)) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
+def test_answers_outlive_a_full_disk(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(folder / "a.jpg"), "--csv", "/dev/full"]) == 1
+    out, err = capfd.readouterr()
+    assert "No space left" in err
+    assert "the table follows on stdout" in err
+    assert [row["status"] for row in csv.DictReader(io.StringIO(out))] == ["face"]
+    assert not Path("/dev/full").is_file()
+
+
+def test_lines_of_a_detector_come_before_the_bar(folder: Path) -> None:
+    command = [sys.executable, "-m", "nlml_hpe.cli", "predict", str(folder)]
+    err = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    bar = err.index("Predict:")
+    assert not [line for line in err[bar:].splitlines() if line.startswith(("INFO", "WARNING", "W0", "I0"))]
+
+
+def test_a_named_detector_has_the_models_threshold(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED / ONNX_FILE)
+    (about,) = (entry for entry in model.metadata_props if entry.key == METADATA)
+    about.value = json.dumps({**json.loads(about.value), "min_confidence": 0.31})
+    onnx.save(model, tmp_path / "other.onnx")
+    given = parser().parse_args(
+        ["predict", "a.jpg", "--model", str(tmp_path / "other.onnx"), "--detector", "mediapipe_facemesh"]
+    )
+    with open_estimator(given, 1, tracking=False) as estimator:
+        detector = estimator.detector
+        assert isinstance(detector, CascadeDetector)
+        assert detector._min_confidence == 0.31
 
 
 def test_a_file_is_exported_that_answers_as_the_shipped_one(tmp_path: Path, photo: RgbImage) -> None:

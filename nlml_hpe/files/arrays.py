@@ -36,6 +36,14 @@ def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MA
     ArtifactError
         Where the file is missing, damaged, no ``.npz`` file, lacks one of ``names``, or unpacks to more. The message
         begins with ``path`` and a colon.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(Path(folder) / "a.npz", x=np.arange(3))
+    ...     read_npz(Path(folder) / "a.npz")["x"].tolist()
+    [0, 1, 2]
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: there is no such file")

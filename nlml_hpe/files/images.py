@@ -81,7 +81,21 @@ def _array_of_tensor(tensor: Any) -> NDArray[Any]:
 
 
 def require_rgb(image: NDArray[np.generic]) -> None:
-    """Raise ``ValueError`` unless ``image`` is a non-empty RGB uint8 array ``(H, W, 3)``."""
+    """Check that an array is an RGB uint8 image (H, W, 3) with at least one pixel.
+
+    Raises
+    ------
+    ValueError
+        Where it is not; the message says what came.
+
+    Examples
+    --------
+    >>> require_rgb(np.zeros((2, 2, 3), dtype=np.uint8))
+    >>> require_rgb(np.zeros((2, 2), dtype=np.uint8))
+    Traceback (most recent call last):
+        ...
+    ValueError: expected an RGB uint8 image (H, W, 3); received uint8 of shape (2, 2)
+    """
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         shape = getattr(image, "shape", None)
         kind = getattr(image, "dtype", type(image).__name__)
@@ -135,7 +149,27 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
 
 
 def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> RgbImage:
-    """As ``read_image``, of a file or a stream that errors call by ``name``."""
+    """As ``read_image``, of a stream too.
+
+    Parameters
+    ----------
+    source : pathlib.Path or binary stream
+        The encoded image.
+    name : str
+        What errors call it.
+    max_pixels : int
+        As of ``read_image``.
+
+    Returns
+    -------
+    numpy.ndarray
+        RGB uint8 (H, W, 3).
+
+    Raises
+    ------
+    ImageReadError
+        As ``read_image``.
+    """
     try:
         with Image.open(source) as image:
             return _decoded(image, name, max_pixels)

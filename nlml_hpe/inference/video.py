@@ -139,6 +139,13 @@ class VideoSource:
     ------
     VideoError
         Where there is nothing to read.
+
+    Examples
+    --------
+    >>> VideoSource(Path("nowhere.mp4"))
+    Traceback (most recent call last):
+        ...
+    nlml_hpe.inference.video.VideoError: nowhere.mp4: no such video file
     """
 
     def __init__(self, source: Path | int) -> None:
@@ -223,6 +230,17 @@ class VideoWriter:
     ------
     VideoError
         Where the name does not fit, or, at the end, where the file is not whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with VideoWriter(Path(folder) / "copy.mp4", 25.0) as writer:
+    ...         for number in range(3):
+    ...             writer.put(np.zeros((64, 64, 3), dtype=np.uint8), number / 25)
+    ...     with VideoSource(Path(folder) / "copy.mp4") as copy:
+    ...         print(len(list(copy)))
+    3
     """
 
     def __init__(self, path: Path, fps: float) -> None:

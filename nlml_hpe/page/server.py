@@ -137,15 +137,36 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
 
 
 class Predictor:
-    """Answers for the page; one image at a time, since a detector cannot be shared."""
+    """Answers for the page, one image at a time: so that uploads are decoded one at a time too.
+
+    Parameters
+    ----------
+    estimator : HeadPoseEstimator
+        What finds the poses; with torch's backend the predictor also rebuilds faces.
+    """
 
     def __init__(self, estimator: HeadPoseEstimator) -> None:
         self.estimator, self._lock = estimator, threading.Lock()
 
     def __call__(self, content: bytes, rebuild: bool) -> dict[str, Any]:
-        """JSON form of all that is in an encoded image; ``rebuild`` adds the reconstruction.
+        """All that is in an encoded image, for JSON.
 
-        Raises ``ImageReadError`` where it is no image.
+        Parameters
+        ----------
+        content : bytes
+            The image as a file.
+        rebuild : bool
+            Whether to add the largest face's reconstruction.
+
+        Returns
+        -------
+        dict
+            ``width``, ``height``, ``faces`` (as ``HeadPose.as_dict``, with landmarks in pixels), ``reconstruction``.
+
+        Raises
+        ------
+        ImageReadError
+            Where it is no image, or one of more than ``MAX_UPLOAD_PIXELS``.
         """
         with self._lock:
             image = decode_image(BytesIO(content), "the upload", MAX_UPLOAD_PIXELS)
@@ -160,7 +181,14 @@ class Predictor:
         }
 
     def reconstruction(self, pose: HeadPose) -> dict[str, Any] | None:
-        """The largest face on the manifold: weights (27, 3 N) of its identity, cosines, the angles' range."""
+        """One face on the manifold, from which the page draws it at any angle.
+
+        Returns
+        -------
+        dict or None
+            ``weights`` (27, 3 N) of the face's identity, ``cosines`` of each angle, ``angles`` in the manifold's own
+            head frame and their ``range`` in degrees; None where the model was read without torch.
+        """
         model = getattr(self.estimator.engine, "model", None)
         if model is None:
             return None

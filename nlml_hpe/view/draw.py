@@ -18,10 +18,25 @@ _OUTLINE, _INK = (0, 0, 0), (255, 255, 255)
 
 
 def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float], length: float) -> RgbImage:
-    """A copy of the RGB image with the head's x, y, z axes (red, green, blue) drawn from ``origin`` px.
+    """A copy of an image with the head's x, y and z axes (red, green, blue), the farthest drawn first.
 
-    ``rotation`` (3, 3) maps head to camera; axes are drawn orthographically, ``length`` px long, the
-    one that points away from the viewer first.
+    Parameters
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3).
+    rotation : array_like
+        (3, 3), maps head to camera.
+    origin : (float, float)
+        Where the axes begin, in pixels.
+    length : float
+        Of an axis that lies in the image, in pixels; the projection is orthographic.
+
+    Examples
+    --------
+    >>> grey = np.full((50, 50, 3), 128, dtype=np.uint8)
+    >>> frontal = draw_axes(grey, np.eye(3), (10, 40), 30)
+    >>> [frontal[y, x].tolist() for x, y in ((25, 40), (10, 25))]  # x to the right, y up
+    [[220, 40, 40], [40, 180, 40]]
     """
     drawn = np.ascontiguousarray(image).copy()
     in_image = IMAGE_FROM_CAMERA @ np.asarray(rotation, dtype=np.float64)
@@ -34,7 +49,15 @@ def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float],
 
 
 def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
-    """A copy of the RGB image with the axes of one face, from the middle of its box, and its angles below it."""
+    """A copy of an image with the axes of one face, from the middle of its box, and its angles below it.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3), the one that the pose is of.
+    pose : HeadPose
+        Behind the angles stands the largest of their standard deviations.
+    """
     left, top, right, bottom = pose.box
     middle = ((left + right) / 2, (top + bottom) / 2)
     drawn = draw_axes(image, pose.rotation, middle, 0.7 * max(right - left, bottom - top))
@@ -44,14 +67,24 @@ def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
 
 
 def draw_poses(image: RgbImage, poses: Sequence[HeadPose]) -> RgbImage:
-    """A copy of the RGB image with every pose drawn, the first one, which is the largest face's, on top."""
+    """A copy of an image (RGB uint8) with every pose drawn; the first, which is the largest face's, is on top."""
     for pose in reversed(poses):
         image = draw_pose(image, pose)
     return image
 
 
 def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:
-    """A copy of the RGB image with a line of text whose lower left corner is at ``place`` px; readable on anything."""
+    """A copy of an image with a line of text that is readable on anything.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3).
+    text : str
+        One line, of ASCII letters.
+    place : (int, int)
+        The text's lower left corner in pixels.
+    """
     drawn = np.ascontiguousarray(image).copy()
     size = max(0.45, min(image.shape[:2]) / 1000)
     for color, width in ((_OUTLINE, 4), (_INK, 1)):
