@@ -263,6 +263,33 @@ def test_a_missing_package_is_named_with_its_extra(
     assert "needs spox, which is not installed: pip install '.[train]'" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "extra"), [(["evaluate", "--help"], "train"), (["predict", "a.jpg", "--backend", "torch"], "torch")]
+)
+def test_without_the_packages_of_training_the_extra_is_named(command: list[str], extra: str) -> None:
+    absent = ("torch", "safetensors", "pydantic", "yaml", "tensorly", "onnx", "spox", "sklearn", "numba")
+    program = (
+        f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+        "from nlml_hpe.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert f"needs torch, which is not installed: pip install '.[{extra}]' in " in done.stderr
+
+
+def test_the_backend_torch_works_without_the_packages_of_training(folder: Path) -> None:
+    """torch and safetensors are all that the torch extra brings."""
+    absent = ("pydantic", "yaml", "tensorly", "onnx", "spox", "sklearn", "numba", "joblib")
+    program = (
+        f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+        "from nlml_hpe.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "predict", str(folder / "a.jpg"), "--backend", "torch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "yaw" in done.stdout) == (0, True), done.stderr
+
+
 def test_help_says_every_default(capfd: pytest.CaptureFixture[str]) -> None:
     for command, words in (("predict", "(default: all)"), ("video", "(default: 1"), ("demo", "(default: 8000)")):
         with pytest.raises(SystemExit):

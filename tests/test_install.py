@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_library_and_the_checkpoint_alone(wheel: Path) -> No
     assert tops == {"nlml_hpe"}
     for name in ("model.onnx", "model.safetensors", "manifold.npz", "config.json"):
         assert f"nlml_hpe/checkpoint/{name}" in names
-    assert "nlml_hpe/demo.html" in names
+    assert "nlml_hpe/page/page.html" in names
     assert wheel.stat().st_size < 13_000_000
 
 

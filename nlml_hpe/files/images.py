@@ -179,6 +179,8 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
         raise _too_large(name, max_pixels) from error
     except ImageReadError:
         raise
+    except PermissionError as error:
+        raise ImageReadError(f"{name}: the file may not be read ({error.strerror})") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
+from nlml_hpe.extras import needs
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, OnnxEngine, Route
@@ -261,8 +262,9 @@ def _onnx_engine(place: Path) -> Engine:
 
 def _torch_engine(place: Path) -> Engine:
     """Imported on demand: who runs ONNX needs no torch."""
-    from nlml_hpe.inference.torch_engine import TorchEngine
-    from nlml_hpe.model.folder import load_model
+    with needs("torch", "the backend 'torch'"):
+        from nlml_hpe.inference.torch_engine import TorchEngine
+        from nlml_hpe.model.folder import load_model
 
     return TorchEngine(load_model(place))
 
