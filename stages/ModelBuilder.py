@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
 from nlml_hpe.detection.detectors import DETECTORS
@@ -19,7 +18,7 @@ from nlml_hpe.manifold.network_training import network_shape
 from nlml_hpe.manifold.networks import HeadPoseNetwork
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.model.card import model_card
-from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model, save_model
+from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model, load_weights, save_model
 from nlml_hpe.model.format import ONNX_FILE
 from nlml_hpe.model.onnx_export import export_onnx
 from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
@@ -48,8 +47,10 @@ def main(config: Config) -> Path:
     _require_same_settings(manifests, made.settings)
     manifold = PoseManifold.load(work.manifold / "manifold.npz")
     network = HeadPoseNetwork(network_shape(manifold, config.encoder, config.angle_heads)).eval()
-    network.encoder.load_state_dict(load_file(work.encoder / "encoder.safetensors"))
-    nn.ModuleList(network.heads).load_state_dict(load_file(work.heads / "heads.safetensors"))
+    mend = "run {} with this config, or correct {} in it"
+    load_weights(network.encoder, work.encoder / "encoder.safetensors", mend.format("EncoderTrainer", "encoder.hidden"))
+    heads = nn.ModuleList(network.heads)
+    load_weights(heads, work.heads / "heads.safetensors", mend.format("MLPHeadsTrainer", "angle_heads.hidden"))
     marks, frame = config.landmarks, HeadFrame(**config.frame.model_dump())
     points = DETECTORS[marks.detector].point_set
     feature = points.feature_name(marks.normalization)

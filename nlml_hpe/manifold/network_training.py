@@ -24,6 +24,7 @@ from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.networks import AngleHead, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import AXES, Angles
+from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
 from nlml_hpe.training import Augment, History, Run, gaussian_noise, train
 from nlml_hpe.training_data import Samples, TrainingError
 
@@ -240,27 +241,14 @@ def turned_in_plane(features: Tensor, angles: Tensor, turns: Tensor) -> tuple[Te
     """Features (N, F) and angles (N, 3) in degrees of the same images turned in their plane.
 
     ``turns`` (N,) in radians, from the image's right towards its top. Turning the camera about its axis
-    multiplies the rotation from the left; yaw, pitch and roll all follow from the product.
+    multiplies the rotation from the left; yaw, pitch and roll all follow from the product, and go on past 90 degrees.
     """
     cos, sin, zero, one = turns.cos(), turns.sin(), torch.zeros_like(turns), torch.ones_like(turns)
     # Image axes have y down: there the same turn has the other sign.
     in_image = torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], dim=1).view(-1, 3, 3)
     points = features.view(len(features), -1, 3) @ in_image.transpose(1, 2)
-    turned = in_image.transpose(1, 2) @ _rotation(angles)
-    yaw = torch.asin(turned[:, 0, 2].clamp(-1, 1))
-    pitch = torch.atan2(-turned[:, 1, 2], turned[:, 2, 2])
-    roll = torch.atan2(-turned[:, 0, 1], turned[:, 0, 0])
-    return points.reshape(features.shape), -torch.rad2deg(torch.stack([yaw, pitch, roll], dim=1))
-
-
-def _rotation(angles: Tensor) -> Tensor:
-    """``rotations.rotation_from_angles`` for angles (N, 3) in degrees, in torch."""
-    yaw, pitch, roll = (-torch.deg2rad(angles)).unbind(1)
-    zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
-    about_x = torch.stack([one, zero, zero, zero, pitch.cos(), -pitch.sin(), zero, pitch.sin(), pitch.cos()], 1)
-    about_y = torch.stack([yaw.cos(), zero, yaw.sin(), zero, one, zero, -yaw.sin(), zero, yaw.cos()], 1)
-    about_z = torch.stack([roll.cos(), -roll.sin(), zero, roll.sin(), roll.cos(), zero, zero, zero, one], 1)
-    return about_x.view(-1, 3, 3) @ about_y.view(-1, 3, 3) @ about_z.view(-1, 3, 3)
+    turned = in_image.transpose(1, 2) @ rotation_from_degrees(angles)
+    return points.reshape(features.shape), degrees_from_rotation(turned)
 
 
 def train_heads(

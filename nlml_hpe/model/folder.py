@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
 from nlml_hpe.files.atomic import ArtifactError, read_json, write_bytes, write_json
 from nlml_hpe.files.manifests import digest_of_file, require_digest
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, NetworkShape
-from nlml_hpe.manifold.official import official_manifold
+from nlml_hpe.manifold.official import OFFICIAL_FEATURE, official_manifold
 from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.rotation import AXES, CONVENTION, OWN_FRAME, Angles, check_head_frame, rotation_from_angles
 
@@ -47,7 +48,10 @@ class HeadFrame:
 
 @dataclass(frozen=True)
 class HeadPoseModel:
-    """Network and manifold of one model, and the feature both were trained on; some have no network."""
+    """Network and manifold of one model, and the feature both were trained on; some have no network.
+
+    Raises ``ValueError`` where they do not fit one another.
+    """
 
     network: HeadPoseNetwork | None
     manifold: PoseManifold
@@ -55,6 +59,24 @@ class HeadPoseModel:
     normalization: Normalization
     min_confidence: float
     frame: HeadFrame = HeadFrame()
+
+    def __post_init__(self) -> None:
+        if self.normalization not in get_args(Normalization):
+            known = list(get_args(Normalization))
+            raise ValueError(f"unknown normalization {self.normalization!r}; expected one of {known}")
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence: expected a threshold in 0..1; received {self.min_confidence!r}")
+        feature = self.point_set.feature_name(self.normalization)
+        # The authors' manifold is of a feature that nothing here makes; a scale is taken up by the identity.
+        if self.manifold.feature not in (feature, OFFICIAL_FEATURE):
+            raise ValueError(
+                f"the manifold was made of features {self.manifold.feature!r}; the landmarks here give {feature!r}: "
+                "run Landmarks and all stages after it with one config"
+            )
+        lengths = {"point set": self.point_set.feature_length, "manifold": self.manifold.feature_length}
+        lengths |= {"network": self.network.shape.feature_length} if self.network else {}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"lengths of features differ: {lengths}; run the stages again with one config")
 
     @property
     def is_symmetric(self) -> bool:
@@ -121,12 +143,18 @@ def load_model(folder: str | Path) -> HeadPoseModel:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{place}: the model does not read ({error}); build it again") from error
-    if manifold.feature_length != shape.feature_length or shape.feature_length != point_set.feature_length:
-        raise ArtifactError(
-            f"{place}: network ({shape.feature_length}), manifold ({manifold.feature_length}) and point set "
-            f"({point_set.feature_length}) differ in feature length; build the model again"
-        )
     return model
+
+
+def load_weights(module: nn.Module, path: Path, mend: str) -> None:
+    """Read a module's weights in place.
+
+    Raises ``ArtifactError`` where the file does not read or holds another network's weights; ``mend`` says what to do.
+    """
+    try:
+        module.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"{path} does not fit: {error}; {mend}") from error
 
 
 def official_model(folder: str | Path) -> HeadPoseModel:

@@ -1,0 +1,55 @@
+"""One convention three times: scipy in ``rotation``, roma in ``torch_rotation``, and the ONNX graph's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import torch
+from spox import Tensor, argument, build
+
+from nlml_hpe.manifold.network_training import turned_in_plane
+from nlml_hpe.model.onnx_math import degrees_from_rotation as onnx_degrees
+from nlml_hpe.model.onnx_math import mean_with_mirror, rotation_from_degrees
+from nlml_hpe.rotation import Angles, angles_from_rotation, midpoint, mirrored, rotation_from_angles
+from nlml_hpe.torch_rotation import degrees_from_rotation
+from nlml_hpe.torch_rotation import rotation_from_degrees as torch_rotation
+
+
+def _poses() -> np.ndarray:
+    """Yaw, pitch, roll (n, 3) in degrees, yaw far past 90; never within a tenth of a degree of gimbal lock."""
+    rng = np.random.default_rng(0)
+    columns = rng.uniform([-175, -85, -85], [175, 85, 85], (2000, 3))
+    return columns[np.abs(np.abs(columns[:, 0]) - 90) > 0.1]
+
+
+def test_scipy_roma_and_the_graph_agree() -> None:
+    columns = _poses()
+    expected = rotation_from_angles(Angles.from_columns(columns))
+    np.testing.assert_allclose(torch_rotation(torch.from_numpy(columns)).numpy(), expected, atol=1e-12)
+    degrees = argument(Tensor(np.float64, ("n", 3)))
+    rotation = rotation_from_degrees(degrees)
+    outputs = {"rotation": rotation, "angles": onnx_degrees(rotation), "mean": mean_with_mirror(rotation)}
+    session = onnxruntime.InferenceSession(build({"degrees": degrees}, outputs).SerializeToString())
+    found = dict(zip(outputs, session.run(list(outputs), {"degrees": columns[:1000]}), strict=True))
+    np.testing.assert_allclose(found["rotation"], expected[:1000], atol=1e-12)
+    # The errors of a rotation's entries grow by 1 / cos(yaw), here up to 600.
+    np.testing.assert_allclose(degrees_from_rotation(torch.from_numpy(expected)).numpy(), columns, atol=1e-6)
+    np.testing.assert_allclose(found["angles"], columns[:1000], atol=1e-6)
+    np.testing.assert_allclose(angles_from_rotation(expected).columns(), columns, atol=1e-6)
+    first, second = np.split(expected[:1000], 2)
+    # Midpoints of rotations nearly half a turn apart are ill-conditioned.
+    clear = np.trace(np.swapaxes(first, 1, 2) @ mirrored(second), axis1=1, axis2=2) > -0.9
+    np.testing.assert_allclose(found["mean"][clear], midpoint(first, mirrored(second))[clear], atol=1e-9)
+
+
+def test_training_targets_do_not_fold_where_yaw_passes_ninety_degrees() -> None:
+    """Poses to 95 degrees of yaw are rendered: an image that is not turned keeps its target."""
+    angles = torch.tensor([[93.0, 5.0, 3.0], [-95.0, -10.0, 4.0], [88.0, 12.0, -6.0]], dtype=torch.float64)
+    features = torch.zeros(3, 1404, dtype=torch.float64)
+    _, kept = turned_in_plane(features, angles, torch.zeros(3, dtype=torch.float64))
+    np.testing.assert_allclose(kept.numpy(), angles.numpy(), atol=1e-9)
+    _, turned = turned_in_plane(features, angles, torch.full((3,), 0.4, dtype=torch.float64))
+    assert (turned[:, 1:].abs().sum(dim=1) <= 180).all()
+    before, after = (rotation_from_angles(Angles.from_columns(columns.numpy())) for columns in (angles, turned))
+    in_plane = rotation_from_angles(Angles.from_columns((0.0, 0.0, -np.degrees(0.4))))
+    np.testing.assert_allclose(after, in_plane @ before, atol=1e-9)
