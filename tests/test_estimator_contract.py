@@ -1,0 +1,165 @@
+"""What the estimator promises beyond its answers: threads, processes, closing, arguments, the range of training."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe import HeadPose, HeadPoseEstimator
+from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.face import Face
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.engines import OnnxEngine
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.model.folder import HeadFrame, load_model
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.rotation import Angles, angles_from_rotation, geodesic_degrees, rotation_from_angles
+from tests.conftest import REPOSITORY
+
+
+def test_threads_share_an_estimator(photo: RgbImage) -> None:
+    """Without the lock a thread got another's face, or the process ended with a segmentation fault."""
+    images = [photo, np.ascontiguousarray(photo[:, ::-1]), np.full((120, 90, 3), 90, dtype=np.uint8)]
+    with HeadPoseEstimator() as estimator:
+        expected = [estimator.predict(image) for image in images]
+        start = threading.Barrier(4)
+
+        def work(first: int) -> list[tuple[int, list[HeadPose]]]:
+            start.wait()
+            order = [(first + turn) % len(images) for turn in range(12)]
+            return [(index, estimator.predict(images[index])) for index in order]
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pair for part in pool.map(work, range(4)) for pair in part]
+    assert [len(poses) for poses in expected] == [1, 1, 0]
+    for index, poses in answers:
+        assert [pose.as_dict() for pose in poses] == [pose.as_dict() for pose in expected[index]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_is_told_so(photo: RgbImage, tmp_path: Path) -> None:
+    """It hung before: the detector's threads are not in the child. A process of its own, so that nothing else is."""
+    np.save(tmp_path / "photo.npy", photo)
+    program = (
+        "import gc, os, sys\nimport numpy as np\nfrom nlml_hpe import HeadPoseEstimator\n"
+        "photo = np.load(sys.argv[1])\nestimator = HeadPoseEstimator()\nassert estimator.predict(photo)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try:\n        estimator.predict(photo)\n"
+        "    except RuntimeError as error:\n"
+        "        estimator.close()\n"
+        "        os._exit(0 if 'spawn' in str(error) else 3)\n"
+        "    os._exit(4)\n"
+        "status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "assert estimator.predict(photo), 'the parent goes on'\n"
+        "sys.exit(status)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "photo.npy")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_closed_estimator_says_so(photo: RgbImage) -> None:
+    estimator = HeadPoseEstimator()
+    faces = estimator.detect(photo)
+    estimator.close()
+    estimator.close()
+    for use in (lambda: estimator.predict(photo), lambda: estimator.detect(photo), lambda: estimator.poses(faces)):
+        with pytest.raises(ValueError, match="is closed"):
+            use()
+
+
+def test_a_dropped_estimator_closes_its_detector(photo: RgbImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator = HeadPoseEstimator()
+    assert estimator.predict(photo)
+    closed: list[object] = []
+    kind = type(estimator.detector)
+    close = kind.close
+    monkeypatch.setattr(kind, "close", lambda self: (closed.append(self), close(self)))
+    gone = weakref.ref(estimator)
+    del estimator
+    gc.collect()
+    assert gone() is None
+    assert len(closed) == 1
+
+
+def test_a_detector_that_was_handed_in_is_its_owners(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+    HeadPoseEstimator(detector=detector)
+    gc.collect()
+    assert detector.detect(photo)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_faces": 0}, "1 or more; received 0"),
+        ({"max_faces": True}, "1 or more"),
+        ({"max_faces": 2.0}, "1 or more"),
+        ({"model": None}, "expected a folder"),
+        ({"model": None, "backend": "torch"}, "expected a folder"),
+        ({"detector": "mediapipe_facemesh"}, "open_detector"),
+        ({"backend": "tflite"}, "unknown backend"),
+    ],
+)
+def test_arguments_that_are_none_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HeadPoseEstimator(**arguments)  # type: ignore[arg-type]
+
+
+def test_one_image_is_no_batch(photo: RgbImage) -> None:
+    with HeadPoseEstimator() as estimator:
+        for one in ("photo.jpg", Path("photo.jpg"), photo, 3):
+            with pytest.raises(ValueError, match="use predict"):
+                estimator.predict_batch(one)  # type: ignore[arg-type]
+        assert len(estimator.predict_batch(np.stack([photo, photo]))) == 2
+
+
+def test_names_of_other_outputs_are_no_routes(photo: RgbImage) -> None:
+    engines = (OnnxEngine(SHIPPED / ONNX_FILE), TorchEngine(load_model(SHIPPED)))
+    with HeadPoseEstimator() as estimator:
+        faces = estimator.detect(photo)
+    for engine in engines:
+        for name in ("sigma", "score", "mirror"):
+            with pytest.raises(ValueError, match=repr(name)):
+                engine.estimate(faces, name)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="no landmarks"):
+            engine.estimate([Face(photo, (0.0, 0.0, 9.0, 9.0))], "network")
+
+
+def test_poses_are_not_compared_by_value(photo: RgbImage) -> None:
+    with HeadPoseEstimator() as estimator:
+        (first,), (second,) = (estimator.predict(photo) for _ in range(2))
+    assert first != second
+    assert len({first, second, first}) == 2
+    assert first.as_dict() == second.as_dict()
+
+
+@pytest.mark.parametrize("pitch", [30.0, 0.0])
+def test_in_range_is_about_the_training_heads_own_frame(pitch: float) -> None:
+    """A named frame that looks 30 degrees up: a face near the grid's end in one frame is not in the other."""
+    model = replace(load_model(SHIPPED), frame=HeadFrame("up", 0.0, pitch, 0.0))
+    manifold = model.manifold
+    angles = Angles.from_columns([(0.0, 25.0, 0.0), (0.0, 43.0, 0.0), (0.0, -30.0, 0.0)])
+    features = manifold.synthesize(np.tile(manifold.prior.mean, (3, 1)), angles)
+    faces = [Face.from_points(row.reshape(-1, 3) * 100) for row in features]
+    with HeadPoseEstimator(model, backend="torch") as estimator:
+        poses = estimator.poses(faces, "exact")
+    # The grid's pitch ends at 40 degrees in the own frame, whatever the named one says.
+    assert [pose.in_range for pose in poses] == [True, False, True]
+    named = angles_from_rotation(rotation_from_angles(angles) @ model.frame.named_from_own).pitch
+    assert [pose.pitch for pose in poses] == pytest.approx(named.tolist(), abs=0.5)
+
+
+def test_the_onnx_file_knows_its_own_frame() -> None:
+    engine, model = OnnxEngine(SHIPPED / ONNX_FILE), load_model(SHIPPED)
+    assert geodesic_degrees(engine.named_from_own, model.frame.named_from_own) < 1e-6
