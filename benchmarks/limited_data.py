@@ -22,10 +22,10 @@ from benchmarks.common import RESULTS, development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.evaluation.faces import LabelledFace, Route, ask, landmark_route, photographs
+from nlml_hpe.evaluation.faces import Answerer, LabelledFace, ask, landmark_route, photographs
 from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.inference.engines import Route as RouteName
+from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.fit import fit_manifold
 from nlml_hpe.manifold.network_training import network_shape, train_encoder, train_heads
@@ -38,7 +38,7 @@ from stages.config import Config, load_config
 PROTOCOL = "aflw2000-nlml"
 PEOPLE = (5, 10, 20, 40, 80, 160, 320)
 MOST_EPOCHS = 100
-ROUTES: tuple[RouteName, ...] = ("network", "exact")
+ROUTES: tuple[Route, ...] = ("network", "exact")
 
 
 def learned(tensor: LandmarkTensor, config: Config, epochs: int) -> HeadPoseModel:
@@ -56,13 +56,13 @@ def learned(tensor: LandmarkTensor, config: Config, epochs: int) -> HeadPoseMode
 def measured(people: int, model: HeadPoseModel, faces: Sequence[LabelledFace]) -> dict[str, Any]:
     """One row: both routes raw and after one rotation."""
     engine = TorchEngine(model)
-    routes: dict[str, Route] = {name: landmark_route(engine, name) for name in ROUTES}
+    routes: dict[str, Answerer] = {name: landmark_route(engine, name) for name in ROUTES}
     answered = ask(faces, routes)
     answered = answered.chosen(answered.found & PROTOCOLS[PROTOCOL].includes(answered.labels))
     row: dict[str, Any] = {"people": people, "images": people * model.manifold.grid.size}
     for name, given in answered.answers.items():
         turn = constant_rotation(given.rotation, answered.true)
-        for kind, rotation in (("own frame", given.rotation), ("after one rotation", given.turned(turn))):
+        for kind, rotation in (("own frame", given.rotation), ("after one rotation", given.rotation @ turn)):
             row[f"{name}, {kind}"] = summary(errors(rotation, answered.true))["mae"]["mean"]
     return row
 
@@ -90,7 +90,7 @@ def main(config: Config, root: Path, counts: tuple[int, ...]) -> None:
     data = read_dataset("aflw2000", root)
     with MediaPipeFaceMesh(MAX_FACES, config.landmarks.min_confidence) as detector:
         # Landmarks stay in memory, images do not.
-        faces = [replace(face, image=None) for face in photographs(data, detector)]
+        faces = [replace(seen, face=replace(seen.face, image=None)) for seen in photographs(data, detector)]
     rows = []
     for people in counts:
         epochs = min(config.encoder.epochs * counts[-1] // people, MOST_EPOCHS)

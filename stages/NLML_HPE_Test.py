@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.evaluate import ROUTES, evaluate
-from nlml_hpe.evaluation.faces import Route, ask, landmark_route, rendered_faces
+from nlml_hpe.evaluation.faces import Answerer, ask, landmark_route, rendered_faces
 from nlml_hpe.evaluation.report import write_faces, write_tables
 from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder
@@ -43,7 +43,7 @@ def main(config: Config) -> Path:
     with fresh_folder(work.test, KIND) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)
-        routes: dict[str, Route] = {name: landmark_route(engine, name) for name in ROUTES}
+        routes: dict[str, Answerer] = {name: landmark_route(engine, name) for name in ROUTES}
         reports = {}
         for kind, faces in rendered_faces(tensor, engine.point_set).items():
             width = config.test.interval_deg

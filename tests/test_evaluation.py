@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -25,11 +26,13 @@ from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.evaluation.command import add_arguments, alignment, answers, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate
-from nlml_hpe.evaluation.faces import UNREADABLE, Answers, LabelledFace, ask
+from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask
 from nlml_hpe.evaluation.frames import LEAST_FACES, estimate_frame
 from nlml_hpe.evaluation.metrics import constant_rotation
 from nlml_hpe.evaluation.report import predictions_csv, summary_csv, table
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
@@ -107,7 +110,7 @@ def test_a_named_frame_is_one_constant_rotation(
     for row in own["routes"].values():
         assert row.pop("unaligned") == row
     assert own["unaligned"]["routes"] == own["routes"]
-    known = answered.answers["refined"].known
+    known = answered.found
     turn = constant_rotation(answered.answers["refined"].rotation[known], answered.true[known])
     yaw, pitch, roll = (float(value) for value in angles_from_rotation(turn))
     named = TorchEngine(replace(engine.model, frame=HeadFrame("labels", yaw, pitch, roll)))
@@ -121,23 +124,26 @@ def test_a_named_frame_is_one_constant_rotation(
     assert geodesic[0] < geodesic[1]
 
 
-def in_a_circle(faces: Sequence[LabelledFace]) -> Answers:
-    """A route of pixels: it needs no landmarks, answers what has an image, and is off by 2 degrees of pitch."""
-    columns = np.add([face.label for face in faces], (0, 2, 0))
-    rotation = rotation_from_angles(Angles.from_columns(columns))
-    rotation[[face.image is None for face in faces]] = np.nan
-    return Answers(rotation, np.full((len(faces), 3), 1.5))
+IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
+BOX = (0.0, 0.0, 8.0, 8.0)
 
 
 def test_a_route_may_answer_faces_without_landmarks() -> None:
     """The image eye: coverage and misses are each route's own."""
-    image = np.zeros((8, 8, 3), dtype=np.uint8)
-    faces = [LabelledFace(f"f{n}", (10.0 * n, 5.0, 0.0), None if n == 3 else image) for n in range(5)]
+    labels = [(10.0 * n, 5.0, 0.0) for n in range(5)]
+    faces = [LabelledFace(f"f{n}", label, Face(IMAGE, BOX, None, "none")) for n, label in enumerate(labels)]
+    faces[3] = replace(faces[3], face=Face(None, BOX, None, "none"))
 
-    def nothing(faces: Sequence[LabelledFace]) -> Answers:
-        return Answers(np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3), np.nan))
+    def pixels(faces: Sequence[Face]) -> Estimates:
+        """Answers what has an image, and is off by 2 degrees of pitch."""
+        rotation = rotation_from_angles(Angles.from_columns(np.add(labels, (0, 2, 0))))
+        rotation[[face.image is None for face in faces]] = np.nan
+        return Estimates(rotation, np.full((5, 3), 1.5), np.full(5, np.nan))
 
-    evaluation = evaluate(ask(faces, {"pixels": in_a_circle, "none": nothing}), protocol="all", frame="own")
+    def nothing(faces: Sequence[Face]) -> Estimates:
+        return Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
+
+    evaluation = evaluate(ask(faces, {"pixels": pixels, "none": nothing}), protocol="all", frame="own")
     row = evaluation.report["routes"]["pixels"]
     assert (row["n"], row["n_missed"], row["coverage"]) == (4, 1, 0.8)
     assert row["mae"]["pitch"] == pytest.approx(2)
@@ -160,17 +166,16 @@ def test_figures_after_an_alignment_are_called_so_and_come_last() -> None:
     own = rotation_from_angles(Angles.from_columns(rng.uniform(-30, 30, (80, 3))))
     turn = rotation_from_angles(Angles.from_columns((0.5, 4.0, 0.0)))
     frame = estimate_frame(own, own @ turn, "aligned on others")
-    faces = [LabelledFace(str(n), tuple(row)) for n, row in enumerate(angles_from_rotation(own @ turn).columns())]  # type: ignore[arg-type]
-    answered = ask(faces, {"refined": lambda faces: Answers(own[: len(faces)], np.full((len(faces), 3), np.nan))})
-    assert len(faces) > 64  # more than a batch: the route above is asked twice, so take its first batch
-    answered = answered.chosen(np.arange(80) < 64)
+    columns = angles_from_rotation(own @ turn).columns()[:BATCH].tolist()
+    faces = [LabelledFace(str(n), (yaw, pitch, roll), Face(None, BOX)) for n, (yaw, pitch, roll) in enumerate(columns)]
+    answered = ask(faces, {"refined": lambda faces: Estimates.of_rotations(own[: len(faces)])})
     report = evaluate(answered, protocol="p", frame="own", own_from_named=np.eye(3), aligned=frame).report
     assert report["aligned"]["frame"] == "aligned on others"
     assert report["aligned"]["n_faces"] == 80
     raw, aligned = report["routes"]["refined"], report["aligned"]["routes"]["refined"]
     assert raw["mae"]["pitch"] > 3
     assert aligned["mae"]["pitch"] == pytest.approx(0, abs=1e-6)
-    assert (aligned["n"], aligned["n_total"], aligned["n_missed"]) == (64, 64, 0)
+    assert (aligned["n"], aligned["n_total"], aligned["n_missed"]) == (BATCH, BATCH, 0)
     frames = [line.split()[1] for line in table({"p": report}).splitlines()[1:4]]
     assert frames == ["own", "own", "aligned"]
 
@@ -282,7 +287,7 @@ def test_ctrl_c_leaves_nothing_behind_and_says_so(shared_data: Path, tmp_path: P
     assert process.stderr is not None
     seen = b""
     while b"Evaluate aflw2000" not in seen:
-        part = process.stderr.read1(1000)
+        part = os.read(process.stderr.fileno(), 1000)
         assert part, seen
         seen += part
     process.send_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.evaluate import ROUTES, Evaluation, evaluate
-from nlml_hpe.evaluation.faces import Answered, ask, landmark_route, photographs
+from nlml_hpe.evaluation.faces import Answered, ask, is_known, landmark_route, photographs
 from nlml_hpe.evaluation.frames import LEAST_FACES, FrameEstimate, estimate_frame
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
 from nlml_hpe.evaluation.report import table, write_faces, write_tables
@@ -186,4 +186,5 @@ def alignment(engine: TorchEngine, data: Dataset, detector: LandmarkDetector) ->
     answered = ask(photographs(data, detector), {DEFAULT_ROUTE: landmark_route(own, DEFAULT_ROUTE)})
     given = answered.answers[DEFAULT_ROUTE]
     name = f"aligned on {data.root.resolve().name}"
-    return estimate_frame(given.rotation[given.known], answered.true[given.known], name)
+    known = is_known(given)
+    return estimate_frame(given.rotation[known], answered.true[known], name)

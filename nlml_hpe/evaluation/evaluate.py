@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.evaluation.faces import Answered, Answers
+from nlml_hpe.evaluation.faces import Answered, is_known
 from nlml_hpe.evaluation.frames import FrameEstimate
 from nlml_hpe.evaluation.metrics import Errors, errors, per_interval, summary, within_sigma
-from nlml_hpe.inference.engines import DEFAULT_ROUTE, Route
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates, Route
 
 ROUTES: tuple[Route, ...] = ("network", "exact", "refined")
 """The landmark eye's routes that are evaluated; Powell takes seconds a face."""
@@ -76,15 +76,17 @@ def evaluate(
     Examples
     --------
     >>> from nlml_hpe.evaluation.faces import LabelledFace, ask
+    >>> from nlml_hpe.face import Face
     >>> def frontal(faces):
-    ...     return Answers(np.tile(np.eye(3), (len(faces), 1, 1)), np.full((len(faces), 3), 5.0))
-    >>> faces = [LabelledFace("a", (6.0, 0.0, 0.0)), LabelledFace("b", (-3.0, 0.0, 0.0))]
+    ...     return Estimates.of_rotations(np.tile(np.eye(3), (len(faces), 1, 1)))
+    >>> face = Face(None, (0.0, 0.0, 8.0, 8.0))
+    >>> faces = [LabelledFace("a", (6.0, 0.0, 0.0), face), LabelledFace("b", (-3.0, 0.0, 0.0), face)]
     >>> found = evaluate(ask(faces, {"frontal": frontal}), protocol="all", frame="own")
     >>> found.report["routes"]["frontal"]["mae"]
     {'yaw': 4.5, 'pitch': 0.0, 'roll': 0.0, 'mean': 1.5}
     """
     count = len(answered.names)
-    if not any(given.known.any() for given in answered.answers.values()):
+    if not any(is_known(given).any() for given in answered.answers.values()):
         raise ValueError(f"{protocol}: no face was detected among {count} of the protocol")
     looks = Counter(look for look, found in zip(answered.looks, answered.found, strict=True) if found)
     n_found = int(answered.found.sum())
@@ -123,14 +125,14 @@ def _rows(answered: Answered, turn: NDArray[np.float64], interval: float) -> dic
     return {name: _row(given, answered, turn, interval) for name, given in answered.answers.items()}
 
 
-def _row(given: Answers, answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, Any]:
-    known, count = given.known, len(answered.names)
+def _row(given: Estimates, answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, Any]:
+    known, count = is_known(given), len(answered.names)
     found = _errors(given, answered.true, turn)
     counts = {"n_total": count, "n_missed": int(count - known.sum()), "coverage": float(known.mean())}
     if not known.any():
         return {**summary(found), **counts}
     # A face without an answer is charged as if it had been taken for a frontal one.
-    guessed = np.where(known[:, None, None], given.turned(turn), np.eye(3))
+    guessed = np.where(known[:, None, None], given.rotation @ turn, np.eye(3))
     return {
         **summary(found),
         **counts,
@@ -140,7 +142,7 @@ def _row(given: Answers, answered: Answered, turn: NDArray[np.float64], interval
     }
 
 
-def _errors(given: Answers, true: NDArray[np.float64], turn: NDArray[np.float64]) -> Errors:
+def _errors(given: Estimates, true: NDArray[np.float64], turn: NDArray[np.float64]) -> Errors:
     """Errors on the faces that have an answer."""
-    known = given.known
-    return errors(given[known].turned(turn), true[known])
+    known = is_known(given)
+    return errors(given.rotation[known] @ turn, true[known])

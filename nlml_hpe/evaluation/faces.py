@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from nlml_hpe.detection.landmarks import LOOKS, LandmarkDetector, PointSet
 from nlml_hpe.evaluation.datasets import Dataset
-from nlml_hpe.face import Box, Face
-from nlml_hpe.files.images import ImageReadError, RgbImage
-from nlml_hpe.inference.engines import Engine
-from nlml_hpe.inference.engines import Route as RouteName
+from nlml_hpe.face import Face
+from nlml_hpe.files.images import ImageReadError
+from nlml_hpe.inference.engines import Engine, Estimates, Route
 from nlml_hpe.rotation import Angles, rotation_from_angles
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ BATCH = 64
 """Faces that go through a route together; only so many images are held in memory."""
 UNREADABLE = "image not readable"
 _NO_LOOK = LOOKS[0]
+_NO_FACE = Face(None, (0.0, 0.0, 0.0, 0.0), None, _NO_LOOK)
+"""A rendered face that was not found: of its image nothing is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,50 +39,31 @@ class LabelledFace:
         The sample's name, or the rendered image's.
     label : tuple of float
         Yaw, pitch and roll in degrees, as the label states them.
-    image : ndarray, optional
-        RGB uint8 (H, W, 3).
-    box : tuple of float, optional
-        The labelled box in pixels; without one in the label that of the landmarks.
-    points : ndarray, optional
-        (N, 3) landmarks in pixels, image axes; None where the detector found no face.
-    look : str
-        How the detector found it: one of ``LOOKS``, "none" where it did not.
+    face : Face
+        What a route is shown: the image, where there is one; the label's box, and without one in the label that of
+        the landmarks; the landmarks, where the detector found a face. ``face.look`` is "none" where it did not.
     person : str
         Identity of a rendered person; empty for photographs.
     """
 
     name: str
     label: tuple[float, float, float]
-    image: RgbImage | None = None
-    box: Box | None = None
-    points: NDArray[np.float64] | None = None
-    look: str = _NO_LOOK
+    face: Face
     person: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """One route's answers to n faces: ``rotation`` (n, 3, 3) head to camera, NaN where it has none, and its standard
-    deviations ``sigma`` (n, 3) in degrees, NaN where not known."""
-
-    rotation: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """Which faces (n,) have an answer."""
-        return np.isfinite(self.rotation).all(axis=(1, 2))
-
-    def turned(self, constant: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The rotations in another head frame: each times ``constant`` (3, 3)."""
-        return self.rotation @ constant
-
-    def __getitem__(self, mask: NDArray[np.bool_]) -> Answers:
-        return Answers(self.rotation[mask], self.sigma[mask])
+Answerer = Callable[[Sequence[Face]], Estimates]
+"""Any way from faces to rotations, of landmarks, of pixels or of both: NaN for a face that it cannot answer."""
 
 
-Route = Callable[[Sequence[LabelledFace]], Answers]
-"""Any way from faces to rotations: of landmarks, of pixels, or of both. It answers what it can."""
+def is_known(given: Estimates) -> NDArray[np.bool_]:
+    """Which faces (n,) have an answer."""
+    return np.isfinite(given.rotation).all(axis=(1, 2))
+
+
+def some(given: Estimates, mask: NDArray[np.bool_]) -> Estimates:
+    """The estimates of some of the faces (n,)."""
+    return Estimates(*(values[mask] for values in given))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +74,7 @@ class Answered:
     people: tuple[str, ...]
     looks: tuple[str, ...]
     labels: Angles
-    answers: Mapping[str, Answers]
+    answers: Mapping[str, Estimates]
 
     @property
     def true(self) -> NDArray[np.float64]:
@@ -110,7 +92,9 @@ class Answered:
             tuple(itertools.compress(values, mask)) for values in (self.names, self.people, self.looks)
         )
         labels = Angles.from_columns(self.labels.columns()[mask])
-        return Answered(names, people, looks, labels, {route: given[mask] for route, given in self.answers.items()})
+        return Answered(
+            names, people, looks, labels, {route: some(given, mask) for route, given in self.answers.items()}
+        )
 
 
 def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledFace]:
@@ -128,10 +112,12 @@ def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledF
             continue
         usable.append(sample)
         face = detector.detect_in_box(image, sample.box) if sample.box else next(iter(detector.detect(image)), None)
+        whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         if face is None:
-            yield LabelledFace(sample.name, sample.angles, image, sample.box)
+            yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NO_LOOK))
         else:
-            yield LabelledFace(sample.name, sample.angles, image, sample.box or face.box, face.points, face.look)
+            box = sample.box or face.box
+            yield LabelledFace(sample.name, sample.angles, Face(image, box, face.points, face.look))
     data.samples = usable
 
 
@@ -160,53 +146,53 @@ def _of_tensor(
         marks = np.asarray(rows).reshape(-1, points.n_points, 3)
         for index, (kind, pose) in enumerate(zip(np.asarray(kinds).reshape(-1), poses, strict=True)):
             yaw, pitch, roll = (float(value) for value in pose)
-            name, seen = f"ID{person}_({yaw:g}_{pitch:g}_{roll:g})", marks[index].astype(np.float64) if kind else None
-            yield LabelledFace(name, (yaw, pitch, roll), points=seen, look=LOOKS[kind], person=str(person))
+            face = Face.from_points(marks[index], LOOKS[kind]) if kind else _NO_FACE
+            yield LabelledFace(f"ID{person}_({yaw:g}_{pitch:g}_{roll:g})", (yaw, pitch, roll), face, str(person))
 
 
-def landmark_route(engine: Engine, name: RouteName) -> Route:
+def landmark_route(engine: Engine, name: Route) -> Answerer:
     """A route of an engine that needs landmarks, in the model's named head frame.
 
     A face without landmarks has no answer.
     """
 
-    def answer(faces: Sequence[LabelledFace]) -> Answers:
-        rotation, sigma = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3), np.nan)
-        seen = {i: Face.from_points(face.points) for i, face in enumerate(faces) if face.points is not None}
-        if seen:
-            found, rows = engine.estimate(list(seen.values()), name), list(seen)
-            rotation[rows], sigma[rows] = found.rotation, found.sigma
-        return Answers(rotation, sigma)
+    def answer(faces: Sequence[Face]) -> Estimates:
+        found = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
+        seen = [index for index, face in enumerate(faces) if face.points is not None]
+        for values, part in zip(found, engine.estimate([faces[index] for index in seen], name), strict=True):
+            values[seen] = part
+        return found
 
     return answer
 
 
-def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Route]) -> Answered:
+def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Answerer]) -> Answered:
     """Every route's answers to every face; images are let go batch by batch.
 
     Examples
     --------
     >>> def frontal(faces):
-    ...     return Answers(np.tile(np.eye(3), (len(faces), 1, 1)), np.full((len(faces), 3), 5.0))
-    >>> answered = ask([LabelledFace("a", (10.0, 0.0, 0.0)), LabelledFace("b", (0.0, 0.0, 0.0))], {"frontal": frontal})
+    ...     return Estimates.of_rotations(np.tile(np.eye(3), (len(faces), 1, 1)))
+    >>> face = Face(None, (0.0, 0.0, 8.0, 8.0))
+    >>> answered = ask([LabelledFace("a", (10.0, 0.0, 0.0), face)], {"frontal": frontal})
     >>> answered.names, answered.answers["frontal"].rotation.shape
-    (('a', 'b'), (2, 3, 3))
+    (('a',), (1, 3, 3))
     """
-    told: list[LabelledFace] = []
-    parts: dict[str, list[Answers]] = {name: [Answers(np.empty((0, 3, 3)), np.empty((0, 3)))] for name in routes}
+    names: list[str] = []
+    people: list[str] = []
+    looks: list[str] = []
+    labels: list[tuple[float, float, float]] = []
+    nothing = Estimates.of_rotations(np.empty((0, 3, 3)))
+    parts: dict[str, list[Estimates]] = {name: [nothing] for name in routes}
     stream = iter(faces)
     while batch := list(itertools.islice(stream, BATCH)):
-        told += [replace(face, image=None, points=None) for face in batch]
+        for labelled in batch:
+            names.append(labelled.name)
+            people.append(labelled.person)
+            looks.append(labelled.face.look)
+            labels.append(labelled.label)
         for name, route in routes.items():
-            parts[name].append(route(batch))
-    joined = {
-        name: Answers(np.concatenate([p.rotation for p in given]), np.concatenate([p.sigma for p in given]))
-        for name, given in parts.items()
-    }
-    return Answered(
-        tuple(face.name for face in told),
-        tuple(face.person for face in told),
-        tuple(face.look for face in told),
-        Angles.from_columns(np.reshape([face.label for face in told], (-1, 3))),
-        joined,
-    )
+            parts[name].append(route([labelled.face for labelled in batch]))
+    joined = {name: Estimates(*map(np.concatenate, zip(*given, strict=True))) for name, given in parts.items()}
+    angles = Angles.from_columns(np.reshape(labels, (-1, 3)))
+    return Answered(tuple(names), tuple(people), tuple(looks), angles, joined)

@@ -70,11 +70,9 @@ def errors(estimated: Rotations, true: Rotations) -> Errors:
 
 def _angle_errors(estimated: Rotations, true: Rotations) -> NDArray[np.float64]:
     """Differences (n, 3) of the angles; of the two triples that are one rotation, the one nearer to the truth's."""
-    first, label = angles_from_rotation(estimated).columns(), angles_from_rotation(true).columns()
-    second = first * [-1, 1, 1] + 180.0
-    both = np.stack([np.abs((triple - label + 180.0) % 360.0 - 180.0) for triple in (first, second)])
-    nearer = np.argmin(both.sum(axis=-1), axis=0)
-    return np.take_along_axis(both, nearer[None, :, None], axis=0)[0]
+    label = angles_from_rotation(true)
+    difference = angles_from_rotation(estimated, near=label).columns() - label.columns()
+    return np.abs((difference + 180.0) % 360.0 - 180.0)
 
 
 def summary(found: Errors) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nlml_hpe.evaluation.evaluate import Evaluation
+from nlml_hpe.evaluation.faces import is_known
 from nlml_hpe.evaluation.metrics import VECTORS
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.rotation import AXES, angles_from_rotation
@@ -137,8 +138,9 @@ def _angles(evaluation: Evaluation, route: str) -> Any:
     """Yaw, pitch, roll and geodesic error (n, 4) of one route, NaN where it has no answer."""
     given = evaluation.answered.answers[route]
     columns = np.full((len(given.rotation), 4), np.nan)
-    columns[given.known, :3] = angles_from_rotation(given.rotation[given.known]).columns()
-    columns[given.known, 3] = evaluation.errors[route].geodesic
+    known = is_known(given)
+    columns[known, :3] = angles_from_rotation(given.rotation[known]).columns()
+    columns[known, 3] = evaluation.errors[route].geodesic
     return columns
 
 
