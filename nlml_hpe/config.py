@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nlml_hpe.detection.detectors import DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
+from nlml_hpe.image_networks.settings import Augmentation
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import OWN_FRAME, check_head_frame
 
@@ -169,6 +170,45 @@ class EncoderConfig(TrainingConfig):
         default=0.3, gt=0, le=1000, description="error, in standard deviations, beyond which the loss is linear"
     )
     held_out_share: float = Field(default=0.15, gt=0, lt=1, description="share of training people to stop early on")
+
+
+class ImageNetworkConfig(Section):
+    """Which image network; a setting that is not written is the network's own."""
+
+    name: Literal["hopenet", "custom_cnn", "mobilenetv2", "six_d"] = "six_d"
+    size: int = Field(default=64, ge=32, le=512, description="pixels on a side of a crop")
+    backbone: Literal["residual", "resnet50", "mobilenet_v2"] | None = Field(default=None, description="of six_d")
+    width: int | None = Field(default=None, ge=8, le=1024, description="channels that the network begins with")
+    alpha: float | None = Field(default=None, ge=0, le=1e6, description="of bins: weight of the squared error")
+    answer: Literal["angles", "six_d"] | None = Field(default=None, description="of mobilenetv2")
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+
+
+class LabelledDataConfig(Section):
+    """Labelled crops or photographs to train on."""
+
+    kind: Literal["crops", "300w_lp", "aflw2000", "fsanet"] = "crops"
+    root: UserPath | None = Field(default=None, description="its folder; crops: the workdir's own without one")
+    list: UserPath | None = Field(default=None, description="names of the faces to use, as `datasets split` writes")
+    weight: float = Field(default=1.0, gt=0, le=1e6, description="how often a face is shown, against other data's")
+
+    @model_validator(mode="after")
+    def _root_where_needed(self) -> LabelledDataConfig:
+        if self.kind != "crops" and self.root is None:
+            raise ValueError(f"data of kind {self.kind!r} needs root, the folder of the data set")
+        return self
+
+
+class ImageTrainerConfig(TrainingConfig):
+    """How the image network is trained, and on what."""
+
+    data: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
+    validation: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
+    augmentation: Augmentation = Augmentation()
+    crops_per_epoch: int | None = Field(default=None, ge=1, le=10**9, description="without it all of them")
+    stored_px: int = Field(
+        default=96, ge=32, le=2048, description="photographs: pixels on a side of the cut, margin included"
+    )
 
 
 class AngleHeadsConfig(TrainingConfig):

@@ -38,6 +38,7 @@ class Workdir:
         self.manifold = root / "manifold"
         self.encoder = root / "encoder"
         self.heads = root / "heads"
+        self.image_network = root / "image_network"
         self.model = root / "model"
         self.test = root / "test"
 

@@ -17,6 +17,8 @@ from nlml_hpe.config import (
     EvaluationConfig,
     FrameConfig,
     GridConfig,
+    ImageNetworkConfig,
+    ImageTrainerConfig,
     LandmarksConfig,
     Section,
     TuckerConfig,
@@ -45,6 +47,8 @@ class Config(Section):
     tucker: TuckerConfig = TuckerConfig()
     encoder: EncoderConfig = EncoderConfig()
     angle_heads: AngleHeadsConfig = AngleHeadsConfig()
+    image_network: ImageNetworkConfig = ImageNetworkConfig()
+    image_trainer: ImageTrainerConfig = ImageTrainerConfig()
     frame: FrameConfig = FrameConfig()
     test: EvaluationConfig = EvaluationConfig()
 

@@ -7,41 +7,12 @@ passed in.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nlml_hpe.image_networks.crop import SHARE, image_from_crop, mirrored, square_around, turned
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How strongly training crops vary; probabilities are shares of crops, 0 switches a change off.
-
-    ``turn_deg``, ``shift`` (share of the crop's side) and ``scale`` (the same, up or down) bound an even
-    draw; ``mirror``, ``grey``, ``soft`` (down- and up-sampling), ``blocks`` (JPEG-like), ``erase`` and
-    ``frame`` (a border without picture) are probabilities; ``color``, ``contrast``, ``gamma`` and ``noise``
-    bound how far each may go.
-    """
-
-    mirror: float = 0.5
-    turn_deg: float = 30.0
-    scale: float = 0.18
-    shift: float = 0.08
-    grey: float = 0.2
-    color: float = 0.25
-    contrast: float = 0.7
-    gamma: float = 0.6
-    soft: float = 0.35
-    blocks: float = 0.3
-    noise: float = 0.07
-    erase: float = 0.35
-    frame: float = 0.1
-
-
-PLAIN = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-"""No change at all: the crop as inference cuts it."""
+from nlml_hpe.image_networks.settings import Augmentation
 
 
 def augment(

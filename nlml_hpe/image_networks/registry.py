@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from nlml_hpe.image_networks.custom_cnn import CustomCNN
@@ -33,7 +34,7 @@ def build(name: str, size: int, **settings: object) -> ImageNetwork:
     Raises
     ------
     ValueError
-        For an unknown name.
+        For an unknown name, and for a setting that this network does not have.
 
     Examples
     --------
@@ -42,4 +43,7 @@ def build(name: str, size: int, **settings: object) -> ImageNetwork:
     """
     if name not in NETWORKS:
         raise ValueError(f"unknown image network {name!r}; expected one of {sorted(NETWORKS)}")
+    known = set(inspect.signature(NETWORKS[name]).parameters) - {"size"}
+    if unknown := sorted(settings.keys() - known):
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     return NETWORKS[name](size=size, **settings)

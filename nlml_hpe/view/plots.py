@@ -152,6 +152,22 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
     return _save(figure, path)
 
 
+def plot_measures(history: History, path: Path) -> Path:
+    """Loss, every metric and the learning rate of one training by epoch; the kept epoch is marked."""
+    curves = {"loss": {"train": history.train, "validation": history.validation}}
+    if history.metrics:
+        curves["validation, degrees"] = history.metrics
+    curves["learning rate"] = {"": history.learning_rate}
+    figure, panels = plt.subplots(1, len(curves), figsize=(4.5 * len(curves), 3.2), squeeze=False)
+    for panel, (title, lines) in zip(panels[0], curves.items(), strict=True):
+        for name, values in lines.items():
+            panel.plot(range(1, len(values) + 1), values, label=name)
+        panel.axvline(history.best_epoch + 1, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
+        panel.set(title=title, xlabel="epoch")
+        panel.legend(fontsize=8)
+    return _save(figure, path)
+
+
 def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
     """Draw the MAE over the true angle, one panel per angle, one line per route.
 

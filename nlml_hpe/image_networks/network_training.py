@@ -1,0 +1,140 @@
+"""How an image network is trained: which crops it is shown, what is varied, and what its epochs are measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nlml_hpe.config import ImageNetworkConfig, ImageTrainerConfig
+from nlml_hpe.image_networks.augment import augment
+from nlml_hpe.image_networks.losses import geodesic
+from nlml_hpe.image_networks.network import ImageNetwork, angles_of
+from nlml_hpe.image_networks.registry import build
+from nlml_hpe.image_networks.settings import Augmentation
+from nlml_hpe.image_networks.training_data import Crops, Source
+from nlml_hpe.rotation import AXES
+from nlml_hpe.training import Augment, History, Metric, Run, train
+from nlml_hpe.training_data import TrainingError
+
+
+class Weighted(NamedTuple):
+    """A source of crops and how often each of its crops is shown, against those of other sources."""
+
+    source: Source
+    weight: float = 1.0
+
+
+def network_of(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
+    """The network that a configuration names, with random weights of this seed.
+
+    Raises ``ValueError`` for a setting that the network does not have.
+    """
+    settings = config.model_dump(exclude={"name", "size"}, exclude_none=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(config.name, config.size, **settings)
+
+
+def train_image_network(
+    network: ImageNetwork,
+    training: Sequence[Weighted],
+    validation: Sequence[Weighted],
+    config: ImageTrainerConfig,
+    seed: int,
+    run: Run,
+) -> tuple[History, dict[str, int]]:
+    """Train ``network`` in place and leave it with the weights of its best validation epoch.
+
+    Parameters
+    ----------
+    network : ImageNetwork
+        See ``network_of``.
+    training, validation : sequence of Weighted
+        What is learned from, augmented, and what the best epoch is chosen by, as inference cuts it.
+    config, seed, run
+        As for ``training.train``.
+
+    Returns
+    -------
+    history : History
+        With the mean absolute error of each angle and the geodesic distance, in degrees, of every epoch.
+    counts : dict
+        Crops of both splits, and how many were ``left_out`` because the network has no bin for their label.
+
+    Raises
+    ------
+    TrainingError
+        Where a batch is larger than the data, and as ``training.train`` does.
+    """
+    shown = _crops(network, training, None)
+    held_out = _crops(network, validation, network.size)
+    counts = {"training": len(shown), "validation": len(held_out), "left_out": shown.left_out + held_out.left_out}
+    if config.batch_size > len(shown):
+        raise TrainingError(
+            f"a batch of {config.batch_size} is larger than the data, {len(shown)} crops; "
+            "lower image_trainer.batch_size"
+        )
+    weights = torch.from_numpy(shown.weights)
+    count = min(config.crops_per_epoch or len(shown), len(shown))
+
+    def order(generator: torch.Generator) -> Tensor:
+        if count == len(shown) and bool((weights == weights[0]).all()):
+            return torch.randperm(count, generator=generator)
+        # Gumbel's trick: without replacement, by weight, for more crops than torch.multinomial takes.
+        keys = weights.log() - torch.log(-torch.log(torch.rand(len(weights), dtype=torch.float64, generator=generator)))
+        return keys.topk(count).indices
+
+    history = train(
+        network,
+        network.loss,
+        shown,
+        held_out,
+        config,
+        seed,
+        "image_network",
+        augment=augmentation_of(network, config.augmentation),
+        metrics=_metrics(network),
+        order=order,
+        run=run,
+    )
+    return history, counts
+
+
+def augmentation_of(network: ImageNetwork, settings: Augmentation) -> Augment:
+    """Stored crops to what the network is shown; a label that a turn would take out of its range is not turned."""
+
+    def change(inputs: Any, rotations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images, boxes = inputs
+        crops, shown = augment(images, rotations, boxes, network.size, settings, generator)
+        outside = torch.nonzero(~network.trainable(shown))[:, 0]
+        if len(outside):
+            upright = replace(settings, turn_deg=0.0)
+            parts = (images[outside], rotations[outside], boxes[outside])
+            crops[outside], shown[outside] = augment(*parts, network.size, upright, generator)
+        return crops, shown
+
+    return change
+
+
+def _crops(network: ImageNetwork, parts: Sequence[Weighted], size: int | None) -> Crops:
+    return Crops([part.source for part in parts], [part.weight for part in parts], size, network.trainable)
+
+
+def _metrics(network: ImageNetwork) -> dict[str, Metric]:
+    """Errors (N,) in degrees of each angle, modulo 360, and the angle between the rotations."""
+
+    def distance(outputs: Tensor, rotations: Tensor) -> Tensor:
+        return torch.rad2deg(geodesic(network.posterior(outputs).rotation, rotations))
+
+    def error(axis: int) -> Metric:
+        def of(outputs: Tensor, rotations: Tensor) -> Tensor:
+            difference = angles_of(network.posterior(outputs).rotation) - angles_of(rotations)
+            return (((difference[:, axis] + 180) % 360) - 180).abs()
+
+        return of
+
+    return {"geodesic": distance, **{axis: error(number) for number, axis in enumerate(AXES)}}

@@ -1,0 +1,249 @@
+"""Training an image network: it learns, goes on after a kill, mixes data by weight, and says what is wrong."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from nlml_hpe.config import ImageNetworkConfig, ImageTrainerConfig, LabelledDataConfig
+from nlml_hpe.evaluation.datasets import read_dataset, write_lists
+from nlml_hpe.files.manifests import read_manifest, write_manifest
+from nlml_hpe.image_networks.augment import reframed
+from nlml_hpe.image_networks.crop import crop
+from nlml_hpe.image_networks.losses import geodesic
+from nlml_hpe.image_networks.network import angles_of
+from nlml_hpe.image_networks.network_training import Weighted, augmentation_of, network_of, train_image_network
+from nlml_hpe.image_networks.settings import PLAIN, Augmentation
+from nlml_hpe.image_networks.shards import Shard, write_shard
+from nlml_hpe.image_networks.training_data import Crops, Photographs, RenderedCrops
+from nlml_hpe.training import Run, TrainingError
+from renderer.crops import KIND as CROPS
+from stages import ImageTrainer
+from stages.common import run_stage
+from stages.config import Config
+from tests.test_image_networks import pictures, poses, rotations_of
+
+SIDE = 48
+NETWORK = ImageNetworkConfig(size=32, width=8, dropout=0)
+# Shift and scale alone: the riddle's colours are the pose.
+GENTLE = Augmentation(**{**asdict(PLAIN), "shift": 0.02, "scale": 0.05})
+SHORT = ImageTrainerConfig(epochs=6, batch_size=32, learning_rate=3e-3, augmentation=GENTLE)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small to share: on a busy machine threads would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def riddle(count: int, seed: int, person: int = 1) -> Shard:
+    """Crops whose colours tell their rotation."""
+    rotations = rotations_of(poses(count, seed))
+    images = pictures(rotations, SIDE).permute(0, 2, 3, 1).round().to(torch.uint8).numpy()
+    box = np.array([0.25, 0.25, 0.75, 0.75], np.float32) * SIDE
+    return Shard(images, rotations.numpy(), np.tile(box, (count, 1)), np.full(count, person, np.int32))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training crops in three shards and validation crops in one, as finished artefacts."""
+    root = tmp_path_factory.mktemp("crops")
+    for split, counts in (("train", (96, 96, 64)), ("validation", (64,))):
+        for number, count in enumerate(counts):
+            write_shard(root / f"crops_{split}", number, riddle(count, seed=10 * len(counts) + number))
+        write_manifest(root / f"crops_{split}", CROPS, {}, {})
+    return root
+
+
+def sources(folder: Path, split: str) -> list[Weighted]:
+    return [Weighted(RenderedCrops(folder / f"crops_{split}"))]
+
+
+def test_it_learns_and_records_what_it_is_measured_by(folder: Path) -> None:
+    network = network_of(NETWORK, seed=1)
+    history, counts = train_image_network(
+        network, sources(folder, "train"), sources(folder, "validation"), SHORT, 1, Run()
+    )
+    assert counts == {"training": 256, "validation": 64, "left_out": 0}
+    assert history.train[-1] < 0.7 * history.train[0]
+    assert set(history.metrics) == {"geodesic", "yaw", "pitch", "roll"}
+    shard = riddle(64, seed=10)
+    crops, rotations = Crops([RenderedCrops(folder / "crops_validation")], [1], 32, network.trainable).batch(
+        np.arange(64), None
+    )
+    assert len(shard) == len(crops)
+    with torch.inference_mode():
+        found = network.eval().posterior(network(crops)).rotation
+    error = float(torch.rad2deg(geodesic(found, rotations)).mean())
+    # The weights that are left are those of the best epoch.
+    assert error == pytest.approx(history.metrics["geodesic"][history.best_epoch], rel=1e-3)
+    # Answers differ from image to image by more than they are wrong.
+    assert error < float(torch.rad2deg(geodesic(found, found.roll(1, 0))).mean())
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A source on a disk that breaks when training reads a certain batch."""
+
+    source: RenderedCrops
+    reads: list[int]
+
+    def rotations(self) -> NDArray[np.float32]:
+        return self.source.rotations()
+
+    def stored(self, chosen: NDArray[np.int64]) -> Shard:
+        self.reads[0] -= 1
+        if self.reads[0] < 0:
+            raise OSError("the disk is gone")
+        return self.source.stored(chosen)
+
+
+def test_a_training_that_broke_off_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    config = SHORT.model_copy(update={"epochs": 3, "augmentation": Augmentation()})
+    training, validation = sources(folder, "train"), sources(folder, "validation")
+
+    def trained(parts: list[Weighted], run: Run) -> dict[str, torch.Tensor]:
+        network = network_of(NETWORK, seed=2)
+        train_image_network(network, parts, validation, config, 2, run)
+        return network.state_dict()
+
+    undisturbed = trained(training, Run())
+    # Eight batches an epoch: it breaks in the middle of the second.
+    with pytest.raises(OSError, match="disk is gone"):
+        trained([Weighted(Failing(RenderedCrops(folder / "crops_train"), [12]))], Run(checkpoints=tmp_path))
+    resumed = trained(training, Run(checkpoints=tmp_path))
+    assert all(torch.equal(resumed[name], weights) for name, weights in undisturbed.items())
+
+
+def test_a_source_travels_to_a_worker_as_a_path(folder: Path) -> None:
+    source = RenderedCrops(folder / "crops_train")
+    before = source.stored(np.array([200, 3])).images
+    sent = pickle.dumps(source)
+    assert len(sent) < 1000
+    np.testing.assert_array_equal(pickle.loads(sent).stored(np.array([200, 3])).images, before)
+
+
+def test_labels_without_a_bin_are_left_out_and_counted(tmp_path: Path) -> None:
+    shard = riddle(40, seed=3)
+    beyond = rotations_of(torch.tensor([[0.0, 0.0, 150.0]])).numpy()
+    rotations = np.concatenate([shard.rotations[:30], np.repeat(beyond, 10, axis=0)])
+    write_shard(tmp_path, 0, Shard(shard.images, rotations, shard.boxes, shard.people))
+    network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
+    crops = Crops([RenderedCrops(tmp_path)], [1.0], None, network.trainable)
+    assert (len(crops), crops.left_out) == (30, 10)
+
+
+def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:
+    network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
+    rotations = rotations_of(torch.tensor([[5.0, 0.0, 95.0], [5.0, 0.0, -95.0]])).repeat(32, 1, 1)
+    images = torch.zeros(64, SIDE, SIDE, 3, dtype=torch.uint8)
+    boxes = torch.tensor([[12.0, 12.0, 36.0, 36.0]]).expand(64, 4)
+    change = augmentation_of(network, Augmentation(turn_deg=90))
+    _, shown = change((images, boxes), rotations, torch.Generator().manual_seed(0))
+    assert network.trainable(shown).all()
+    # Those that stay in the bins are turned all the same.
+    assert angles_of(shown)[:, 2].abs().min() < 60
+
+
+def test_data_are_mixed_by_their_weights(folder: Path) -> None:
+    crops = Crops(
+        [RenderedCrops(folder / "crops_train"), RenderedCrops(folder / "crops_validation")],
+        [1.0, 4.0],
+        None,
+        network_of(NETWORK, 0).trainable,
+    )
+    assert crops.weights[:256].tolist() == [1.0] * 256
+    assert crops.weights[256:].tolist() == [4.0] * 64
+    (images, boxes), rotations = crops.batch(np.array([300, 0, 299]), None)
+    assert images.shape == (3, SIDE, SIDE, 3)
+    assert boxes.shape == (3, 4)
+    own = RenderedCrops(folder / "crops_validation").stored(np.array([44, 43]))
+    np.testing.assert_array_equal(images[[0, 2]].numpy(), own.images)
+    np.testing.assert_array_equal(rotations[[0, 2]].numpy(), own.rotations)
+
+
+def test_a_mixture_with_weights_trains(folder: Path) -> None:
+    parts = [Weighted(RenderedCrops(folder / f"crops_{split}"), w) for split, w in (("train", 1), ("validation", 3))]
+    config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": 100})
+    history, counts = train_image_network(
+        network_of(NETWORK, 0), parts, sources(folder, "validation"), config, 0, Run()
+    )
+    assert counts["training"] == 320
+    assert history.epochs_run == 1
+
+
+def test_photographs_are_cut_as_crops_are_stored() -> None:
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 255, size=(12, 16, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    boxes = np.array([[90.0, 40.0, 154.0, 88.0]])
+    shard = Photographs([lambda: image], boxes, np.eye(3)[None], 128).stored(np.array([0]))
+    tensors = (torch.from_numpy(a) for a in (shard.images, shard.rotations, shard.boxes))
+    finished, _ = reframed(*tensors, 96, PLAIN, torch.Generator())
+    # Both have one pixel of the crop to one of the photograph.
+    difference = np.abs(finished[0].permute(1, 2, 0).numpy() - crop(image, boxes[0], 96))
+    assert difference.mean() < 1.0
+
+
+def test_a_batch_larger_than_the_data_is_refused(folder: Path) -> None:
+    config = SHORT.model_copy(update={"batch_size": 1000})
+    with pytest.raises(TrainingError, match="batch of 1000 is larger than the data, 256 crops"):
+        train_image_network(
+            network_of(NETWORK, 0), sources(folder, "train"), sources(folder, "validation"), config, 0, Run()
+        )
+
+
+def test_settings_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match="hopenet has no setting answer; it has alpha, width"):
+        network_of(ImageNetworkConfig(name="hopenet", answer="angles"), 0)
+    with pytest.raises(ValidationError, match="'300w_lp' needs root"):
+        LabelledDataConfig(kind="300w_lp")
+    with pytest.raises(ValidationError, match=r"augmentation\.mirror\s+Input should be less than or equal to 1"):
+        ImageTrainerConfig(augmentation={"mirror": 3})
+    with pytest.raises(ValidationError, match="Unexpected keyword"):
+        ImageTrainerConfig(augmentation={"miror": 0.5})
+
+
+def test_the_stage_writes_weights_curves_and_facts(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = {split: (LabelledDataConfig(root=folder / f"crops_{split}"),) for split in ("train", "validation")}
+    trainer = SHORT.model_copy(update={"epochs": 2, "data": data["train"], "validation": data["validation"]})
+    config = Config(workdir=tmp_path, seed=4, workers=1, image_network=NETWORK, image_trainer=trainer)
+    run_stage(ImageTrainer.STAGE, config)
+    assert "M parameters" in capsys.readouterr().out
+    written = tmp_path / "image_network"
+    assert {path.name for path in written.iterdir()} == {
+        "manifest.json", "history.json", "curves.png", ImageTrainer.WEIGHTS
+    }  # fmt: skip
+    facts = read_manifest(written, ImageTrainer.KIND)["facts"]
+    assert facts["epochs_run"] == 2
+    assert facts["crops"]["training"] == 256
+    assert facts["validation"]["geodesic"] > 0
+    network_of(NETWORK, 0).load_state_dict(load_file(written / ImageTrainer.WEIGHTS))
+    assert ImageTrainer.STAGE.plan(config).is_current()
+    assert not (tmp_path / "image_network.training").exists()
+
+
+def test_the_stage_trains_on_a_list_of_photographs(shared_data: Path, tmp_path: Path) -> None:
+    root = shared_data / "aflw2000_dev"
+    names = [sample.name for sample in read_dataset("aflw2000", root).samples[:24]]
+    write_lists({tmp_path / "train.txt": names[:16], tmp_path / "validation.txt": names[16:]})
+    parts = [
+        (LabelledDataConfig(kind="aflw2000", root=root, list=tmp_path / f"{split}.txt"),)
+        for split in ("train", "validation")
+    ]
+    trainer = ImageTrainerConfig(epochs=1, batch_size=8, data=parts[0], validation=parts[1])
+    network = ImageNetworkConfig(name="custom_cnn", size=32)
+    config = Config(workdir=tmp_path, workers=1, image_network=network, image_trainer=trainer)
+    facts = read_manifest(ImageTrainer.main(config), ImageTrainer.KIND)["facts"]
+    assert facts["crops"]["training"] + facts["crops"]["validation"] + facts["crops"]["left_out"] == 24
