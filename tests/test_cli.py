@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -360,6 +361,16 @@ def test_ctrl_c_in_a_video_keeps_what_is_done(clip: Path, tmp_path: Path) -> Non
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
     with VideoSource(tmp_path / "copy.mp4") as copy:
         assert len(list(copy)) == 2
+
+
+def test_ctrl_c_closes_the_page() -> None:
+    command = [sys.executable, "-m", "nlml_hpe.cli", "demo", "--host", "localhost", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline().startswith("http://")
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=60)
+    assert (program.returncode, out) == (0, "the page is closed\n"), err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")

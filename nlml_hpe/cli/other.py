@@ -76,8 +76,8 @@ def _export(given: argparse.Namespace) -> int:
 
 def _demo(given: argparse.Namespace) -> int:
     with serve(given.model, given.host, given.port) as server:
-        print(f"{server.url}  (Ctrl-C ends it)", flush=True)
         try:
+            print(f"{server.url}  (Ctrl-C ends it)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("the page is closed")
