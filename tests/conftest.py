@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 from benchmarks.common import development_data
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.files.images import RgbImage
+from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, Kit
 from renderer.heads.photo import embedded_photo
 from stages import run_pipeline
 from stages.config import Config, load_config
@@ -44,6 +46,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the development data is not at {folder} (set NLML_HPE_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kit_of_few(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ICT-FaceKit with two identity modes and few expressions, and its cache beside it, read once."""
+    whole, few = shared_data / "ict_facekit" / "FaceXModel", tmp_path_factory.mktemp("kit") / "FaceXModel"
+    few.mkdir()
+    shapes = ("identity000", "identity001", "jawOpen", "mouthSmile_L", "mouthSmile_R", "browDown_L")
+    for name in (NEUTRAL, LANDMARKS, *(f"{shape}.obj" for shape in shapes)):
+        shutil.copy(whole / name, few / name)
+    Kit.open(few, few.parent / "cache" / "ict_facekit.npz")
+    return few
 
 
 @pytest.fixture(scope="session")

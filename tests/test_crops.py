@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import cv2
@@ -23,25 +22,18 @@ from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import BackgroundError, pictures
 from renderer.crops import KIND, CropSet, render_crops
 from renderer.heads import HeadDataError
-from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, Kit
+from renderer.heads.ict_facekit import Kit
 from stages import Crops
 from stages.common import Workdir, run_stage
 from stages.config import Config
 
-FEW = ("identity000.obj", "identity001.obj", "jawOpen.obj", "mouthSmile_L.obj", "mouthSmile_R.obj", "browDown_L.obj")
 TINY = CropsConfig(crops_per_person=4, faces=2, people_per_shard=1, size=48)
 PLAIN = LooksConfig(bald=1, long_hair=0, beard=0, makeup=0, glasses=0, sunglasses=0, head_covering=0, face_mask=0)
 
 
 @pytest.fixture(scope="module")
-def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kit of two identity modes and few expressions, with its cache beside it, made once."""
-    whole, few = shared_data / "ict_facekit" / "FaceXModel", tmp_path_factory.mktemp("kit") / "FaceXModel"
-    few.mkdir()
-    for name in (NEUTRAL, LANDMARKS, *FEW):
-        shutil.copy(whole / name, few / name)
-    Kit.open(few, few.parent / "cache" / "ict_facekit.npz")
-    return few
+def folder(kit_of_few: Path) -> Path:
+    return kit_of_few
 
 
 def people(folder: Path, split: rendering.Split = "train", crops: CropsConfig = TINY, **heads: object) -> CropSet:

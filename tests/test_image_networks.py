@@ -23,9 +23,9 @@ from nlml_hpe.image_networks.losses import (
     geodesic_huber,
     negative_log_likelihood,
 )
-from nlml_hpe.image_networks.network import ImageNetwork, WeightsError, angles_of, rotations_of, size_of
+from nlml_hpe.image_networks.network import ImageNetwork, WeightsError, size_of
 from nlml_hpe.image_networks.registry import NETWORKS, build
-from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+from nlml_hpe.torch_rotation import rotation_from_degrees
 
 SMALL: dict[str, dict[str, object]] = {
     "hopenet": {"width": 8},
@@ -66,14 +66,6 @@ def test_the_examples_in_the_docstrings_run(name: str) -> None:
     assert outcome.failed == 0
 
 
-def test_rotations_in_torch_are_those_of_the_convention() -> None:
-    angles = np.random.default_rng(0).uniform(-85, 85, size=(200, 3))
-    expected = rotation_from_angles(Angles.from_columns(angles))
-    np.testing.assert_allclose(rotations_of(torch.from_numpy(angles)).numpy(), expected, atol=1e-12)
-    read = angles_from_rotation(expected).columns()
-    np.testing.assert_allclose(angles_of(torch.from_numpy(expected)).numpy(), read, atol=1e-9)
-
-
 def test_the_geodesic_loss_is_finite_where_its_angle_has_no_gradient() -> None:
     same = torch.eye(3)[None].requires_grad_()
     opposite = torch.diag(torch.tensor([1.0, -1.0, -1.0]))[None]
@@ -107,7 +99,7 @@ def test_labels_outside_of_the_bins_are_counted_not_clipped() -> None:
     with pytest.raises(LabelError, match=r"2 of 4 angles .* furthest at 120\.0"):
         bins_of(torch.tensor([0.0, 120.0, -99.5, 98.9]))
     network = build("custom_cnn", 32)
-    rotations = rotations_of(torch.tensor([[10.0, 0.0, 0.0], [10.0, 0.0, 150.0]]))
+    rotations = rotation_from_degrees(torch.tensor([[10.0, 0.0, 0.0], [10.0, 0.0, 150.0]]))
     assert network.trainable(rotations).tolist() == [True, False]
     assert build("six_d", 64).trainable(rotations).all()
 
@@ -117,7 +109,7 @@ def test_every_network_learns_an_easy_riddle(name: str) -> None:
     """Loss falls, answers follow the image, and outputs are rotations."""
     torch.manual_seed(0)
     network = build(name, 32, **SMALL[name])
-    rotations = rotations_of(poses(32))
+    rotations = rotation_from_degrees(poses(32))
     crops = pictures(rotations, 32)
     optimizer = torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=3e-3)
     losses = []
@@ -156,7 +148,7 @@ def test_the_covariance_is_one() -> None:
 def test_how_sure_it_is_does_not_change_what_it_says() -> None:
     """The likelihood reaches the layers of the spread alone."""
     network: ImageNetwork = build("six_d", 32, width=8)
-    rotations = rotations_of(poses(4))
+    rotations = rotation_from_degrees(poses(4))
     rotation, factor = network.posterior(network(pictures(rotations, 32)))
     assert factor is not None
     negative_log_likelihood(rotation.detach(), factor, rotations).backward()

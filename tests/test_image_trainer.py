@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,20 +18,22 @@ from safetensors.torch import load_file
 from nlml_hpe.config import ImageNetworkConfig, ImageTrainerConfig, LabelledDataConfig
 from nlml_hpe.evaluation.datasets import read_dataset, write_lists
 from nlml_hpe.files.manifests import read_manifest, write_manifest
+from nlml_hpe.image_networks import training_data
 from nlml_hpe.image_networks.augment import reframed
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
-from nlml_hpe.image_networks.network import angles_of
 from nlml_hpe.image_networks.network_training import Weighted, augmentation_of, network_of, train_image_network
 from nlml_hpe.image_networks.settings import PLAIN, Augmentation
 from nlml_hpe.image_networks.shards import Shard, write_shard
-from nlml_hpe.image_networks.training_data import Crops, Photographs, RenderedCrops
+from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
+from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
 from nlml_hpe.training import Run, TrainingError
 from renderer.crops import KIND as CROPS
-from stages import ImageTrainer
+from stages import Crops, ImageTrainer
 from stages.common import run_stage
-from stages.config import Config
-from tests.test_image_networks import pictures, poses, rotations_of
+from stages.config import Config, load_config
+from tests.conftest import REPOSITORY
+from tests.test_image_networks import pictures, poses
 
 SIDE = 48
 NETWORK = ImageNetworkConfig(size=32, width=8, dropout=0)
@@ -50,7 +53,7 @@ def one_thread() -> Iterator[None]:
 
 def riddle(count: int, seed: int, person: int = 1) -> Shard:
     """Crops whose colours tell their rotation."""
-    rotations = rotations_of(poses(count, seed))
+    rotations = rotation_from_degrees(poses(count, seed))
     images = pictures(rotations, SIDE).permute(0, 2, 3, 1).round().to(torch.uint8).numpy()
     box = np.array([0.25, 0.25, 0.75, 0.75], np.float32) * SIDE
     return Shard(images, rotations.numpy(), np.tile(box, (count, 1)), np.full(count, person, np.int32))
@@ -79,11 +82,8 @@ def test_it_learns_and_records_what_it_is_measured_by(folder: Path) -> None:
     assert counts == {"training": 256, "validation": 64, "left_out": 0}
     assert history.train[-1] < 0.7 * history.train[0]
     assert set(history.metrics) == {"geodesic", "yaw", "pitch", "roll"}
-    shard = riddle(64, seed=10)
-    crops, rotations = Crops([RenderedCrops(folder / "crops_validation")], [1], 32, network.trainable).batch(
-        np.arange(64), None
-    )
-    assert len(shard) == len(crops)
+    held_out = training_data.Crops([RenderedCrops(folder / "crops_validation")], [1], 32, network.trainable)
+    crops, rotations = held_out.batch(np.arange(64), None)
     with torch.inference_mode():
         found = network.eval().posterior(network(crops)).rotation
     error = float(torch.rad2deg(geodesic(found, rotations)).mean())
@@ -137,28 +137,28 @@ def test_a_source_travels_to_a_worker_as_a_path(folder: Path) -> None:
 
 def test_labels_without_a_bin_are_left_out_and_counted(tmp_path: Path) -> None:
     shard = riddle(40, seed=3)
-    beyond = rotations_of(torch.tensor([[0.0, 0.0, 150.0]])).numpy()
+    beyond = rotation_from_degrees(torch.tensor([[0.0, 0.0, 150.0]])).numpy()
     rotations = np.concatenate([shard.rotations[:30], np.repeat(beyond, 10, axis=0)])
     write_shard(tmp_path, 0, Shard(shard.images, rotations, shard.boxes, shard.people))
     network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
-    crops = Crops([RenderedCrops(tmp_path)], [1.0], None, network.trainable)
+    crops = training_data.Crops([RenderedCrops(tmp_path)], [1.0], None, network.trainable)
     assert (len(crops), crops.left_out) == (30, 10)
 
 
 def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:
     network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
-    rotations = rotations_of(torch.tensor([[5.0, 0.0, 95.0], [5.0, 0.0, -95.0]])).repeat(32, 1, 1)
+    rotations = rotation_from_degrees(torch.tensor([[5.0, 0.0, 95.0], [5.0, 0.0, -95.0]])).repeat(32, 1, 1)
     images = torch.zeros(64, SIDE, SIDE, 3, dtype=torch.uint8)
     boxes = torch.tensor([[12.0, 12.0, 36.0, 36.0]]).expand(64, 4)
     change = augmentation_of(network, Augmentation(turn_deg=90))
     _, shown = change((images, boxes), rotations, torch.Generator().manual_seed(0))
     assert network.trainable(shown).all()
     # Those that stay in the bins are turned all the same.
-    assert angles_of(shown)[:, 2].abs().min() < 60
+    assert degrees_from_rotation(shown)[:, 2].abs().min() < 60
 
 
 def test_data_are_mixed_by_their_weights(folder: Path) -> None:
-    crops = Crops(
+    crops = training_data.Crops(
         [RenderedCrops(folder / "crops_train"), RenderedCrops(folder / "crops_validation")],
         [1.0, 4.0],
         None,
@@ -232,6 +232,34 @@ def test_the_stage_writes_weights_curves_and_facts(folder: Path, tmp_path: Path,
     network_of(NETWORK, 0).load_state_dict(load_file(written / ImageTrainer.WEIGHTS))
     assert ImageTrainer.STAGE.plan(config).is_current()
     assert not (tmp_path / "image_network.training").exists()
+
+
+def test_the_recipe_of_the_image_eye_runs_from_heads_to_weights(kit_of_few: Path, tmp_path: Path) -> None:
+    """configs/image_ict.yaml, both stages, on a hundredth of its people and with a narrow network."""
+    config = load_config(REPOSITORY / "configs" / "image_ict.yaml")
+    heads = config.heads.model_copy(update={"folder": kit_of_few, "train": 4, "validation": 2})
+    network = config.image_network.model_copy(update={"width": 8})
+    few = {"crops_per_person": 16, "people_per_shard": 2}
+    short = {"epochs": 2, "batch_size": 16, "crops_per_epoch": 64}
+    small = config.model_copy(
+        update={
+            "workdir": tmp_path,
+            "workers": 1,
+            "heads": heads,
+            "crops": config.crops.model_copy(update=few),
+            "image_network": network,
+            "image_trainer": config.image_trainer.model_copy(update=short),
+        }
+    )
+    run_stage(Crops.STAGE, small)
+    run_stage(ImageTrainer.STAGE, small)
+    folder = tmp_path / "image_network"
+    facts = read_manifest(folder, ImageTrainer.KIND)["facts"]
+    assert facts["crops"] == {"training": 64, "validation": 32, "left_out": 0}
+    losses = json.loads((folder / "history.json").read_text())["train"]
+    assert losses[-1] < losses[0]
+    assert Crops.STAGE.plan(small).is_current()
+    assert ImageTrainer.STAGE.plan(small).is_current()
 
 
 def test_the_stage_trains_on_a_list_of_photographs(shared_data: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nlml_hpe.image_networks.losses import BIN_DEG, BINS, LOWEST_DEG, binned, expected_angles
-from nlml_hpe.image_networks.network import ImageNetwork, Posterior, angles_of, rotations_of
+from nlml_hpe.image_networks.network import ImageNetwork, Posterior
+from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
 
 
 class BinnedNetwork(ImageNetwork):
@@ -18,14 +19,14 @@ class BinnedNetwork(ImageNetwork):
 
     def posterior(self, outputs: Tensor) -> Posterior:
         """The rotation of the expected angles; bins give no covariance of a rotation."""
-        return Posterior(rotations_of(expected_angles(outputs)))
+        return Posterior(rotation_from_degrees(expected_angles(outputs)))
 
     def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:
         """HopeNet's dual loss. Raises ``LabelError`` where an angle lies outside of the bins."""
-        return binned(outputs, angles_of(rotations), self.alpha)
+        return binned(outputs, degrees_from_rotation(rotations), self.alpha)
 
     def trainable(self, rotations: Tensor) -> Tensor:
         """Whether all three angles lie in the bins."""
-        angles = angles_of(rotations)
+        angles = degrees_from_rotation(rotations)
         inside = (angles >= LOWEST_DEG) & (angles < LOWEST_DEG + BINS * BIN_DEG)
         return torch.all(inside, dim=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import roma
 import torch
 from torch import Tensor, nn
 
@@ -98,19 +97,3 @@ def maps_of(backbone: nn.Module, size: int) -> tuple[int, int, int]:
         channels, height, width = backbone.eval()(torch.zeros(1, 3, size, size)).shape[1:]
     backbone.train(training)
     return channels, height, width
-
-
-def angles_of(rotations: Tensor) -> Tensor:
-    """Yaw, pitch and roll (N, 3) in degrees of rotations (N, 3, 3): ``rotation.angles_from_rotation`` in torch.
-
-    Examples
-    --------
-    >>> angles_of(rotations_of(torch.tensor([[10.0, 20.0, 30.0]]))).round().tolist()
-    [[10.0, 20.0, 30.0]]
-    """
-    return -roma.rotmat_to_euler("XYZ", rotations, degrees=True)[..., [1, 0, 2]]
-
-
-def rotations_of(angles: Tensor) -> Tensor:
-    """Rotations (N, 3, 3) of yaw, pitch and roll (N, 3) in degrees: ``rotation.rotation_from_angles`` in torch."""
-    return roma.euler_to_rotmat("XYZ", -angles[..., [1, 0, 2]], degrees=True)

@@ -12,11 +12,12 @@ from torch import Tensor
 from nlml_hpe.config import ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.losses import geodesic
-from nlml_hpe.image_networks.network import ImageNetwork, angles_of
+from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.settings import Augmentation
 from nlml_hpe.image_networks.training_data import Crops, Source
 from nlml_hpe.rotation import AXES
+from nlml_hpe.torch_rotation import degrees_from_rotation
 from nlml_hpe.training import Augment, History, Metric, Run, train
 from nlml_hpe.training_data import TrainingError
 
@@ -132,7 +133,7 @@ def _metrics(network: ImageNetwork) -> dict[str, Metric]:
 
     def error(axis: int) -> Metric:
         def of(outputs: Tensor, rotations: Tensor) -> Tensor:
-            difference = angles_of(network.posterior(outputs).rotation) - angles_of(rotations)
+            difference = degrees_from_rotation(network.posterior(outputs).rotation) - degrees_from_rotation(rotations)
             return (((difference[:, axis] + 180) % 360) - 180).abs()
 
         return of
