@@ -472,7 +472,7 @@ def test_the_authors_artefacts_give_angles_in_our_convention(shared_data: Path, 
     assert rolls[0] < rolls[1]
     with pytest.raises(ValueError, match="no network"):
         TD_Inference.main(None, model, ("network",))
-    with pytest.raises(ArtifactError, match="is missing"):
+    with pytest.raises(ArtifactError, match="there is no such file"):
         official_model(tmp_path)
 
 
