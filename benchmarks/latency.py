@@ -30,7 +30,8 @@ from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import OnnxEngine, Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.inference.video import Summary, VideoSource, process
+from nlml_hpe.inference.video import Summary, process
+from nlml_hpe.inference.video_files import VideoSource
 from nlml_hpe.model.folder import load_model
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 

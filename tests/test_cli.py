@@ -23,7 +23,7 @@ from nlml_hpe.detection.detectors import CascadeDetector
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.inference.video import VideoSource
+from nlml_hpe.inference.video_files import VideoSource
 from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
 
 COMMANDS = ("predict", "video", "evaluate", "export", "info")

@@ -16,15 +16,8 @@ from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter
-from nlml_hpe.inference.video import (
-    LONGEST_GAP_SECONDS,
-    FrameResult,
-    Summary,
-    VideoError,
-    VideoSource,
-    VideoWriter,
-    process,
-)
+from nlml_hpe.inference.video import FrameResult, Summary, process
+from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, VideoError, VideoSource, VideoWriter
 from nlml_hpe.rotation import geodesic_degrees
 
 FPS = 25

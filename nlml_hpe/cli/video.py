@@ -17,7 +17,8 @@ from nlml_hpe.cli.options import add_model, open_estimator
 from nlml_hpe.cli.places import require_output, require_table, shown
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.files.images import RgbImage, user_path
-from nlml_hpe.inference.video import FrameResult, Summary, VideoSource, process, require_video_name
+from nlml_hpe.inference.video import FrameResult, Summary, process
+from nlml_hpe.inference.video_files import VideoSource, require_video_name
 
 
 def add_parser(commands: Any) -> None:

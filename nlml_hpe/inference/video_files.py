@@ -1,0 +1,227 @@
+"""Video files and cameras: frames with their times in, and copies that are as long as the video out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from nlml_hpe.files.atomic import atomic_path
+from nlml_hpe.files.images import RgbImage
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
+"""What a copy's name may end in."""
+LONGEST_GAP_SECONDS = 600.0
+"""A longer time between two frames is shortened to this in a copy, and said: it would be minutes of still picture,
+and is more often a damaged time than a true one."""
+_USUAL_FPS = 30.0
+_FPS_LIMITS = (0.01, 240.0)
+_LEAST_COPY_FPS = 10.0
+"""A slower video's copy has a multiple of its rate: where times are uneven the rate in the header is their mean, at
+which frames that follow each other quickly would be left out."""
+
+
+class VideoError(ValueError):
+    """A video cannot be read or written, or a camera is not there; the message says which."""
+
+
+class Frame(NamedTuple):
+    """One image of a video.
+
+    Attributes
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3).
+    number : int
+        From 0.
+    seconds : float
+        Time since the first frame of a camera, or since the beginning of a file.
+    """
+
+    image: RgbImage
+    number: int
+    seconds: float
+
+
+class VideoSource:
+    """Frames of a file, or of a camera by its number; a context manager.
+
+    Parameters
+    ----------
+    source : pathlib.Path or int
+        A video file, or the number of a camera.
+
+    Raises
+    ------
+    VideoError
+        Where there is nothing to read.
+
+    Examples
+    --------
+    >>> VideoSource(Path("nowhere.mp4"))
+    Traceback (most recent call last):
+        ...
+    nlml_hpe.inference.video_files.VideoError: nowhere.mp4: no such video file
+    """
+
+    def __init__(self, source: Path | int) -> None:
+        self.is_camera, self._stopped = isinstance(source, int), False
+        name = f"camera {source}" if self.is_camera else str(source)
+        if isinstance(source, Path) and not source.is_file():
+            raise VideoError(f"{name}: no such video file")
+        if isinstance(source, Path) and not _is_utf8(name):
+            raise VideoError(f"{name!a}: OpenCV opens names in UTF-8 alone; rename the file")
+        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        if not self._capture.isOpened():
+            self._capture.release()
+            hint = "is it there, and free?" if self.is_camera else "not a video in a format that is known here"
+            raise VideoError(f"{name} cannot be opened: {hint}")
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if _FPS_LIMITS[0] <= fps <= _FPS_LIMITS[1] else _USUAL_FPS
+        self.expected = 0 if self.is_camera else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def __iter__(self) -> Iterator[Frame]:
+        start, last, number = time.monotonic(), -1.0, 0
+        while not self._stopped:
+            there, image = self._capture.read()
+            if not there:
+                return
+            stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            seconds = time.monotonic() - start if self.is_camera else stamp
+            # Some containers have no times, or times that stand still: then the rate tells.
+            if seconds <= last:
+                seconds = last + 1 / self.fps
+            yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8), number, seconds)
+            last, number = seconds, number + 1
+
+    def stop(self) -> None:
+        """Give no further frame: a loop over this source ends as it does at the end of the video."""
+        self._stopped = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped
+
+    def close(self) -> None:
+        """Release the file or camera."""
+        self._capture.release()
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether OpenCV can be given a file's name: bytes that are not UTF-8 are lone surrogates in Python."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def require_video_name(path: Path) -> None:
+    """Raise ``VideoError`` unless a copy can be written under this name."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise VideoError(f"{path}: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}")
+    if not _is_utf8(str(path)):
+        raise VideoError(f"{str(path)!a}: OpenCV writes names in UTF-8 alone; choose another name")
+
+
+class VideoWriter:
+    """Writes RGB frames as MPEG-4 at a constant rate; a context manager.
+
+    Frames are repeated or left out so that times stay true. The file appears under its name when it is complete, or
+    when its user breaks the work off; after an error there is none.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The copy; see ``VIDEO_SUFFIXES``.
+    fps : float
+        Frames a second of the video; the copy has so many, or a multiple.
+
+    Raises
+    ------
+    VideoError
+        Where the name does not fit, or, at the end, where the file is not whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with VideoWriter(Path(folder) / "copy.mp4", 25.0) as writer:
+    ...         for number in range(3):
+    ...             writer.put(np.zeros((64, 64, 3), dtype=np.uint8), number / 25)
+    ...     with VideoSource(Path(folder) / "copy.mp4") as copy:
+    ...         print(len(list(copy)))
+    3
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        require_video_name(path)
+        self._multiple = max(math.ceil(_LEAST_COPY_FPS / fps), 1)
+        self.path, self.fps, self.seconds_cut = path, fps * self._multiple, 0.0
+        self._writer: cv2.VideoWriter | None = None
+        self._written, self._start, self._last = 0, 0.0, 0.0
+        self._frame: RgbImage | None = None
+        self._stack = ExitStack()
+
+    def put(self, image: RgbImage, seconds: float) -> None:
+        """Write a frame of a time in seconds. Raises ``VideoError`` where the file cannot be made."""
+        if self._writer is None:
+            self._writer, self._start, self._last = self._open(image), seconds, seconds
+        excess = max(seconds - self._last - LONGEST_GAP_SECONDS, 0.0)
+        self._last, self._start, self.seconds_cut = seconds, self._start + excess, self.seconds_cut + excess
+        due = round((seconds - self._start) * self.fps)
+        # The frame before is shown until this one's time, which is the last that is known of it.
+        self._repeat(due)
+        self._frame = np.ascontiguousarray(image[..., ::-1])
+
+    def _repeat(self, until: int) -> None:
+        """Write the last frame until the copy has so many."""
+        while self._frame is not None and self._writer is not None and self._written < until:
+            self._writer.write(self._frame)
+            self._written += 1
+
+    def _open(self, image: RgbImage) -> cv2.VideoWriter:
+        height, width = image.shape[:2]
+        writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
+        if not writer.isOpened():
+            raise VideoError(f"{self.path}: the video cannot be written")
+        return writer
+
+    def _check(self) -> None:
+        """OpenCV does not say when a disk is full: what was written is compared with what can be read."""
+        with VideoSource(self._partial) as copy:
+            readable = copy.expected
+        if readable != self._written:
+            raise VideoError(f"{self.path}: {readable} of {self._written} frames were written; is the disk full?")
+
+    def __enter__(self) -> VideoWriter:
+        self._partial = self._stack.enter_context(atomic_path(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A copy that its user broke off is worth keeping, a half-written file after an error is not.
+        keep = self._writer is not None and (kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit)))
+        if self._writer is not None:
+            if keep:
+                # How long the last frame is shown no file says: as long as the mean frame.
+                self._repeat(round((self._last - self._start) * self.fps) + self._multiple)
+            self._writer.release()
+        if not keep:
+            self._stack.__exit__(kind or VideoError, error or VideoError("no frame"), trace)
+            return
+        with self._stack:
+            self._check()
