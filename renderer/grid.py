@@ -1,14 +1,16 @@
 """Heads to images on a pose grid, one folder per person, as ``ID{n}/ID{n}_(yaw_pitch_roll).jpg``.
 
 Off-grid random poses lie in ``ID{n}/random``. Every image depends on the settings, the person and the
-pose alone, so a run that was killed is continued by skipping the images that are there.
+pose alone, so a run that was killed is continued by skipping the images that are there, and people that are added
+later are rendered beside those that are there.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -16,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes, write_json
-from nlml_hpe.files.folders import foreign_entries, remove_own, require_replaceable
+from nlml_hpe.files.folders import foreign_entries, own_names, remove_own, require_replaceable
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.locks import await_leases, exclusive, lease
-from nlml_hpe.files.manifests import MANIFEST, changed_files, digest_of, is_made_from, read_manifest, write_manifest
+from nlml_hpe.files.manifests import MANIFEST, changed_files, read_manifest, write_manifest
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import RANDOM_FOLDER, image_stem
 from nlml_hpe.rotation import CONVENTION
@@ -29,7 +31,7 @@ from renderer.people import NumberedPose, People
 KIND = "renders"
 _INDEX = "renders.json"
 _RUN = f"{OWN_PREFIX}run.json"
-"""Which run writes into a folder, and the digest of all that its images depend on. It goes when they are finished."""
+"""Which run writes into a folder, and the key of each person in it. It goes when they are finished."""
 
 
 def render_people(people: People, folder: Path, workers: int, cluster: str | None = None) -> Path:
@@ -60,47 +62,74 @@ def render_people(people: People, folder: Path, workers: int, cluster: str | Non
         }
         index = {"convention": CONVENTION, "grid": people.grid.as_dict(), "random_poses": poses}
         write_json(folder / _INDEX, index)
-        facts = {"people": numbers, "heads": heads.describe(), "images_per_person": people.grid.size}
+        facts = {
+            "people": numbers,
+            "heads": heads.describe(),
+            "images_per_person": people.grid.size,
+            "keys": person_keys(people),
+        }
         write_manifest(folder, KIND, settings, inputs, facts)
         for name in (_RUN, JOURNAL):
             (folder / name).unlink()
     return folder
 
 
+def person_keys(people: People) -> dict[str, str]:
+    """By the folder of each person, the digest of all that its images depend on."""
+    return {f"{split}/ID{n}": key for split in people.numbers() for n, key in people.keys(split).items()}
+
+
 def _prepare(people: People, folder: Path) -> str:
-    """Take over the folder: keep images of these settings, clear those of others. Returns what names this run.
+    """Take over the folder: keep images of people with the same keys, clear all others. Returns what names this run.
 
     From here on workers of an earlier run see that it is not theirs any more; they are waited for.
     """
     require_replaceable(folder, KIND)
-    settings, inputs = people.settings(), people.inputs()
-    digest, run = digest_of([VERSION, settings, inputs]), secrets.token_hex(8)
-    unfinished = (folder / _RUN).is_file() and read_json(folder / _RUN).get("digest") == digest
-    damaged = [] if unfinished else _damaged(folder, settings, inputs)
-    # Without a digest: a run that is killed while it clears leaves nothing that the next one takes for its own.
+    wanted, run = person_keys(people), secrets.token_hex(8)
+    made, stale = _made(folder)
+    kept = {owner for owner, key in wanted.items() if made.get(owner) == key} if people.render.keep_images else set()
+    if stale is not None and not stale and made == wanted:
+        kept = set()  # finished and whole: who runs this wants it anew
+    # Without keys: a run that is killed while it clears leaves nothing that the next one takes for its own.
     write_json(folder / _RUN, {"run": run})
     await_leases(folder)
-    if damaged:
-        for name in (*damaged, MANIFEST):
-            (folder / name).unlink(missing_ok=True)
-    elif not unfinished:
+    if kept:
+        _clear(folder, kept, stale or [])
+    else:
         remove_own(folder, KIND)
         folder.mkdir(parents=True)
     names = [path.relative_to(folder).as_posix() for path in _all_images(people, folder)]
     lines = [json.dumps(name) for name in (KIND, _INDEX, *names)]
     write_bytes(folder / JOURNAL, "".join(f"{line}\n" for line in lines).encode())
-    write_json(folder / _RUN, {"run": run, "digest": digest})
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_json(folder / _RUN, {"run": run, "version": VERSION, "keys": wanted})
     return run
 
 
-def _damaged(folder: Path, settings: object, inputs: Mapping[str, str]) -> list[str]:
-    """Files to render again in a finished folder of these settings; none where it is of others, or whole."""
+def _made(folder: Path) -> tuple[dict[str, str], list[str] | None]:
+    """Keys of the people who are rendered, maybe in part, and files that were changed since; None if unfinished."""
+    run = read_json(folder / _RUN) if (folder / _RUN).is_file() else {}
+    if run.get("version") == VERSION:
+        return run["keys"], None
     try:
         manifest = read_manifest(folder, KIND)
-        same = is_made_from(manifest, settings, inputs)
-        return changed_files(folder, manifest) if same else []
+        current = manifest.get("package_version") == VERSION
+        return (manifest["facts"].get("keys", {}), changed_files(folder, manifest)) if current else ({}, None)
     except ArtifactError:
-        return []
+        return {}, None
+
+
+def _clear(folder: Path, kept: Set[str], stale: Sequence[str]) -> None:
+    """Remove our images of people who are not kept, and what of the others was changed; nothing that is not ours."""
+    images = [name for name in own_names(folder, KIND) if (folder / name).is_file() and name.count("/") > 1]
+    for name in images:
+        owner = "/".join(name.split("/")[:2])
+        if owner not in kept or name in stale:
+            (folder / name).unlink()
+    # The deepest first; those that are not empty stay.
+    for path in sorted((p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _require_run(folder: Path, run: str) -> None:

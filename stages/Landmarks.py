@@ -9,10 +9,10 @@ import numpy as np
 
 from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS
-from nlml_hpe.files.manifests import digest_of_names_and_sizes
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, read_manifest
 from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write_tensor
 from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, PersonRows, misses
-from nlml_hpe.version import version_of
+from nlml_hpe.version import VERSION, version_of
 from nlml_hpe.view.plots import plot_misses
 from renderer.grid import KIND as RENDERS
 from renderer.people import People
@@ -45,9 +45,12 @@ def main(config: Config) -> Path:
     """Detect and normalise both splits; returns the folder of the training tensor."""
     work, made = Workdir(config.workdir), plan(config)
     grid = config.grid.pose_grid()
-    extraction = Extraction(grid, config.landmarks, made.settings, made.inputs, config.n_workers, config.cluster)
+    anew = made.is_current()  # run all the same: by --force
     for split, folder in zip(SPLITS, made.folders, strict=True):
         own = own_images(config, split)
+        keys = {} if own else person_keys(config, split, made)
+        doing = (config.n_workers, config.cluster, keys, anew)
+        extraction = Extraction(grid, config.landmarks, made.settings, made.inputs, *doing)
         if own is None and not config.render.keep_images:
             extract_direct(config.people(), split, folder, extraction)
         else:
@@ -57,6 +60,20 @@ def main(config: Config) -> Path:
         print("\n  ".join([f"{split}: {title}", *by_axis]))
         plot_misses(tensor.detected, tensor.grid, work.root / f"landmarks_{split}_misses.png", f"{split}: {title}")
     return work.landmarks_train
+
+
+def person_keys(config: Config, split: str, made: Plan) -> dict[int, str]:
+    """By person the digest of all that the rows of the tensor depend on: its images, the detector, this package.
+
+    The images are those that Render declared finished, which need not be of this configuration.
+    """
+    rendered = read_manifest(Workdir(config.workdir).renders, RENDERS)["facts"]["keys"]
+    common = [VERSION, config.sections("landmarks"), made.inputs["detector"]]
+    numbers = config.people().numbers()[split]
+    if not config.render.keep_images:
+        rendered = {f"{split}/ID{number}": key for number, key in config.people().keys(split).items()}
+    keys = {number: rendered.get(f"{split}/ID{number}") for number in numbers}
+    return {number: digest_of([*common, key]) for number, key in keys.items() if key is not None}
 
 
 def extract_direct(people: People, split: str, folder: Path, extraction: Extraction) -> Path:

@@ -121,7 +121,7 @@ def replace_folder(partial: Path, folder: Path, kind: str) -> None:
 
 def foreign_entries(folder: Path, kind: str) -> list[str]:
     """Names, relative to ``folder``, of all in it that is neither in our manifest of this kind nor in our journal."""
-    own = _own_names(folder, kind)
+    own = own_names(folder, kind)
     return sorted(name for name in _entries(folder) if name not in own and not _is_temporary(name))
 
 
@@ -132,7 +132,7 @@ def remove_own(folder: Path, kind: str) -> None:
     """
     if not folder.is_dir():
         return
-    own = _own_names(folder, kind)
+    own = own_names(folder, kind)
     entries = _entries(folder)
     # The lists last: a removal that is killed can be taken up again.
     for name in sorted(entries, key=lambda name: name in (MANIFEST, JOURNAL)):
@@ -148,7 +148,7 @@ def remove_own(folder: Path, kind: str) -> None:
         raise ArtifactError(f"{folder} is kept, for it holds what this project did not write") from error
 
 
-def _own_names(folder: Path, kind: str) -> set[str]:
+def own_names(folder: Path, kind: str) -> set[str]:
     """Relative names of what manifest or journal of this kind list, with the folders that they lie in."""
     names = set()
     with suppress(ArtifactError):

@@ -31,7 +31,9 @@ from nlml_hpe.pose_grid import (
 class Extraction(NamedTuple):
     """How a landmark tensor is made: the grid of its images, the detector's settings, who does the work.
 
-    ``settings`` (JSON form) and ``inputs`` (digests) are what the tensor depends on, for its manifest.
+    ``settings`` (JSON form) and ``inputs`` (digests) are what the tensor depends on, for its manifest. ``keys`` are, by
+    person, digests of all that the rows depend on, where they are known; with ``anew`` people whom the tensor before
+    holds under the same key are done again all the same.
     """
 
     grid: PoseGrid
@@ -40,6 +42,8 @@ class Extraction(NamedTuple):
     inputs: Mapping[str, str]
     workers: int = 1
     cluster: str | None = None
+    keys: Mapping[int, str] = {}
+    anew: bool = False
 
 
 def extract(images: Path, folder: Path, extraction: Extraction) -> Path:
@@ -64,16 +68,18 @@ def write_tensor(
 ) -> Path:
     """Run ``task`` with each person's ``arguments`` and write what comes back; returns the finished ``folder``.
 
-    People who are written already, by a run that was interrupted, are not done again.
+    People who are written already, by a run that was interrupted or with fewer people, are not done again.
     """
-    grid, landmarks, settings, inputs, workers, cluster = extraction
+    grid, landmarks, settings, inputs, workers, cluster, keys, anew = extraction
     points = DETECTORS[landmarks.detector].point_set
     people, depends_on = list(arguments), [settings, dict(inputs)]
     with LandmarkTensorWriter(folder, people, grid, points.feature_length, random_angles, depends_on) as writer:
+        if not anew:
+            writer.take_over(keys)
         pending = [arguments[person] for person in writer.pending()]
         for person, rows in run_tasks(task, pending, f"Landmarks {folder.name}", workers, cluster):
             writer.put(person, rows)
-        return writer.finish(settings, inputs, points.feature_name(landmarks.normalization))
+        return writer.finish(settings, inputs, points.feature_name(landmarks.normalization), keys)
 
 
 def person_rows(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +67,8 @@ class LandmarkTensor:
     random_angles: NDArray[np.float64]
     boxes: NDArray[np.float32] | None = None
     random_boxes: NDArray[np.float32] | None = None
+    keys: Mapping[int, str] = field(default_factory=dict)
+    """By person the digest of all that the rows depend on; none where it is not known."""
 
     @cached_property
     def detected(self) -> NDArray[np.bool_]:
@@ -114,6 +116,7 @@ class LandmarkTensor:
             arrays["random_angles"],
             boxes.get("boxes"),
             boxes.get("random_boxes"),
+            {int(person): key for person, key in facts.get("keys", {}).items()},
         )
 
 
@@ -238,6 +241,29 @@ class LandmarkTensorWriter:
         """People whose rows are not written yet."""
         return [person for person in self.people if not (self._partial / f"done_{person}").is_file()]
 
+    def take_over(self, keys: Mapping[int, str]) -> None:
+        """Copy the rows of people that the finished tensor, which this one will replace, holds under the same key.
+
+        Parameters
+        ----------
+        keys : Mapping from int to str
+            By person the digest of all that its rows depend on.
+        """
+        try:
+            old = LandmarkTensor.open(self.folder)
+        except ArtifactError:
+            return
+        parts = (old.features, old.routes, old.random_features, old.random_routes, old.boxes, old.random_boxes)
+        if any(
+            part is None or part.shape[1:] != shape[1:]
+            for part, (_, shape, _) in zip(parts, self._layout(), strict=True)
+        ):
+            return
+        for person in self.pending():
+            if person in old.keys and old.keys[person] == keys.get(person):
+                row = old.people.index(person)
+                self.put(person, PersonRows(*(part[row] for part in parts if part is not None)))
+
     def put(self, person: int, rows: PersonRows) -> None:
         """Write one person's rows durably."""
         index = self.people.index(person)
@@ -247,8 +273,11 @@ class LandmarkTensorWriter:
                 self._arrays[name].flush()
         write_bytes(self._partial / f"done_{person}", b"")
 
-    def finish(self, config: Any, inputs: Mapping[str, str], feature: str) -> Path:
-        """Give the complete tensor its final name. Raises ``ArtifactError`` where people are missing."""
+    def finish(self, config: Any, inputs: Mapping[str, str], feature: str, keys: Mapping[int, str]) -> Path:
+        """Give the complete tensor its final name; ``keys`` are those of ``take_over``.
+
+        Raises ``ArtifactError`` where people are missing.
+        """
         if self.pending():
             raise ArtifactError(
                 f"{self.folder}: {len(self.pending())} people are not written yet: {self.pending()[:5]}"
@@ -260,6 +289,7 @@ class LandmarkTensorWriter:
             "feature": feature,
             "feature_length": self.feature_length,
             "people": self.people,
+            "keys": {str(person): key for person, key in keys.items()},
             "cells": int(routes.size),
             "cells_missed": int((routes == 0).sum()),
             "routes": list(LOOKS),
