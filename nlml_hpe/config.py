@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nlml_hpe.detection.detectors import DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
-from nlml_hpe.image_networks.settings import Augmentation
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import OWN_FRAME, check_head_frame
 
@@ -184,6 +183,30 @@ class ImageNetworkConfig(Section):
     dropout: float | None = Field(default=None, ge=0, lt=1)
 
 
+class AugmentationConfig(Section):
+    """How strongly training crops vary; probabilities are shares of crops, 0 switches a change off.
+
+    ``turn_deg``, ``shift`` (share of the crop's side) and ``scale`` (the same, up or down) bound an even
+    draw; ``mirror``, ``grey``, ``soft`` (down- and up-sampling), ``blocks`` (JPEG-like), ``erase`` and
+    ``frame`` (a border without picture) are probabilities; ``color``, ``contrast``, ``gamma`` and ``noise``
+    bound how far each may go.
+    """
+
+    mirror: Share = 0.5
+    turn_deg: float = Field(default=30.0, ge=0, le=180)
+    scale: Share = 0.18
+    shift: Share = 0.08
+    grey: Share = 0.2
+    color: Share = 0.25
+    contrast: Share = 0.7
+    gamma: Share = 0.6
+    soft: Share = 0.35
+    blocks: Share = 0.3
+    noise: Share = 0.07
+    erase: Share = 0.35
+    frame: Share = 0.1
+
+
 class LabelledDataConfig(Section):
     """Labelled crops or photographs to train on."""
 
@@ -204,7 +227,7 @@ class ImageTrainerConfig(TrainingConfig):
 
     data: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
     validation: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
-    augmentation: Augmentation = Augmentation()
+    augmentation: AugmentationConfig = AugmentationConfig()
     crops_per_epoch: int | None = Field(default=None, ge=1, le=10**9, description="without it all of them")
     stored_px: int = Field(
         default=96, ge=32, le=2048, description="photographs: pixels on a side of the cut, margin included"

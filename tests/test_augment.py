@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from nlml_hpe.image_networks.augment import augment, recolored, reframed
+from nlml_hpe.config import AugmentationConfig
+from nlml_hpe.image_networks.augment import PLAIN, augment, recolored, reframed
 from nlml_hpe.image_networks.crop import SHARE, crop
-from nlml_hpe.image_networks.settings import PLAIN, Augmentation
 from nlml_hpe.pose_grid import Pose
 from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
 from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
@@ -68,7 +68,7 @@ def test_without_changes_it_is_the_crop_that_inference_cuts(head: Mesh) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_turned_crop_shows_the_head_at_the_turned_rotation(head: Mesh, pose: Pose, seed: int) -> None:
     """Render, augment, and render again at the pose that augmentation says: the two pictures agree."""
-    settings = replace(PLAIN, turn_deg=30.0)
+    settings = PLAIN.model_copy(update={"turn_deg": 30.0})
     crops, shown = reframed(*batch(drawn(head, pose), pose), SIZE, settings, torch.Generator().manual_seed(seed))
     said = tuple(angles_from_rotation(shown[0].double().numpy()).columns().tolist())
     turned_by = abs(np.array(said) - pose).max()
@@ -83,7 +83,7 @@ def test_a_turned_crop_shows_the_head_at_the_turned_rotation(head: Mesh, pose: P
 def test_the_mirror_image_shows_the_mirrored_head_at_the_mirrored_rotation(head: Mesh) -> None:
     pose = (35.0, 15.0, -20.0)
     other = replace(head, vertices=head.vertices * np.float32([-1, 1, 1]), faces=head.faces[:, ::-1].copy())
-    settings = replace(PLAIN, mirror=1.0)
+    settings = PLAIN.model_copy(update={"mirror": 1.0})
     crops, shown = reframed(*batch(drawn(head, pose), pose), SIZE, settings, torch.Generator())
     said = tuple(angles_from_rotation(shown[0].double().numpy()).columns().tolist())
     np.testing.assert_allclose(said, (-35.0, 15.0, 20.0), atol=1e-3)
@@ -93,7 +93,7 @@ def test_the_mirror_image_shows_the_mirrored_head_at_the_mirrored_rotation(head:
 
 def test_shift_and_scale_move_the_picture_and_not_the_pose(head: Mesh) -> None:
     pose = (10.0, 0.0, 0.0)
-    settings = replace(PLAIN, shift=0.1, scale=0.2)
+    settings = PLAIN.model_copy(update={"shift": 0.1, "scale": 0.2})
     image = drawn(head, pose)
     crops, shown = reframed(*batch(image, pose, 8), SIZE, settings, torch.Generator().manual_seed(0))
     # float32 of a rotation.
@@ -104,7 +104,7 @@ def test_shift_and_scale_move_the_picture_and_not_the_pose(head: Mesh) -> None:
 def test_colours_change_and_stay_in_range(head: Mesh) -> None:
     images, rotations, boxes = batch(drawn(head, (0.0, 0.0, 0.0)), (0.0, 0.0, 0.0), 64)
     generator = torch.Generator().manual_seed(0)
-    crops, _ = augment(images, rotations, boxes, SIZE, Augmentation(), generator)
+    crops, _ = augment(images, rotations, boxes, SIZE, AugmentationConfig(), generator)
     assert crops.shape == (64, 3, SIZE, SIZE)
     assert 0 <= float(crops.min()) <= float(crops.max()) <= 255
     spread = crops.flatten(1).mean(dim=1).std()
@@ -115,7 +115,7 @@ def test_colours_change_and_stay_in_range(head: Mesh) -> None:
 def test_each_change_alone_does_something_and_none_does_nothing(head: Mesh, change: str) -> None:
     crops = reframed(*batch(drawn(head, (30.0, 0.0, 0.0)), (30.0, 0.0, 0.0), 16), SIZE, PLAIN, torch.Generator())[0]
     full = 1.0 if change in ("grey", "soft", "blocks", "erase", "frame") else 0.5
-    changed = recolored(crops, replace(PLAIN, **{change: full}), torch.Generator().manual_seed(1))
+    changed = recolored(crops, PLAIN.model_copy(update={change: full}), torch.Generator().manual_seed(1))
     assert (changed - crops).abs().mean() > 0.5
     # Black is lifted by less than a fortieth of a grey value, lest its power be infinite.
     torch.testing.assert_close(recolored(crops, PLAIN, torch.Generator()), crops, atol=0.03, rtol=0)
@@ -124,7 +124,7 @@ def test_each_change_alone_does_something_and_none_does_nothing(head: Mesh, chan
 def test_the_seed_decides(head: Mesh) -> None:
     images = batch(drawn(head, (0.0, 0.0, 0.0)), (0.0, 0.0, 0.0), 4)
     first, again, other = (
-        augment(*images, SIZE, Augmentation(), torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
+        augment(*images, SIZE, AugmentationConfig(), torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
     )
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +31,6 @@ SMALL: dict[str, dict[str, object]] = {
     "mobilenetv2": {"width": 8, "dropout": 0.0},
     "six_d": {"width": 8, "dropout": 0.0},
 }
-MODULES = ("augment", "crop", "losses", "network", "registry", "shards")
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +54,6 @@ def pictures(rotations: Tensor, size: int) -> Tensor:
     return 127 + 100 * torch.clamp(
         axis[:, :, None, None] * ramp + rotations[:, :, 0, None, None] * ramp[:, None], -1, 1
     )
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_the_examples_in_the_docstrings_run(name: str) -> None:
-    outcome = doctest.testmod(importlib.import_module(f"nlml_hpe.image_networks.{name}"))
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 def test_the_geodesic_loss_is_finite_where_its_angle_has_no_gradient() -> None:

@@ -11,12 +11,20 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nlml_hpe.config import AugmentationConfig
 from nlml_hpe.image_networks.crop import SHARE, image_from_crop, mirrored, square_around, turned
-from nlml_hpe.image_networks.settings import Augmentation
+
+PLAIN = AugmentationConfig(**dict.fromkeys(AugmentationConfig.model_fields, 0.0))
+"""No change at all: the crop as inference cuts it."""
 
 
 def augment(
-    images: Tensor, rotations: Tensor, boxes: Tensor, size: int, settings: Augmentation, generator: torch.Generator
+    images: Tensor,
+    rotations: Tensor,
+    boxes: Tensor,
+    size: int,
+    settings: AugmentationConfig,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Crops as a network is shown them, and the rotations that these show.
 
@@ -30,7 +38,7 @@ def augment(
         The box of the 68 points in pixels of the stored crop.
     size : int
         Pixels on a side of the result.
-    settings : Augmentation
+    settings : AugmentationConfig
         What may vary.
     generator : torch.Generator
         On the images' device; the same state gives the same batch.
@@ -46,7 +54,7 @@ def augment(
     --------
     >>> batch = torch.zeros(2, 96, 96, 3, dtype=torch.uint8), torch.eye(3).expand(2, 3, 3)
     >>> boxes = torch.tensor([[24.0, 24.0, 72.0, 72.0]]).expand(2, 4)
-    >>> crops, rotations = augment(*batch, boxes, 64, Augmentation(), torch.Generator().manual_seed(0))
+    >>> crops, rotations = augment(*batch, boxes, 64, AugmentationConfig(), torch.Generator().manual_seed(0))
     >>> crops.shape
     torch.Size([2, 3, 64, 64])
     """
@@ -55,7 +63,12 @@ def augment(
 
 
 def reframed(
-    images: Tensor, rotations: Tensor, boxes: Tensor, size: int, settings: Augmentation, generator: torch.Generator
+    images: Tensor,
+    rotations: Tensor,
+    boxes: Tensor,
+    size: int,
+    settings: AugmentationConfig,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """The same, of the framing alone: turn, shift and scale of the crop, and the mirror image."""
     drawn = _uniform((len(images), 5), images.device, generator).cpu().double().numpy()
@@ -77,7 +90,7 @@ def reframed(
     return crops, torch.from_numpy(shown).to(images.device, torch.float32)
 
 
-def recolored(crops: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+def recolored(crops: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
     """The same, of colour, sharpness and what hides a part: crops (N, 3, s, s) in 0..255 to such crops."""
     crops = crops / 255
     if settings.soft:
@@ -124,7 +137,7 @@ def _softened(crops: Tensor, share: float, generator: torch.Generator) -> Tensor
     return crops
 
 
-def _toned(crops: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+def _toned(crops: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
     count, device = len(crops), crops.device
 
     def drawn(*shape: int) -> Tensor:
@@ -177,7 +190,7 @@ def _cosines(device: torch.device) -> Tensor:
     return torch.where(place[:, None] == 0, basis / math.sqrt(2), basis)
 
 
-def _erased(crops: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+def _erased(crops: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
     """Boxes of one colour over the face, and borders where the picture ends."""
     count, device, size = len(crops), crops.device, crops.shape[-1]
     place = torch.arange(size, device=device) / size

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nlml_hpe.config import ImageNetworkConfig, ImageTrainerConfig
+from nlml_hpe.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
-from nlml_hpe.image_networks.settings import Augmentation
 from nlml_hpe.image_networks.training_data import Crops, Source
 from nlml_hpe.rotation import AXES
 from nlml_hpe.torch_rotation import degrees_from_rotation
@@ -105,7 +103,7 @@ def train_image_network(
     return history, counts
 
 
-def augmentation_of(network: ImageNetwork, settings: Augmentation) -> Augment:
+def augmentation_of(network: ImageNetwork, settings: AugmentationConfig) -> Augment:
     """Stored crops to what the network is shown; a label that a turn would take out of its range is not turned."""
 
     def change(inputs: Any, rotations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -113,7 +111,7 @@ def augmentation_of(network: ImageNetwork, settings: Augmentation) -> Augment:
         crops, shown = augment(images, rotations, boxes, network.size, settings, generator)
         outside = torch.nonzero(~network.trainable(shown))[:, 0]
         if len(outside):
-            upright = replace(settings, turn_deg=0.0)
+            upright = settings.model_copy(update={"turn_deg": 0.0})
             parts = (images[outside], rotations[outside], boxes[outside])
             crops[outside], shown[outside] = augment(*parts, network.size, upright, generator)
         return crops, shown

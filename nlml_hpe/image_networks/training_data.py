@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.image_networks.augment import reframed
+from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import STORED_SHARE, crop, square_around
-from nlml_hpe.image_networks.settings import PLAIN
 from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
 
 _UNKNOWN_PERSON = -1
