@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.evaluate import ROUTES, evaluate
 from nlml_hpe.evaluation.faces import Answerer, ask, landmark_route, rendered_faces
@@ -39,7 +40,8 @@ def main(config: Config) -> Path:
     """
     work, made = Workdir(config.workdir), plan(config)
     tensor = LandmarkTensor.open(work.landmarks_validation)
-    engine = TorchEngine(replace(load_model(work.model), frame=HeadFrame()))
+    model = replace(load_model(work.model), frame=HeadFrame())
+    engine = TorchEngine(model, resolve_device(config.device))
     with fresh_folder(work.test, KIND) as folder:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)

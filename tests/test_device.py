@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
+from nlml_hpe.inference.engines import Route
+from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import Coordinates, encoder_augment, factor_rows, turned_in_plane
 from nlml_hpe.manifold.networks import AngleHead, HeadPoseNetwork, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.passes import Arithmetic
 from nlml_hpe.manifold.tucker import decompose
+from nlml_hpe.model.folder import load_model
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles
 from nlml_hpe.training import Run, gaussian_noise, train
@@ -179,3 +182,15 @@ def test_a_training_keeps_to_its_device(monkeypatch: pytest.MonkeyPatch, noisy: 
         away = weight(there)
     # There the noise comes from a generator of its own, as on a GPU.
     assert (away == here) is not noisy
+
+
+@pytest.mark.parametrize("route", ["network", "exact", "refined"])
+def test_an_engine_keeps_to_its_device(tiny_run: Config, route: Route) -> None:
+    model = load_model(Workdir(tiny_run.workdir).model)
+    manifold = model.manifold
+    angles = Angles.from_columns([(10.0, 5.0, -5.0), (-20.0, 0.0, 0.0)])
+    features = manifold.synthesize(np.repeat(manifold.prior.mean[None], 2, axis=0), angles).astype(np.float32)
+    here = TorchEngine(model).own_estimates(features, route)
+    with elsewhere() as there:
+        away = TorchEngine(model, there).own_estimates(features, route)
+    np.testing.assert_array_equal(away.rotation, here.rotation)

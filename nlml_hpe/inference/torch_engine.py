@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,7 +30,9 @@ class TorchEngine:
     Parameters
     ----------
     model : HeadPoseModel
-        As ``model.folder.load_model`` reads it.
+        As ``model.folder.load_model`` reads it; its network stays where it is.
+    device : torch.device, optional
+        Where the network and the exact inverse are computed; by default the CPU, which for few faces is the fastest.
 
     Examples
     --------
@@ -40,8 +43,11 @@ class TorchEngine:
     (0, 3, 3)
     """
 
-    def __init__(self, model: HeadPoseModel) -> None:
-        self.model = model
+    def __init__(self, model: HeadPoseModel, device: torch.device | None = None) -> None:
+        self.model, self.device = model, device or torch.device("cpu")
+        self._network = model.network
+        if model.network is not None and self.device.type != "cpu":
+            self._network = copy.deepcopy(model.network).to(self.device)
         self._routes: dict[Route, Callable[[Features], Estimates]] = {
             "network": self._by_network,
             "exact": self._exact,
@@ -96,17 +102,17 @@ class TorchEngine:
 
     def _network_columns(self, features: Features) -> NDArray[np.float64]:
         """Yaw, pitch and roll (N, 3) in degrees."""
-        if self.model.network is None:
+        if self._network is None:
             raise ValueError("this model has no network; use the route 'exact' or 'powell'")
         with torch.inference_mode():
-            found = self.model.network(torch.from_numpy(np.asarray(features, dtype=np.float32)))
-        return np.asarray(found.double().numpy())
+            found = self._network(torch.from_numpy(np.asarray(features, dtype=np.float32)).to(self.device))
+        return np.asarray(found.cpu().double().numpy())
 
     def _by_network(self, features: Features) -> Estimates:
         return Estimates.of_rotations(rotation_from_angles(Angles.from_columns(self._network_columns(features))))
 
     def _exact(self, features: Features) -> Estimates:
-        found = self.model.manifold.infer(features)
+        found = self.model.manifold.infer(features, device=self.device)
         return Estimates(rotation_from_angles(found.angles), found.sigma, found.score)
 
     def _powell(self, features: Features) -> Estimates:
@@ -121,6 +127,7 @@ class TorchEngine:
         low, high = np.array(self.range).T
         near = ((columns >= low - REFINE_MARGIN_DEG) & (columns <= high + REFINE_MARGIN_DEG)).all(axis=1)
         if near.any():
-            found = self.model.manifold.infer(features[near], seeds=Angles.from_columns(columns[near]))
+            seeds = Angles.from_columns(columns[near])
+            found = self.model.manifold.infer(features[near], seeds=seeds, device=self.device)
             columns[near], sigma[near], score[near] = found.angles.columns(), found.sigma, found.score
         return Estimates(rotation_from_angles(Angles.from_columns(columns)), sigma, score)
