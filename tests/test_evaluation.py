@@ -208,7 +208,7 @@ def test_a_rotation_without_a_name_is_refused_everywhere(tiny_run: Config, tmp_p
         HeadFrame(name, 0.0, 20.0, 0.0)
     shutil.copytree(Workdir(tiny_run.workdir).model, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    config["frame"] = {"name": name, "yaw": 0.0, "pitch": 20.0, "roll": 0.0}
+    config["components"][0]["frame"] = {"name": name, "yaw": 0.0, "pitch": 20.0, "roll": 0.0}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtifactError, match="head frame"):
         load_model(tmp_path / "model")

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from nlml_hpe.detection.landmarks import IBUG68
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.model.folder import HeadPoseModel, load_model
-from nlml_hpe.model.format import CONFIG_FILE, SHIPPED
+from nlml_hpe.model.components import FORMAT, IMAGE_EYE_FILE, put_component, read_components, require_component
+from nlml_hpe.model.folder import HeadPoseModel, load_model, load_weights, save_model
+from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, SHIPPED
+from nlml_hpe.rotation import CONVENTION
 from stages import ModelBuilder
 from stages.common import Workdir
 from stages.config import Config
@@ -61,7 +64,7 @@ def test_another_normalization_needs_all_stages_again(tiny_run: Config) -> None:
     """A model of the old manifold and the new feature had its pitch off by 21 degrees, with error bars of 0.2."""
     marks = tiny_run.landmarks.model_copy(update={"normalization": "centroid_rms"})
     before = (Workdir(tiny_run.workdir).model / CONFIG_FILE).read_bytes()
-    with pytest.raises(ValueError, match="run Landmarks and all stages after it with one config"):
+    with pytest.raises(ArtifactError, match="run Landmarks and the stages behind it"):
         ModelBuilder.main(tiny_run.model_copy(update={"landmarks": marks}))
     assert (Workdir(tiny_run.workdir).model / CONFIG_FILE).read_bytes() == before
 
@@ -69,5 +72,51 @@ def test_another_normalization_needs_all_stages_again(tiny_run: Config) -> None:
 @pytest.mark.parametrize("section", ["encoder", "angle_heads"])
 def test_another_network_needs_its_training_again(tiny_run: Config, section: str) -> None:
     other = getattr(tiny_run, section).model_copy(update={"hidden": (24, 12)})
-    with pytest.raises(ArtifactError, match=f"correct {section}.hidden"):
+    with pytest.raises(ArtifactError, match=f"section '{section}' of the configuration"):
         ModelBuilder.main(tiny_run.model_copy(update={section: other}))
+
+
+def test_weights_of_another_network_are_named() -> None:
+    with pytest.raises(ArtifactError, match=r"(?s)does not fit.*run EncoderTrainer"):
+        load_weights(nn.Linear(3, 2), SHIPPED / "model.safetensors", "run EncoderTrainer")
+
+
+def test_folders_of_both_formats_are_read(model: HeadPoseModel, tmp_path: Path) -> None:
+    """The shipped folder is of format 2; saved again it is of format 3, and its files are the same."""
+    save_model(tmp_path, model)
+    old, new = (read_components(folder)["landmark_eye"] for folder in (SHIPPED, tmp_path))
+    assert new.settings == old.settings
+    assert new.sha256 == {name: digest for name, digest in old.sha256.items() if name != ONNX_FILE}
+    assert load_model(tmp_path).frame == model.frame
+
+
+def test_an_image_eye_lies_beside_a_landmark_eye_or_alone(model: HeadPoseModel, tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    save_model(tmp_path / "both", model)
+    for name in ("both", "alone"):
+        (tmp_path / name / IMAGE_EYE_FILE).write_bytes(b"a network")
+        put_component(tmp_path / name, "image_eye", {"crop": 224})
+        assert require_component(tmp_path / name, "image_eye").settings == {"crop": 224}
+    assert load_model(tmp_path / "both").frame == model.frame
+    with pytest.raises(ArtifactError, match="has no landmark_eye; it holds"):
+        load_model(tmp_path / "alone")
+    (tmp_path / "alone" / IMAGE_EYE_FILE).write_bytes(b"another")
+    with pytest.raises(ArtifactError, match="was changed"):
+        require_component(tmp_path / "alone", "image_eye")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"kind": "third_eye", "sha256": {}}, "unknown kind of component 'third_eye'"),
+        ("landmark_eye", "unknown kind"),
+        ({"kind": "image_eye", "sha256": 5}, "a text for every file"),
+        ({"kind": "image_eye", "sha256": {IMAGE_EYE_FILE: None}}, "a text for every file"),
+        ({"kind": "image_eye", "sha256": {"../../passwd": "0"}}, "unknown files"),
+    ],
+)
+def test_components_that_are_none_are_named(tmp_path: Path, entry: object, message: str) -> None:
+    config = {"format": FORMAT, "convention": CONVENTION, "components": [entry]}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match=message):
+        read_components(tmp_path)

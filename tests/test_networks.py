@@ -17,6 +17,7 @@ from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import Coordinates, detected_faces, train_encoder, train_heads, turned_in_plane
 from nlml_hpe.manifold.networks import HeadPoseNetwork, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.model.components import FORMAT
 from nlml_hpe.model.folder import load_model, save_model
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from nlml_hpe.training import Run, train
@@ -173,7 +174,7 @@ def test_a_model_folder_survives_and_a_changed_one_is_refused(tiny_run: Config, 
     with pytest.raises(ArtifactError, match="missing"):
         load_model(tmp_path / "copy")
     config = tmp_path / "copy" / "config.json"
-    config.write_text(config.read_text().replace("nlml-hpe model 2", "nlml-hpe model 1"))
+    config.write_text(config.read_text().replace(FORMAT, "nlml-hpe model 1"))
     with pytest.raises(ArtifactError, match="expected format"):
         load_model(tmp_path / "copy")
     with pytest.raises(ArtifactError, match="no such model folder"):

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import COINCIDE, POINT_SETS, PointSet, check_landmarks
 from nlml_hpe.face import Face
-from nlml_hpe.files.atomic import ArtifactError, read_json
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_digest
+from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import CONFIG_FILE, METADATA, ONNX_FILE, ONNX_FORMAT, ONNX_FORMATS
 from nlml_hpe.rotation import CONVENTION, Angles, rotation_from_angles
 
@@ -147,11 +148,10 @@ class OnnxEngine:
 
 def _verify(path: Path) -> None:
     """Refuse a file that is not the one of its folder's config.json. A file alone has nothing to be compared with."""
-    beside = path.with_name(CONFIG_FILE)
-    known = read_json(beside) if path.name == ONNX_FILE and beside.is_file() else {}
-    digest = known.get("sha256", {}).get(ONNX_FILE) if isinstance(known, dict) else None
-    if digest is not None:
-        require_digest(path, digest)
+    if path.name == ONNX_FILE and path.with_name(CONFIG_FILE).is_file():
+        component = read_components(path.parent).get("landmark_eye")
+        if component and ONNX_FILE in component.sha256:
+            require_digest(path, component.sha256[ONNX_FILE])
 
 
 def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One folder that holds all that inference needs: config.json, model.safetensors, manifold.npz, README.md."""
+"""The landmark eye of a model folder: network, manifold and settings; ``components`` says what else may be there."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
-from nlml_hpe.files.atomic import ArtifactError, read_json, write_bytes, write_json
-from nlml_hpe.files.manifests import digest_of_file, require_digest
+from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, NetworkShape
 from nlml_hpe.manifold.official import OFFICIAL_FEATURE, official_manifold
-from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
-from nlml_hpe.rotation import AXES, CONVENTION, OWN_FRAME, Angles, check_head_frame, rotation_from_angles
-
-FORMAT = "nlml-hpe model 2"
-_WEIGHTS, _MANIFOLD = "model.safetensors", "manifold.npz"
+from nlml_hpe.model.components import MANIFOLD_FILE, WEIGHTS_FILE, put_component, require_component
+from nlml_hpe.rotation import AXES, OWN_FRAME, Angles, check_head_frame, rotation_from_angles
 
 
 @dataclass(frozen=True)
@@ -90,20 +86,16 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
     if model.network is None:
         raise ValueError("a model without a network cannot be saved as a model folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / _WEIGHTS, save(model.network.state_dict()))
-    model.manifold.save(folder / _MANIFOLD)
-    files = [name for name in (_WEIGHTS, _MANIFOLD, ONNX_FILE) if (folder / name).is_file()]
-    config = {
-        "format": FORMAT,
-        "convention": CONVENTION,
+    write_bytes(folder / WEIGHTS_FILE, save(model.network.state_dict()))
+    model.manifold.save(folder / MANIFOLD_FILE)
+    settings = {
         "point_set": model.point_set.name,
         "normalization": model.normalization,
         "min_confidence": model.min_confidence,
         "frame": asdict(model.frame),
         "network": asdict(model.network.shape),
-        "sha256": {name: digest_of_file(folder / name) for name in files},
     }
-    write_json(folder / CONFIG_FILE, config)
+    put_component(folder, "landmark_eye", settings)
 
 
 def load_model(folder: str | Path) -> HeadPoseModel:
@@ -117,20 +109,16 @@ def load_model(folder: str | Path) -> HeadPoseModel:
         raise ArtifactError(
             f"{place}: no such model folder; run the pipeline, or name the folder that ModelBuilder wrote"
         )
-    config = read_json(place / CONFIG_FILE)
-    for key, expected in (("format", FORMAT), ("convention", CONVENTION)):
-        if not isinstance(config, dict) or config.get(key) != expected:
-            found = config.get(key) if isinstance(config, dict) else config
-            raise ArtifactError(f"{place}: expected {key} {expected!r}, found {found!r}; build the model again")
+    component = require_component(place, "landmark_eye")
+    config = component.settings
+    if missing := {WEIGHTS_FILE, MANIFOLD_FILE} - component.sha256.keys():
+        raise ArtifactError(f"{place}: the model has no {' and no '.join(sorted(missing))}; build it again")
     try:
-        # Names come from here, not from the file: it is not to say what is read.
-        for name in (_WEIGHTS, _MANIFOLD, *({ONNX_FILE} & config["sha256"].keys())):
-            require_digest(place / name, config["sha256"][name])
         shape = _network_shape(config["network"])
         network = HeadPoseNetwork(shape)
-        network.load_state_dict(load_file(place / _WEIGHTS))
+        network.load_state_dict(load_file(place / WEIGHTS_FILE))
         point_set = POINT_SETS[config["point_set"]]
-        manifold = PoseManifold.load(place / _MANIFOLD)
+        manifold = PoseManifold.load(place / MANIFOLD_FILE)
         model = HeadPoseModel(
             network.eval(),
             manifold,
