@@ -32,6 +32,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,cluster,tensorboard,dev]"
 	# Without its dependencies: its OpenCV would shadow mediapipe's, and the rest is there.
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt face-alignment
+	# FaceMesh's two networks, converted once into the user's cache.
+	$(BIN)/python -m nlml_hpe.detection.weights
 	touch $(READY)
 
 clean:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlml_hpe.config import Config
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import (
     FACEMESH,
@@ -24,6 +23,7 @@ from nlml_hpe.detection.landmarks import (
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
+from stages.config import Config
 
 
 def test_one_face_is_found_in_the_photo(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:

@@ -1,0 +1,224 @@
+"""FaceMesh without mediapipe: face detection, region, landmarks, in batches over images and faces.
+
+The steps are those of MediaPipe's own graph (``face_landmark_front_cpu``), with the same two networks, so that a model
+trained on its points sees the same ones:
+
+1. The image in a square of 128 pixels, black beside it; the detection network gives 896 candidates.
+2. Candidates that overlap are merged, weighted by their scores.
+3. A square region, 1.5 times the face's box, turned so that the eyes lie level; faces of the same region count once.
+4. The region in 192 pixels; the landmark network gives 468 points and whether there is a face.
+5. Points back in the image's pixels; z in the same unit as x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import FACEMESH
+from nlml_hpe.detection.weights import DETECTION, LANDMARKS, read_weights
+from nlml_hpe.files.images import RgbImage
+
+DETECTION_PX, LANDMARKS_PX = 128, 192
+_REGION = 1.5
+"""Side of a region in the longer sides of the face's box."""
+_SAME_FACE = 0.3
+"""Candidates that overlap the surest one by more (intersection over union) are merged with it."""
+_SAME_REGION = 0.5
+_BATCH = 32
+"""Faces that go through a network at once; larger batches are no faster and take more memory."""
+Floats = NDArray[np.float64]
+
+
+class FaceMeshNetworks:
+    """Both networks, run by onnxruntime on the CPU.
+
+    Parameters
+    ----------
+    folder
+        Where the ONNX files lie; by default ``weights.default_folder()``.
+    threads
+        Processor threads of each network; 0 leaves it to onnxruntime. One where processes run in parallel.
+
+    Raises
+    ------
+    ArtifactError
+        As ``weights.read_weights``.
+    """
+
+    def __init__(self, folder: Path | None = None, threads: int = 0) -> None:
+        import onnxruntime
+
+        contents = read_weights(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._sessions: dict[str, Any] = {
+            name: onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            for name, content in contents.items()
+        }
+
+    def find(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[list[Floats]]:
+        """Landmarks (468, 3) in pixels of up to ``max_faces`` faces in each RGB uint8 image (H, W, 3).
+
+        ``confidence`` in 0..1 is the threshold of both networks.
+        """
+        regions = self.regions(images, max_faces, confidence)
+        return self.landmarks(images, regions, confidence)
+
+    def regions(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Floats]:
+        """Regions (n, 4) of the faces in each image, surest first: centre x, y, side in pixels, turn in radians."""
+        found = []
+        for start in range(0, len(images), _BATCH):
+            part = images[start : start + _BATCH]
+            squares = np.stack([warped(image, letterbox(image), DETECTION_PX, cv2.BORDER_CONSTANT) for image in part])
+            boxes, logits = self._run(DETECTION, squares)
+            for image, raw, scores in zip(part, boxes, logits, strict=True):
+                faces = merged(*candidates(raw.astype(np.float64), scores.astype(np.float64), confidence))
+                found.append(distinct(regions_of(faces[:max_faces], image.shape)))
+        return found
+
+    def landmarks(self, images: Sequence[RgbImage], regions: Sequence[Floats], confidence: float) -> list[list[Floats]]:
+        """Landmarks (468, 3) in pixels of the regions (n, 4) of each image that show a face."""
+        wanted = [(index, region) for index, some in enumerate(regions) for region in some]
+        found: list[list[Floats]] = [[] for _ in images]
+        for start in range(0, len(wanted), _BATCH):
+            part = wanted[start : start + _BATCH]
+            crops = [warped(images[index], region, LANDMARKS_PX, cv2.BORDER_REPLICATE) for index, region in part]
+            points, presence = self._run(LANDMARKS, np.stack(crops))
+            for (index, region), raw, logit in zip(part, points, presence, strict=True):
+                if _sigmoid(float(logit)) > confidence:
+                    found[index].append(in_image(raw.astype(np.float64), region))
+        return found
+
+    def _run(self, name: str, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if name not in self._sessions:
+            raise ValueError("this detector was closed; open another one")
+        first, second = self._sessions[name].run(None, {"image": images})
+        return first, second
+
+    def close(self) -> None:
+        """Give the networks' memory and threads back."""
+        self._sessions.clear()
+
+
+def letterbox(image: RgbImage) -> Floats:
+    """The smallest upright square around the whole image, as a region."""
+    height, width = image.shape[:2]
+    return np.array([width / 2, height / 2, max(height, width), 0.0])
+
+
+def warped(image: RgbImage, region: Floats, size: int, border: int) -> RgbImage:
+    """The region in ``size`` x ``size`` pixels: linear interpolation, as MediaPipe's own way by OpenCV."""
+    x, y, side, turn = (float(value) for value in region)
+    corners = cv2.boxPoints(((x, y), (side, side), float(np.degrees(turn))))
+    target = np.array([[0, size], [0, 0], [size, 0], [size, size]], dtype=np.float32)
+    projection = cv2.getPerspectiveTransform(corners, target)
+    made = cv2.warpPerspective(image, projection, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    return np.asarray(made, dtype=np.uint8)
+
+
+def anchors() -> Floats:
+    """Centres (896, 2) of the candidates in 0..1: two for each cell of 8 pixels, six for each of 16."""
+    parts = []
+    for cells, each in ((DETECTION_PX // 8, 2), (DETECTION_PX // 16, 6)):
+        middle = (np.arange(cells) + 0.5) / cells
+        y, x = np.meshgrid(middle, middle, indexing="ij")
+        parts.append(np.repeat(np.stack([x, y], axis=-1).reshape(-1, 2), each, axis=0))
+    return np.concatenate(parts)
+
+
+_ANCHORS = anchors()
+
+
+def candidates(raw: Floats, logits: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Candidates above the threshold: corners and six keypoints (n, 16) in shares of the square, scores (n,).
+
+    Columns are left, top, right, bottom, then x, y of the keypoints; the first two are the eyes.
+    """
+    # MediaPipe clips at 100, where float32 has long been one.
+    scores = _sigmoid(np.clip(logits, -100, 100))
+    sure = scores >= confidence
+    values = raw[sure] / DETECTION_PX
+    centre = values[:, :2] + _ANCHORS[sure]
+    half = values[:, 2:4] / 2
+    keypoints = values[:, 4:].reshape(-1, 6, 2) + _ANCHORS[sure][:, None]
+    return np.concatenate([centre - half, centre + half, keypoints.reshape(-1, 12)], axis=1), scores[sure]
+
+
+def merged(values: Floats, scores: Floats) -> Floats:
+    """Weighted non-maximum suppression: one row of ``candidates`` for each face, surest first."""
+    order = np.argsort(-scores, kind="stable")
+    values, scores = values[order], scores[order]
+    found = []
+    while len(values):
+        same = overlaps(values[:, :4], values[0, :4]) > _SAME_FACE
+        # A box without area overlaps nothing, not even itself; it is no face.
+        if not same[0]:
+            values, scores = values[1:], scores[1:]
+            continue
+        found.append((values[same] * scores[same, None]).sum(axis=0) / scores[same].sum())
+        values, scores = values[~same], scores[~same]
+    return np.array(found).reshape(-1, 16)
+
+
+def overlaps(boxes: Floats, box: Floats) -> Floats:
+    """Intersection over union (n,) of boxes (n, 4) with one (4,)."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    union = areas + np.prod(np.maximum(box[2:] - box[:2], 0)) - shared
+    return np.asarray(shared / np.maximum(union, 1e-12))
+
+
+def regions_of(faces: Floats, shape: Sequence[int]) -> Floats:
+    """Regions (n, 4) of faces (n, 16) found in the letterbox of an image of this shape."""
+    height, width = shape[:2]
+    side = max(height, width)
+    points = faces.reshape(-1, 8, 2) * side + [(width - side) / 2, (height - side) / 2]
+    return _regions(points[:, 0], points[:, 1], points[:, 2], points[:, 3])
+
+
+def regions_from_landmarks(points: Floats) -> Floats:
+    """Regions (n, 4) in the next frame of faces whose landmarks (n, 468, 3) in this one are known."""
+    low, high = points[..., :2].min(axis=1), points[..., :2].max(axis=1)
+    first, second = FACEMESH.eye_corners
+    return _regions(low, high, points[:, first, :2], points[:, second, :2])
+
+
+def _regions(low: Floats, high: Floats, first_eye: Floats, second_eye: Floats) -> Floats:
+    across = second_eye - first_eye
+    side = _REGION * (high - low).max(axis=1, initial=0.0)
+    turn = np.arctan2(across[:, 1], across[:, 0])
+    return np.concatenate([(low + high) / 2, side[:, None], turn[:, None]], axis=1)
+
+
+def distinct(regions: Floats) -> Floats:
+    """Of regions of the same place the last one."""
+    kept: list[Floats] = []
+    for region in regions:
+        kept = [other for other in kept if overlaps(_upright(other)[None], _upright(region))[0] <= _SAME_REGION]
+        kept.append(region)
+    return np.array(kept).reshape(-1, 4)
+
+
+def _upright(region: Floats) -> Floats:
+    return np.concatenate([region[:2] - region[2] / 2, region[:2] + region[2] / 2])
+
+
+def in_image(points: Floats, region: Floats) -> Floats:
+    """The network's points (468, 3), in pixels of the region's 192, in pixels of the image."""
+    x, y, side, turn = region
+    shares = points / LANDMARKS_PX
+    right, down = (shares[:, :2] - 0.5).T
+    cos, sin = np.cos(turn), np.sin(turn)
+    placed = np.stack([cos * right - sin * down, sin * right + cos * down, shares[:, 2]], axis=1)
+    return np.asarray(placed * side + [x, y, 0.0])
+
+
+def _sigmoid(logits: Any) -> Any:
+    return 1 / (1 + np.exp(-logits))

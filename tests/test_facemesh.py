@@ -1,0 +1,206 @@
+"""FaceMesh without mediapipe: the same points as mediapipe's, what was stored where it is not, and bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe.detection import weights
+from nlml_hpe.detection.detectors import FaceMeshOnnx, MediaPipeFaceMesh
+from nlml_hpe.detection.facemesh import FaceMeshNetworks, anchors, merged
+from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.rotation import geodesic_degrees
+
+STORED = Path(__file__).parent / "facemesh_photograph.json"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The two networks, made once into the cache as `make test` does."""
+    place = weights.default_folder()
+    if not (place / "weights.json").is_file():
+        weights.make_weights(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def ours(folder: Path) -> Iterator[FaceMeshOnnx]:
+    with FaceMeshOnnx(max_faces=16, folder=folder) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Iterator[MediaPipeFaceMesh]:
+    pytest.importorskip("mediapipe.python.solutions.face_mesh", reason="mediapipe is not installed, or too new")
+    with MediaPipeFaceMesh(max_faces=16) as opened:
+        yield opened
+
+
+def apart(first: np.ndarray, second: np.ndarray) -> float:
+    """Median distance of two faces' points in space, as a share of the first face's width."""
+    return float(np.median(np.linalg.norm(first - second, axis=1)) / np.ptp(first[:, 0]))
+
+
+def test_photographs_have_mediapipes_points_and_poses(
+    ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, shared_data: Path
+) -> None:
+    """On the whole development split, too, all but a millionth of the face's width; here on every tenth."""
+    samples = read_dataset("aflw2000", shared_data / "aflw2000_dev").samples[::10]
+    pairs = [(ours.detect(image), theirs.detect(image)) for image in (sample.load() for sample in samples)]
+    assert all(len(a) == len(b) for a, b in pairs)
+    faces = [(x, y) for a, b in pairs for x, y in zip(a, b, strict=True)]
+    assert len(faces) >= 45
+    # The issue asks for 0.1% of the width and 0.1 degrees on average.
+    assert np.median([apart(x.points, y.points) for x, y in faces]) <= 0.001
+    # Not as a context: it would close the detector that other tests use.
+    estimator = HeadPoseEstimator(detector=ours)
+    poses = [[p.rotation for p in estimator.poses(list(some))] for some in zip(*faces, strict=True)]
+    assert geodesic_degrees(*map(np.array, poses)).mean() <= 0.1
+
+
+def test_rendered_heads_have_mediapipes_points(ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, photo: RgbImage) -> None:
+    """Turned in the image, where the region must turn with the eyes, and at the image's edge."""
+    import cv2
+
+    shapes = photo.shape[1], photo.shape[0]
+    for turn, shift in ((-35, 0), (20, 60), (50, -40)):
+        matrix = cv2.getRotationMatrix2D((230, 130), turn, 1.0)
+        matrix[0, 2] += shift
+        image = np.asarray(cv2.warpAffine(photo, matrix, shapes), dtype=np.uint8)
+        (first,), (second,) = ours.detect(image), theirs.detect(image)
+        assert apart(first.points, second.points) <= 0.001
+
+
+def test_the_photograph_has_the_stored_points(ours: FaceMeshOnnx, photo: RgbImage) -> None:
+    """Those that mediapipe 0.10.21 gave: the proof where it is not installed."""
+    (face,) = ours.detect(photo)
+    # Stored to a thousandth of a pixel; a thousandth of the face's width is what the issue allows.
+    assert apart(np.array(json.loads(STORED.read_text())["points"]), face.points) <= 0.001
+
+
+def test_a_batch_gives_what_one_image_gives(folder: Path, photo: RgbImage) -> None:
+    networks = FaceMeshNetworks(folder, threads=1)
+    images = [photo, np.ascontiguousarray(photo[:, ::-1]), np.zeros((40, 50, 3), dtype=np.uint8)] * 12
+    together = networks.find(images, 4, 0.3)
+    assert [len(found) for found in together] == [1, 1, 0] * 12
+    # Sums of another order in another batch size.
+    np.testing.assert_allclose(together[30][0], networks.find([photo], 4, 0.3)[0][0], atol=1e-2)
+
+
+def test_a_video_is_followed_and_a_cut_ends_it(folder: Path, photo: RgbImage) -> None:
+    with FaceMeshOnnx(tracking=True, folder=folder) as detector:
+        first = detector.detect(photo)
+        moved = detector.detect(np.roll(photo, 6, axis=1))
+        assert np.median((moved[0].points - first[0].points)[:, 0]) == pytest.approx(6, abs=2)
+        assert detector.detect(np.zeros_like(photo)) == []
+        assert len(detector.detect(photo)) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1), (2, 20_000), (20_000, 30)])
+@pytest.mark.parametrize("colour", [0, 128, 255])
+def test_images_without_a_face_are_empty_lists(ours: FaceMeshOnnx, shape: tuple[int, int], colour: int) -> None:
+    assert ours.detect(np.full((*shape, 3), colour, dtype=np.uint8)) == []
+
+
+def test_a_face_half_outside_is_a_face_or_none_and_a_hundred_are_sixteen(ours: FaceMeshOnnx, photo: RgbImage) -> None:
+    import cv2
+
+    assert isinstance(ours.detect(np.ascontiguousarray(photo[:, 225:])), list)
+    assert isinstance(ours.detect_in_box(photo, (-300.0, -200.0, 60.0, 90.0)), object)
+    tile = cv2.resize(photo[0:260, 100:360], (100, 100))
+    with_many = np.tile(np.asarray(tile, dtype=np.uint8), (10, 10, 1))
+    assert 0 < len(ours.detect(with_many)) <= 16
+
+
+@pytest.mark.parametrize("size", [110, 130])
+def test_small_faces_are_found_in_tiles(ours: FaceMeshOnnx, photo: RgbImage, size: int) -> None:
+    """Faces of 4% to 5% of the image's side, of which the whole image shows none, each once."""
+    import cv2
+
+    large = np.full((900, 1200, 3), 128, dtype=np.uint8)
+    head = np.asarray(cv2.resize(photo[0:260, 100:360], (size, size), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    for top, left in ((100, 150), (640, 900)):
+        large[top : top + size, left : left + size] = head
+    assert ours._find(large, 16, 0.3) == []
+    found = sorted(ours.detect(large), key=lambda face: face.box[0])
+    assert [face.look for face in found] == ["crop", "crop"]
+    assert [150 < face.box[0] < 150 + size for face in found[:1]] == [True]
+    assert 900 < found[1].box[0] < 900 + size
+
+
+def test_a_closed_detector_says_so(folder: Path, photo: RgbImage) -> None:
+    detector = FaceMeshOnnx(folder=folder)
+    detector.close()
+    with pytest.raises(ValueError, match="closed"):
+        detector.detect(photo)
+
+
+def test_anchors_and_suppression() -> None:
+    assert anchors().shape == (896, 2)
+    assert np.allclose(anchors()[[0, 1, 2, 895]], [[1 / 32, 1 / 32], [1 / 32, 1 / 32], [3 / 32, 1 / 32], [15 / 16] * 2])
+    boxes = np.zeros((3, 16))
+    boxes[:, :4] = [[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]]
+    found = merged(boxes, np.array([0.5, 0.75, 0.6]))
+    # The first two are one face, nearer to the surer of them: (0.5 * 0 + 0.75 * 1) / 1.25.
+    np.testing.assert_allclose(found[:, 0], [0.6, 50])
+
+
+def test_weights_that_are_missing_damaged_or_of_another_version_name_the_command(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"is missing; (.|\n)*python -m nlml_hpe.detection.weights"):
+        FaceMeshOnnx(folder=tmp_path / "none")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    content = (copy / weights.LANDMARKS).read_bytes()
+    (copy / weights.LANDMARKS).write_bytes(content[:-100])
+    with pytest.raises(ArtifactError, match=r"cut short or changed(.|\n)*python -m nlml_hpe.detection.weights"):
+        FaceMeshOnnx(folder=copy)
+    (copy / weights.LANDMARKS).unlink()
+    with pytest.raises(ArtifactError, match="is missing"):
+        FaceMeshOnnx(folder=copy)
+    about = json.loads((copy / "weights.json").read_text())
+    (copy / "weights.json").write_text(json.dumps({**about, "format": "nlml-hpe facemesh 0"}))
+    with pytest.raises(ArtifactError, match="expected the version 'nlml-hpe facemesh 1'"):
+        FaceMeshOnnx(folder=copy)
+
+
+def test_a_wheel_that_is_no_wheel_or_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.whl").write_text("no zip")
+    with pytest.raises(ArtifactError, match="no wheel of mediapipe"):
+        weights.make_weights(tmp_path / "out", tmp_path / "text.whl")
+    with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
+        for name in ("face_detection/face_detection_short_range", "face_landmark/face_landmark"):
+            archive.writestr(f"mediapipe/modules/{name}.tflite", b"another network")
+    with pytest.raises(ArtifactError, match="SHA-256 differs"):
+        weights.make_weights(tmp_path / "out", tmp_path / "other.whl")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_networks_are_made_of_mediapipes_and_say_so(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe", reason="mediapipe is not installed: its wheel would have to be fetched")
+    made = weights.make_weights(tmp_path / "made")
+    assert weights.read_weights(made) == weights.read_weights(folder)
+    notice = (made / "NOTICE").read_text()
+    assert all(word in notice for word in ("MediaPipe 0.10.21", "Apache License", "face_landmark.tflite", "SHA-256"))
+
+
+def test_it_runs_without_mediapipe(folder: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['mediapipe'] = None\n"
+        "from nlml_hpe.detection.detectors import FaceMeshOnnx\n"
+        "from nlml_hpe.files.images import read_image\n"
+        "import pathlib; image = read_image(pathlib.Path(sys.argv[1]))\n"
+        "print(len(FaceMeshOnnx().detect(image)), 'tflite' in sys.modules, 'onnx' in sys.modules)"
+    )
+    picture = Path(__file__).parent.parent / "docs" / "photograph.jpg"
+    done = subprocess.run([sys.executable, "-c", program, picture], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "False", "False"]
