@@ -15,6 +15,8 @@ import cv2
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from nlml_hpe.extras import needs
+
 _CONNECT_SECONDS = 15
 _WATCH_SECONDS = 0.2
 Result = TypeVar("Result")
@@ -77,10 +79,8 @@ def _backend(workers: int, cluster: str | None) -> Iterator[int]:
         with parallel_config(backend="loky", initializer=_start_worker, initargs=(os.getpid(),)):
             yield workers
         return
-    try:
+    with needs("cluster", "a cluster"):
         from dask.distributed import Client
-    except ImportError as error:
-        raise WorkerError("a cluster needs dask.distributed: pip install 'nlml-hpe[cluster]'") from error
     try:
         client = Client(cluster, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:

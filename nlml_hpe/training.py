@@ -36,6 +36,7 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from nlml_hpe.config import TrainingConfig
+from nlml_hpe.extras import needs
 from nlml_hpe.files.manifests import digest_of
 from nlml_hpe.training_data import AnyDataset, Batches, TrainingError, each_tensor
 from nlml_hpe.training_state import SUFFIX, read_checkpoint, write_checkpoint
@@ -384,9 +385,7 @@ class _Course:
 def _tensorboard(folder: Path | None, name: str, history: History):  # type: ignore[no-untyped-def]
     if folder is None:
         return None
-    try:
+    with needs("tensorboard", "tensorboard: true"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise TrainingError("tensorboard: true needs the tensorboard package: pip install tensorboard") from error
     # Curves beyond the checkpoint, of a run that was killed, are drawn anew.
     return SummaryWriter(str(folder / "tensorboard" / name), purge_step=history.epochs_run)

@@ -62,11 +62,11 @@ def test_a_killed_direct_run_goes_on_where_it_stopped(direct: Config, tmp_path: 
     command = [sys.executable, "stages/Landmarks.py", "--config", str(path)]
     done = tmp_path / "work" / "landmarks_train.partial"
     with subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True) as process:
-        wait_for(lambda: any(done.glob("done_*")) or process.poll() is not None)
+        wait_for(lambda: any(done.glob(".nlml_hpe.done_*")) or process.poll() is not None)
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
     subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
-    finished = {p.name: p.stat().st_mtime_ns for p in done.glob("done_*")}
+    finished = {p.name: p.stat().st_mtime_ns for p in done.glob(".nlml_hpe.done_*")}
     assert finished
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     assert_same(direct, load_config(path))
@@ -118,7 +118,7 @@ def test_a_cluster_loses_a_worker_and_nothing_else(direct: Config, tmp_path: Pat
     first, second = (worker_process(scheduler, tmp_path / f"worker{number}.log") for number in range(2))
     with first as doomed, second, subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
         done = tmp_path / "work" / "landmarks_train.partial"
-        wait_for(lambda: any(done.glob("done_*")))
+        wait_for(lambda: any(done.glob(".nlml_hpe.done_*")))
         doomed.kill()
         assert process.poll() is None
         assert process.wait(timeout=300) == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from nlml_hpe.files.atomic import ArtifactError, atomic_path, read_json, write_b
 from nlml_hpe.files.folders import fresh_folder, partial_of, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
 from nlml_hpe.files.manifests import MANIFEST, is_current, manifest_digest, read_manifest, write_manifest
+from tests.conftest import REPOSITORY
 
 
 def make(folder: Path) -> None:
@@ -278,3 +281,22 @@ def test_a_run_waits_for_the_workers_of_the_run_before(tmp_path: Path, capsys: p
     (tmp_path / ".thing.leases" / "host-with-dashes-7-ab.lock").touch()  # of a worker that was killed
     await_leases(folder, seconds=0)
     assert not (tmp_path / ".thing.leases").exists()
+
+
+def test_the_library_imports_without_fcntl_and_without_a_home_folder() -> None:
+    """As on Windows, and as for a user that a container has no name for."""
+    program = """
+import os, pathlib, sys
+
+def no_home(*_):
+    raise RuntimeError("Could not determine home directory.")
+
+sys.modules["fcntl"] = None
+pathlib.Path.home = pathlib.Path.expanduser = no_home
+import nlml_hpe, nlml_hpe.cli, nlml_hpe.files.folders
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

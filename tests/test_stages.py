@@ -136,7 +136,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
 # What a stage leaves behind while it is at work; killed as soon as it appears.
 TRACES = {
     "Render": "renders/train/ID1/*.jpg",
-    "Landmarks": "landmarks_train.partial/done_*",
+    "Landmarks": "landmarks_train.partial/.nlml_hpe.done_*",
     "TD_main": "manifold.partial/*",
     "EncoderTrainer": "encoder.partial/*",
     "MLPHeadsTrainer": "heads.partial/*",

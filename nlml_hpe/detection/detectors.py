@@ -44,7 +44,6 @@ TASKS_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff
 TASKS_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 )
-TASKS_CACHE = Path.home() / ".cache" / "nlml_hpe" / "face_landmarker.task"
 
 
 class DetectorError(RuntimeError):
@@ -244,10 +243,10 @@ class MediaPipeTasks(CascadeDetector):
         max_faces: int = 1,
         min_confidence: float = MIN_CONFIDENCE,
         tracking: bool = False,
-        bundle: Path = TASKS_CACHE,
+        bundle: Path | None = None,
     ) -> None:
         super().__init__(max_faces, min_confidence, tracking)
-        self._bundle = _checked(bundle)
+        self._bundle = _checked(bundle or _cached_bundle())
         self._landmarkers: dict[tuple[int, float], Any] = {}
 
     def _landmarker(self, max_faces: int, confidence: float) -> Any:
@@ -339,6 +338,13 @@ def _pixels(marks: Any, image: RgbImage) -> NDArray[np.float64]:
     """MediaPipe's landmarks in pixels; z shares the scale of x (MediaPipe's definition), hence the width twice."""
     height, width = image.shape[:2]
     return np.array([(p.x, p.y, p.z) for p in marks], dtype=np.float64) * [width, height, width]
+
+
+def _cached_bundle() -> Path:
+    """Where a bundle lies that nobody names; asked for when it is needed, as not every user has a home folder."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("nlml_hpe") / "face_landmarker.task"
 
 
 def _checked(bundle: Path) -> bytes:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS, CascadeDetector, open_detector
 from nlml_hpe.detection.landmarks import LOOKS, normalize_landmarks
-from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
 from nlml_hpe.manifold.tensor import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
@@ -123,7 +123,14 @@ def _worker_detector(config: LandmarksConfig, thread: int) -> CascadeDetector:
 def _person_from_files(
     person: int, on_grid: list[Path], off_grid: list[Path], shape: tuple[int, ...], config: LandmarksConfig
 ) -> tuple[int, PersonRows]:
-    return person, person_rows(map(read_image, on_grid), map(read_image, off_grid), shape, config)
+    return person, person_rows(map(_read, on_grid), map(_read, off_grid), shape, config)
+
+
+def _read(path: Path) -> RgbImage:
+    try:
+        return read_image(path)
+    except ImageReadError as error:
+        raise ImageReadError(f"{error}; delete this file and make it again, if it is ours with Render") from error
 
 
 def _features(

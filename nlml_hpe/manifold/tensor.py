@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import LOOKS
-from nlml_hpe.files.atomic import ArtifactError, read_json, record, write_bytes, write_json
+from nlml_hpe.files.atomic import OWN_PREFIX, ArtifactError, read_json, record, write_bytes, write_json
 from nlml_hpe.files.folders import empty_partial, partial_of, replace_folder, require_replaceable
 from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import digest_of, require_intact, write_manifest
@@ -29,6 +29,8 @@ from nlml_hpe.rotation import AXES, CONVENTION
 from nlml_hpe.version import VERSION
 
 KIND = "landmark_tensor"
+_DONE, _IDENTITY = f"{OWN_PREFIX}done_", f"{OWN_PREFIX}identity.json"
+"""Markers in an unfinished tensor: people who are written, and what all of it depends on."""
 _WORST_POSES = 6
 _DATA = ("landmarks", "routes", "random_landmarks", "random_routes")
 _BOXES = ("boxes", "random_boxes")
@@ -205,7 +207,7 @@ class LandmarkTensorWriter:
     def _prepare(self) -> None:
         """Go on with what an interrupted run of the same settings left; begin anew in place of any other."""
         require_replaceable(self.folder, KIND)
-        marker = self._partial / "identity.json"
+        marker = self._partial / _IDENTITY
         if marker.is_file() and read_json(marker) == self._digest:
             return
         empty_partial(self.folder, KIND)
@@ -239,7 +241,7 @@ class LandmarkTensorWriter:
 
     def pending(self) -> list[int]:
         """People whose rows are not written yet."""
-        return [person for person in self.people if not (self._partial / f"done_{person}").is_file()]
+        return [person for person in self.people if not (self._partial / f"{_DONE}{person}").is_file()]
 
     def take_over(self, keys: Mapping[int, str]) -> None:
         """Copy the rows of people that the finished tensor, which this one will replace, holds under the same key.
@@ -271,7 +273,7 @@ class LandmarkTensorWriter:
             self._arrays[name][index] = row
             if isinstance(self._arrays[name], np.memmap):
                 self._arrays[name].flush()
-        write_bytes(self._partial / f"done_{person}", b"")
+        write_bytes(self._partial / f"{_DONE}{person}", b"")
 
     def finish(self, config: Any, inputs: Mapping[str, str], feature: str, keys: Mapping[int, str]) -> Path:
         """Give the complete tensor its final name; ``keys`` are those of ``take_over``.
@@ -297,10 +299,11 @@ class LandmarkTensorWriter:
             "random_missed": int((random_routes == 0).sum()),
         }
         self._arrays.clear()
-        for marker in [*self._partial.glob("done_*"), self._partial / "identity.json"]:
-            marker.unlink()
         write_manifest(self._partial, KIND, config, inputs, facts)
         replace_folder(self._partial, self.folder, KIND)
+        # Last: a run that is killed while the digests of a large tensor are computed has not lost its people.
+        for marker in [*self.folder.glob(f"{_DONE}*"), self.folder / _IDENTITY]:
+            marker.unlink()
         return self.folder
 
 
