@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,3 +180,13 @@ def test_a_model_folder_survives_and_a_changed_one_is_refused(tiny_run: Config, 
         load_model(tmp_path / "copy")
     with pytest.raises(ArtifactError, match="no such model folder"):
         load_model(tmp_path / "none")
+
+
+def test_manifests_record_the_epochs_that_were_run(tiny_run: Config) -> None:
+    work = Workdir(tiny_run.workdir)
+    encoder = json.loads((work.encoder / "manifest.json").read_text())["facts"]
+    history = json.loads((work.encoder / "history.json").read_text())
+    assert encoder == {"epochs_run": len(history["train"]), "best_epoch": history["best_epoch"]}
+    heads = json.loads((work.heads / "manifest.json").read_text())["facts"]
+    for axis, course in json.loads((work.heads / "history.json").read_text()).items():
+        assert heads["epochs_run"][axis] == len(course["metrics"]["mae_deg"])
