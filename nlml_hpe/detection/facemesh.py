@@ -31,7 +31,7 @@ _SAME_FACE = 0.3
 """Candidates that overlap the surest one by more (intersection over union) are merged with it."""
 _SAME_REGION = 0.5
 _BATCH = 32
-"""Faces that go through a network at once; larger batches are no faster and take more memory."""
+"""Faces that go through a network at once."""
 Floats = NDArray[np.float64]
 
 
