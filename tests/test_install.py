@@ -53,7 +53,11 @@ def test_the_wheel_holds_the_library_and_the_checkpoint_alone(wheel: Path) -> No
     assert wheel.stat().st_size < 13_000_000
 
 
-def test_an_installed_wheel_predicts_without_torch(wheel: Path, tmp_path: Path, photo: RgbImage) -> None:
+def test_an_installed_wheel_predicts_without_torch(
+    wheel: Path, tmp_path: Path, photo: RgbImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A path that leads to the checkout would hide the installed package.
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=95)
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"

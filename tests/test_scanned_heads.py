@@ -138,7 +138,7 @@ def test_the_check_refuses_what_rendering_refuses(facescape: Path, tmp_path: Pat
         checked(tmp_path, HeadsConfig(photos=blank))
     own.mkdir(parents=True)
     (own / "thesis.txt").write_text("mine")
-    with pytest.raises(ArtifactError, match="did not write"):
+    with pytest.raises(ArtifactError, match="is not replaced"):
         checked(tmp_path, HeadsConfig())
     if find_spec("pytorch3d") is None:
         with pytest.raises(RasterizerError, match=r"INSTALL\.md"):
