@@ -84,4 +84,4 @@ def test_an_installed_wheel_predicts_without_torch(
     evaluate = [tmp_path / "venv" / "bin" / "nlml-hpe", "evaluate", "--dataset", "aflw2000", "--root", "."]
     refused = subprocess.run(evaluate, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "needs torch" in refused.stderr
+    assert "is not installed: pip install 'nlml-hpe[train]'" in refused.stderr
