@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
+from nlml_hpe.evaluation import command
 from nlml_hpe.inference.engines import Route
+from nlml_hpe.inference.estimator import HeadPoseEstimator, open_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.network_training import Coordinates, encoder_augment, factor_rows, turned_in_plane
@@ -21,6 +24,7 @@ from nlml_hpe.manifold.networks import AngleHead, HeadPoseNetwork, LandmarkEncod
 from nlml_hpe.manifold.passes import Arithmetic
 from nlml_hpe.manifold.tucker import decompose
 from nlml_hpe.model.folder import load_model
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles
 from nlml_hpe.training import Run, gaussian_noise, train
@@ -194,3 +198,22 @@ def test_an_engine_keeps_to_its_device(tiny_run: Config, route: Route) -> None:
     with elsewhere() as there:
         away = TorchEngine(model, there).own_estimates(features, route)
     np.testing.assert_array_equal(away.rotation, here.rotation)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that this machine has")
+def test_estimator_and_evaluation_say_that_a_device_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="'cuda' was asked for"):
+        open_engine(SHIPPED, "torch", "cuda")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    asked = ["--dataset", "biwi", "--root", str(tmp_path), "--output", str(tmp_path / "out"), "--device", "cuda"]
+    with pytest.raises(DeviceError, match="'cuda' was asked for"):
+        command.run(parser.parse_args(asked))
+
+
+def test_onnx_refuses_another_device_and_torch_takes_the_named_one() -> None:
+    with pytest.raises(DeviceError, match="backend='torch'"):
+        HeadPoseEstimator(device="cuda")
+    engine = open_engine(SHIPPED, "torch", "cpu")
+    assert isinstance(engine, TorchEngine)
+    assert engine.device == torch.device("cpu")

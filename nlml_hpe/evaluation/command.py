@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
+from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.evaluate import ROUTES, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, ask, is_known, landmark_route, photographs
@@ -56,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where the model is computed (default: the first of cuda, mps and cpu that is there)",
+    )
+    group.add_argument(
         "--align-on",
         type=user_path,
         metavar="FOLDER",
@@ -84,12 +91,13 @@ def run(given: argparse.Namespace) -> bool:
     if given.root is None:
         raise ValueError("--dataset needs --root, the folder of the data set")
     protocol = protocol_of(given.dataset, given.protocol)
+    device = resolve_device(given.device)
     require_replaceable(given.output, KIND)
     _require_apart(given.output, given.root, given.align_on)
     data = _chosen(given.dataset, given.root, protocol, given.list)
     other = None if given.align_on is None else _frame_data(given.dataset, given.align_on)
     print(data.summary())
-    engine = TorchEngine(load_model(given.model))
+    engine = TorchEngine(load_model(given.model), device)
     try:
         with fresh_folder(given.output, KIND) as folder:
             evaluation = _evaluated(engine, data, other, protocol)
@@ -182,7 +190,7 @@ def alignment(engine: TorchEngine, data: Dataset, detector: LandmarkDetector) ->
 
     Raises ``ValueError`` where too few faces are found.
     """
-    own = TorchEngine(replace(engine.model, frame=HeadFrame()))
+    own = TorchEngine(replace(engine.model, frame=HeadFrame()), engine.device)
     answered = ask(photographs(data, detector), {DEFAULT_ROUTE: landmark_route(own, DEFAULT_ROUTE)})
     given = answered.answers[DEFAULT_ROUTE]
     name = f"aligned on {data.root.resolve().name}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
+from nlml_hpe.device import DeviceError, DeviceName, resolve_device
 from nlml_hpe.extras import needs
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
@@ -50,13 +51,16 @@ class HeadPoseEstimator:
         At most so many faces are found in an image; 1 or more.
     tracking : bool
         Images are the frames of one video, in order.
+    device : "auto", "cpu", "cuda" or "mps"
+        Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
 
     Raises
     ------
     ArtifactError
         Where the model does not read.
     ValueError
-        For an argument that is none of the above, and for a detector of other landmarks than the model's.
+        For an argument that is none of the above, for a device that is not there or that the backend cannot use, and
+        for a detector of other landmarks than the model's.
 
     Examples
     --------
@@ -76,12 +80,13 @@ class HeadPoseEstimator:
         detector: LandmarkDetector | None = None,
         max_faces: int = MAX_FACES,
         tracking: bool = False,
+        device: DeviceName = "auto",
     ) -> None:
         _require_count(max_faces)
         if detector is not None:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
-        self.engine = open_engine(model, backend)
+        self.engine = open_engine(model, backend, device)
         self.detector = detector or open_detector(
             detector_for(self.engine.point_set), max_faces, self.engine.min_confidence, tracking
         )
@@ -243,30 +248,32 @@ def _is_one_image(images: Iterable[ImageLike]) -> bool:
     return getattr(images, "ndim", 4) < 4
 
 
-def open_engine(model: HeadPoseModel | str | Path, backend: Backend) -> Engine:
-    """The engine of a model, by the name of a backend. Raises as ``HeadPoseEstimator`` does."""
+def open_engine(model: HeadPoseModel | str | Path, backend: Backend, device: DeviceName = "auto") -> Engine:
+    """The engine of a model, by the names of a backend and a device. Raises as ``HeadPoseEstimator`` does."""
     if backend not in _ENGINES:
         raise ValueError(f"unknown backend {backend!r}; expected 'onnx' or 'torch'")
     if isinstance(model, (str, Path)):
-        return _ENGINES[backend](Path(model))
+        return _ENGINES[backend](Path(model), device)
     if not hasattr(model, "manifold"):
         raise ValueError(f"model: expected a folder, an .onnx file or a HeadPoseModel; received {model!r}")
     from nlml_hpe.inference.torch_engine import TorchEngine
 
-    return TorchEngine(model)
+    return TorchEngine(model, resolve_device(device))
 
 
-def _onnx_engine(place: Path) -> Engine:
+def _onnx_engine(place: Path, device: DeviceName) -> Engine:
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"backend 'onnx' computes on the CPU; for device {device!r} use backend='torch'")
     return OnnxEngine(place if place.suffix == ".onnx" else place / ONNX_FILE)
 
 
-def _torch_engine(place: Path) -> Engine:
+def _torch_engine(place: Path, device: DeviceName) -> Engine:
     """Imported on demand: who runs ONNX needs no torch."""
     with needs("torch", "the backend 'torch'"):
         from nlml_hpe.inference.torch_engine import TorchEngine
         from nlml_hpe.model.folder import load_model
 
-    return TorchEngine(load_model(place))
+    return TorchEngine(load_model(place), resolve_device(device))
 
 
-_ENGINES: dict[Backend, Callable[[Path], Engine]] = {"onnx": _onnx_engine, "torch": _torch_engine}
+_ENGINES: dict[Backend, Callable[[Path, DeviceName], Engine]] = {"onnx": _onnx_engine, "torch": _torch_engine}
