@@ -14,6 +14,7 @@ from nlml_hpe.detection.detectors import DetectorError
 from nlml_hpe.device import resolve_device
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.folders import require_replaceable
 from nlml_hpe.files.manifests import digest_of, is_current, manifest_digest, read_manifest, require_intact
 from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training import Run
@@ -111,6 +112,8 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     if plan.is_current(verify) and not force:
         print(f"{stage.name:<16} up to date   {plan.folders[0]}", flush=True)
         return plan.folders[0]
+    for folder in plan.folders:  # before hours of work, not after them
+        require_replaceable(folder, plan.kind)
     start = time.monotonic()
     written = stage.main(config)
     print(f"{stage.name:<16} {time.monotonic() - start:8.1f} s   wrote {written}", flush=True)
@@ -166,8 +169,8 @@ def guarded(work: Callable[[argparse.Namespace], None], given: argparse.Namespac
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         text = "interrupted: finished stages, people and images are kept, and the same command goes on from there"
-        print(f"\n{text}", file=sys.stderr)
+        print(str(stop) or text, file=sys.stderr)
         return 130
     return 0

@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped by Ctrl-C; nothing was written", file=sys.stderr)
         return STOPPED
 
 

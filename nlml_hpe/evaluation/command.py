@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,8 +107,8 @@ def run(given: argparse.Namespace) -> bool:
             asked = ("dataset", "root", "protocol", "list", "model", "align_on")
             write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
     except KeyboardInterrupt:
-        print(f"\nstopped before the end; nothing was written to {given.output}", file=sys.stderr)
-        raise
+        # Who catches it prints this sentence, and no other one.
+        raise KeyboardInterrupt(f"stopped before the end; nothing was written to {given.output}") from None
     print(table(reports), end="")
     return True
 

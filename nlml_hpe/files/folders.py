@@ -69,6 +69,9 @@ def require_replaceable(folder: Path, kind: str) -> None:
                 f"{path} is not replaced, for it holds what no {kind!r} run has written: {named}; "
                 "name another folder, or move these away"
             )
+    parent = next(path for path in _place(folder).parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ArtifactError(f"{folder} cannot be written, for {parent} is no folder that you may write into")
 
 
 def partial_of(folder: Path) -> Path:
