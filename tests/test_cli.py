@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -412,3 +413,30 @@ def test_a_file_is_exported_that_answers_as_the_shipped_one(tmp_path: Path, phot
         faces = estimator.detect(photo)
     answers = [OnnxEngine(path).estimate(faces, "refined") for path in (tmp_path / "again.onnx", SHIPPED / ONNX_FILE)]
     np.testing.assert_allclose(answers[0].rotation, answers[1].rotation, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "points.npy", "notes"])
+def test_a_file_that_is_no_table_is_not_replaced_by_one(
+    tmp_path: Path, photo: RgbImage, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    (tmp_path / name).write_text("mine")
+    assert main(["predict", str(tmp_path / "photo.jpg"), "--csv", str(tmp_path / name)]) == 1
+    assert (tmp_path / name).read_text() == "mine"
+    assert "it is no table" in capsys.readouterr().err
+
+
+def test_the_model_in_use_is_not_written_over(
+    tmp_path: Path, photo: RgbImage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    model = shutil.copytree(SHIPPED, tmp_path / "model")
+    for given in (model, model / "model.onnx"):
+        before = given / "config.json" if given.is_dir() else given
+        content = before.read_bytes()
+        command = ["predict", str(tmp_path / "photo.jpg"), "--model", str(given), "--json", str(before)]
+        assert main(command) == 1
+        assert before.read_bytes() == content
+        assert "is an input" in capsys.readouterr().err
+    assert main(["export", str(model / "model.onnx")]) == 1
+    assert "--overwrite" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from nlml_hpe.detection.detectors import DETECTORS, open_detector
 from nlml_hpe.files.images import user_path
@@ -25,6 +26,12 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-refine", action="store_true", help="the network's answer alone: faster, and without error bars"
     )
+
+
+def model_files(given: argparse.Namespace) -> list[Path]:
+    """Files that the options name as inputs, if they are there: of a model folder all that lies in it."""
+    places = [place for place in (given.model, getattr(given, "bundle", None)) if place is not None]
+    return [path for place in places for path in (place.iterdir() if place.is_dir() else [place]) if path.is_file()]
 
 
 def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> HeadPoseEstimator:

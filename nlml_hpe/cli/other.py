@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from nlml_hpe.cli.options import MODEL_HELP
+from nlml_hpe.cli.options import MODEL_HELP, model_files
 from nlml_hpe.cli.places import require_output, shown
 from nlml_hpe.extras import how_to_install, needs
 from nlml_hpe.files.images import user_path
@@ -31,6 +31,7 @@ def add_parsers(commands: Any) -> None:
     evaluate.set_defaults(work=_evaluate, command=evaluate)
     export = commands.add_parser("export", help="write the ONNX file of a model folder (needs the train extra)")
     export.add_argument("output", type=user_path, metavar="OUT.onnx")
+    export.add_argument("--overwrite", action="store_true", help="replace OUT.onnx where it is there already")
     export.add_argument("--model", type=user_path, default=SHIPPED, help=_FOLDER_HELP)
     export.set_defaults(work=_export)
     demo = commands.add_parser("demo", help="a page to try it in this machine's browser; Ctrl-C ends it")
@@ -65,7 +66,9 @@ def _evaluate(given: argparse.Namespace) -> int:
 def _export(given: argparse.Namespace) -> int:
     if given.output.suffix != ".onnx":
         raise ValueError(f"{shown(given.output)}: expected a name that ends in .onnx, by which such a file is known")
-    require_output("OUT.onnx", given.output, [])
+    require_output("OUT.onnx", given.output, model_files(given))
+    if given.output.is_file() and not given.overwrite:
+        raise ValueError(f"{shown(given.output)} is there already; --overwrite replaces it")
     with needs("train", _EXPORT):
         from nlml_hpe.model.folder import load_model
         from nlml_hpe.model.onnx_export import OPSET, export_onnx

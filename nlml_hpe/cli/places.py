@@ -18,6 +18,7 @@ from nlml_hpe.words import counted
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 _UNREAD_IMAGE_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
+_TABLE_SUFFIXES = (".csv", ".json", ".tsv", ".txt")
 _SHOWN = 3
 
 
@@ -121,6 +122,11 @@ def require_table(option: str, target: Path, inputs: Sequence[Path]) -> None:
             f"for instance poses.csv, or write the images before {option}"
         )
     require_output(option, target, inputs)
+    if target.is_file() and target.suffix.lower() not in _TABLE_SUFFIXES:
+        raise ValueError(
+            f"{option} {shown(target)} is there already, and by its name it is no table, so that it is not replaced; "
+            f"name a file that ends in one of {', '.join(_TABLE_SUFFIXES)}"
+        )
 
 
 def require_output(option: str, target: Path, inputs: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
-from nlml_hpe.cli.options import add_model, open_estimator
+from nlml_hpe.cli.options import add_model, model_files, open_estimator
 from nlml_hpe.cli.places import Inputs, expand, require_drawings, require_table, shown
 from nlml_hpe.cli.tables import (
     COLUMNS,
@@ -113,7 +113,7 @@ def _check(given: argparse.Namespace, inputs: Inputs, target: Path | None) -> No
     """Whatever can be known before the first image: outputs that cannot be written, names that lead nowhere."""
     files = inputs.files
     if target is not None:
-        require_table("--json" if given.json else "--csv", target, files)
+        require_table("--json" if given.json else "--csv", target, [*files, *model_files(given)])
     if given.draw:
         names = [_drawing(number, entry.path) for number, entry in enumerate(inputs.entries)]
         require_drawings(given.draw, names, files)

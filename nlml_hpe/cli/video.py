@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
-from nlml_hpe.cli.options import add_model, open_estimator
+from nlml_hpe.cli.options import add_model, model_files, open_estimator
 from nlml_hpe.cli.places import require_output, require_table, shown
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.files.images import RgbImage, user_path
@@ -72,7 +72,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _check(given: argparse.Namespace, table: Path | None) -> None:
     """Outputs that must not or cannot be written, before the first frame."""
-    inputs = [] if given.input is None else [given.input]
+    inputs = [*([] if given.input is None else [given.input]), *model_files(given)]
     if table is not None:
         require_table("--csv", table, inputs)
     if given.output is None:

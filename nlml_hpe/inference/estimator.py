@@ -34,9 +34,9 @@ class HeadPoseEstimator:
     """Head pose from images. Use it as a context manager, or call ``close`` when done.
 
     Threads: one estimator may be shared by threads, and each gets its own answers; a lock inside lets one of them
-    in at a time, so sharing makes nothing faster. Processes: a child that was forked cannot use its parent's
-    estimator (the detector's threads do not live on in it) and gets a ``RuntimeError``; start workers by
-    ``multiprocessing.get_context("spawn")``, or open an estimator in each.
+    in at a time, so sharing makes nothing faster. Processes: a child that was forked from one in which an estimator
+    was opened can neither use that one nor open its own (the libraries' threads do not live on in it), and gets a
+    ``RuntimeError``; start workers by ``multiprocessing.get_context("spawn")`` and open an estimator in each.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ class HeadPoseEstimator:
     """
 
     engine: Engine
+    _opened_in: int | None = None
+    """The process in which the first one was opened."""
     detector: LandmarkDetector
 
     def __init__(
@@ -83,6 +85,8 @@ class HeadPoseEstimator:
         device: DeviceName = "auto",
     ) -> None:
         _require_count(max_faces)
+        _require_no_fork(HeadPoseEstimator._opened_in)
+        HeadPoseEstimator._opened_in = os.getpid()
         if detector is not None:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
@@ -181,11 +185,7 @@ class HeadPoseEstimator:
     def _alone(self) -> Iterator[None]:
         """One thread at a time: neither a detector nor a model's caches can be shared."""
         # Before the lock, which a thread of the parent may have held when this process was forked.
-        if self._process != os.getpid():
-            raise RuntimeError(
-                "this estimator was made before the process was forked, and its threads are not in the child; start "
-                "workers by multiprocessing.get_context('spawn'), or make a HeadPoseEstimator in each of them"
-            )
+        _require_no_fork(self._process)
         with self._lock:
             if self._closed:
                 raise ValueError("this estimator is closed; make another one")
@@ -222,6 +222,16 @@ def _pose(face: Face, angles: NDArray[np.float64], answer: Estimates, index: int
         face.box,
         score if np.isfinite(score) else None,
     )
+
+
+def _require_no_fork(opened_in: int | None) -> None:
+    """Raise ``RuntimeError`` in a child that was forked from the process in which an estimator was opened."""
+    if opened_in not in (None, os.getpid()):
+        # MediaPipe aborts there even where it is opened anew, and torch waits for threads that are not there.
+        raise RuntimeError(
+            f"an estimator was opened in process {opened_in} before this one was forked from it, and the threads that "
+            "it needs are not here; start workers by multiprocessing.get_context('spawn') and open one in each"
+        )
 
 
 def _close(detector: LandmarkDetector, process: int) -> None:

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     """The commands ``info``, ``list`` and ``split``."""
     whole = argparse.ArgumentParser(
         prog="python -m nlml_hpe.evaluation.datasets",
-        description="Look into a folder of labelled faces, or write lists of its faces. Nothing in it is changed.",
+        description="Look into a folder of labelled faces, or list its faces. Images and labels are never changed.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
