@@ -17,7 +17,7 @@ from renderer.accessories import Extra, glasses, joined, volume
 from renderer.atlas import Texels
 from renderer.config import HeadsConfig
 from renderer.crop_hair import Hair, draw_hair, hair_shell
-from renderer.heads.ict_facekit import Kit
+from renderer.heads.ict_kit import Kit
 from renderer.looks import Looks, draw_looks
 from renderer.mesh import vertex_normals
 

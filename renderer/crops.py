@@ -26,7 +26,7 @@ from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import draw_person, small_kit
 from renderer.crop_scene import pictures
 from renderer.heads import HeadDataError
-from renderer.heads.ict_facekit import Kit
+from renderer.heads.ict_kit import Kit
 
 KIND = "crops"
 Split = Literal["train", "validation"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlml_hpe.detection.detectors import DetectorError
+from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.device import resolve_device
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError

@@ -13,7 +13,7 @@ from hypothesis import settings
 from benchmarks.common import development_data
 from nlml_hpe.detection.detectors import MediaPipeFaceMesh
 from nlml_hpe.files.images import RgbImage
-from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, Kit
+from renderer.heads.ict_kit import LANDMARKS, NEUTRAL, Kit
 from renderer.heads.photo import embedded_photo
 from stages import run_pipeline
 from stages.config import Config, load_config

@@ -20,7 +20,7 @@ from PIL import Image
 from nlml_hpe import __version__
 from nlml_hpe.cli import main, parser
 from nlml_hpe.cli.options import open_estimator
-from nlml_hpe.detection.detectors import CascadeDetector
+from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.inference.estimator import HeadPoseEstimator

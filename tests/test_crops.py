@@ -22,7 +22,7 @@ from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import BackgroundError, pictures
 from renderer.crops import KIND, CropSet, render_crops
 from renderer.heads import HeadDataError
-from renderer.heads.ict_facekit import Kit
+from renderer.heads.ict_kit import Kit
 from stages import Crops
 from stages.common import Workdir, run_stage
 from stages.config import Config

@@ -12,7 +12,8 @@ import pytest
 from nlml_hpe.manifold.extraction import person_rows
 from renderer.config import HeadsConfig, LooksConfig
 from renderer.heads import HeadDataError, open_heads
-from renderer.heads.ict_facekit import LANDMARKS, NEUTRAL, IctHeads, Kit, check
+from renderer.heads.ict_facekit import IctHeads
+from renderer.heads.ict_kit import LANDMARKS, NEUTRAL, Kit, check
 from renderer.looks import draw_looks
 from renderer.obj import ObjError
 from stages.config import Config

@@ -15,7 +15,7 @@ from typing import Any
 from nlml_hpe import __version__
 from nlml_hpe.cli import other, predict, video
 from nlml_hpe.cli.interrupt import STOPPED
-from nlml_hpe.detection.detectors import DetectorError
+from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.config import LandmarksConfig
-from nlml_hpe.detection.detectors import DETECTORS, CascadeDetector, open_detector
+from nlml_hpe.detection.detectors import DETECTORS, open_detector
 from nlml_hpe.detection.landmarks import LOOKS, normalize_landmarks
+from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
 from nlml_hpe.manifold.tensor import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks

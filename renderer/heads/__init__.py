@@ -77,10 +77,10 @@ def place_in_order(person: int, count: int) -> int:
 def check_heads(config: HeadsConfig) -> list[str]:
     """What the configured source needs, line by line: ``found`` or ``missing``, and how to get it."""
     if config.source == "ict_facekit":
-        from renderer.heads import ict_facekit
+        from renderer.heads import ict_kit
 
         assert config.folder is not None  # the configuration has seen to it
-        return ict_facekit.check(config.folder)
+        return ict_kit.check(config.folder)
     if config.source == "facescape":
         from renderer.heads import facescape
 
