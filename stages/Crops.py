@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.view.plots import save_image, tiled

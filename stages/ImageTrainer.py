@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from safetensors.torch import save
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 
 from nlml_hpe.config import LandmarksConfig

@@ -6,6 +6,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 from safetensors.torch import save
 from torch import nn
 

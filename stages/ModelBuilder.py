@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 from torch import nn
 
 from nlml_hpe.detection.detectors import DETECTORS

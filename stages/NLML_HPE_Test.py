@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.evaluate import ROUTES, evaluate

@@ -7,6 +7,8 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from tqdm import tqdm
 

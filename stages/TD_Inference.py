@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator

@@ -7,6 +7,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 from nlml_hpe.device import resolve_device
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import require_equal, write_manifest

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+import stages.guard  # noqa: F401
+
 from nlml_hpe.evaluation.datasets.__main__ import main
 from nlml_hpe.files.images import user_path
 

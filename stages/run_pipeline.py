@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 from stages import EncoderTrainer, Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_main
 from stages.common import guarded, on_cluster, run_stage, stage_parser
 from stages.config import load_config

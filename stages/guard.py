@@ -1,0 +1,24 @@
+"""Imported before anything else by every script here: a package that is missing is one line, not a traceback."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from nlml_hpe.extras import MissingPackageError, how_to_install
+
+_OWN = ("nlml_hpe", "renderer", "stages")
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python calls with an error that nobody caught; the exit code is 1."""
+    if isinstance(error, MissingPackageError):
+        print(f"error: {error}", file=sys.stderr)
+    elif isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in _OWN:
+        text = f"{sys.argv[0]} needs {error.name}, which is not installed: {how_to_install('train')}"
+        print(f"error: {text}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _say
