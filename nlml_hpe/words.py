@@ -1,6 +1,10 @@
-"""Numbers in sentences."""
+"""Words and bars that the command line shows."""
 
 from __future__ import annotations
+
+BAR_DELAY_SECONDS = 1.0
+"""How long a progress bar waits before it is drawn: what the detector's libraries print at their first image would
+tear it."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -440,3 +440,13 @@ def test_the_model_in_use_is_not_written_over(
         assert "is an input" in capsys.readouterr().err
     assert main(["export", str(model / "model.onnx")]) == 1
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_what_the_detector_prints_does_not_tear_the_bar(tmp_path: Path, photo: RgbImage) -> None:
+    """MediaPipe's lines come with its first image, in the middle of a bar that is drawn before."""
+    for number in range(3):
+        Image.fromarray(photo).save(tmp_path / f"{number}.jpg")
+    command = [sys.executable, "-m", "nlml_hpe.cli", "predict", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stderr.replace("\r", "\n").splitlines()
+    assert not [line for line in lines if line.startswith("Predict") and ("W0000" in line or "WARNING" in line)]

@@ -32,7 +32,7 @@ from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.images import ImageReadError, RgbImage, read_image, user_path
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.view.draw import draw_poses
-from nlml_hpe.words import counted
+from nlml_hpe.words import BAR_DELAY_SECONDS, counted
 
 _STDOUT = "-"
 
@@ -92,7 +92,8 @@ def run(given: argparse.Namespace) -> int:
     with open_estimator(given, MAX_FACES, tracking=False) as estimator, stopping(outcome.stop):
         # Detectors print lines of their own when they start, which would tear the bar.
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
-        bar = tqdm(inputs.entries, desc="Predict", unit="image", disable=len(inputs.entries) < 2)
+        few = len(inputs.entries) < 2
+        bar = tqdm(inputs.entries, desc="Predict", unit="image", disable=few, delay=BAR_DELAY_SECONDS)
         for number, (path, problem) in enumerate(bar):
             if outcome.stopped:
                 break

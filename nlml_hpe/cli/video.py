@@ -19,6 +19,7 @@ from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.files.images import RgbImage, user_path
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import VideoSource, require_video_name
+from nlml_hpe.words import BAR_DELAY_SECONDS
 
 
 def add_parser(commands: Any) -> None:
@@ -54,7 +55,9 @@ def run(given: argparse.Namespace) -> int:
         show = _window if given.webcam is not None else None
         stack.enter_context(stopping(video.stop))
         results = process(video, estimator, given.output, given.smooth, not given.no_refine, show)
-        bar = stack.enter_context(tqdm(desc="Video", unit="frame", total=video.expected or None))
+        bar = stack.enter_context(
+            tqdm(desc="Video", unit="frame", total=video.expected or None, delay=BAR_DELAY_SECONDS)
+        )
         for result in results:
             if isinstance(result, Summary):
                 summary = result

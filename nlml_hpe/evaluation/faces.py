@@ -17,6 +17,7 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.images import ImageReadError
 from nlml_hpe.inference.engines import Engine, Estimates, Route
 from nlml_hpe.rotation import Angles, rotation_from_angles
+from nlml_hpe.words import BAR_DELAY_SECONDS
 
 if TYPE_CHECKING:
     from nlml_hpe.manifold.tensor import LandmarkTensor
@@ -104,7 +105,7 @@ def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledF
     progress bar on stderr.
     """
     usable = []
-    for sample in tqdm(data.samples, desc=f"Evaluate {data.name}", unit="face"):
+    for sample in tqdm(data.samples, desc=f"Evaluate {data.name}", unit="face", delay=BAR_DELAY_SECONDS):
         try:
             image = sample.load()
         except ImageReadError:
