@@ -227,10 +227,11 @@ def test_a_name_that_is_not_utf8_is_said_and_answered(folder: Path, capfd: pytes
         (folder / "a.jpg").rename(odd)
     except (OSError, UnicodeEncodeError):
         pytest.skip("this file system takes names in UTF-8 alone")
-    for form in ("--csv", "--json"):
-        assert main(["predict", str(odd), form, str(folder / "poses")]) == 0
+    for form in ("csv", "json"):
+        table = folder / f"poses.{form}"
+        assert main(["predict", str(odd), f"--{form}", str(table)]) == 0
         assert "not UTF-8" in capfd.readouterr().err
-        assert "caf\\xe9.jpg" in (folder / "poses").read_text().replace("\\\\", "\\")
+        assert "caf\\xe9.jpg" in table.read_text().replace("\\\\", "\\")
     assert main(["predict", str(odd)]) == 0
     assert "caf\\xe9.jpg  yaw" in capfd.readouterr().out
 
