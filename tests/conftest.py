@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from stages import run_pipeline
 from stages.config import Config, load_config
 
 REPOSITORY = Path(__file__).parent.parent
+
+# Where the tests run in the background of a shell, Ctrl-C is ignored and programs that they start inherit that; some of
+# these are sent one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure, and a run that fails fails again.
 settings.register_profile("project", deadline=None, derandomize=True)
