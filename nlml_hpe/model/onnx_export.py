@@ -74,16 +74,23 @@ def _pose(model: HeadPoseModel, landmarks: Var, refine: Var) -> list[Var]:
     if model.is_symmetric:
         features = op.concat([features, _mirrored(model, features)], axis=0)
     network = op.cast(_network(model.network, op.cast(features, to=np.float32)), to=np.float64)
-    unknown = op.mul(network, op.const(np.nan))
-    exact, sigma, score = op.if_(
+    named = _in_named_frame(model, network)
+    unknown = op.mul(named, op.const(np.nan))
+    # Each branch ends in the named frame, so that the network alone is turned into it once.
+    answer, sigma, score = op.if_(
         refine,
-        then_branch=lambda: refined(model, features, network),
-        else_branch=lambda: (op.identity(network), unknown, shaped(columns(unknown, 0, 1), (-1,))),
+        then_branch=lambda: _refined(model, features, network),
+        else_branch=lambda: (op.identity(named), unknown, shaped(columns(unknown, 0, 1), (-1,))),
     )
+    return [op.cast(value, to=np.float32) for value in (named, answer, sigma, score)]
+
+
+def _refined(model: HeadPoseModel, features: Var, network: Var) -> tuple[Var, Var, Var]:
+    """The exact step's angles (N, 3) in the named frame, their deviations (N, 3) and the score (N,)."""
+    exact, sigma, score = refined(model, features, network)
     if model.is_symmetric:
         sigma, score = _averaged(sigma, 3), shaped(_averaged(shaped(score, (-1, 1)), 1), (-1,))
-    answers = (_in_named_frame(model, network), _in_named_frame(model, exact), sigma, score)
-    return [op.cast(value, to=np.float32) for value in answers]
+    return _in_named_frame(model, exact), sigma, score
 
 
 def _in_named_frame(model: HeadPoseModel, degrees: Var) -> Var:
