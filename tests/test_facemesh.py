@@ -69,7 +69,9 @@ def test_photographs_have_mediapipes_points_and_poses(
     assert geodesic_degrees(*map(np.array, poses)).mean() <= 0.1
 
 
-def test_rendered_heads_have_mediapipes_points(ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, photo: RgbImage) -> None:
+def test_the_photograph_turned_and_shifted_has_mediapipes_points(
+    ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, photo: RgbImage
+) -> None:
     """Turned in the image, where the region must turn with the eyes, and at the image's edge."""
     import cv2
 

@@ -69,6 +69,7 @@ class _Outcome:
         return sum(row["status"] == status for row in self.rows)
 
     def summary(self, inputs: Inputs) -> str:
+        """What was done with the inputs, counted, in words."""
         read = self.count(FACE) + self.count(NO_FACE)
         parts = [
             f"{counted(read, 'image')}, {self.count(NO_FACE)} without a face, {self.count(UNREADABLE)} not readable"

@@ -43,14 +43,11 @@ _WHEEL = ["--no-deps", "--only-binary=:all:", "--python-version", "3.11", "--pla
 
 
 def default_folder() -> Path:
-    """Where the files lie: a folder that ``NLML_HPE_FACEMESH`` names, inside the package, or in the user's cache."""
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named).expanduser()
-    inside = Path(__file__).with_name("weights_onnx")
-    if inside.is_dir():
-        return inside
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path("~/.cache").expanduser()) / "nlml_hpe" / "facemesh-1"
+    """Where the files lie: a folder that ``NLML_HPE_FACEMESH`` names, or one in the user's cache."""
+    from platformdirs import user_cache_path
+
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named).expanduser() if named else user_cache_path("nlml_hpe") / "facemesh-1"
 
 
 def read_weights(folder: Path | None = None) -> dict[str, bytes]:

@@ -71,9 +71,9 @@ class HeadPoseEstimator:
     """
 
     engine: Engine
-    _opened_in: int | None = None
-    """The process in which the first one was opened."""
     detector: LandmarkDetector
+    _opened_in: int | None = None
+    """The process in which an estimator was opened last."""
 
     def __init__(
         self,
