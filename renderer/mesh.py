@@ -43,9 +43,10 @@ def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> 
     """Area-weighted unit normals ``(V, 3)`` of counter-clockwise ``faces``."""
     corners = vertices[faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(vertices, dtype=np.float64)
-    for corner in range(3):
-        np.add.at(normals, faces[:, corner], face_normals)
+    # Sums by vertex, one axis at a time: several times as fast as np.add.at.
+    corner, count = faces.reshape(-1), len(vertices)
+    sums = [np.bincount(corner, np.repeat(face_normals[:, axis], 3), count) for axis in range(3)]
+    normals = np.stack(sums, axis=1)
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.asarray(normals / np.maximum(lengths, 1e-12), dtype=np.float32)
 
