@@ -196,6 +196,55 @@ def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
     return np.asarray(a @ (np.eye(3) + skew + skew @ skew / (1 + cosine)))
 
 
+def rotation_from_vector(vector: ArrayLike) -> FloatArray:
+    """Rotations ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` in radians: axis times angle (Rodrigues' formula).
+
+    Examples
+    --------
+    >>> rotation_from_vector([0.0, 0.0, np.pi / 2]).round(6) @ [1.0, 0.0, 0.0]
+    array([0., 1., 0.])
+    """
+    vectors = np.asarray(vector, dtype=np.float64)
+    angle = np.linalg.norm(vectors, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    zero = np.zeros_like(x)
+    rows = ((zero, -z, y), (z, zero, -x), (-y, x, zero))
+    skew = np.stack([np.stack(row, -1) for row in rows], -2)
+    # numpy's sinc is that of pi times its argument; both factors stay exact where the angle is zero.
+    linear, square = np.sinc(angle / np.pi), np.sinc(angle / (2 * np.pi)) ** 2 / 2
+    return np.asarray(np.eye(3) + linear * skew + square * (skew @ skew))
+
+
+def vector_from_rotation(rotation: ArrayLike) -> FloatArray:
+    """Rotation vectors ``(..., 3)`` in radians, no longer than pi: the inverse of ``rotation_from_vector``.
+
+    Of half a turn there are two, and either is the answer.
+
+    Examples
+    --------
+    >>> vector_from_rotation(rotation_from_vector([0.1, -0.2, 3.0])).round(6)
+    array([ 0.1, -0.2,  3. ])
+    """
+    matrices = np.asarray(rotation, dtype=np.float64)
+    xx, yy, zz = (matrices[..., axis, axis] for axis in range(3))
+    x = matrices[..., 2, 1] - matrices[..., 1, 2]
+    y = matrices[..., 0, 2] - matrices[..., 2, 0]
+    z = matrices[..., 1, 0] - matrices[..., 0, 1]
+    xy, xz, yz = (matrices[..., a, b] + matrices[..., b, a] for a, b in ((0, 1), (0, 2), (1, 2)))
+    # The quaternion (w, x, y, z) up to its length, four times over; the row that begins with the largest entry is exact
+    # where others vanish (Shepperd 1978).
+    of_w, of_x = (1 + xx + yy + zz, x, y, z), (x, 1 + xx - yy - zz, xy, xz)
+    of_y, of_z = (y, xy, 1 - xx + yy - zz, yz), (z, xz, yz, 1 - xx - yy + zz)
+    four = np.stack([np.stack(row, -1) for row in (of_w, of_x, of_y, of_z)], -2)
+    largest = np.argmax(np.stack([four[..., n, n] for n in range(4)], -1), -1)
+    quaternion = np.take_along_axis(four, largest[..., None, None], -2)[..., 0, :]
+    quaternion = quaternion * np.where(quaternion[..., :1] < 0, -1.0, 1.0)
+    sine = np.linalg.norm(quaternion[..., 1:], axis=-1, keepdims=True)
+    half = np.arctan2(sine, quaternion[..., :1])
+    tiny = sine < _SMALLEST
+    return np.asarray(quaternion[..., 1:] * np.where(tiny, 0.0, 2 * half / np.where(tiny, 1.0, sine)))
+
+
 def geodesic_degrees(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
     """Angle in degrees, shape ``(...)``, of the rotation that takes ``a`` to ``b`` (both ``(..., 3, 3)``)."""
     relative = np.swapaxes(np.asarray(rotation_a, float), -1, -2) @ np.asarray(rotation_b, float)

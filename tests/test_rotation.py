@@ -24,6 +24,8 @@ from nlml_hpe.rotation import (
     mirrored,
     rotate_image_points,
     rotation_from_angles,
+    rotation_from_vector,
+    vector_from_rotation,
 )
 
 yaws = st.floats(-85, 85) | st.floats(95, 179) | st.floats(-179, -95)
@@ -137,3 +139,24 @@ def test_the_convention_is_that_of_real_labels(shared_data: Path, detector: Medi
     assert len(features) >= 100
     # 2.6 degrees over all such images; a swapped sign or order costs more than 10.
     assert np.median(error, axis=0).max() < 3.0
+
+
+def test_rotation_vectors_are_scipys() -> None:
+    """From a millionth of a degree to half a turn, about axes that lie along a coordinate too."""
+    rng = np.random.default_rng(0)
+    axes = np.concatenate([rng.normal(size=(200, 3)), np.eye(3), -np.eye(3)])
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    for angle in (0.0, 1e-8, 1e-3, 1.0, np.pi / 2, 3.0, np.pi - 1e-6, np.pi):
+        vectors = angle * axes
+        rotation = Rotation.from_rotvec(vectors).as_matrix()
+        np.testing.assert_allclose(rotation_from_vector(vectors), rotation, atol=1e-14)
+        # At half a turn the opposite vector is the same rotation.
+        np.testing.assert_allclose(rotation_from_vector(vector_from_rotation(rotation)), rotation, atol=1e-9)
+        if angle < np.pi:
+            np.testing.assert_allclose(vector_from_rotation(rotation), vectors, atol=1e-9)
+
+
+def test_rotation_vectors_keep_shapes_and_nan() -> None:
+    assert vector_from_rotation(np.broadcast_to(np.eye(3), (2, 5, 3, 3))).shape == (2, 5, 3)
+    assert rotation_from_vector(np.zeros((0, 3))).shape == (0, 3, 3)
+    assert np.isnan(vector_from_rotation(np.full((1, 3, 3), np.nan))).all()
