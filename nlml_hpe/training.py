@@ -26,8 +26,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -36,10 +35,10 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from nlml_hpe.config import TrainingConfig
-from nlml_hpe.extras import needs
 from nlml_hpe.files.manifests import digest_of
 from nlml_hpe.training_data import AnyDataset, Batches, TrainingError, each_tensor
-from nlml_hpe.training_state import SUFFIX, read_checkpoint, write_checkpoint
+from nlml_hpe.training_run import History, Run
+from nlml_hpe.training_state import read_checkpoint, write_checkpoint
 
 Loss = Callable[[Any, Any], Tensor]
 """Outputs of the network and targets of a batch to the mean loss, a tensor of one number."""
@@ -58,65 +57,6 @@ _SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainingConfig], lr_sched
     ),
     "constant": lambda optimizer, config: lr_scheduler.ConstantLR(optimizer, factor=1.0),
 }
-
-
-@dataclass(frozen=True)
-class History:
-    """What each epoch was measured by, in order, and the epoch (from 0) whose weights were kept.
-
-    ``train`` and ``validation`` are mean losses, ``learning_rate`` is that of the epoch's steps, ``metrics`` holds a
-    list for each figure of the validation data.
-    """
-
-    train: list[float]
-    validation: list[float]
-    best_epoch: int
-    learning_rate: list[float] = field(default_factory=list)
-    metrics: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def epochs_run(self) -> int:
-        """Number of epochs that were run; early stopping makes it smaller than the configured number."""
-        return len(self.train)
-
-    @property
-    def epochs(self) -> dict[str, int]:
-        """What a manifest records: ``epochs_run`` and ``best_epoch`` (from 0)."""
-        return {"epochs_run": self.epochs_run, "best_epoch": self.best_epoch}
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a training runs: nothing here changes its result on one kind of device.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the network and its batches are.
-    workers : int
-        Processes that read batches ahead; 0 reads between the steps.
-    checkpoints : Path or None
-        Folder of the checkpoints, ``NAME.checkpoint``; without it a training that was killed starts anew.
-    inputs : str
-        Digest of what the training data was made from. A checkpoint of other inputs is not gone on with.
-    log_folder : Path or None
-        Folder below which TensorBoard's curves go, where the configuration asks for them.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    workers: int = 0
-    checkpoints: Path | None = None
-    inputs: str = ""
-    log_folder: Path | None = None
-
-    def clear(self) -> None:
-        """Remove the checkpoints, once what they led to is saved."""
-        if self.checkpoints is None or not self.checkpoints.is_dir():
-            return
-        for path in self.checkpoints.glob(f"*{SUFFIX}"):
-            path.unlink()
-        if not any(self.checkpoints.iterdir()):
-            self.checkpoints.rmdir()
 
 
 def train(
@@ -248,7 +188,7 @@ class _Course:
     def finish(self) -> History:
         """Run the epochs that are left; the network is left with the best one's weights."""
         self._resume()
-        writer = _tensorboard(self.run.log_folder, self.name, self.history) if self.config.tensorboard else None
+        writer = self.run.curves(self.name, self.history.epochs_run) if self.config.tensorboard else None
         count = len(self.batches)
         with tqdm(
             total=self.config.epochs * count,
@@ -380,12 +320,3 @@ class _Course:
             self.drawer.set_state(drawn[2])
         if self.run.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.run.device)
-
-
-def _tensorboard(folder: Path | None, name: str, history: History):  # type: ignore[no-untyped-def]
-    if folder is None:
-        return None
-    with needs("tensorboard", "tensorboard: true"):
-        from torch.utils.tensorboard import SummaryWriter
-    # Curves beyond the checkpoint, of a run that was killed, are drawn anew.
-    return SummaryWriter(str(folder / "tensorboard" / name), purge_step=history.epochs_run)

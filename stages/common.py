@@ -17,8 +17,8 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import require_replaceable
 from nlml_hpe.files.manifests import digest_of, is_current, manifest_digest, read_manifest, require_intact
 from nlml_hpe.parallel import WorkerError
-from nlml_hpe.training import Run
 from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training_run import Run
 from stages.config import Config, load_config
 
 # Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are

@@ -27,8 +27,9 @@ from nlml_hpe.model.folder import load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles
-from nlml_hpe.training import Run, gaussian_noise, train
+from nlml_hpe.training import gaussian_noise, train
 from nlml_hpe.training_data import Batches, Samples
+from nlml_hpe.training_run import Run
 from stages.common import Workdir
 from stages.config import Config
 from tests.elsewhere import elsewhere

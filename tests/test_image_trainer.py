@@ -26,7 +26,8 @@ from nlml_hpe.image_networks.network_training import Weighted, augmentation_of, 
 from nlml_hpe.image_networks.shards import Shard, write_shard
 from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
-from nlml_hpe.training import Run, TrainingError
+from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training_run import Run
 from renderer.crops import KIND as CROPS
 from stages import Crops, ImageTrainer
 from stages.common import run_stage

@@ -21,8 +21,9 @@ from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.components import FORMAT
 from nlml_hpe.model.folder import load_model, save_model
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
-from nlml_hpe.training import Run, train
+from nlml_hpe.training import train
 from nlml_hpe.training_data import Samples, TrainingError
+from nlml_hpe.training_run import Run
 from stages.common import Workdir
 from stages.config import Config
 

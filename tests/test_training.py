@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from nlml_hpe.config import TrainingConfig
-from nlml_hpe.training import History, Run, gaussian_noise, train
+from nlml_hpe.training import gaussian_noise, train
 from nlml_hpe.training_data import Samples, TrainingError
+from nlml_hpe.training_run import History, Run
 from nlml_hpe.training_state import SUFFIX
 from tests.conftest import REPOSITORY
 
@@ -209,7 +210,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from nlml_hpe.training import Run
+from nlml_hpe.training_run import Run
 from tests.test_training import noisy_training
 
 def stop(batch):

@@ -25,8 +25,9 @@ from nlml_hpe.manifold.networks import AngleHead, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import AXES, Angles
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
-from nlml_hpe.training import Augment, History, Run, gaussian_noise, train
+from nlml_hpe.training import Augment, gaussian_noise, train
 from nlml_hpe.training_data import Samples, TrainingError
+from nlml_hpe.training_run import History, Run
 
 
 class LabelledFaces(NamedTuple):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # who evaluates photographs needs neither tensorly nor a conf
     from nlml_hpe.manifold.cosines import Cosines
     from nlml_hpe.manifold.tucker import TuckerModel
     from nlml_hpe.pose_grid import PoseGrid
-    from nlml_hpe.training import History
+    from nlml_hpe.training_run import History
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
