@@ -26,6 +26,8 @@ MIRROR_SIGNS: NDArray[np.float64] = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0
 """What the mirror multiplies the entries of a rotation by: ``M R M`` with ``M = diag(-1, 1, 1)``."""
 _GIMBAL_LOCK = 1e-12
 _SMALLEST = 1e-30
+_SIGMA_OF_NOTHING = 180 / np.sqrt(3)
+"""Standard deviation of an angle that is anything between -180 and 180 degrees."""
 
 FloatArray = NDArray[np.float64]
 
@@ -250,6 +252,70 @@ def geodesic_degrees(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray
     relative = np.swapaxes(np.asarray(rotation_a, float), -1, -2) @ np.asarray(rotation_b, float)
     flat = Rotation.from_matrix(relative.reshape(-1, 3, 3)).magnitude()
     return np.degrees(flat).reshape(relative.shape[:-2])
+
+
+def covariance_from_sigma(rotation: ArrayLike, sigma: ArrayLike) -> FloatArray:
+    """Covariance of a rotation's error from the standard deviations of its three angles, taken as independent.
+
+    The error is the rotation vector w in the camera frame with ``R(true) = exp([w]) R(estimated)``; to first order it
+    is linear in the errors of the angles.
+
+    Parameters
+    ----------
+    rotation : array (..., 3, 3)
+        Rotations that map head to camera.
+    sigma : array (..., 3)
+        Standard deviations of yaw, pitch and roll in degrees; NaN where they are not known. More than 104 degrees,
+        which an angle has of which nothing is known, count as 104.
+
+    Returns
+    -------
+    float array (..., 3, 3)
+        In square radians; NaN where ``sigma`` is. It does not depend on which head frame the rotation is in, as long
+        as ``sigma`` is that of the same frame's angles.
+
+    Examples
+    --------
+    >>> covariance = covariance_from_sigma(np.eye(3), [3.0, 2.0, 1.0])
+    >>> np.degrees(np.sqrt(np.diag(covariance))).round(6).tolist()  # about x: pitch, about y: yaw, about z: roll
+    [2.0, 3.0, 1.0]
+    """
+    bounded = np.minimum(np.asarray(sigma, dtype=np.float64), _SIGMA_OF_NOTHING)
+    jacobian = _error_from_angles(rotation) * np.radians(bounded)[..., None, :]
+    return np.asarray(jacobian @ np.swapaxes(jacobian, -1, -2))
+
+
+def sigma_from_covariance(rotation: ArrayLike, covariance: ArrayLike) -> FloatArray:
+    """Standard deviations (..., 3) of yaw, pitch and roll in degrees: the inverse of ``covariance_from_sigma``.
+
+    Correlations between the angles are left out. Where yaw is +-90 degrees pitch and roll cannot be told apart: no
+    standard deviation is larger than that of an angle of which nothing is known (104 degrees). NaN stays NaN.
+
+    Examples
+    --------
+    >>> rotation = rotation_from_angles(Angles.from_columns((40, 20, 10)))
+    >>> sigma_from_covariance(rotation, covariance_from_sigma(rotation, [3.0, 2.0, 1.0])).round(6).tolist()
+    [3.0, 2.0, 1.0]
+    """
+    yaw, pitch, roll = np.moveaxis(_error_from_angles(rotation), -1, 0)
+    # The axis of yaw is at right angles to the other two, which are parallel where the cosine of yaw is zero.
+    cosine = np.abs((np.cross(pitch, roll) * yaw).sum(axis=-1, keepdims=True))
+    over = 1 / np.maximum(cosine, _GIMBAL_LOCK)
+    inverse = np.stack([yaw, np.cross(roll, yaw) * over, np.cross(yaw, pitch) * over], axis=-2)
+    variances = ((inverse @ np.asarray(covariance, dtype=np.float64)) * inverse).sum(axis=-1)
+    return np.minimum(np.degrees(np.sqrt(np.maximum(variances, 0.0))), _SIGMA_OF_NOTHING)
+
+
+def _error_from_angles(rotation: ArrayLike) -> FloatArray:
+    """Jacobian (..., 3, 3): the error's rotation vector in the camera frame by errors of yaw, pitch and roll."""
+    matrices = np.asarray(rotation, dtype=np.float64)
+    pitch = np.radians(angles_from_rotation(matrices).pitch)
+    zero = np.zeros_like(pitch)
+    # Each angle turns about its own axis of the sequence: pitch about the camera's x; yaw about y after pitch; roll
+    # about the head's own z, the last column. All three are negated in the sequence.
+    about_yaw = np.stack([zero, -np.cos(pitch), np.sin(pitch)], axis=-1)
+    about_pitch = np.stack([zero - 1.0, zero, zero], axis=-1)
+    return np.stack([about_yaw, about_pitch, -matrices[..., :, 2]], axis=-1)
 
 
 def rotate_image_points(points: ArrayLike, rotation: ArrayLike) -> FloatArray:

@@ -18,6 +18,7 @@ from nlml_hpe.rotation import (
     IMAGE_FROM_CAMERA,
     Angles,
     angles_from_rotation,
+    covariance_from_sigma,
     geodesic_degrees,
     kabsch,
     midpoint,
@@ -25,6 +26,7 @@ from nlml_hpe.rotation import (
     rotate_image_points,
     rotation_from_angles,
     rotation_from_vector,
+    sigma_from_covariance,
     vector_from_rotation,
 )
 
@@ -160,3 +162,35 @@ def test_rotation_vectors_keep_shapes_and_nan() -> None:
     assert vector_from_rotation(np.broadcast_to(np.eye(3), (2, 5, 3, 3))).shape == (2, 5, 3)
     assert rotation_from_vector(np.zeros((0, 3))).shape == (0, 3, 3)
     assert np.isnan(vector_from_rotation(np.full((1, 3, 3), np.nan))).all()
+
+
+@given(yaw=yaws, pitch=st.floats(-89, 89), roll=st.floats(-89, 89))
+def test_an_error_of_an_angle_turns_the_camera_frame_as_the_covariance_says(
+    yaw: float, pitch: float, roll: float
+) -> None:
+    """Against differences of rotations: each angle alone is off by a thousandth of a degree."""
+    angles, step = np.array([yaw, pitch, roll]), 1e-3
+    rotation = rotation_from_angles(Angles.from_columns(angles))
+    for axis in range(3):
+        moved = rotation_from_angles(Angles.from_columns(angles + step * np.eye(3)[axis]))
+        error = Rotation.from_matrix(moved @ rotation.T).as_rotvec() / np.radians(step)
+        sigma = np.degrees(np.eye(3)[axis])
+        # To second order in the step, 2e-5 radians.
+        np.testing.assert_allclose(covariance_from_sigma(rotation, sigma), np.outer(error, error), atol=1e-4)
+
+
+@given(yaw=yaws, pitch=st.floats(-89, 89), roll=st.floats(-89, 89))
+def test_sigma_survives_a_round_trip(yaw: float, pitch: float, roll: float) -> None:
+    rotation = rotation_from_angles(Angles.from_columns([(yaw, pitch, roll)]))
+    sigma = np.array([[3.0, 2.0, 1.0]])
+    np.testing.assert_allclose(sigma_from_covariance(rotation, covariance_from_sigma(rotation, sigma)), sigma)
+
+
+def test_the_error_bars_of_angles_that_cannot_be_told_apart_are_bounded() -> None:
+    rotation = rotation_from_angles(Angles.from_columns([(90.0, 20.0, 0.0), (10.0, 0.0, 0.0), (10.0, 0.0, 0.0)]))
+    covariance = covariance_from_sigma(rotation, np.array([[3.0, 3.0, 3.0], [np.inf, 1.0, 1.0], [np.nan, 1.0, 1.0]]))
+    sigma = sigma_from_covariance(rotation, covariance)
+    nothing_known = 180 / np.sqrt(3)
+    np.testing.assert_allclose(sigma[0], [3.0, nothing_known, nothing_known], rtol=1e-6)
+    np.testing.assert_allclose(sigma[1], [nothing_known, 1.0, 1.0], rtol=1e-6)
+    assert np.isnan(covariance[2]).any()

@@ -16,7 +16,7 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_digest
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import CONFIG_FILE, METADATA, ONNX_FILE, ONNX_FORMAT, ONNX_FORMATS
-from nlml_hpe.rotation import CONVENTION, Angles, rotation_from_angles
+from nlml_hpe.rotation import CONVENTION, Angles, covariance_from_sigma, rotation_from_angles
 
 Route = Literal["network", "exact", "refined", "powell"]
 DEFAULT_ROUTE: Route = "refined"
@@ -37,16 +37,31 @@ class Estimates(NamedTuple):
     score : float array (N,)
         One where the face lies on the manifold, a half where it is as far from it as unseen training people are on
         average; NaN where it is not known.
+    covariance : float array (N, 3, 3)
+        Of the error's rotation vector w in the camera frame, ``R(true) = exp([w]) R(estimated)``, in square radians;
+        NaN where it is not known. It is the same in every head frame.
     """
 
     rotation: NDArray[np.float64]
     sigma: NDArray[np.float64]
     score: NDArray[np.float64]
+    covariance: NDArray[np.float64]
 
     @classmethod
     def of_rotations(cls, rotation: NDArray[np.float64]) -> Estimates:
         """Rotations (N, 3, 3) of which nothing more is known."""
-        return cls(rotation, np.full((len(rotation), 3), np.nan), np.full(len(rotation), np.nan))
+        return cls.of_angles(rotation, np.full((len(rotation), 3), np.nan), np.full(len(rotation), np.nan))
+
+    @classmethod
+    def of_angles(
+        cls, rotation: NDArray[np.float64], sigma: NDArray[np.float64], score: NDArray[np.float64]
+    ) -> Estimates:
+        """Rotations (N, 3, 3) with the standard deviations (N, 3) of their angles, whose errors are independent."""
+        return cls(rotation, sigma, score, covariance_from_sigma(rotation, sigma))
+
+    def turned(self, named_from_own: NDArray[np.float64]) -> Estimates:
+        """The same poses in another head frame, which a constant rotation (3, 3) leads to."""
+        return self._replace(rotation=self.rotation @ named_from_own)
 
 
 class Engine(Protocol):
@@ -143,7 +158,7 @@ class OnnxEngine:
         )
         if not np.isfinite(angles).all():
             raise ValueError(COINCIDE)
-        return Estimates(rotation_from_angles(Angles.from_columns(angles)), sigma, score)
+        return Estimates.of_angles(rotation_from_angles(Angles.from_columns(angles)), sigma, score)
 
 
 def _verify(path: Path) -> None:

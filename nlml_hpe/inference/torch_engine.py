@@ -80,7 +80,7 @@ class TorchEngine:
         """As ``Engine.estimate``; ``score`` is known where the exact step was taken."""
         points = points_of(faces, self.point_set)
         answer = self.own_estimates(normalize_landmarks(points, self.point_set, self.model.normalization), route)
-        return answer._replace(rotation=answer.rotation @ self.named_from_own)
+        return answer.turned(self.named_from_own)
 
     def own_estimates(self, features: Features, route: Route) -> Estimates:
         """Poses of features (N, F), in the model's own head frame: that of the heads it was trained on.
@@ -98,7 +98,7 @@ class TorchEngine:
         first, second = np.split(both.rotation, 2)
         # Both answers err together, so the mean of them is no surer.
         sigma, score = (np.mean(np.split(values, 2), axis=0) for values in (both.sigma, both.score))
-        return Estimates(midpoint(first, mirrored(second)), sigma, score)
+        return Estimates.of_angles(midpoint(first, mirrored(second)), sigma, score)
 
     def _network_columns(self, features: Features) -> NDArray[np.float64]:
         """Yaw, pitch and roll (N, 3) in degrees."""
@@ -113,7 +113,7 @@ class TorchEngine:
 
     def _exact(self, features: Features) -> Estimates:
         found = self.model.manifold.infer(features, device=self.device)
-        return Estimates(rotation_from_angles(found.angles), found.sigma, found.score)
+        return Estimates.of_angles(rotation_from_angles(found.angles), found.sigma, found.score)
 
     def _powell(self, features: Features) -> Estimates:
         slow = [infer_powell(self.model.manifold, feature) for feature in features]
@@ -130,4 +130,4 @@ class TorchEngine:
             seeds = Angles.from_columns(columns[near])
             found = self.model.manifold.infer(features[near], seeds=seeds, device=self.device)
             columns[near], sigma[near], score[near] = found.angles.columns(), found.sigma, found.score
-        return Estimates(rotation_from_angles(Angles.from_columns(columns)), sigma, score)
+        return Estimates.of_angles(rotation_from_angles(Angles.from_columns(columns)), sigma, score)
