@@ -1,7 +1,7 @@
 """The tensor (identity, yaw, pitch, roll, feature) on disk, with the mask of detected cells.
 
 ``landmarks.npy`` is float32 and memory-mapped. ``routes.npy`` says how each face was found, as an index
-into ``landmarks.LOOKS``; a cell whose face was missed has route 0 and holds zeros. ``boxes.npy``
+into ``landmarks.SEARCHES``; a cell whose face was missed has route 0 and holds zeros. ``boxes.npy``
 float32 holds the box of the face's landmarks in pixels of its image (left, top, right, bottom). Off-grid samples
 lie beside it: ``random_landmarks.npy`` (identity, sample, feature), ``random_routes.npy``, ``random_boxes.npy`` and
 ``random_angles.npy`` (yaw, pitch, roll in degrees).
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.landmarks import LOOKS
+from nlml_hpe.detection.landmarks import SEARCHES
 from nlml_hpe.files.atomic import OWN_PREFIX, ArtifactError, read_json, record, write_bytes, write_json
 from nlml_hpe.files.folders import empty_partial, partial_of, replace_folder, require_replaceable
 from nlml_hpe.files.locks import exclusive
@@ -154,8 +154,8 @@ def misses(tensor: LandmarkTensor) -> list[str]:
     if tensor.random_detected.size:
         lost = ~tensor.random_detected
         text += f"; off the grid {lost.sum()} of {lost.size} ({lost.mean():.1%})"
-    by_route = np.bincount(np.asarray(tensor.routes).reshape(-1), minlength=len(LOOKS))
-    found = "  ".join(f"{name}: {count}" for name, count in zip(LOOKS[1:], by_route[1:], strict=True) if count)
+    by_route = np.bincount(np.asarray(tensor.routes).reshape(-1), minlength=len(SEARCHES))
+    found = "  ".join(f"{name}: {count}" for name, count in zip(SEARCHES[1:], by_route[1:], strict=True) if count)
     lines = [text, f"found by route: {found}"]
     for axis, (name, angles) in enumerate(zip(AXES, tensor.grid.axes, strict=True)):
         counts = missed.sum(axis=tuple(mode for mode in range(4) if mode != axis + 1))
@@ -294,7 +294,7 @@ class LandmarkTensorWriter:
             "keys": {str(person): key for person, key in keys.items()},
             "cells": int(routes.size),
             "cells_missed": int((routes == 0).sum()),
-            "routes": list(LOOKS),
+            "routes": list(SEARCHES),
             "random": int(random_routes.size),
             "random_missed": int((random_routes == 0).sum()),
         }
