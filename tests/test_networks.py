@@ -14,8 +14,9 @@ from torch import nn
 
 from nlml_hpe.config import AngleHeadsConfig, EncoderConfig, TrainingConfig
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.manifold.encoder_training import Coordinates, detected_faces, train_encoder, turned_in_plane
+from nlml_hpe.manifold.head_training import train_heads
 from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.network_training import Coordinates, detected_faces, train_encoder, train_heads, turned_in_plane
 from nlml_hpe.manifold.networks import HeadPoseNetwork, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.components import FORMAT

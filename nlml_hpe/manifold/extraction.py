@@ -16,7 +16,7 @@ from nlml_hpe.detection.detectors import DETECTORS, open_detector
 from nlml_hpe.detection.landmarks import SEARCHES, normalize_landmarks
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
-from nlml_hpe.manifold.tensor import LandmarkTensorWriter, PersonRows
+from nlml_hpe.manifold.tensor_writer import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
     RANDOM_FOLDER,
