@@ -161,7 +161,7 @@ def test_a_manifold_survives_its_file(tiny: PoseManifold, tmp_path: Path) -> Non
 def test_a_damaged_manifold_is_refused(tiny: PoseManifold, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "manifold.npz"
     if damage == "truncated":
-        tiny.save(path)
+        write_manifold(path, tiny)
         path.write_bytes(path.read_bytes()[:2000])
     elif damage == "text":
         path.write_text("no manifold")
