@@ -69,8 +69,8 @@ def read_manifold(path: Path) -> PoseManifold:
     --------
     The manifold of the shipped model:
 
-    >>> from nlml_hpe.model.format import MANIFOLD_FILE, SHIPPED
-    >>> manifold = read_manifold(SHIPPED / MANIFOLD_FILE)
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> manifold = read_manifold(SHIPPED / "manifold.npz")
     >>> manifold.ranks, manifold.feature_length
     ((5, 3, 3, 3), 1404)
     """
