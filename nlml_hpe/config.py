@@ -234,6 +234,17 @@ class ImageTrainerConfig(TrainingConfig):
     )
 
 
+class ImageModelConfig(Section):
+    """The model folder of the image eye, and what may stand beside it there."""
+
+    landmark_eye: UserPath | None = Field(
+        default=None, description="a model folder; its landmark eye is put beside the image eye"
+    )
+    covariance_scale: float = Field(
+        default=1.0, gt=0, le=1e6, description="what the network's covariance is multiplied by, from held-out faces"
+    )
+
+
 class AngleHeadsConfig(TrainingConfig):
     """Factor rows to angles: three small networks, trained on the manifold's cosines alone."""
 

@@ -21,6 +21,7 @@ from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.network import size_of
 from nlml_hpe.image_networks.network_training import Weighted, network_of, train_image_network
 from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
+from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.plots import plot_measures
 from renderer.crops import KIND as CROPS
 from stages.common import Plan, Stage, Workdir, stage_command, training_run
@@ -62,6 +63,7 @@ def main(config: Config) -> Path:
         write_json(folder / "history.json", asdict(history))
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "crops": counts, "parameters": size.parameters, "macs": size.macs}
+        facts["range"] = _range(training)
         facts["validation"] = {name: values[history.best_epoch] for name, values in history.metrics.items()}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
         run.clear()
@@ -86,6 +88,12 @@ def _sources(config: Config, split: str) -> list[Weighted]:
             source = _photographs(part, config.image_trainer.stored_px)
         found.append(Weighted(source, part.weight))
     return found
+
+
+def _range(parts: list[Weighted]) -> list[list[float]]:
+    """Lowest and highest yaw, pitch and roll of all labels, in degrees."""
+    angles = np.concatenate([angles_from_rotation(part.source.rotations()).columns() for part in parts])
+    return [[float(low), float(high)] for low, high in zip(angles.min(axis=0), angles.max(axis=0), strict=True)]
 
 
 def _photographs(part: LabelledDataConfig, size: int) -> Photographs:

@@ -41,6 +41,7 @@ class Workdir:
         self.heads = root / "heads"
         self.image_network = root / "image_network"
         self.model = root / "model"
+        self.image_model = root / "image_model"
         self.test = root / "test"
 
 

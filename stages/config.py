@@ -17,6 +17,7 @@ from nlml_hpe.config import (
     EvaluationConfig,
     FrameConfig,
     GridConfig,
+    ImageModelConfig,
     ImageNetworkConfig,
     ImageTrainerConfig,
     LandmarksConfig,
@@ -49,6 +50,7 @@ class Config(Section):
     angle_heads: AngleHeadsConfig = AngleHeadsConfig()
     image_network: ImageNetworkConfig = ImageNetworkConfig()
     image_trainer: ImageTrainerConfig = ImageTrainerConfig()
+    image_model: ImageModelConfig = ImageModelConfig()
     frame: FrameConfig = FrameConfig()
     test: EvaluationConfig = EvaluationConfig()
 

@@ -15,21 +15,35 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from nlml_hpe.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig, LabelledDataConfig
+from nlml_hpe.config import (
+    AugmentationConfig,
+    FrameConfig,
+    ImageModelConfig,
+    ImageNetworkConfig,
+    ImageTrainerConfig,
+    LabelledDataConfig,
+)
 from nlml_hpe.evaluation.datasets import read_dataset, write_lists
+from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import read_manifest, write_manifest
 from nlml_hpe.image_networks import training_data
 from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network_training import Weighted, augmentation_of, network_of, train_image_network
-from nlml_hpe.image_networks.shards import Shard, write_shard
+from nlml_hpe.image_networks.shards import Shard, read_shards, write_shard
 from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
+from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.model.components import read_components
+from nlml_hpe.model.folder import HeadFrame, load_model
+from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.rotation import geodesic_degrees
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
 from nlml_hpe.training_data import TrainingError
 from nlml_hpe.training_run import Run
 from renderer.crops import KIND as CROPS
-from stages import Crops, ImageTrainer
+from stages import Crops, ImageModelBuilder, ImageTrainer
 from stages.common import run_stage
 from stages.config import Config, load_config
 from tests.conftest import REPOSITORY
@@ -240,7 +254,7 @@ def test_the_recipe_of_the_image_eye_runs_from_heads_to_weights(kit_of_few: Path
     heads = config.heads.model_copy(update={"folder": kit_of_few, "train": 4, "validation": 2})
     network = config.image_network.model_copy(update={"width": 8})
     few = {"crops_per_person": 16, "people_per_shard": 2}
-    short = {"epochs": 2, "batch_size": 16, "crops_per_epoch": 64}
+    short = {"epochs": 12, "batch_size": 16, "crops_per_epoch": 64}
     small = config.model_copy(
         update={
             "workdir": tmp_path,
@@ -260,6 +274,53 @@ def test_the_recipe_of_the_image_eye_runs_from_heads_to_weights(kit_of_few: Path
     assert losses[-1] < losses[0]
     assert Crops.STAGE.plan(small).is_current()
     assert ImageTrainer.STAGE.plan(small).is_current()
+    low, high = np.array(facts["range"]).T
+    assert (low < -20).all()
+    assert (high > 20).all()
+    answers_follow_the_image(small)
+
+
+def answers_follow_the_image(config: Config) -> None:
+    """The model folder of a training that is over: its answers differ from image to image."""
+    model = run_stage(ImageModelBuilder.STAGE, config)
+    assert ImageModelBuilder.STAGE.plan(config).is_current()
+    engine = open_image_engine(model)
+    assert engine.frame == config.frame.name
+    shard = read_shards(config.workdir / "crops_validation")[0]
+    faces = [Face(image, tuple(box)) for image, box in zip(shard.images, shard.boxes.tolist(), strict=True)]
+    found = engine.estimate(faces).rotation
+    assert geodesic_degrees(found[0], found).max() > 1
+    card = (model / "README.md").read_text()
+    assert f"`{config.image_network.name}`" in card
+    assert (
+        f"{read_manifest(config.workdir / 'image_network', ImageTrainer.KIND)['facts']['crops']['training']} crops"
+        in card
+    )
+
+
+def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
+    data = {split: (LabelledDataConfig(root=folder / f"crops_{split}"),) for split in ("train", "validation")}
+    trainer = SHORT.model_copy(update={"epochs": 1, "data": data["train"], "validation": data["validation"]})
+    beside = ImageModelConfig(landmark_eye=SHIPPED, covariance_scale=2.5)
+    frame = FrameConfig(name="w300lp", pitch=2.0)
+    config = Config(
+        workdir=tmp_path, workers=1, image_network=NETWORK, image_trainer=trainer, image_model=beside, frame=frame
+    )
+    run_stage(ImageTrainer.STAGE, config)
+    model = run_stage(ImageModelBuilder.STAGE, config)
+    assert set(read_components(model)) == {"landmark_eye", "image_eye"}
+    engine = open_image_engine(model)
+    assert (engine.covariance_scale, engine.frame) == (2.5, "w300lp")
+    np.testing.assert_allclose(engine.named_from_own, HeadFrame("w300lp", pitch=2.0).named_from_own)
+    # The landmark eye is the one that was put beside it, to the byte.
+    for name in read_components(SHIPPED)["landmark_eye"].sha256:
+        assert (model / name).read_bytes() == (SHIPPED / name).read_bytes()
+    assert load_model(model).frame == load_model(SHIPPED).frame
+    card = (model / "README.md").read_text()
+    assert "`image_eye`: `image_eye.onnx`" in card
+    assert "## Landmark eye" in card
+    with pytest.raises(ArtifactError, match="run ImageTrainer with this config"):
+        ImageModelBuilder.main(config.model_copy(update={"image_network": ImageNetworkConfig(size=40, width=8)}))
 
 
 def test_the_stage_trains_on_a_list_of_photographs(shared_data: Path, tmp_path: Path) -> None:

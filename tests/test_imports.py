@@ -50,6 +50,11 @@ def test_a_prediction_by_onnx_loads_no_training_package(program: str, photo: Rgb
     assert "matplotlib" not in loaded or "mediapipe" in loaded
 
 
+def test_the_image_eye_needs_no_training_package() -> None:
+    loaded = modules_after("import nlml_hpe.inference.image_engine")
+    assert not loaded & {"matplotlib", *TRAINING}
+
+
 def test_public_names_are_found_and_others_are_not() -> None:
     assert set(nlml_hpe.__all__) <= set(dir(nlml_hpe))
     assert all(hasattr(nlml_hpe, name) for name in nlml_hpe.__all__)

@@ -18,14 +18,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nlml_hpe.face import Box, Face
+from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage
 
 Normalization = Literal["nose_eye_corners", "centroid_rms"]
 MIN_CONFIDENCE = 0.3
 COINCIDE = "landmarks coincide: a face without size has no pose"
-SEARCHES = ("none", "whole", "mirrored", "bordered", "crop")
-"""Which step of the search found a face; artefacts record the index."""
+LOOKS = ("none", "whole", "mirrored", "bordered", "crop")
+"""Which look at the image found a face; artefacts record the index."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,31 @@ def boundary_loops(triangles: Iterable[Iterable[int]]) -> list[list[int]]:
         if loop:
             loops.append(loop)
     return sorted(loops, key=len, reverse=True)
+
+
+# The FaceMesh point that lies nearest to each of the 68, in their order: jaw, brows, nose, eyes, mouth. On 142
+# photographs the square around these is that around the labels' points to 2% of its side up to 30 degrees of yaw.
+_FACEMESH_68 = np.array(
+    [
+        *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),
+        *(71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305),
+        *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),
+        *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87),
+    ]
+)
+_INDICES_68 = {FACEMESH.n_points: _FACEMESH_68, IBUG68.n_points: np.arange(68)}
+
+
+def box_of_68(face: Face) -> Box:
+    """The box of the 68 contour-and-feature points, around which crops are cut: ``face.box`` without landmarks.
+
+    Examples
+    --------
+    >>> box_of_68(Face(None, (1.0, 2.0, 3.0, 4.0)))
+    (1.0, 2.0, 3.0, 4.0)
+    """
+    indices = None if face.points is None else _INDICES_68.get(len(face.points))
+    return face.box if face.points is None or indices is None else box_of(face.points[indices])
 
 
 # Jaw, brows, bridge and tip of the nose; eyes; mouth.

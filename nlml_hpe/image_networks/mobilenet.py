@@ -13,7 +13,7 @@ from nlml_hpe.image_networks.losses import geodesic_huber
 from nlml_hpe.image_networks.network import ImageNetwork, Posterior
 from nlml_hpe.torch_rotation import rotation_from_degrees
 
-_DEGREES = 45.0
+DEGREES = 45.0
 """What an output of one stands for, so that weights and outputs are of one size."""
 
 
@@ -41,7 +41,7 @@ class MobileNetV2(ImageNetwork):
     def posterior(self, outputs: Tensor) -> Posterior:
         """The rotation."""
         if self.answer == "angles":
-            return Posterior(rotation_from_degrees(outputs * _DEGREES))
+            return Posterior(rotation_from_degrees(outputs * DEGREES))
         return Posterior(roma.special_gramschmidt(outputs.view(-1, 3, 2)))
 
     def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:

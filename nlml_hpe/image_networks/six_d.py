@@ -14,7 +14,8 @@ from nlml_hpe.image_networks.losses import geodesic_huber, negative_log_likeliho
 from nlml_hpe.image_networks.network import ImageNetwork, Posterior, maps_of
 
 _HEAD_CHANNELS = 64
-_LEAST_SIGMA, _FIRST_SIGMA = 0.005, 0.15
+LEAST_SIGMA, FIRST_SIGMA, LOG_BOUNDS = 0.005, 0.15, (-6.0, 4.0)
+"""Standard deviations, in radians, are the least one and the first one times the exponential of a number in bounds."""
 _LIKELIHOOD_WEIGHT = 0.02
 
 
@@ -65,7 +66,7 @@ class SixD(ImageNetwork):
 def _triangle(values: Tensor) -> Tensor:
     """Lower triangles (N, 3, 3) of six numbers each: the diagonal as logarithms, then what is below it."""
     # Beyond these bounds a standard deviation is below 0.3 degrees or above 460.
-    diagonal = _LEAST_SIGMA + _FIRST_SIGMA * torch.exp(values[:, :3].clamp(-6, 4))
+    diagonal = LEAST_SIGMA + FIRST_SIGMA * torch.exp(values[:, :3].clamp(*LOG_BOUNDS))
     low = values[:, 3:] * diagonal[:, [1, 2, 2]]
     zero = torch.zeros_like(low[:, 0])
     rows = [

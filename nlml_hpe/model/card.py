@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nlml_hpe.model.folder import HeadPoseModel
-from nlml_hpe.rotation import AXES, CONVENTION
+from nlml_hpe.model.components import FILES, ComponentKind
+from nlml_hpe.model.folder import HeadFrame, HeadPoseModel
+from nlml_hpe.rotation import AXES, CONVENTION, OWN_FRAME
 
 _ONE_FACE = """ Heads made of one photograph vary less than people
 do: a model of this kind shows the method and is not meant for other uses."""
@@ -37,10 +38,11 @@ Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(F
 
 | | |
 |---|---|
+| components | {component_row("landmark_eye", FILES["landmark_eye"])} |
 | heads | source `{heads}`, {len(landmarks["people"])} people for training, no person in two splits |
 | range of training poses (degrees) | {ranges}; grid {" x ".join(map(str, grid.shape))} |
 | convention | `{CONVENTION}` |
-| head frame | {_frame(model)} |
+| head frame | {frame_text(model.frame)} |
 | feature | `{model.manifold.feature}`, {model.manifold.feature_length} numbers |
 | faces not found | {landmarks["cells_missed"]} of {landmarks["cells"]} grid cells ({missed:.1%}); {filled} |
 | ranks (identity, yaw, pitch, roll) | {", ".join(map(str, model.manifold.ranks))} |
@@ -53,8 +55,13 @@ Angles outside the range above are extrapolated; `in_range` says so.{one_face}
 """
 
 
-def _frame(model: HeadPoseModel) -> str:
-    frame = model.frame
-    if frame.name == "own":
+def component_row(kind: ComponentKind, files: tuple[str, ...]) -> str:
+    """A component of the folder, with its files."""
+    return f"`{kind}`: {', '.join(f'`{name}`' for name in sorted(files))}"
+
+
+def frame_text(frame: HeadFrame) -> str:
+    """Which head frame the answers are in, and how the training heads' own lies to it."""
+    if frame.name == OWN_FRAME:
         return "`own`: that of the heads it was trained on"
     return f"`{frame.name}`: own times yaw {frame.yaw:g}, pitch {frame.pitch:g}, roll {frame.roll:g} degrees"

@@ -12,6 +12,9 @@ METADATA = "nlml_hpe"
 """Key of an ONNX file's metadata; the value is JSON."""
 OUTPUTS = ("network", "refined", "sigma", "score")
 """Outputs of the ONNX file, in order."""
+IMAGE_ONNX_FORMAT = "nlml-hpe image onnx 1"
+IMAGE_INPUT, IMAGE_OUTPUTS = "crops", ("rotation", "angles", "covariance")
+"""Input and outputs of an image eye's ONNX file, in order."""
 REFINE_MARGIN_DEG = 5.0
 """Beyond the grid by more than this the refined route keeps the network's answer, which has seen wider poses."""
 _PACKAGE = Path(__file__).parents[1]

@@ -1,0 +1,152 @@
+"""The image eye: crops of faces through one ONNX file, without torch. It needs an image and a box, no landmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.image_networks.crop import crop
+from nlml_hpe.inference.engines import Estimates, Interval
+from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
+from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT, METADATA
+from nlml_hpe.rotation import (
+    CONVENTION,
+    MIRROR_SIGNS,
+    mirrored,
+    rotation_from_vector,
+    sigma_from_covariance,
+    vector_from_rotation,
+)
+
+_BATCH = 128
+"""Faces that go through the network together."""
+
+
+class ImageEngine:
+    """The file that ``model.image_export.export_image_eye`` writes, run by onnxruntime on the CPU.
+
+    An answer is the mean, on the rotation group, of those for the crop and for its mirror image, so that a picture and
+    its mirror image have mirrored poses.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.onnx`` file.
+    covariance_scale : float
+        What the network's covariance is multiplied by, as calibration on held-out faces has it.
+
+    Attributes
+    ----------
+    size, share : int, float
+        Pixels on a side of a crop, and that side over the longer side of the box of the 68 points.
+    frame : str
+        Name of the head frame of the answers.
+    named_from_own : array (3, 3)
+        C with ``R(named) = R(own) C``: the named head frame beside that of the training data's labels.
+    range : three intervals
+        Lowest and highest yaw, pitch and roll of training, in degrees, in the own frame.
+
+    Raises
+    ------
+    ArtifactError
+        For a file that is missing, damaged, or of another version or convention.
+
+    Examples
+    --------
+    >>> engine = ImageEngine(Path("model/image_eye.onnx"))  # doctest: +SKIP
+    >>> engine.estimate(faces).rotation.shape  # doctest: +SKIP
+    (2, 3, 3)
+    """
+
+    def __init__(self, path: Path, covariance_scale: float = 1.0) -> None:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as failures
+
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
+        if not (np.isfinite(covariance_scale) and covariance_scale > 0):
+            raise ValueError(f"covariance_scale: expected a positive number; received {covariance_scale!r}")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf) as error:
+            raise ArtifactError(f"{path} is damaged or no ONNX file ({error})") from error
+        about = _about(path, self._session.get_modelmeta().custom_metadata_map)
+        yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
+        self.name, self.frame = str(about["network"]), str(about["frame"])
+        self.size, self.share = int(about["size"]), float(about["share"])
+        self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
+        self.named_from_own: NDArray[np.float64] = np.array(about["named_from_own"], dtype=np.float64)
+        self.covariance_scale = covariance_scale
+
+    def estimate(self, faces: Sequence[Face]) -> Estimates:
+        """Pose of faces, in their order, in the named head frame.
+
+        The crop is cut around the box of the 68 contour-and-feature points: of a face's landmarks, where it has any,
+        otherwise around its own box. A face without an image, or whose box has no size, has no answer: NaN.
+        """
+        given = [index for index, face in enumerate(faces) if face.image is not None and _has_size(box_of_68(face))]
+        rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
+        for start in range(0, len(given), _BATCH):
+            rows = given[start : start + _BATCH]
+            rotation[rows], covariance[rows] = self._with_mirror(self._crops([faces[row] for row in rows]))
+        sigma = sigma_from_covariance(rotation, covariance)
+        return Estimates(rotation, sigma, np.full(len(faces), np.nan), covariance)
+
+    def _crops(self, faces: Sequence[Face]) -> NDArray[np.uint8]:
+        """Crops (N, S, S, 3)."""
+        return np.stack(
+            [crop(face.image, box_of_68(face), self.size, self.share) for face in faces if face.image is not None]
+        )
+
+    def _with_mirror(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rotations and covariances (N, 3, 3) of crops: those of the two answers' mixture."""
+        both = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32)
+        rotation, covariance = (
+            values.astype(np.float64) for values in self._session.run(["rotation", "covariance"], {IMAGE_INPUT: both})
+        )
+        (first, second), (own, other) = np.split(rotation @ self.named_from_own.T, 2), np.split(covariance, 2)
+        # Both err together, so the mean is no surer than they are; where they differ they are less sure.
+        half = vector_from_rotation(mirrored(second) @ first.transpose(0, 2, 1)) / 2
+        mean = rotation_from_vector(half) @ first
+        # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
+        within = self.covariance_scale * (own + MIRROR_SIGNS * other) / 2
+        return mean @ self.named_from_own, within + half[:, :, None] * half[:, None, :]
+
+
+def open_image_engine(folder: str | Path) -> ImageEngine:
+    """The image eye of a model folder, with its calibration.
+
+    Raises ``ArtifactError`` where the folder has none, and where a file was changed after it was written.
+    """
+    component = require_component(Path(folder), "image_eye")
+    if IMAGE_EYE_FILE not in component.sha256:
+        raise ArtifactError(f"{folder}: the image eye has no {IMAGE_EYE_FILE}; run ImageModelBuilder again")
+    return ImageEngine(Path(folder) / IMAGE_EYE_FILE, float(component.settings.get("covariance_scale", 1.0)))
+
+
+def _has_size(box: Sequence[float]) -> bool:
+    left, top, right, bottom = box
+    return bool(np.isfinite(box).all() and right > left and bottom > top)
+
+
+def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
+    """What the file says of itself."""
+    try:
+        about: dict[str, Any] = json.loads(properties[METADATA])
+        form, convention = about["format"], about["convention"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} is no ONNX model of this project ({error}); export it again") from error
+    if form != IMAGE_ONNX_FORMAT or convention != CONVENTION:
+        raise ArtifactError(
+            f"{path}: expected {IMAGE_ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r}; "
+            "export it again"
+        )
+    return about

@@ -1,0 +1,63 @@
+"""The image eye's part of the model card, written from the manifest of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nlml_hpe.image_networks.network import Size
+from nlml_hpe.model.card import component_row, frame_text
+from nlml_hpe.model.components import IMAGE_EYE_FILE, Component
+from nlml_hpe.model.image_export import ImageEye
+from nlml_hpe.rotation import AXES, CONVENTION
+
+CARD_FILE = "README.md"
+_MOST_BYTES = 1_000_000
+"""A card is text of a page or two."""
+
+
+def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Markdown text of the card; ``config`` and ``facts`` are those of the training's manifest.
+
+    Figures on photographs are in the experiment's ``image_test`` folder, not here.
+    """
+    trainer, counts = config["image_trainer"], facts["crops"]
+    ranges = ", ".join(f"{axis} {low:.0f}..{high:.0f}" for axis, (low, high) in zip(AXES, eye.range, strict=True))
+    errors = ", ".join(f"{name} {value:.2f}" for name, value in facts["validation"].items())
+    settings = eye.settings()
+    left_out = f"; {counts['left_out']} left out, for the network has no bin for their label"
+    return f"""# Head-pose model
+
+Made by the NLML-HPE pipeline. The image eye looks at a crop of the head and needs no landmarks; read it with
+`nlml_hpe.inference.image_engine.open_image_engine(FOLDER)`.
+
+| | |
+|---|---|
+| components | {component_row("image_eye", (IMAGE_EYE_FILE,))} |
+| network | `{eye.name}`, {size} |
+| crop | {settings["size"]} px over {settings["share"]:g} times the longer side of the box of the 68 points |
+| convention | `{CONVENTION}` |
+| head frame | {frame_text(eye.frame)} |
+| training data | {_data(trainer["data"])}: {counts["training"]} crops{left_out if counts["left_out"] else ""} |
+| range of training poses (degrees) | {ranges} |
+| training | {facts["epochs_run"]} epochs, kept from {facts["best_epoch"] + 1}; seed {config["seed"]} |
+| error on {counts["validation"]} validation crops (degrees) | {errors} |
+"""
+
+
+def with_landmark_eye(card: str, folder: Path, component: Component) -> str:
+    """The card of a folder that also holds the landmark eye of ``folder``, whose own card follows."""
+    first = "| components | "
+    text = card.replace(first, f"{first}{component_row('landmark_eye', tuple(component.sha256))}; ", 1)
+    path = folder / CARD_FILE
+    if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+        return text
+    own = path.read_text(encoding="utf-8", errors="replace").partition("\n")[2].strip()
+    return f"{text}\n## Landmark eye\n\n{own}\n"
+
+
+def _data(parts: list[Mapping[str, Any]]) -> str:
+    """Kinds of training data with their weights."""
+    weighed = len(parts) > 1
+    return ", ".join(f"`{part['kind']}`" + (f" x {part['weight']:g}" if weighed else "") for part in parts)

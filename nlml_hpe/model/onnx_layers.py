@@ -1,0 +1,149 @@
+"""A torch network as an ONNX graph: torch.fx says which layers follow one another, and each is written by spox.
+
+What is translated is what ``image_networks`` are made of; anything else is refused by its name.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import spox.opset.ai.onnx.v18 as op
+import torch
+from numpy.typing import NDArray
+from spox import Var
+from torch import fx, nn
+
+
+def network_outputs(network: nn.Module, inputs: Var) -> Var:
+    """What a network in evaluation mode answers to its one input, as a variable of a graph that is being built.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the CPU.
+    inputs : Var
+        float32, of the shape that the network takes.
+
+    Raises
+    ------
+    ValueError
+        For a layer or an operation that has no translation here.
+    """
+    traced = fx.symbolic_trace(network.eval())
+    values: dict[str, Any] = {}
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            values[node.name] = inputs
+        elif node.op == "output":
+            answer: Var = values[node.args[0].name]
+            return answer
+        else:
+            arguments = [_value(argument, values) for argument in node.args]
+            values[node.name] = _translated(traced, node, arguments)
+    raise ValueError("the network has no output")
+
+
+def _value(argument: Any, values: dict[str, Any]) -> Any:
+    """An argument of a node, with variables in place of the nodes in it."""
+    if isinstance(argument, list | tuple):
+        return [_value(part, values) for part in argument]
+    return values[argument.name] if isinstance(argument, fx.Node) else argument
+
+
+def _translated(traced: fx.GraphModule, node: fx.Node, arguments: list[Any]) -> Any:
+    if node.op == "get_attr":
+        return op.const(_array(getattr(traced, str(node.target))))
+    if node.op == "call_module":
+        layer = traced.get_submodule(str(node.target))
+        key: Any = type(layer)
+        translation = _LAYERS.get(key)
+        if translation is not None:
+            return translation(layer, arguments[0])
+    else:
+        key = node.target
+        if key in _OPERATIONS:
+            return _OPERATIONS[key](*arguments, **node.kwargs)
+    raise ValueError(f"{node.name}: {key} has no translation to ONNX")
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float32)
+
+
+def _pair(value: Any) -> list[int]:
+    return [int(value)] * 2 if isinstance(value, int) else [int(one) for one in value]
+
+
+def _convolution(layer: nn.Conv2d, x: Var) -> Var:
+    bias = None if layer.bias is None else op.const(_array(layer.bias))
+    shape = {"strides": _pair(layer.stride), "pads": _pair(layer.padding) * 2, "dilations": _pair(layer.dilation)}
+    return op.conv(x, op.const(_array(layer.weight)), bias, group=layer.groups, **shape)
+
+
+def _normalisation(layer: nn.BatchNorm2d, x: Var) -> Var:
+    """A constant scale and shift of every channel, which runtimes fold into the convolution before it."""
+    mean, variance, weight, bias = (
+        _array(one).astype(np.float64)
+        for one in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+        if one is not None
+    )
+    scale = weight / np.sqrt(variance + layer.eps)
+    shift = bias - mean * scale
+    factor, offset = (op.const(one.astype(np.float32)[:, None, None]) for one in (scale, shift))
+    return op.add(op.mul(x, factor), offset)
+
+
+def _linear(layer: nn.Linear, x: Var) -> Var:
+    return op.gemm(x, op.const(_array(layer.weight)), op.const(_array(layer.bias)), transB=1)
+
+
+def _max_pool(layer: nn.MaxPool2d, x: Var) -> Var:
+    largest, _ = op.max_pool(
+        x, kernel_shape=_pair(layer.kernel_size), strides=_pair(layer.stride), pads=_pair(layer.padding) * 2
+    )
+    return largest
+
+
+_LAYERS: dict[type[nn.Module], Callable[[Any, Var], Var]] = {
+    nn.Conv2d: _convolution,
+    nn.BatchNorm2d: _normalisation,
+    nn.Linear: _linear,
+    nn.MaxPool2d: _max_pool,
+    nn.ReLU: lambda _, x: op.relu(x),
+    nn.ReLU6: lambda _, x: op.clip(x, op.const(np.float32(0)), op.const(np.float32(6))),
+    nn.Flatten: lambda _, x: op.flatten(x),
+    # Of training alone.
+    nn.Dropout: lambda _, x: x,
+}
+
+
+def _elementwise(operation: Callable[[Var, Var], Var]) -> Callable[[Any, Any], Var]:
+    """The operation on variables or plain numbers."""
+
+    def apply(first: Any, second: Any) -> Var:
+        both = (first, second)
+        return operation(*(part if isinstance(part, Var) else op.const(np.float32(part)) for part in both))
+
+    return apply
+
+
+def _stack(parts: list[Var], dim: int) -> Var:
+    return op.concat([op.unsqueeze(part, op.const([dim])) for part in parts], axis=dim)
+
+
+_OPERATIONS: dict[Any, Callable[..., Any]] = {
+    operator.add: _elementwise(op.add),
+    operator.sub: _elementwise(op.sub),
+    operator.truediv: _elementwise(op.div),
+    nn.functional.relu: lambda x, inplace=False: op.relu(x),
+    torch.cat: lambda parts, dim: op.concat(parts, axis=dim),
+    torch.stack: _stack,
+    "mean": lambda x, dim: op.reduce_mean(x, op.const(list(dim)), keepdims=0),
+    "view": lambda x, *shape: op.reshape(x, op.const(np.array(shape, dtype=np.int64))),
+    # All is computed in float32, and nothing is learned.
+    "float": lambda x: x,
+    "detach": lambda x: x,
+}

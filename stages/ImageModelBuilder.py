@@ -1,0 +1,82 @@
+"""Image network to model folder: ``python stages/ImageModelBuilder.py --config configs/image_ict.yaml``."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import stages.guard  # noqa: F401
+
+from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.files.folders import fresh_folder
+from nlml_hpe.files.manifests import digest_of_file, read_manifest, require_equal, write_manifest
+from nlml_hpe.image_networks.network import size_of
+from nlml_hpe.image_networks.network_training import network_of
+from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.model.components import IMAGE_EYE_FILE, Component, put_component, require_component
+from nlml_hpe.model.folder import HeadFrame, load_weights
+from nlml_hpe.model.format import CONFIG_FILE
+from nlml_hpe.model.image_card import CARD_FILE, image_card, with_landmark_eye
+from nlml_hpe.model.image_export import ImageEye, export_image_eye
+from stages import ImageTrainer
+from stages.common import Plan, Stage, Workdir, stage_command
+from stages.config import Config
+from stages.ModelBuilder import KIND
+
+
+def plan(config: Config) -> Plan:
+    """What the model folder depends on."""
+    work, beside = Workdir(config.workdir), config.image_model.landmark_eye
+    others = {} if beside is None else {f"landmark_eye {beside}": digest_of_file(beside / CONFIG_FILE)}
+    settings = config.sections("image_network", "image_model", "frame")
+    return Plan((work.image_model,), KIND, settings, {work.image_network: ImageTrainer.KIND}, others)
+
+
+def main(config: Config) -> Path:
+    """Export, write, and read back the model; returns its folder."""
+    work, made = Workdir(config.workdir), plan(config)
+    manifest = read_manifest(work.image_network, ImageTrainer.KIND)
+    what, mend = "section 'image_network' of the configuration and of the weights", "run ImageTrainer with this config"
+    require_equal(what, made.settings["image_network"], manifest["config"]["image_network"], mend)
+    eye = _image_eye(config, manifest["facts"])
+    beside = config.image_model.landmark_eye
+    with fresh_folder(work.image_model, KIND) as folder:
+        export_image_eye(eye, folder / IMAGE_EYE_FILE)
+        put_component(folder, "image_eye", {**eye.settings(), "covariance_scale": config.image_model.covariance_scale})
+        card = image_card(eye, size_of(eye.network), manifest["config"], manifest["facts"])
+        if beside is not None:
+            component = _copied(beside, folder)
+            card = with_landmark_eye(card, beside, component)
+        write_bytes(folder / CARD_FILE, card.encode())
+        write_manifest(folder, KIND, made.settings, made.inputs)
+    open_image_engine(work.image_model)
+    return work.image_model
+
+
+def _image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:
+    """The trained network, with the head frame of the configuration and the range of its training data."""
+    network = network_of(config.image_network, config.seed)
+    weights = Workdir(config.workdir).image_network / ImageTrainer.WEIGHTS
+    load_weights(network, weights, "run ImageTrainer with this config, or correct image_network in it")
+    # Networks of before the range was recorded were trained on rendered crops alone.
+    limits = facts.get("range") or [[-bound, bound] for bound in config.crops.limits_deg]
+    yaw, pitch, roll = ((float(low), float(high)) for low, high in limits)
+    frame = HeadFrame(**config.frame.model_dump())
+    return ImageEye(network.eval(), config.image_network.name, frame, (yaw, pitch, roll))
+
+
+def _copied(source: Path, folder: Path) -> Component:
+    """Copy the landmark eye of a model folder into another one; its files are compared with their digests."""
+    component = require_component(source, "landmark_eye")
+    for name in component.sha256:
+        shutil.copyfile(source / name, folder / name)
+    put_component(folder, "landmark_eye", component.settings)
+    return component
+
+
+STAGE = Stage("ImageModelBuilder", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Build the model folder of the image eye."))
