@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
-from nlml_hpe.detection.landmarks import LOOKS
+from nlml_hpe.detection.landmarks import SEARCHES
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.faces import ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
@@ -36,7 +36,7 @@ def main(workdir: Path, root: Path) -> None:
     with MediaPipeFaceMesh(MAX_FACES) as detector:
         found = ask(photographs(data, detector), {})
     found = found.chosen(PROTOCOLS["aflw2000-nlml"].includes(found.labels))
-    angles, real = found.labels.columns(), np.array([LOOKS.index(look) for look in found.looks], dtype=np.uint8)
+    angles, real = found.labels.columns(), np.array([SEARCHES.index(step) for step in found.found_by], dtype=np.uint8)
     rows = [_row("all", rendered.reshape(-1, 3), routes.ravel(), angles, real, None)]
     for low_yaw, high_yaw in itertools.pairwise(YAW_EDGES):
         for low_pitch, high_pitch in itertools.pairwise(PITCH_EDGES):
@@ -69,7 +69,7 @@ def _row(
             yaw, pitch = angles[:, 0], angles[:, 1]
             chosen = routes[(yaw >= cell[0]) & (yaw < cell[1]) & (pitch >= cell[2]) & (pitch < cell[3])]
         row[f"{kind}, n"] = len(chosen)
-        row[f"{kind}, whole image"] = f"{(chosen == LOOKS.index('whole')).mean():.1%}" if len(chosen) else "-"
+        row[f"{kind}, whole image"] = f"{(chosen == SEARCHES.index('whole')).mean():.1%}" if len(chosen) else "-"
         row[f"{kind}, found"] = f"{(chosen > 0).mean():.1%}" if len(chosen) else "-"
     return row
 

@@ -27,9 +27,10 @@ from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.encoder_training import train_encoder
 from nlml_hpe.manifold.fit import fit_manifold
-from nlml_hpe.manifold.network_training import network_shape, train_encoder, train_heads
-from nlml_hpe.manifold.networks import HeadPoseNetwork
+from nlml_hpe.manifold.head_training import train_heads
+from nlml_hpe.manifold.networks import HeadPoseNetwork, network_shape
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import HeadPoseModel
 from stages.common import Workdir

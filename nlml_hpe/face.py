@@ -49,20 +49,20 @@ class Face:
         Left, top, right, bottom in pixels of that image.
     points : float array (N, 3), or None
         Landmarks in pixels and image axes (x right, y down, z into the scene); None where no detector gave any.
-    look : str
-        Which look at the image found the face, one of ``detection.landmarks.LOOKS``.
+    found_by : str
+        Which step of the search found the face, one of ``detection.landmarks.SEARCHES``.
 
     Examples
     --------
     >>> face = Face.from_points([(10, 20, 0), (30, 60, 5)])
-    >>> face.box, face.area, face.look
+    >>> face.box, face.area, face.found_by
     ((10.0, 20.0, 30.0, 60.0), 800.0, 'whole')
     """
 
     image: RgbImage | None
     box: Box
     points: NDArray[np.float64] | None = None
-    look: str = "whole"
+    found_by: str = "whole"
 
     @property
     def area(self) -> float:
@@ -78,10 +78,10 @@ class Face:
         return self.points
 
     @classmethod
-    def from_points(cls, points: ArrayLike, look: str = "whole", image: RgbImage | None = None) -> Face:
+    def from_points(cls, points: ArrayLike, found_by: str = "whole", image: RgbImage | None = None) -> Face:
         """A face of landmarks (N, 3) in pixels; its box is their bounding box."""
         array = np.asarray(points, dtype=np.float64)
-        return cls(image, box_of(array), array, look)
+        return cls(image, box_of(array), array, found_by)
 
 
 @dataclass(frozen=True, eq=False)

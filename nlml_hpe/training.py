@@ -36,14 +36,12 @@ from tqdm import tqdm
 
 from nlml_hpe.config import TrainingConfig
 from nlml_hpe.files.manifests import digest_of
-from nlml_hpe.training_data import AnyDataset, Batches, TrainingError, each_tensor
+from nlml_hpe.training_data import AnyDataset, Augment, Batches, TrainingError, each_tensor
 from nlml_hpe.training_run import History, Run
 from nlml_hpe.training_state import read_checkpoint, write_checkpoint
 
 Loss = Callable[[Any, Any], Tensor]
 """Outputs of the network and targets of a batch to the mean loss, a tensor of one number."""
-Augment = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
-"""Inputs and targets of a batch to those that the network sees in their place; the generator is on their device."""
 Metric = Callable[[Any, Any], Tensor]
 """Outputs of the network and targets of a batch to one figure per sample (N,), averaged over the validation data."""
 Order = Callable[[torch.Generator], Tensor]
@@ -123,34 +121,6 @@ def train(
         course = _Course(network.to(run.device), loss_of, batches, held_out, config, seed, name, run, groups)
         course.augment, course.metrics, course.order = augment, metrics or {}, order
         return course.finish()
-
-
-def gaussian_noise(deviation: Tensor) -> Augment:
-    """Noise of this standard deviation, one for all or one per column, on the inputs' device.
-
-    Parameters
-    ----------
-    deviation : Tensor
-        () or (columns,), on the device of the inputs.
-
-    Returns
-    -------
-    Augment
-        Adds the noise to inputs (N, columns) and leaves the targets.
-
-    Examples
-    --------
-    >>> add = gaussian_noise(torch.tensor([0.0, 1.0]))
-    >>> inputs, targets = add(torch.zeros(2, 2), None, torch.Generator().manual_seed(0))
-    >>> inputs[:, 0].tolist(), bool(inputs[:, 1].all())
-    ([0.0, 0.0], True)
-    """
-
-    def add(inputs: Tensor, targets: Any, generator: torch.Generator) -> tuple[Tensor, Any]:
-        drawn = torch.randn(inputs.shape, generator=generator, device=inputs.device)
-        return inputs + deviation * drawn, targets
-
-    return add
 
 
 class _Course:

@@ -1,4 +1,4 @@
-"""What a training reads: data sets, the batches of an epoch, and their way to the device.
+"""What a training reads: data sets, the batches of an epoch, their way to the device, and noise on them.
 
 Order and random changes come from the seed alone, so that neither the number of worker processes nor their speed
 changes a batch.
@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, default_collate
 
 Key = tuple[NDArray[np.int64], tuple[int, ...] | None]
 """Which samples a batch holds, and the seed of its random changes; no seed, no changes."""
+Augment = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
+"""Inputs and targets of a batch to those that the network sees in their place; the generator is on their device."""
 _IN_MEMORY_BATCH = 4096
 """Samples of a validation batch where the whole split is in memory anyway."""
 
@@ -173,6 +175,34 @@ def each_tensor(change: Callable[[Tensor], Tensor], values: Any) -> Any:
     if isinstance(values, (tuple, list)):
         return type(values)(each_tensor(change, value) for value in values)
     return values
+
+
+def gaussian_noise(deviation: Tensor) -> Augment:
+    """Noise of this standard deviation, one for all or one per column, on the inputs' device.
+
+    Parameters
+    ----------
+    deviation : Tensor
+        () or (columns,), on the device of the inputs.
+
+    Returns
+    -------
+    Augment
+        Adds the noise to inputs (N, columns) and leaves the targets.
+
+    Examples
+    --------
+    >>> add = gaussian_noise(torch.tensor([0.0, 1.0]))
+    >>> inputs, targets = add(torch.zeros(2, 2), None, torch.Generator().manual_seed(0))
+    >>> inputs[:, 0].tolist(), bool(inputs[:, 1].all())
+    ([0.0, 0.0], True)
+    """
+
+    def add(inputs: Tensor, targets: Any, generator: torch.Generator) -> tuple[Tensor, Any]:
+        drawn = torch.randn(inputs.shape, generator=generator, device=inputs.device)
+        return inputs + deviation * drawn, targets
+
+    return add
 
 
 class _Fetch:

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.network_training import train_encoder
+from nlml_hpe.manifold.encoder_training import train_encoder
+from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.view.plots import plot_history
@@ -36,7 +36,7 @@ def main(config: Config) -> Path:
     """Train the encoder; returns the folder of weights and loss curves."""
     work, made = Workdir(config.workdir), plan(config)
     tensor = LandmarkTensor.open(work.landmarks_train)
-    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    manifold = read_manifold(work.manifold / "manifold.npz")
     run = training_run(config, work.encoder, made)
     # The folder is held while the encoder is trained, so that no second run writes the same checkpoint.
     with fresh_folder(work.encoder, KIND) as folder:

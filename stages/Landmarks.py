@@ -13,7 +13,8 @@ from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, read_manifest
 from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write_tensor
-from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, PersonRows, misses
+from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, misses
+from nlml_hpe.manifold.tensor_writer import PersonRows
 from nlml_hpe.version import VERSION, version_of
 from nlml_hpe.view.plots import plot_misses
 from renderer.grid import KIND as RENDERS

@@ -14,8 +14,8 @@ from torch import nn
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.network_training import train_heads
+from nlml_hpe.manifold.head_training import train_heads
+from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.view.plots import plot_history
 from stages import TD_main
 from stages.common import Plan, Stage, Workdir, stage_command, training_run
@@ -33,7 +33,7 @@ def plan(config: Config) -> Plan:
 def main(config: Config) -> Path:
     """Train the three heads; returns the folder of weights and loss curves."""
     work, made = Workdir(config.workdir), plan(config)
-    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    manifold = read_manifold(work.manifold / "manifold.npz")
     run = training_run(config, work.heads, made)
     # The folder is held while the heads are trained, so that no second run writes the same checkpoints.
     with fresh_folder(work.heads, KIND) as folder:

@@ -15,9 +15,8 @@ from nlml_hpe.detection.detectors import DETECTORS
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import read_manifest, require_equal, write_manifest
-from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.network_training import network_shape
-from nlml_hpe.manifold.networks import HeadPoseNetwork
+from nlml_hpe.manifold.manifold_file import read_manifold
+from nlml_hpe.manifold.networks import HeadPoseNetwork, network_shape
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.model.card import model_card
 from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model, load_weights, save_model
@@ -47,7 +46,7 @@ def main(config: Config) -> Path:
     work, made = Workdir(config.workdir), plan(config)
     manifests = {folder.name: read_manifest(folder, kind) for folder, kind in made.reads.items()}
     _require_same_settings(manifests, made.settings)
-    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    manifold = read_manifold(work.manifold / "manifold.npz")
     network = HeadPoseNetwork(network_shape(manifold, config.encoder, config.angle_heads)).eval()
     mend = "run {} with this config, or correct {} in it"
     load_weights(network.encoder, work.encoder / "encoder.safetensors", mend.format("EncoderTrainer", "encoder.hidden"))

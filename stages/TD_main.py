@@ -13,6 +13,7 @@ from nlml_hpe.device import resolve_device
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import require_equal, write_manifest
 from nlml_hpe.manifold.fit import fit_manifold
+from nlml_hpe.manifold.manifold_file import write_manifold
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import run_tasks
@@ -39,7 +40,7 @@ def main(config: Config) -> Path:
     device = resolve_device(config.device)
     with fresh_folder(work.manifold, KIND) as folder:
         fitted = fit_manifold(tensor, config.tucker, config.seed, progress=True, runner=runner, device=device)
-        fitted.manifold.save(folder / "manifold.npz")
+        write_manifold(folder / "manifold.npz", fitted.manifold)
         plot_factors(fitted.tucker, fitted.cosines, tensor.grid, folder / "factors.png")
         plot_energy(fitted.tucker, folder / "energy.png")
         write_manifest(folder, KIND, made.settings, made.inputs, fitted.manifold.facts)

@@ -18,8 +18,9 @@ from nlml_hpe.evaluation import command
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator, open_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.encoder_training import Coordinates, encoder_augment, factor_rows, turned_in_plane
 from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.network_training import Coordinates, encoder_augment, factor_rows, turned_in_plane
+from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.manifold.networks import AngleHead, HeadPoseNetwork, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.passes import Arithmetic
 from nlml_hpe.manifold.tucker import decompose
@@ -27,8 +28,8 @@ from nlml_hpe.model.folder import load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles
-from nlml_hpe.training import gaussian_noise, train
-from nlml_hpe.training_data import Batches, Samples
+from nlml_hpe.training import train
+from nlml_hpe.training_data import Batches, Samples, gaussian_noise
 from nlml_hpe.training_run import Run
 from stages.common import Workdir
 from stages.config import Config
@@ -43,7 +44,7 @@ def there() -> Iterator[torch.device]:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_run: Config) -> PoseManifold:
-    return PoseManifold.load(Workdir(tiny_run.workdir).manifold / "manifold.npz")
+    return read_manifold(Workdir(tiny_run.workdir).manifold / "manifold.npz")
 
 
 def test_a_device_is_there_or_refused() -> None:

@@ -136,7 +136,7 @@ def test_small_faces_are_found_in_tiles(ours: FaceMeshOnnx, photo: RgbImage, siz
         large[top : top + size, left : left + size] = head
     assert ours._find(large, 16, 0.3) == []
     found = sorted(ours.detect(large), key=lambda face: face.box[0])
-    assert [face.look for face in found] == ["crop", "crop"]
+    assert [face.found_by for face in found] == ["crop", "crop"]
     assert [150 < face.box[0] < 150 + size for face in found[:1]] == [True]
     assert 900 < found[1].box[0] < 900 + size
 
@@ -171,7 +171,7 @@ def test_weights_that_are_missing_damaged_or_of_another_version_name_the_command
         FaceMeshOnnx(folder=copy)
     about = json.loads((copy / "weights.json").read_text())
     (copy / "weights.json").write_text(json.dumps({**about, "format": "nlml-hpe facemesh 0"}))
-    with pytest.raises(ArtifactError, match="expected the version 'nlml-hpe facemesh 1'"):
+    with pytest.raises(ArtifactError, match="expected the version 'nlml-hpe facemesh 2'"):
         FaceMeshOnnx(folder=copy)
 
 

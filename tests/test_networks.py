@@ -14,8 +14,9 @@ from torch import nn
 
 from nlml_hpe.config import AngleHeadsConfig, EncoderConfig, TrainingConfig
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.network_training import Coordinates, detected_faces, train_encoder, train_heads, turned_in_plane
+from nlml_hpe.manifold.encoder_training import Coordinates, detected_faces, train_encoder, turned_in_plane
+from nlml_hpe.manifold.head_training import train_heads
+from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, LandmarkEncoder, NetworkShape
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.components import FORMAT
@@ -95,7 +96,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 def test_the_same_seed_gives_the_same_weights(tiny_run: Config) -> None:
     work = Workdir(tiny_run.workdir)
     tensor = LandmarkTensor.open(work.landmarks_train)
-    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    manifold = read_manifold(work.manifold / "manifold.npz")
     first, second, other = (
         train_encoder(tensor, manifold, tiny_run.encoder, seed)[0].state_dict() for seed in (1, 1, 2)
     )
@@ -105,7 +106,7 @@ def test_the_same_seed_gives_the_same_weights(tiny_run: Config) -> None:
 
 def test_the_first_layer_takes_the_projection_in(tiny_run: Config) -> None:
     work = Workdir(tiny_run.workdir)
-    manifold = PoseManifold.load(work.manifold / "manifold.npz")
+    manifold = read_manifold(work.manifold / "manifold.npz")
     features = torch.from_numpy(detected_faces(LandmarkTensor.open(work.landmarks_train), np.arange(2)).features)
     inside = Coordinates.of(manifold, features)
     seen = inside(features)
@@ -143,7 +144,7 @@ def test_curves_go_to_tensorboard_where_asked(tmp_path: Path) -> None:
 
 
 def test_heads_invert_the_cosines(tiny_run: Config) -> None:
-    manifold = PoseManifold.load(Workdir(tiny_run.workdir).manifold / "manifold.npz")
+    manifold = read_manifold(Workdir(tiny_run.workdir).manifold / "manifold.npz")
     config = AngleHeadsConfig(epochs=15, samples=4000, hidden=(64, 64))
     heads, _ = train_heads(manifold, config, 0)
     for axis, head in enumerate(heads):

@@ -15,7 +15,8 @@ from renderer.appearance import draw_scene
 from renderer.camera import Camera
 from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
 from renderer.drawing import HEAD_EXTENT_MM, render_pose
-from renderer.heads.photo import HeadPhotoError, PhotoHeads, head_from_photo
+from renderer.heads.photo import PhotoHeads
+from renderer.heads.photo_mesh import HeadPhotoError, head_from_photo
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import get_rasterizer
 

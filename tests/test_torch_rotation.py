@@ -7,7 +7,7 @@ import onnxruntime
 import torch
 from spox import Tensor, argument, build
 
-from nlml_hpe.manifold.network_training import turned_in_plane
+from nlml_hpe.manifold.encoder_training import turned_in_plane
 from nlml_hpe.model.onnx_math import degrees_from_rotation as onnx_degrees
 from nlml_hpe.model.onnx_math import mean_with_mirror, rotation_from_degrees
 from nlml_hpe.rotation import Angles, angles_from_rotation, midpoint, mirrored, rotation_from_angles

@@ -24,8 +24,8 @@ from nlml_hpe.files.images import RgbImage
 Normalization = Literal["nose_eye_corners", "centroid_rms"]
 MIN_CONFIDENCE = 0.3
 COINCIDE = "landmarks coincide: a face without size has no pose"
-LOOKS = ("none", "whole", "mirrored", "bordered", "crop")
-"""Which look at the image found a face; artefacts record the index."""
+SEARCHES = ("none", "whole", "mirrored", "bordered", "crop")
+"""Which step of the search found a face; artefacts record the index."""
 
 
 @dataclass(frozen=True)

@@ -64,16 +64,16 @@ class CascadeDetector(ABC):
         """Faces in an RGB uint8 image ``(H, W, 3)``, largest first. Raises ``ValueError`` for other arrays."""
         require_rgb(image)
         reduced, factor = _reduced(image)
-        looks = {
+        steps = {
             "whole": self._whole,
             "mirrored": self._mirrored,
             "bordered": self._bordered,
             "crop": self._in_tiles,
         }
-        for look, search in looks.items():
+        for step, search in steps.items():
             points = search(reduced)
             if points or self._tracking:
-                faces = [Face.from_points(marks / factor, look, image) for marks in points]
+                faces = [Face.from_points(marks / factor, step, image) for marks in points]
                 return sorted(faces, key=lambda face: -face.area)
         return []
 
@@ -86,8 +86,8 @@ class CascadeDetector(ABC):
         require_rgb(image)
         _require_box(box)
         reduced, factor = _reduced(image)
-        for look, search in (("whole", self._whole), ("mirrored", self._mirrored)):
-            faces = [Face.from_points(marks / factor, look, image) for marks in search(reduced)]
+        for step, search in (("whole", self._whole), ("mirrored", self._mirrored)):
+            faces = [Face.from_points(marks / factor, step, image) for marks in search(reduced)]
             if found := _best_in(faces, box):
                 return found
         crop, (left, top) = _crop(image, box)

@@ -21,7 +21,7 @@ from typing import Any
 from nlml_hpe.files.atomic import ArtifactError, read_json, write_bytes, write_json
 
 DETECTION, LANDMARKS = "face_detection.onnx", "face_landmarks.onnx"
-FORMAT = "nlml-hpe facemesh 1"
+FORMAT = "nlml-hpe facemesh 2"
 VERSION = "0.10.21"
 COMMAND = "python -m nlml_hpe.detection.weights"
 FOLDER_VARIABLE = "NLML_HPE_FACEMESH"
@@ -47,7 +47,7 @@ def default_folder() -> Path:
     from platformdirs import user_cache_path
 
     named = os.environ.get(FOLDER_VARIABLE)
-    return Path(named).expanduser() if named else user_cache_path("nlml_hpe") / "facemesh-1"
+    return Path(named).expanduser() if named else user_cache_path("nlml_hpe") / "facemesh-2"
 
 
 def read_weights(folder: Path | None = None) -> dict[str, bytes]:

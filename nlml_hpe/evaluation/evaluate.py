@@ -88,7 +88,7 @@ def evaluate(
     count = len(answered.names)
     if not any(is_known(given).any() for given in answered.answers.values()):
         raise ValueError(f"{protocol}: no face was detected among {count} of the protocol")
-    looks = Counter(look for look, found in zip(answered.looks, answered.found, strict=True) if found)
+    found_by = Counter(step for step, found in zip(answered.found_by, answered.found, strict=True) if found)
     n_found = int(answered.found.sum())
     report: dict[str, Any] = {
         "protocol": protocol,
@@ -98,7 +98,7 @@ def evaluate(
         "n_detected": n_found,
         "n_missed": count - n_found,
         "coverage": n_found / count,
-        "detected_by": dict(looks),
+        "detected_by": dict(found_by),
         "left_out": {reason: len(names) for reason, names in (left_out or {}).items()},
         "default_route": DEFAULT_ROUTE,
         "routes": _rows(answered, np.eye(3), interval),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nlml_hpe.detection.landmarks import LOOKS, LandmarkDetector, PointSet
+from nlml_hpe.detection.landmarks import SEARCHES, LandmarkDetector, PointSet
 from nlml_hpe.evaluation.datasets import Dataset
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import ImageReadError
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 BATCH = 64
 """Faces that go through a route together; only so many images are held in memory."""
 UNREADABLE = "image not readable"
-_NO_LOOK = LOOKS[0]
-_NO_FACE = Face(None, (0.0, 0.0, 0.0, 0.0), None, _NO_LOOK)
+_NOT_FOUND = SEARCHES[0]
+_NO_FACE = Face(None, (0.0, 0.0, 0.0, 0.0), None, _NOT_FOUND)
 """A rendered face that was not found: of its image nothing is kept."""
 
 
@@ -42,7 +42,7 @@ class LabelledFace:
         Yaw, pitch and roll in degrees, as the label states them.
     face : Face
         What a route is shown: the image, where there is one; the label's box, and without one in the label that of
-        the landmarks; the landmarks, where the detector found a face. ``face.look`` is "none" where it did not.
+        the landmarks; the landmarks, where the detector found a face. ``face.found_by`` is "none" where it did not.
     person : str
         Identity of a rendered person; empty for photographs.
     """
@@ -73,7 +73,7 @@ class Answered:
 
     names: tuple[str, ...]
     people: tuple[str, ...]
-    looks: tuple[str, ...]
+    found_by: tuple[str, ...]
     labels: Angles
     answers: Mapping[str, Estimates]
 
@@ -85,16 +85,16 @@ class Answered:
     @property
     def found(self) -> NDArray[np.bool_]:
         """Which faces (n,) the detector found."""
-        return np.array([look != _NO_LOOK for look in self.looks], dtype=bool)
+        return np.array([step != _NOT_FOUND for step in self.found_by], dtype=bool)
 
     def chosen(self, mask: NDArray[np.bool_]) -> Answered:
         """The same of some of the faces (n,)."""
-        names, people, looks = (
-            tuple(itertools.compress(values, mask)) for values in (self.names, self.people, self.looks)
+        names, people, found_by = (
+            tuple(itertools.compress(values, mask)) for values in (self.names, self.people, self.found_by)
         )
         labels = Angles.from_columns(self.labels.columns()[mask])
         return Answered(
-            names, people, looks, labels, {route: some(given, mask) for route, given in self.answers.items()}
+            names, people, found_by, labels, {route: some(given, mask) for route, given in self.answers.items()}
         )
 
 
@@ -115,10 +115,10 @@ def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledF
         face = detector.detect_in_box(image, sample.box) if sample.box else next(iter(detector.detect(image)), None)
         whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         if face is None:
-            yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NO_LOOK))
+            yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NOT_FOUND))
         else:
             box = sample.box or face.box
-            yield LabelledFace(sample.name, sample.angles, Face(image, box, face.points, face.look))
+            yield LabelledFace(sample.name, sample.angles, Face(image, box, face.points, face.found_by))
     data.samples = usable
 
 
@@ -139,15 +139,15 @@ def rendered_faces(tensor: LandmarkTensor, points: PointSet) -> dict[str, list[L
 def _of_tensor(
     people: Sequence[int],
     features: NDArray[np.float32],
-    looks: NDArray[np.uint8],
+    found_by: NDArray[np.uint8],
     angles: NDArray[np.float64],
     points: PointSet,
 ) -> Iterator[LabelledFace]:
-    for person, rows, kinds, poses in zip(people, features, looks, angles, strict=True):
+    for person, rows, kinds, poses in zip(people, features, found_by, angles, strict=True):
         marks = np.asarray(rows).reshape(-1, points.n_points, 3)
         for index, (kind, pose) in enumerate(zip(np.asarray(kinds).reshape(-1), poses, strict=True)):
             yaw, pitch, roll = (float(value) for value in pose)
-            face = Face.from_points(marks[index], LOOKS[kind]) if kind else _NO_FACE
+            face = Face.from_points(marks[index], SEARCHES[kind]) if kind else _NO_FACE
             yield LabelledFace(f"ID{person}_({yaw:g}_{pitch:g}_{roll:g})", (yaw, pitch, roll), face, str(person))
 
 
@@ -181,7 +181,7 @@ def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Answerer]) -> Answer
     """
     names: list[str] = []
     people: list[str] = []
-    looks: list[str] = []
+    found_by: list[str] = []
     labels: list[tuple[float, float, float]] = []
     nothing = Estimates.of_rotations(np.empty((0, 3, 3)))
     parts: dict[str, list[Estimates]] = {name: [nothing] for name in routes}
@@ -190,10 +190,10 @@ def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Answerer]) -> Answer
         for labelled in batch:
             names.append(labelled.name)
             people.append(labelled.person)
-            looks.append(labelled.face.look)
+            found_by.append(labelled.face.found_by)
             labels.append(labelled.label)
         for name, route in routes.items():
             parts[name].append(route([labelled.face for labelled in batch]))
     joined = {name: Estimates(*map(np.concatenate, zip(*given, strict=True))) for name, given in parts.items()}
     angles = Angles.from_columns(np.reshape(labels, (-1, 3)))
-    return Answered(tuple(names), tuple(people), tuple(looks), angles, joined)
+    return Answered(tuple(names), tuple(people), tuple(found_by), angles, joined)

@@ -81,8 +81,8 @@ def _found(row: Mapping[str, Any]) -> str:
 def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield "* default route; MAE: faces with an answer; MAE all: a face without one counts as a frontal guess"
     for faces, report in reports.items():
-        looks = ", ".join(f"{look} {count}" for look, count in report["detected_by"].items())
-        yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {looks}"
+        steps = ", ".join(f"{step} {count}" for step, count in report["detected_by"].items())
+        yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {steps}"
         if report["left_out"]:
             yield "left out: " + ", ".join(f"{reason} {count}" for reason, count in report["left_out"].items())
         if "aligned" in report:
@@ -126,7 +126,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
     columns = {name: _angles(evaluation, name) for name in routes}
     labels, found = answered.labels.columns(), answered.found
     for index, name in enumerate(answered.names):
-        row = [name, *map(_short, labels[index]), answered.looks[index]]
+        row = [name, *map(_short, labels[index]), answered.found_by[index]]
         row += [_short(value) for route in routes for value in columns[route][index, :3]]
         row += [answered.people[index], str(int(found[index]))]
         row += [_short(value) for route in routes for value in answered.answers[route].sigma[index]]

@@ -16,8 +16,8 @@ from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.training_data import Crops, Source
 from nlml_hpe.rotation import AXES
 from nlml_hpe.torch_rotation import degrees_from_rotation
-from nlml_hpe.training import Augment, Metric, train
-from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training import Metric, train
+from nlml_hpe.training_data import Augment, TrainingError
 from nlml_hpe.training_run import History, Run
 
 

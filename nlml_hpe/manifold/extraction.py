@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS, open_detector
-from nlml_hpe.detection.landmarks import LOOKS, normalize_landmarks
+from nlml_hpe.detection.landmarks import SEARCHES, normalize_landmarks
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
-from nlml_hpe.manifold.tensor import LandmarkTensorWriter, PersonRows
+from nlml_hpe.manifold.tensor_writer import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
     RANDOM_FOLDER,
@@ -146,7 +146,7 @@ def _features(
         # A rendered head is in the middle of its image.
         middle = (0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height)
         face = detector.detect_in_box(image, middle)
-        routes.append(LOOKS.index(face.look) if face else 0)
+        routes.append(SEARCHES.index(face.found_by) if face else 0)
         boxes.append(face.box if face else (0.0, 0.0, 0.0, 0.0))
         if face:
             features.append(normalize_landmarks(face.landmarks, points, config.normalization))

@@ -1,31 +1,26 @@
-"""The pose manifold: what the decomposition learned, faces made from it, and its file.
+"""The pose manifold: what the decomposition learned, and faces made from it.
 
 A face is modelled as ``x = W(u, f_yaw, f_pitch, f_roll) + e``: W the core, u the identity, f the
-factor rows as cosines of the angles. ``inverse`` finds the angles of a face.
+factor rows as cosines of the angles. ``inverse`` finds the angles of a face,
+``manifold_file`` keeps a manifold in a file.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from nlml_hpe.files.arrays import read_npz
-from nlml_hpe.files.atomic import ArtifactError, atomic_path
 from nlml_hpe.manifold.cosines import evaluate
 from nlml_hpe.manifold.inverse import MARGIN_DEG, SEEDS, Solver
 from nlml_hpe.manifold.statistics import IdentityPrior, Noise
 from nlml_hpe.pose_grid import PoseGrid
-from nlml_hpe.rotation import AXES, CONVENTION, Angles
+from nlml_hpe.rotation import Angles
 
-FORMAT = "nlml-hpe manifold 1"
 _CHUNK = 256
 
 FloatArray = NDArray[np.float64]
@@ -309,50 +304,3 @@ class PoseManifold:
         design = self.identity_design(angles)
         normal = design @ design.transpose(0, 2, 1)
         return np.asarray(np.linalg.solve(normal, design @ inside[..., None])[..., 0])
-
-    def save(self, path: Path) -> None:
-        """Write ``manifold.npz`` atomically; arrays only, nothing is pickled."""
-        arrays = dict(self._arrays())
-        header = {"format": FORMAT, "convention": CONVENTION, "feature": self.feature, "grid": self.grid.as_dict()}
-        text = np.frombuffer(json.dumps({**header, "facts": self.facts}, sort_keys=True).encode(), dtype=np.uint8)
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, header=text, **arrays)
-
-    def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        yield "core", self.core
-        yield "basis", self.basis.astype(np.float32)
-        for axis, factor, cosines in zip(AXES, self.factors, self.cosines, strict=True):
-            yield f"factor_{axis}", factor
-            yield f"cosine_{axis}", cosines
-        yield "identity_mean", self.prior.mean
-        yield "identity_covariance", self.prior.covariance
-        if self.noise is not None:
-            yield "noise_covariance", self.noise.covariance
-            yield "sigma_scale", self.noise.sigma_scale
-
-    @classmethod
-    def load(cls, path: Path) -> PoseManifold:
-        """Read ``manifold.npz``. Raises ``ArtifactError`` where it is missing, damaged or of another version."""
-        arrays = read_npz(path)
-        try:
-            header = json.loads(arrays["header"].tobytes())
-            if header["format"] != FORMAT or header["convention"] != CONVENTION:
-                raise ArtifactError(
-                    f"{path}: expected {FORMAT!r} with {CONVENTION!r}; found {header['format']!r} with "
-                    f"{header['convention']!r}; run TD_main again"
-                )
-            known = "noise_covariance" in arrays
-            noise = Noise(arrays["noise_covariance"], arrays["sigma_scale"]) if known else None
-            return cls(
-                arrays["core"],
-                arrays["basis"].astype(np.float64),
-                (arrays["factor_yaw"], arrays["factor_pitch"], arrays["factor_roll"]),
-                (arrays["cosine_yaw"], arrays["cosine_pitch"], arrays["cosine_roll"]),
-                PoseGrid.from_dict(header["grid"]),
-                header["feature"],
-                IdentityPrior(arrays["identity_mean"], arrays["identity_covariance"]),
-                noise,
-                header["facts"],
-            )
-        except (KeyError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{path} is no manifold of this project ({error}); run TD_main again") from error

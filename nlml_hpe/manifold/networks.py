@@ -10,9 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # who opens a model folder needs no configuration
+    from nlml_hpe.config import AngleHeadsConfig, EncoderConfig
+    from nlml_hpe.manifold.manifold import PoseManifold
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,25 @@ class NetworkShape:
     row_lengths: tuple[int, int, int]
     encoder_hidden: tuple[int, ...]
     head_hidden: tuple[int, ...]
+
+
+def network_shape(manifold: PoseManifold, encoder: EncoderConfig, heads: AngleHeadsConfig) -> NetworkShape:
+    """The layers of a network for this manifold.
+
+    Parameters
+    ----------
+    manifold : PoseManifold
+        Its feature length and the ranks of its poses.
+    encoder, heads : EncoderConfig, AngleHeadsConfig
+        Sizes of the hidden layers.
+
+    Returns
+    -------
+    NetworkShape
+        All sizes.
+    """
+    _, yaw, pitch, roll = manifold.ranks
+    return NetworkShape(manifold.feature_length, (yaw, pitch, roll), encoder.hidden, heads.hidden)
 
 
 class LandmarkEncoder(nn.Module):

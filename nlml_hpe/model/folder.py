@@ -15,6 +15,7 @@ from torch import nn
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.manifold_file import read_manifold, write_manifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, NetworkShape
 from nlml_hpe.manifold.official import OFFICIAL_FEATURE, official_manifold
 from nlml_hpe.model.components import MANIFOLD_FILE, WEIGHTS_FILE, put_component, require_component
@@ -87,7 +88,7 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
         raise ValueError("a model without a network cannot be saved as a model folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS_FILE, save(model.network.state_dict()))
-    model.manifold.save(folder / MANIFOLD_FILE)
+    write_manifold(folder / MANIFOLD_FILE, model.manifold)
     settings = {
         "point_set": model.point_set.name,
         "normalization": model.normalization,
@@ -118,7 +119,7 @@ def load_model(folder: str | Path) -> HeadPoseModel:
         network = HeadPoseNetwork(shape)
         network.load_state_dict(load_file(place / WEIGHTS_FILE))
         point_set = POINT_SETS[config["point_set"]]
-        manifold = PoseManifold.load(place / MANIFOLD_FILE)
+        manifold = read_manifold(place / MANIFOLD_FILE)
         model = HeadPoseModel(
             network.eval(),
             manifold,

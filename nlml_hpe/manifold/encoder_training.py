@@ -1,9 +1,9 @@
-"""What the networks are trained on: the encoder on detected faces, the heads on the manifold alone.
+"""The encoder is trained on detected faces, in the manifold's own coordinates.
 
-The encoder is trained in the manifold's own coordinates: features in its basis, whitened by the noise
-that it leaves on people it has not seen. What lies outside of that subspace tells the detector's habits on
-rendered faces rather than the pose. The change of coordinates is linear, so afterwards the first layer
-takes it in and the network is the paper's, from features to factor rows.
+These are features in the manifold's basis, whitened by the noise that it leaves on people it has not seen. What lies
+outside of that subspace tells the detector's habits on rendered faces rather than the pose. The change of
+coordinates is linear, so afterwards the first layer takes it in and the network is the paper's, from features to
+factor rows.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from nlml_hpe.config import AngleHeadsConfig, EncoderConfig
+from nlml_hpe.config import EncoderConfig
 from nlml_hpe.files.manifests import require_equal
 from nlml_hpe.manifold.manifold import PoseManifold
-from nlml_hpe.manifold.networks import AngleHead, LandmarkEncoder, NetworkShape
+from nlml_hpe.manifold.networks import LandmarkEncoder
 from nlml_hpe.manifold.tensor import LandmarkTensor
-from nlml_hpe.rotation import AXES, Angles
+from nlml_hpe.rotation import Angles
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
-from nlml_hpe.training import Augment, gaussian_noise, train
-from nlml_hpe.training_data import Samples, TrainingError
+from nlml_hpe.training import train
+from nlml_hpe.training_data import Augment, Samples, TrainingError, gaussian_noise
 from nlml_hpe.training_run import History, Run
 
 
@@ -35,25 +35,6 @@ class LabelledFaces(NamedTuple):
 
     features: NDArray[np.float32]
     angles: Angles
-
-
-def network_shape(manifold: PoseManifold, encoder: EncoderConfig, heads: AngleHeadsConfig) -> NetworkShape:
-    """The layers of a network for this manifold.
-
-    Parameters
-    ----------
-    manifold : PoseManifold
-        Its feature length and the ranks of its poses.
-    encoder, heads : EncoderConfig, AngleHeadsConfig
-        Sizes of the hidden layers.
-
-    Returns
-    -------
-    NetworkShape
-        All sizes.
-    """
-    _, yaw, pitch, roll = manifold.ranks
-    return NetworkShape(manifold.feature_length, (yaw, pitch, roll), encoder.hidden, heads.hidden)
 
 
 def detected_faces(tensor: LandmarkTensor, people: NDArray[np.int64]) -> LabelledFaces:
@@ -250,69 +231,3 @@ def turned_in_plane(features: Tensor, angles: Tensor, turns: Tensor) -> tuple[Te
     points = features.view(len(features), -1, 3) @ in_image.transpose(1, 2)
     turned = in_image.transpose(1, 2) @ rotation_from_degrees(angles)
     return points.reshape(features.shape), degrees_from_rotation(turned)
-
-
-def train_heads(
-    manifold: PoseManifold, config: AngleHeadsConfig, seed: int, run: Run | None = None
-) -> tuple[list[AngleHead], dict[str, History]]:
-    """Train one head per angle to invert the manifold's cosines; no image or landmark is needed.
-
-    Parameters
-    ----------
-    manifold : PoseManifold
-        Its cosines are all that the heads learn from.
-    config : AngleHeadsConfig
-        Layers, samples, margins, and what all trainings share.
-    seed : int
-        Of the samples, the first weights and the noise.
-    run : Run, optional
-        Device and checkpoints; by default the CPU and none.
-
-    Returns
-    -------
-    tuple of list of AngleHead and dict of History
-        Heads of yaw, pitch and roll, on the CPU; and their losses by the name of the axis.
-    """
-    heads, histories = [], {}
-    for number, axis in enumerate(AXES):
-        head, histories[axis] = _train_head(manifold, number, config, seed + number, run or Run())
-        heads.append(head.cpu())
-    return heads, histories
-
-
-def _train_head(
-    manifold: PoseManifold, number: int, config: AngleHeadsConfig, seed: int, run: Run
-) -> tuple[AngleHead, History]:
-    rng = np.random.default_rng([seed, 4])
-    axis = manifold.grid.axes[number]
-    margin = config.margin_deg[number]
-    degrees = rng.uniform(axis[0] - margin, axis[-1] + margin, size=config.samples)
-    rows = torch.from_numpy(manifold.axis_rows(number, degrees).astype(np.float32))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = AngleHead(rows.shape[1], config.hidden)
-    head.row_mean.copy_(rows.mean(dim=0))
-    head.row_scale.copy_(rows.std(dim=0).clamp_min(1e-6))
-    head.angle_scale.fill_(max(float(np.abs(degrees).max()), 1.0))
-    head = head.to(run.device)
-
-    def loss(angles: Tensor, true: Tensor) -> Tensor:
-        return (((angles - true) / head.angle_scale) ** 2).mean()
-
-    rows, angles = rows.to(run.device), torch.from_numpy(degrees.astype(np.float32)).to(run.device)
-    split = config.samples // 10
-    training, stopping = Samples(rows[split:], angles[split:]), Samples(rows[:split], angles[:split])
-    noise = gaussian_noise(head.row_scale * config.noise) if config.noise else None
-    history = train(
-        head,
-        loss,
-        training,
-        stopping,
-        config,
-        seed,
-        f"head_{AXES[number]}",
-        augment=noise,
-        metrics={"mae_deg": lambda estimated, true: (estimated - true).abs()},
-        run=run,
-    )
-    return head, history

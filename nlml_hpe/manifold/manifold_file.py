@@ -1,0 +1,111 @@
+"""``manifold.npz``: a pose manifold as plain arrays and a JSON header; nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.files.arrays import read_npz
+from nlml_hpe.files.atomic import ArtifactError, atomic_path
+from nlml_hpe.manifold.manifold import PoseManifold
+from nlml_hpe.manifold.statistics import IdentityPrior, Noise
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import AXES, CONVENTION
+
+FORMAT = "nlml-hpe manifold 1"
+
+
+def write_manifold(path: Path, manifold: PoseManifold) -> None:
+    """Write a manifold atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.npz`` file; one that is there is replaced.
+    manifold : PoseManifold
+        All of it is written, its basis in float32.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written.
+    """
+    header = {
+        "format": FORMAT,
+        "convention": CONVENTION,
+        "feature": manifold.feature,
+        "grid": manifold.grid.as_dict(),
+        "facts": manifold.facts,
+    }
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, header=text, **dict(_arrays(manifold)))
+
+
+def read_manifold(path: Path) -> PoseManifold:
+    """Read a manifold.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `write_manifold` wrote.
+
+    Returns
+    -------
+    PoseManifold
+        The manifold.
+
+    Raises
+    ------
+    ArtifactError
+        Where the file is missing, damaged or of another version.
+
+    Examples
+    --------
+    The manifold of the shipped model:
+
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> manifold = read_manifold(SHIPPED / "manifold.npz")
+    >>> manifold.ranks, manifold.feature_length
+    ((5, 3, 3, 3), 1404)
+    """
+    arrays = read_npz(path)
+    try:
+        header = json.loads(arrays["header"].tobytes())
+        if header["format"] != FORMAT or header["convention"] != CONVENTION:
+            raise ArtifactError(
+                f"{path}: expected {FORMAT!r} with {CONVENTION!r}; found {header['format']!r} with "
+                f"{header['convention']!r}; run TD_main again"
+            )
+        known = "noise_covariance" in arrays
+        return PoseManifold(
+            arrays["core"],
+            arrays["basis"].astype(np.float64),
+            (arrays["factor_yaw"], arrays["factor_pitch"], arrays["factor_roll"]),
+            (arrays["cosine_yaw"], arrays["cosine_pitch"], arrays["cosine_roll"]),
+            PoseGrid.from_dict(header["grid"]),
+            header["feature"],
+            IdentityPrior(arrays["identity_mean"], arrays["identity_covariance"]),
+            Noise(arrays["noise_covariance"], arrays["sigma_scale"]) if known else None,
+            header["facts"],
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is no manifold of this project ({error}); run TD_main again") from error
+
+
+def _arrays(manifold: PoseManifold) -> Iterator[tuple[str, NDArray[Any]]]:
+    yield "core", manifold.core
+    yield "basis", manifold.basis.astype(np.float32)
+    for axis, factor, cosines in zip(AXES, manifold.factors, manifold.cosines, strict=True):
+        yield f"factor_{axis}", factor
+        yield f"cosine_{axis}", cosines
+    yield "identity_mean", manifold.prior.mean
+    yield "identity_covariance", manifold.prior.covariance
+    if manifold.noise is not None:
+        yield "noise_covariance", manifold.noise.covariance
+        yield "sigma_scale", manifold.noise.sigma_scale
