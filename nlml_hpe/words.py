@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 BAR_DELAY_SECONDS = 1.0
 """How long a progress bar waits before it is drawn: what the detector's libraries print at their first image would
 tear it."""
@@ -16,3 +18,29 @@ def counted(number: int, noun: str) -> str:
     ('1 image', '2 images')
     """
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def why_no_file(path: Path, wanted: str) -> str:
+    """What is wrong with a path that is no regular file.
+
+    Parameters
+    ----------
+    path : Path
+        For which ``is_file()`` is false.
+    wanted : str
+        What it should have been, such as ``"image file"``.
+
+    Returns
+    -------
+    str
+        That it is not there, or what it is.
+
+    Examples
+    --------
+    >>> why_no_file(Path("nowhere.jpg"), "image file"), why_no_file(Path("."), "image file")
+    ('no such image file', 'a folder, where an image file is wanted')
+    """
+    if not path.exists():
+        return f"no such {wanted}"
+    kind = "a folder" if path.is_dir() else "a pipe, a socket or a device"
+    return f"{kind}, where {'an' if wanted[0] in 'aeiou' else 'a'} {wanted} is wanted"

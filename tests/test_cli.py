@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -85,7 +86,10 @@ def test_a_pattern_gives_a_table(folder: Path, tmp_path: Path, capfd: pytest.Cap
         (["export", "out.onnx", "--model", "nowhere"], "no such model folder"),
         (["export", "noext"], "ends in .onnx"),
         (["demo", "--port", "99999"], "expected 0 to 65535"),
-        (["info", "--model", "README.md"], "is missing"),
+        (["info", "--model", "README.md"], "README.md is no model: expected a model folder"),
+        (["predict", "docs/demo.jpg", "--backend", "torch", "--model", "README.md"], "README.md is a file"),
+        (["predict", os.devnull], "a pipe, a socket or a device, where an image file is wanted"),
+        (["video", "docs"], "docs: a folder, where a video file is wanted"),
         (["evaluate", "--dataset", "aflw2000", "--root", "nowhere"], "no such folder"),
     ],
 )

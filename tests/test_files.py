@@ -271,6 +271,16 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
         write_bytes(tmp_path, b"1")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="only Linux has a folder that takes no file of anybody's")
+def test_a_folder_that_cannot_be_made_is_not_said_to_be_in_use() -> None:
+    with (
+        pytest.raises(OSError, match=r"cannot be made .*; name another place") as caught,
+        exclusive(Path("/proc/self/thing")),
+    ):
+        pass
+    assert caught.value.filename == "/proc/self/thing"
+
+
 def test_a_run_waits_for_the_workers_of_the_run_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "thing"
     with lease(folder):

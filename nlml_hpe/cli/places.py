@@ -14,7 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from nlml_hpe.files.images import IMAGE_SUFFIXES
-from nlml_hpe.words import counted
+from nlml_hpe.words import counted, why_no_file
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 _UNREAD_IMAGE_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
@@ -84,6 +84,8 @@ def _expand(name: str, inputs: Inputs) -> None:
                 inputs.skip("folder", path)
         files = [path for path in matches if path.is_file()]
         problem = "no such image, folder with images, or pattern that fits any file"
+        if place.exists():
+            problem = why_no_file(place, "image file")
         inputs.entries += [Entry(path) for path in files] or [Entry(place, problem)]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nlml_hpe.words import why_no_file
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: this is where Pillow starts to warn of decompression
@@ -17,6 +21,8 @@ bombs (a quarter of a gigabyte of RGB), and 11 times the pixels of a 4K frame.""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif")
 """What is taken for an image in a folder, in lower case; a file that is named reads whatever its suffix."""
 _DEEPEST = 65535.0
+_OPENING = threading.Lock()
+"""What a warning is answered with belongs to the whole process, so one image is opened at a time."""
 
 RgbImage = NDArray[np.uint8]
 ImageLike = Any
@@ -142,7 +148,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
     """
     source = user_path(path)
     if not source.is_file():
-        raise ImageReadError(f"{source}: no such image file")
+        raise ImageReadError(f"{source}: {why_no_file(source, 'image file')}")
     if source.stat().st_size == 0:
         raise ImageReadError(f"{source}: the file is empty")
     return decode_image(source, str(source), max_pixels)
@@ -171,11 +177,11 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
         As ``read_image``.
     """
     try:
-        with Image.open(source) as image:
+        with _opened(source) as image:
             return _decoded(image, name, max_pixels)
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{name}: not an image in a format that is known here") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise _too_large(name, max_pixels) from error
     except ImageReadError:
         raise
@@ -183,6 +189,14 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
         raise ImageReadError(f"{name}: the file may not be read ({error.strerror})") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
+
+
+def _opened(source: Path | BinaryIO) -> Image.Image:
+    """The image, of which only the header was read."""
+    with _OPENING, warnings.catch_warnings():
+        # Pillow's advice on large images is a line on stderr; here such an image is refused, with a reason.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(source)
 
 
 def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> RgbImage:

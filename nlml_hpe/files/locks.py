@@ -24,9 +24,23 @@ _LEASE_SECONDS = 60.0
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. Raises ``ArtifactError`` where another run holds it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    """Hold the folder for this process.
+
+    Raises
+    ------
+    ArtifactError
+        Where another run holds it.
+    OSError
+        Where nothing can be made beside it.
+    """
+    path = folder.parent / f".{folder.name}.lock"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Of a place that takes no file, the lock itself only says that it was not to be had.
+        path.touch()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be made ({error.strerror}); name another place", str(folder)) from error
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -130,6 +130,8 @@ class OnnxEngine:
         from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
         if not path.is_file():
+            if path.parent.is_file():
+                raise ArtifactError(f"{path.parent} is no model: expected a model folder or an .onnx file")
             raise ArtifactError(f"{path} is missing; name a model folder with {ONNX_FILE}, or use backend='torch'")
         _verify(path)
         try:

@@ -15,6 +15,7 @@ import numpy as np
 
 from nlml_hpe.files.atomic import atomic_path
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.words import why_no_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
 """What a copy's name may end in."""
@@ -75,7 +76,7 @@ class VideoSource:
         self.is_camera, self._stopped = isinstance(source, int), False
         name = f"camera {source}" if self.is_camera else str(source)
         if isinstance(source, Path) and not source.is_file():
-            raise VideoError(f"{name}: no such video file")
+            raise VideoError(f"{name}: {why_no_file(source, 'video file')}")
         if isinstance(source, Path) and not _is_utf8(name):
             raise VideoError(f"{name!a}: OpenCV opens names in UTF-8 alone; rename the file")
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))

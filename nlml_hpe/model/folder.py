@@ -106,6 +106,8 @@ def load_model(folder: str | Path) -> HeadPoseModel:
     another version or convention.
     """
     place = Path(folder)
+    if place.is_file():
+        raise ArtifactError(f"{place} is a file; name the model folder that ModelBuilder wrote")
     if not place.is_dir():
         raise ArtifactError(
             f"{place}: no such model folder; run the pipeline, or name the folder that ModelBuilder wrote"
