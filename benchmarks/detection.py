@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import development_data, report
-from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx
 from nlml_hpe.detection.landmarks import SEARCHES
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.faces import ask, photographs
@@ -33,7 +33,7 @@ def main(workdir: Path, root: Path) -> None:
     routes = np.asarray(tensor.routes).reshape(len(tensor.people), -1)
     rendered = np.broadcast_to(tensor.grid.angles().columns().reshape(-1, 3), (len(routes), routes.shape[1], 3))
     data = read_dataset("aflw2000", root)
-    with MediaPipeFaceMesh(MAX_FACES) as detector:
+    with FaceMeshOnnx(MAX_FACES) as detector:
         found = ask(photographs(data, detector), {})
     found = found.chosen(PROTOCOLS["aflw2000-nlml"].includes(found.labels))
     angles, real = found.labels.columns(), np.array([SEARCHES.index(step) for step in found.found_by], dtype=np.uint8)

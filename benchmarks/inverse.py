@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from benchmarks.common import development_data, report
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.files.images import read_image
 from nlml_hpe.manifold.cosines import evaluate
@@ -72,7 +72,7 @@ def drawn_faces(manifold: PoseManifold, count: int) -> NDArray[np.float64]:
 
 def real_faces(folder: Path) -> NDArray[np.float64]:
     """Features of the largest face of every photograph in which one is found."""
-    with MediaPipeFaceMesh() as detector:
+    with FaceMeshOnnx() as detector:
         paths = sorted(folder.glob("*.jpg"))
         found = [detector.detect(read_image(path)) for path in tqdm(paths, desc="Detect")]
     print(f"{sum(map(bool, found))} of {len(found)} photographs show a face that was found")

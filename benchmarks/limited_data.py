@@ -19,7 +19,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from benchmarks.common import RESULTS, development_data, report
-from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.faces import Answerer, LabelledFace, ask, landmark_route, photographs
@@ -89,7 +89,7 @@ def main(config: Config, root: Path, counts: tuple[int, ...]) -> None:
     whole = LandmarkTensor.open(Workdir(config.workdir).landmarks_train)
     counts = tuple(n for n in counts if n <= len(whole.people))
     data = read_dataset("aflw2000", root)
-    with MediaPipeFaceMesh(MAX_FACES, config.landmarks.min_confidence) as detector:
+    with FaceMeshOnnx(MAX_FACES, config.landmarks.min_confidence) as detector:
         # Landmarks stay in memory, images do not.
         faces = [replace(seen, face=replace(seen.face, image=None)) for seen in photographs(data, detector)]
     rows = []

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.common import development_data, report
-from nlml_hpe.detection.detectors import MAX_FACES, MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx
 from nlml_hpe.detection.landmarks import LandmarkDetector, facemesh_canonical
 from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
 from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary
@@ -161,7 +161,7 @@ def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, l
     canonical = facemesh_canonical()
     found: dict[str, list[Answer]] = {}
     engine, fast = TorchEngine(load_model(model)), OnnxEngine(model / ONNX_FILE)
-    with MediaPipeFaceMesh(MAX_FACES, engine.min_confidence) as detector:
+    with FaceMeshOnnx(MAX_FACES, engine.min_confidence) as detector:
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
         fixed["solvePnP on the canonical face"] = solve_pnp(canonical)
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from nlml_hpe.detection.detectors import DetectorName
+from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import OWN_FRAME, check_head_frame
@@ -103,7 +103,7 @@ class LandmarksConfig(Section):
 
     train_images: UserPath | None = Field(default=None, description="rendered folder in place of Render's train people")
     validation_images: UserPath | None = Field(default=None, description="the same for the validation people")
-    detector: DetectorName = "mediapipe_facemesh"
+    detector: DetectorName = DEFAULT_DETECTOR
     bundle: UserPath | None = Field(
         default=None, description="face_landmarker.task of mediapipe_tasks; else the cache's"
     )

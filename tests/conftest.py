@@ -12,7 +12,7 @@ import yaml
 from hypothesis import settings
 
 from benchmarks.common import development_data
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import RgbImage
 from renderer.heads.ict_kit import LANDMARKS, NEUTRAL, Kit
 from renderer.heads.photo import embedded_photo
@@ -66,8 +66,8 @@ def kit_of_few(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
-def detector() -> Iterator[MediaPipeFaceMesh]:
-    with MediaPipeFaceMesh(max_faces=4) as opened:
+def detector() -> Iterator[FaceMeshOnnx]:
+    with FaceMeshOnnx(max_faces=4) as opened:
         yield opened
 
 

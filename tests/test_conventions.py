@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.pose_grid import Pose
@@ -28,7 +28,7 @@ Look = Callable[[Pose], np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def points(detector: MediaPipeFaceMesh) -> Look:
+def points(detector: FaceMeshOnnx) -> Look:
     """Landmarks (468, 3) in pixels of the embedded photograph's head, rendered at (yaw, pitch, roll)."""
     mesh = PhotoHeads.open(HeadsConfig(shape_variation=0, tone_variation=0), seed=1).head(1)
     normals = vertex_normals(mesh.vertices, mesh.faces)
@@ -84,9 +84,7 @@ def test_a_rigid_alignment_of_the_landmarks_gives_the_rendered_angles(points: Lo
 
 
 @pytest.mark.parametrize("degrees", [20, -20])
-def test_a_photograph_turned_clockwise_has_positive_roll(
-    photo: RgbImage, detector: MediaPipeFaceMesh, degrees: int
-) -> None:
+def test_a_photograph_turned_clockwise_has_positive_roll(photo: RgbImage, detector: FaceMeshOnnx, degrees: int) -> None:
     height, width = photo.shape[:2]
     # OpenCV counts anti-clockwise.
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)

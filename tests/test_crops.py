@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import partial_of
 from nlml_hpe.files.manifests import read_manifest
@@ -89,7 +89,7 @@ def test_poses_keep_to_their_limits_and_density() -> None:
 
 @pytest.mark.parametrize("pose", [(35.0, 0.0, 0.0), (-35.0, 0.0, 0.0), (0.0, 20.0, 0.0), (0.0, -20.0, 20.0)])
 def test_a_face_is_seen_at_the_rotation_of_its_label(
-    folder: Path, detector: MediaPipeFaceMesh, pose: tuple[float, float, float]
+    folder: Path, detector: FaceMeshOnnx, pose: tuple[float, float, float]
 ) -> None:
     """A detector that was trained on photographs sees the head turn by the angles that the label says."""
     person = plain_person(folder)
@@ -158,7 +158,7 @@ def test_expressions_are_a_setting(folder: Path) -> None:
     assert all(every.makes(name) for name in names)
 
 
-def test_no_picture_of_the_packages_has_a_face(detector: MediaPipeFaceMesh) -> None:
+def test_no_picture_of_the_packages_has_a_face(detector: FaceMeshOnnx) -> None:
     found = pictures(None)
     assert len(found) >= 8
     faces = [face for picture in found for face in detector.detect(picture)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nlml_hpe.cli import main
-from nlml_hpe.detection.detectors import FaceAlignment, MediaPipeFaceMesh, MediaPipeTasks
+from nlml_hpe.detection.detectors import FaceAlignment, FaceMeshOnnx, MediaPipeTasks
 from nlml_hpe.detection.landmarks import IBUG68, POINT_SETS, mirror_of
 from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.evaluation.datasets import read_dataset
@@ -30,7 +30,7 @@ def test_tasks_and_facemesh_give_nearly_the_same_angles(bundle: Path, shared_dat
     ]
     with (
         HeadPoseEstimator(detector=MediaPipeTasks(bundle=bundle)) as tasks,
-        HeadPoseEstimator(detector=MediaPipeFaceMesh()) as facemesh,
+        HeadPoseEstimator(detector=FaceMeshOnnx()) as facemesh,
     ):
         pairs = [(e.predict(s.load()) for e in (tasks, facemesh)) for s in samples[:20]]
         both = [(a[0].rotation, b[0].rotation) for a, b in pairs if a and b]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from nlml_hpe import HeadPoseEstimator
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, mirror_of
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
@@ -172,7 +172,7 @@ def test_what_cannot_be_loaded_is_named(tiny_run: Config, tmp_path: Path) -> Non
 
 
 def test_a_detector_of_other_points_is_refused(tiny_run: Config) -> None:
-    class Other(MediaPipeFaceMesh):
+    class Other(FaceMeshOnnx):
         point_set = IBUG68
 
     with Other() as detector, pytest.raises(ValueError, match="needs points 'facemesh468'"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nlml_hpe import HeadPose, HeadPoseEstimator
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import OnnxEngine
@@ -98,7 +98,7 @@ def test_a_dropped_estimator_closes_its_detector(photo: RgbImage, monkeypatch: p
     assert len(closed) == 1
 
 
-def test_a_detector_that_was_handed_in_is_its_owners(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+def test_a_detector_that_was_handed_in_is_its_owners(detector: FaceMeshOnnx, photo: RgbImage) -> None:
     HeadPoseEstimator(detector=detector)
     gc.collect()
     assert detector.detect(photo)

@@ -22,7 +22,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from nlml_hpe.config import FrameConfig
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.evaluation.command import add_arguments, alignment, answers, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate
@@ -63,7 +63,7 @@ def engine(tiny_run: Config) -> TorchEngine:
 
 
 def test_a_stranger_is_not_taken_for_the_annotated_face(
-    engine: TorchEngine, photographs: Path, detector: MediaPipeFaceMesh
+    engine: TorchEngine, photographs: Path, detector: FaceMeshOnnx
 ) -> None:
     data = read_dataset("aflw2000", photographs)
     answered = answers(engine, data, detector)
@@ -88,7 +88,7 @@ def test_a_stranger_is_not_taken_for_the_annotated_face(
 
 
 def test_a_truncated_photograph_is_left_out_and_ends_nothing(
-    engine: TorchEngine, photographs: Path, detector: MediaPipeFaceMesh
+    engine: TorchEngine, photographs: Path, detector: FaceMeshOnnx
 ) -> None:
     paths = sorted(photographs.glob("*.jpg"))
     paths[2].write_bytes(paths[2].read_bytes()[:3000])
@@ -101,9 +101,7 @@ def test_a_truncated_photograph_is_left_out_and_ends_nothing(
     assert "left out: image not readable 2" in table({"aflw2000": report})
 
 
-def test_a_named_frame_is_one_constant_rotation(
-    engine: TorchEngine, photographs: Path, detector: MediaPipeFaceMesh
-) -> None:
+def test_a_named_frame_is_one_constant_rotation(engine: TorchEngine, photographs: Path, detector: FaceMeshOnnx) -> None:
     data = read_dataset("aflw2000", photographs)
     answered = answers(engine, data, detector)
     own = on_protocol(engine, data, answered, "aflw2000-nlml").report
@@ -299,7 +297,7 @@ def test_ctrl_c_leaves_nothing_behind_and_says_so(shared_data: Path, tmp_path: P
 
 
 def test_the_frame_of_another_set_is_estimated_and_named(
-    engine: TorchEngine, shared_data: Path, tmp_path: Path, detector: MediaPipeFaceMesh
+    engine: TorchEngine, shared_data: Path, tmp_path: Path, detector: FaceMeshOnnx
 ) -> None:
     source = shared_data / "aflw2000_dev"
     chosen = [s.name for s in read_dataset("aflw2000", source).samples if max(map(abs, s.angles)) < 25][:60]

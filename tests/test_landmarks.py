@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import (
     FACEMESH,
     boundary_loops,
@@ -28,7 +28,7 @@ from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from stages.config import Config
 
 
-def test_one_face_is_found_in_the_photo(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+def test_one_face_is_found_in_the_photo(detector: FaceMeshOnnx, photo: RgbImage) -> None:
     (face,) = detector.detect(photo)
     left, top, right, bottom = face.box
     assert face.points.shape == (468, 3)
@@ -36,7 +36,7 @@ def test_one_face_is_found_in_the_photo(detector: MediaPipeFaceMesh, photo: RgbI
     assert 0 < top < bottom < photo.shape[0]
 
 
-def test_landmarks_are_pixels_of_images_that_are_not_square(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+def test_landmarks_are_pixels_of_images_that_are_not_square(detector: FaceMeshOnnx, photo: RgbImage) -> None:
     wide = np.pad(photo, ((0, 0), (60, 90), (0, 0)))
     (face,), (moved,) = detector.detect(photo), detector.detect(wide)
     shift = moved.points - face.points
@@ -45,7 +45,7 @@ def test_landmarks_are_pixels_of_images_that_are_not_square(detector: MediaPipeF
     np.testing.assert_allclose(shift[:, 1], 0, atol=6)
 
 
-def test_several_faces_come_largest_first(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+def test_several_faces_come_largest_first(detector: FaceMeshOnnx, photo: RgbImage) -> None:
     head = photo[0:260, 100:360]
     pair = np.full((260, 480, 3), 128, dtype=np.uint8)
     pair[:, :260] = head
@@ -55,13 +55,13 @@ def test_several_faces_come_largest_first(detector: MediaPipeFaceMesh, photo: Rg
     assert faces[0].area > faces[1].area
 
 
-def test_no_face_is_an_empty_list(detector: MediaPipeFaceMesh) -> None:
+def test_no_face_is_an_empty_list(detector: FaceMeshOnnx) -> None:
     noise = np.random.default_rng(0).integers(0, 256, size=(120, 160, 3), dtype=np.uint8)
     assert detector.detect(noise) == []
     assert detector.detect(np.zeros((1, 1, 3), dtype=np.uint8)) == []
 
 
-def test_a_very_wide_image_is_searched_at_reduced_size(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+def test_a_very_wide_image_is_searched_at_reduced_size(detector: FaceMeshOnnx, photo: RgbImage) -> None:
     large = np.repeat(np.repeat(photo[:300, 60:400], 8, axis=0), 8, axis=1)
     assert large.shape[1] > 2048
     (face,) = detector.detect(large)
@@ -79,7 +79,7 @@ def test_a_very_wide_image_is_searched_at_reduced_size(detector: MediaPipeFaceMe
         np.zeros((0, 10, 3), dtype=np.uint8),
     ],
 )
-def test_arrays_that_are_no_rgb_image_are_refused(detector: MediaPipeFaceMesh, image: np.ndarray) -> None:
+def test_arrays_that_are_no_rgb_image_are_refused(detector: FaceMeshOnnx, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected"):
         detector.detect(image)
 
@@ -122,7 +122,7 @@ def test_the_canonical_face_is_its_own_mirror_image() -> None:
     np.testing.assert_array_equal(canonical[mirror] * [-1, 1, 1], canonical)
 
 
-def test_the_mirror_is_an_involution_that_agrees_with_a_real_face(detector: MediaPipeFaceMesh, photo: RgbImage) -> None:
+def test_the_mirror_is_an_involution_that_agrees_with_a_real_face(detector: FaceMeshOnnx, photo: RgbImage) -> None:
     mirror = facemesh_mirror()
     assert (mirror[mirror] == np.arange(468)).all()
     assert mirror[33] == 263

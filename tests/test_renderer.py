@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
 from renderer.appearance import draw_scene
@@ -122,7 +122,7 @@ def test_people_are_seeded_and_differ(heads: PhotoHeads) -> None:
 
 @pytest.mark.parametrize("pose", [(40.0, 0.0, 0.0), (-40.0, 0.0, 0.0), (0.0, 25.0, 0.0), (0.0, -25.0, 0.0)])
 def test_a_rendered_turn_looks_like_a_real_one(
-    heads: PhotoHeads, detector: MediaPipeFaceMesh, pose: tuple[float, float, float]
+    heads: PhotoHeads, detector: FaceMeshOnnx, pose: tuple[float, float, float]
 ) -> None:
     """A detector trained on photographs sees the rendered head turn by the angle that was rendered."""
     mesh = heads.base[0]
@@ -146,7 +146,7 @@ def test_images_differ_or_not_as_the_config_says() -> None:
 
 
 @pytest.mark.parametrize("faces", [0, 2])
-def test_a_photo_without_one_face_is_refused(detector: MediaPipeFaceMesh, photo: RgbImage, faces: int) -> None:
+def test_a_photo_without_one_face_is_refused(detector: FaceMeshOnnx, photo: RgbImage, faces: int) -> None:
     head = photo[0:260, 100:360]
     image = np.hstack([head, head]) if faces else np.full((200, 200, 3), 90, dtype=np.uint8)
     with pytest.raises(HeadPhotoError, match="2 faces" if faces else "no face"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.io import loadmat
 from scipy.spatial.transform import Rotation
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.files.images import read_image
 from nlml_hpe.rotation import (
@@ -124,7 +124,7 @@ def test_other_shapes_are_refused(bad: np.ndarray) -> None:
         angles_from_rotation(bad)
 
 
-def test_the_convention_is_that_of_real_labels(shared_data: Path, detector: MediaPipeFaceMesh) -> None:
+def test_the_convention_is_that_of_real_labels(shared_data: Path, detector: FaceMeshOnnx) -> None:
     """Rigid alignment to the mean frontal shape reproduces AFLW2000-3D labels, signs and order included."""
     features, labels = [], []
     for picture in sorted((shared_data / "aflw2000_dev").glob("*.jpg"))[:200]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
 from renderer.config import HeadsConfig, RenderConfig
@@ -74,7 +74,7 @@ def test_each_person_has_one_expression_drawn_by_the_seed(facescape: Path) -> No
     assert len(set(drawn)) > 3
 
 
-def test_a_model_is_drawn_as_the_head_it_was_written_from(facescape: Path, detector: MediaPipeFaceMesh) -> None:
+def test_a_model_is_drawn_as_the_head_it_was_written_from(facescape: Path, detector: FaceMeshOnnx) -> None:
     """Unit and origin do not matter, and a turn is seen as the turn it is."""
     mesh = open_heads(config(facescape), seed=1).head(1)
     assert 200 < mesh.height < 420
@@ -145,7 +145,7 @@ def test_the_check_refuses_what_rendering_refuses(facescape: Path, tmp_path: Pat
             checked(blank, HeadsConfig(), rasterizer="pytorch3d")
 
 
-def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: MediaPipeFaceMesh) -> None:
+def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: FaceMeshOnnx) -> None:
     mesh = read_glb(shared_data / "lee_perry_smith" / "LeePerrySmith.glb")
     placed = placed_by_face(mesh, "scan", detector)
     normals = vertex_normals(placed.vertices, placed.faces)

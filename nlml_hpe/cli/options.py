@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nlml_hpe.detection.detectors import DETECTORS, open_detector
+from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
 from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.estimator import HeadPoseEstimator, open_engine
 from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.sessions import CPU
 
 MODEL_HELP = "model folder or .onnx file (default: the model that comes with the package)"
 
@@ -20,9 +21,19 @@ def add_model(command: argparse.ArgumentParser) -> None:
         "--backend", choices=("onnx", "torch"), default="onnx", help="what runs the model (default: onnx)"
     )
     command.add_argument(
-        "--detector", choices=sorted(DETECTORS), help="what finds faces (default: what the model was trained with)"
+        "--detector",
+        choices=sorted(DETECTORS),
+        help=f"what finds faces (default: {DEFAULT_DETECTOR}, where the model's landmarks are FaceMesh's)",
     )
     command.add_argument("--bundle", type=user_path, help="face_landmarker.task, for --detector mediapipe_tasks")
+    command.add_argument(
+        "--providers",
+        type=lambda text: text.split(","),
+        default=CPU,
+        metavar="NAME[,NAME]",
+        help="what computes the networks that see pixels: cuda, coreml or directml, where onnxruntime's package for it "
+        "is installed (default: cpu)",
+    )
     command.add_argument(
         "--no-refine", action="store_true", help="the network's answer alone: faster, and without error bars"
     )
@@ -39,7 +50,9 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
     if given.detector is None:
-        return HeadPoseEstimator(given.model, given.backend, max_faces=max_faces, tracking=tracking)
+        return HeadPoseEstimator(
+            given.model, given.backend, max_faces=max_faces, tracking=tracking, providers=given.providers
+        )
     confidence = open_engine(given.model, given.backend).min_confidence
-    detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle)
+    detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
     return HeadPoseEstimator(given.model, given.backend, detector)

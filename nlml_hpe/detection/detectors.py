@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.facemesh import FaceMeshNetworks, distinct, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
 from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError
+from nlml_hpe.extras import how_to_install
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
 
 DetectorName = Literal["facemesh_onnx", "mediapipe_facemesh", "mediapipe_tasks", "face_alignment"]
+DEFAULT_DETECTOR: DetectorName = "facemesh_onnx"
 MAX_FACES = 16
 _TRACKING_CONFIDENCE = 0.5
 _MAX_BUNDLE_BYTES = 64 * 1024 * 1024
@@ -29,8 +34,9 @@ class FaceMeshOnnx(CascadeDetector):
 
     On 503 development photographs of AFLW2000-3D and 500 rendered images it found the same faces as MediaPipe; the
     points differ by a hundred-thousandth of the face's width (median; at most 0.02%), the poses by 0.002 degrees.
-    ``folder`` holds the two ONNX files; by default ``weights.default_folder()``. Raises ``ArtifactError`` where they
-    are missing or damaged, with the command that makes them.
+    ``folder`` holds the two ONNX files; by default ``weights.default_folder()``. ``providers`` says what computes, as
+    for ``sessions.resolve_providers``. Raises ``ArtifactError`` where the files are missing or damaged, with the
+    command that makes them, and ``ProviderError`` where a provider is not there.
     """
 
     point_set = FACEMESH
@@ -41,10 +47,11 @@ class FaceMeshOnnx(CascadeDetector):
         min_confidence: float = MIN_CONFIDENCE,
         tracking: bool = False,
         folder: Path | None = None,
+        providers: Sequence[str] | str = CPU,
     ) -> None:
         super().__init__(max_faces, min_confidence, tracking)
         # The layers are small: on two busy cores a second thread made a face take 14 ms in place of 5.
-        self._networks = FaceMeshNetworks(folder, threads=1)
+        self._networks = FaceMeshNetworks(folder, threads=1, providers=providers)
         self._followed = np.empty((0, 4))
         """Regions (n, 4) in which the last frame's faces are looked for."""
 
@@ -66,7 +73,10 @@ class FaceMeshOnnx(CascadeDetector):
 
 
 class MediaPipeFaceMesh(CascadeDetector):
-    """MediaPipe FaceMesh with the weights that mediapipe wheels up to 0.10.21 carry."""
+    """FaceMesh by MediaPipe itself, up to 0.10.21: what ``FaceMeshOnnx`` is compared with.
+
+    Raises ``DetectorError`` where mediapipe is not installed, or is one that no longer carries FaceMesh.
+    """
 
     point_set, package = FACEMESH, "mediapipe"
 
@@ -81,8 +91,8 @@ class MediaPipeFaceMesh(CascadeDetector):
             from mediapipe.python.solutions.face_mesh import FaceMesh
         except ImportError as error:
             raise DetectorError(
-                "this mediapipe no longer carries FaceMesh: pip install 'mediapipe<=0.10.21', or use the detector "
-                f"'mediapipe_tasks' with a bundle from {TASKS_URL}"
+                f"the detector 'mediapipe_facemesh' needs mediapipe up to 0.10.21 ({error}): use 'facemesh_onnx', "
+                f"which gives the same points without it, or {how_to_install('mediapipe')} (Python 3.11 or 3.12)"
             ) from error
         if (max_faces, confidence) not in self._meshes:
             self._meshes[max_faces, confidence] = FaceMesh(
@@ -109,7 +119,7 @@ class MediaPipeTasks(CascadeDetector):
     """MediaPipe's FaceLandmarker from a ``.task`` bundle, which newer wheels need; its first 468 points.
 
     ``bundle`` is by default the one in the user's cache. Raises ``DetectorError`` where it is missing or is not the
-    file that it should be, by its SHA-256.
+    file that it should be, by its SHA-256, and where mediapipe is not installed.
     """
 
     point_set, package = FACEMESH, "mediapipe"
@@ -123,6 +133,8 @@ class MediaPipeTasks(CascadeDetector):
     ) -> None:
         super().__init__(max_faces, min_confidence, tracking)
         self._bundle = _checked(bundle or _cached_bundle())
+        if importlib.util.find_spec("mediapipe") is None:
+            raise DetectorError(f"the detector 'mediapipe_tasks' needs mediapipe: {how_to_install('mediapipe')}")
         self._landmarkers: dict[tuple[int, float], Any] = {}
 
     def _landmarker(self, max_faces: int, confidence: float) -> Any:
@@ -155,7 +167,7 @@ class FaceAlignment(CascadeDetector):
     """The 68 3D points of face-alignment (Bulat & Tzimiropoulos 2017); its weights are fetched by that package.
 
     A model of its own must be trained on these points (``landmarks: {detector: face_alignment}``). Needs torch and
-    ``pip install --no-deps face-alignment`` (its OpenCV would shadow mediapipe's). Raises ``DetectorError`` where
+    ``pip install --no-deps face-alignment`` (its OpenCV would overwrite ours). Raises ``DetectorError`` where
     it is not installed.
     """
 
@@ -198,8 +210,17 @@ def open_detector(
     min_confidence: float = MIN_CONFIDENCE,
     tracking: bool = False,
     bundle: Path | None = None,
+    providers: Sequence[str] | str = CPU,
 ) -> CascadeDetector:
-    """The detector of this name; ``bundle`` is for ``mediapipe_tasks``. Raises ``DetectorError`` as they do."""
+    """The detector of this name.
+
+    ``bundle`` is for ``mediapipe_tasks`` and ``providers`` for ``facemesh_onnx``. Raises ``DetectorError``,
+    ``ArtifactError`` and ``ProviderError`` as they do, the last one also where another detector cannot use a provider.
+    """
+    if name == "facemesh_onnx":
+        return FaceMeshOnnx(max_faces, min_confidence, tracking, providers=providers)
+    if resolve_providers(providers) != resolve_providers(CPU):
+        raise ProviderError(f"the detector {name!r} has no choice of providers; use 'facemesh_onnx'")
     if name == "mediapipe_tasks" and bundle is not None:
         return MediaPipeTasks(max_faces, min_confidence, tracking, bundle)
     return DETECTORS[name](max_faces, min_confidence, tracking)
@@ -207,7 +228,7 @@ def open_detector(
 
 def detector_for(points: PointSet) -> DetectorName:
     """The detector by default of a model that was trained on these points."""
-    return "face_alignment" if points == IBUG68 else "mediapipe_facemesh"
+    return "face_alignment" if points == IBUG68 else DEFAULT_DETECTOR
 
 
 def _pixels(marks: Any, image: RgbImage) -> NDArray[np.float64]:

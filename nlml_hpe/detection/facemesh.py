@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.weights import DETECTION, LANDMARKS, read_weights
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.sessions import CPU, open_session
 
 DETECTION_PX, LANDMARKS_PX = 128, 192
 _REGION = 1.5
@@ -36,7 +37,7 @@ Floats = NDArray[np.float64]
 
 
 class FaceMeshNetworks:
-    """Both networks, run by onnxruntime on the CPU.
+    """Both networks, run by onnxruntime.
 
     Parameters
     ----------
@@ -44,23 +45,20 @@ class FaceMeshNetworks:
         Where the ONNX files lie; by default ``weights.default_folder()``.
     threads
         Processor threads of each network; 0 leaves it to onnxruntime. One where processes run in parallel.
+    providers
+        What computes, as for ``sessions.resolve_providers``.
 
     Raises
     ------
     ArtifactError
         As ``weights.read_weights``.
+    ProviderError
+        Where a provider is not there.
     """
 
-    def __init__(self, folder: Path | None = None, threads: int = 0) -> None:
-        import onnxruntime
-
+    def __init__(self, folder: Path | None = None, threads: int = 0, providers: Sequence[str] | str = CPU) -> None:
         contents = read_weights(folder)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._sessions: dict[str, Any] = {
-            name: onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            for name, content in contents.items()
-        }
+        self._sessions = {name: open_session(content, providers, threads) for name, content in contents.items()}
 
     def find(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[list[Floats]]:
         """Landmarks (468, 3) in pixels of up to ``max_faces`` faces in each RGB uint8 image (H, W, 3).

@@ -17,6 +17,7 @@ from nlml_hpe.files.manifests import require_digest
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import CONFIG_FILE, METADATA, ONNX_FILE, ONNX_FORMAT, ONNX_FORMATS
 from nlml_hpe.rotation import CONVENTION, Angles, covariance_from_sigma, rotation_from_angles
+from nlml_hpe.sessions import open_session
 
 Route = Literal["network", "exact", "refined", "powell"]
 DEFAULT_ROUTE: Route = "refined"
@@ -105,6 +106,9 @@ def points_of(faces: Sequence[Face], point_set: PointSet) -> NDArray[np.float64]
 class OnnxEngine:
     """The file that ``model.onnx_export.export_onnx`` writes, run by onnxruntime on the CPU.
 
+    It is always the CPU: the network is one of a third of a millisecond, and the descent after it many small steps,
+    each of which would wait for another processor.
+
     In a model folder, whose config.json has its SHA-256, it must be the file that was written with it.
 
     Parameters
@@ -126,18 +130,12 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as failures
-
         if not path.is_file():
             if path.parent.is_file():
                 raise ArtifactError(f"{path.parent} is no model: expected a model folder or an .onnx file")
             raise ArtifactError(f"{path} is missing; name a model folder with {ONNX_FILE}, or use backend='torch'")
         _verify(path)
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf) as error:
-            raise ArtifactError(f"{path} is damaged or no ONNX file ({error})") from error
+        self._session = open_session(path)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
         yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
         self.point_set: PointSet = POINT_SETS[about["point_set"]]

@@ -23,6 +23,7 @@ from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, OnnxEngine, Route
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.rotation import angles_from_rotation
+from nlml_hpe.sessions import CPU, resolve_providers
 
 if TYPE_CHECKING:  # torch is not needed to predict
     from nlml_hpe.model.folder import HeadPoseModel
@@ -53,6 +54,11 @@ class HeadPoseEstimator:
         Images are the frames of one video, in order.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
+    providers : sequence of str, or str
+        Where onnxruntime computes the networks that see pixels: "cpu", "cuda", "coreml" or "directml", the first
+        choice first; the package that has the provider must be installed (``sessions.resolve_providers``). A
+        detector that was handed in has its own. The step from landmarks to the pose is faster on the CPU, and stays
+        there.
 
     Raises
     ------
@@ -60,7 +66,8 @@ class HeadPoseEstimator:
         Where the model does not read.
     ValueError
         For an argument that is none of the above, for a device that is not there or that the backend cannot use, and
-        for a detector of other landmarks than the model's.
+        for a detector of other landmarks than the model's. ``ProviderError``, one of them, for a provider that is not
+        there.
 
     Examples
     --------
@@ -83,6 +90,7 @@ class HeadPoseEstimator:
         max_faces: int = MAX_FACES,
         tracking: bool = False,
         device: DeviceName = "auto",
+        providers: Sequence[str] | str = CPU,
     ) -> None:
         _require_count(max_faces)
         _require_no_fork(HeadPoseEstimator._opened_in)
@@ -91,8 +99,13 @@ class HeadPoseEstimator:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
         self.engine = open_engine(model, backend, device)
+        resolve_providers(providers)
         self.detector = detector or open_detector(
-            detector_for(self.engine.point_set), max_faces, self.engine.min_confidence, tracking
+            detector_for(self.engine.point_set),
+            max_faces,
+            self.engine.min_confidence,
+            tracking,
+            providers=providers,
         )
         if detector is None:
             # An estimator that is dropped gives its threads back; a detector that was handed in is its owner's.

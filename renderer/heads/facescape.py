@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import RgbImage, read_image
 from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError, place_in_order, require_people
@@ -54,7 +54,7 @@ class FaceScapeHeads:
         """The head of this person with the expression that the seed draws."""
         models = _models(self.identities[place_in_order(person, len(self.identities))])
         path = models[int(np.random.default_rng([self.seed, person]).integers(len(models)))]
-        with MediaPipeFaceMesh() as detector:
+        with FaceMeshOnnx() as detector:
             return placed_by_face(read_model(path), str(path), detector)
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from renderer.config import HeadsConfig
@@ -39,7 +39,7 @@ class PhotoHeads:
         Raises ``HeadPhotoError`` for a folder without images and for a photo without one clear face.
         """
         photos = _photos(config.photos)
-        with MediaPipeFaceMesh(max_faces=4) as detector:
+        with FaceMeshOnnx(max_faces=4) as detector:
             base = tuple(head_from_photo(image, name, detector) for name, image in photos)
         return cls(tuple(name for name, _ in photos), base, config, seed)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError, place_in_order, require_people
@@ -39,7 +39,7 @@ class ScanHeads:
     def head(self, person: int) -> Mesh:
         """The scan of this person, placed by its face."""
         path = self.paths[place_in_order(person, len(self.paths))]
-        with MediaPipeFaceMesh() as detector:
+        with FaceMeshOnnx() as detector:
             return placed_by_face(read_glb(path), path.name, detector)
 
 

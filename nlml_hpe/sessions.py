@@ -1,0 +1,127 @@
+"""ONNX files as sessions of onnxruntime: which hardware computes, by short names, and what to do where it is not there.
+
+onnxruntime itself goes on with the CPU, and a warning, where a provider cannot be had. Here that is an error: who asks
+for CUDA wants to know that it does not compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlml_hpe.files.atomic import ArtifactError
+
+if TYPE_CHECKING:  # loaded with the first session
+    from onnxruntime import InferenceSession
+
+CPU: tuple[str, ...] = ("cpu",)
+"""The default: providers by their short names, the first choice first."""
+_CPU_PROVIDER = "CPUExecutionProvider"
+_PROVIDERS = {
+    "cpu": (_CPU_PROVIDER, "onnxruntime"),
+    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime (on macOS)"),
+    "directml": ("DmlExecutionProvider", "onnxruntime-directml (on Windows)"),
+}
+"""Short names: onnxruntime's own name, and the distribution that has it. Only one of these can be installed."""
+
+
+class ProviderError(ValueError):
+    """The provider that was asked for is unknown, not installed, or does not start; the message says what to do."""
+
+
+def resolve_providers(names: Sequence[str] | str = CPU) -> list[str]:
+    """Providers by onnxruntime's own names, once it is known that the installed onnxruntime has them.
+
+    Parameters
+    ----------
+    names : sequence of str, or str
+        "cpu", "cuda", "coreml", "directml", or a provider's own name such as "OpenVINOExecutionProvider", the first
+        choice first. The CPU is always the last one: it computes the layers that no other provider has.
+
+    Returns
+    -------
+    list of str
+        As ``onnxruntime.InferenceSession`` takes them.
+
+    Raises
+    ------
+    ProviderError
+        For a name that is not known, and for a provider that the installed onnxruntime does not have.
+
+    Examples
+    --------
+    >>> resolve_providers("cpu")
+    ['CPUExecutionProvider']
+    """
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    chosen = []
+    for name in [names] if isinstance(names, str) else names:
+        provider, package = _PROVIDERS.get(str(name).lower(), (str(name), ""))
+        if provider in there:
+            chosen.append(provider)
+            continue
+        has = f"onnxruntime {onnxruntime.__version__} has {', '.join(there)}"
+        if not package:
+            raise ProviderError(f"unknown provider {name!r}; expected {', '.join(_PROVIDERS)}; this {has}")
+        raise ProviderError(
+            f"provider {name!r} was asked for, but this {has}; install {package} in place of the present one "
+            "(pip uninstall onnxruntime first), or use 'cpu'"
+        )
+    return list(dict.fromkeys([*chosen, _CPU_PROVIDER]))
+
+
+def open_session(source: Path | bytes, providers: Sequence[str] | str = CPU, threads: int = 0) -> InferenceSession:
+    """A session that runs an ONNX network.
+
+    Parameters
+    ----------
+    source : Path or bytes
+        The file, or what is in it.
+    providers : sequence of str, or str
+        What computes, as for ``resolve_providers``.
+    threads : int
+        Processor threads of this session; 0 leaves it to onnxruntime. One where processes run in parallel, and for
+        networks so small that threads cost more than they save.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+        Ready to run.
+
+    Raises
+    ------
+    ProviderError
+        As ``resolve_providers``, and where a provider that is installed does not start, for instance for want of
+        CUDA's own libraries.
+    ArtifactError
+        For a file that is no ONNX network.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+    >>> [put.name for put in open_session(SHIPPED / ONNX_FILE).get_inputs()]
+    ['landmarks', 'refine']
+    """
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as failures
+
+    wanted = resolve_providers(providers)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    content = source if isinstance(source, bytes) else str(source)
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=wanted)
+    except (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf) as error:
+        what = "a network" if isinstance(source, bytes) else str(source)
+        raise ArtifactError(f"{what} is damaged or no ONNX file ({error})") from error
+    idle = [name for name in wanted if name not in session.get_providers()]
+    if idle:
+        raise ProviderError(
+            f"{', '.join(idle)} is installed but does not start (onnxruntime's own message is above; often a driver or "
+            "a library is missing or of another version); mend that, or use 'cpu'"
+        )
+    return session
