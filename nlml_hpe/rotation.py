@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 CONVENTION = "R = from_euler('XYZ', [-pitch, -yaw, -roll] deg), head to camera (x right, y up, z to viewer)"
 AXES = ("yaw", "pitch", "roll")
@@ -97,9 +96,25 @@ def rotation_from_angles(angles: Angles) -> FloatArray:
     >>> nose.round(6) + 0.0  # yaw > 0 turns the face to image left
     array([-1.,  0.,  0.])
     """
-    columns = angles.columns()
-    sequence = -columns[..., [1, 0, 2]].reshape(-1, 3)
-    return Rotation.from_euler("XYZ", sequence, degrees=True).as_matrix().reshape(*columns.shape[:-1], 3, 3)
+    yaw, pitch, roll = -np.moveaxis(np.radians(angles.columns()), -1, 0)
+    (sin_yaw, sin_pitch, sin_roll), (cos_yaw, cos_pitch, cos_roll) = (
+        [function(angle) for angle in (yaw, pitch, roll)] for function in (np.sin, np.cos)
+    )
+    # The product of the turns about x by pitch, about y by yaw, about z by roll, multiplied out.
+    rows = (
+        (cos_yaw * cos_roll, -cos_yaw * sin_roll, sin_yaw),
+        (
+            cos_pitch * sin_roll + sin_pitch * sin_yaw * cos_roll,
+            cos_pitch * cos_roll - sin_pitch * sin_yaw * sin_roll,
+            -sin_pitch * cos_yaw,
+        ),
+        (
+            sin_pitch * sin_roll - cos_pitch * sin_yaw * cos_roll,
+            sin_pitch * cos_roll + cos_pitch * sin_yaw * sin_roll,
+            cos_pitch * cos_yaw,
+        ),
+    )
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Angles:
@@ -250,8 +265,7 @@ def vector_from_rotation(rotation: ArrayLike) -> FloatArray:
 def geodesic_degrees(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
     """Angle in degrees, shape ``(...)``, of the rotation that takes ``a`` to ``b`` (both ``(..., 3, 3)``)."""
     relative = np.swapaxes(np.asarray(rotation_a, float), -1, -2) @ np.asarray(rotation_b, float)
-    flat = Rotation.from_matrix(relative.reshape(-1, 3, 3)).magnitude()
-    return np.degrees(flat).reshape(relative.shape[:-2])
+    return np.asarray(np.degrees(np.linalg.norm(vector_from_rotation(relative), axis=-1)))
 
 
 def covariance_from_sigma(rotation: ArrayLike, sigma: ArrayLike) -> FloatArray:

@@ -22,6 +22,7 @@ from nlml_hpe import __version__
 from nlml_hpe.cli import main, parser
 from nlml_hpe.cli.options import open_estimator
 from nlml_hpe.detection.search import CascadeDetector
+from nlml_hpe.detection.weights import FOLDER_VARIABLE, default_folder
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -220,6 +221,8 @@ def test_all_faces_by_default_and_the_largest_alone_on_demand(
 
 
 def test_a_tilde_is_the_home_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The user's cache is below the home folder.
+    monkeypatch.setenv(FOLDER_VARIABLE, str(default_folder()))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["predict", "~/photos/a.jpg", "~/photos/[b].PNG", "--csv", "~/poses.csv"]) == 0
     assert len((tmp_path / "poses.csv").read_text().splitlines()) == 3

@@ -1,4 +1,4 @@
-"""One convention three times: scipy in ``rotation``, roma in ``torch_rotation``, and the ONNX graph's own."""
+"""One convention three times: numpy in ``rotation``, roma in ``torch_rotation``, and the ONNX graph's; scipy judges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _poses() -> np.ndarray:
     return columns[np.abs(np.abs(columns[:, 0]) - 90) > 0.1]
 
 
-def test_scipy_roma_and_the_graph_agree() -> None:
+def test_numpy_roma_and_the_graph_agree() -> None:
     columns = _poses()
     expected = rotation_from_angles(Angles.from_columns(columns))
     np.testing.assert_allclose(torch_rotation(torch.from_numpy(columns)).numpy(), expected, atol=1e-12)

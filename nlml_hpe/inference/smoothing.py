@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from nlml_hpe.face import HeadPose
-from nlml_hpe.rotation import angles_from_rotation
+from nlml_hpe.rotation import angles_from_rotation, rotation_from_vector, vector_from_rotation
 
 MIN_CUTOFF_HZ = 1.0
 BETA = 0.6
@@ -31,24 +30,24 @@ class RotationFilter:
 
     min_cutoff: float = MIN_CUTOFF_HZ
     beta: float = BETA
-    _state: Rotation | None = None
-    _raw: Rotation | None = None
+    _state: NDArray[np.float64] | None = None
+    _raw: NDArray[np.float64] | None = None
     _speed: float = 0.0
     _time: float = field(default=-math.inf)
 
     def __call__(self, rotation: NDArray[np.float64], time: float) -> NDArray[np.float64]:
         """The smoothed rotation (3, 3) at ``time`` in seconds. A time that does not advance changes nothing."""
-        new = Rotation.from_matrix(rotation)
         seconds = time - self._time
         if self._state is None or self._raw is None or seconds > _FORGOTTEN_SECONDS:
-            self._state, self._speed = new, 0.0
+            self._state, self._speed = rotation, 0.0
         elif seconds > 0:
-            speed = float((self._raw.inv() * new).magnitude()) / seconds
+            speed = float(np.linalg.norm(vector_from_rotation(self._raw.T @ rotation))) / seconds
             self._speed += _weight(_SPEED_CUTOFF_HZ, seconds) * (speed - self._speed)
             share = _weight(self.min_cutoff + self.beta * self._speed, seconds)
-            self._state = self._state * Rotation.from_rotvec(share * (self._state.inv() * new).as_rotvec())
-        self._raw, self._time = new, time
-        return np.asarray(self._state.as_matrix())
+            to_new = vector_from_rotation(self._state.T @ rotation)
+            self._state = self._state @ rotation_from_vector(share * to_new)
+        self._raw, self._time = rotation, time
+        return self._state.copy()
 
 
 def _weight(cutoff: float, seconds: float) -> float:
