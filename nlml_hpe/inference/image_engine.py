@@ -25,13 +25,14 @@ from nlml_hpe.rotation import (
     sigma_from_covariance,
     vector_from_rotation,
 )
+from nlml_hpe.sessions import CPU, open_session
 
 _BATCH = 128
 """Faces that go through the network together."""
 
 
 class ImageEngine:
-    """The file that ``model.image_export.export_image_eye`` writes, run by onnxruntime on the CPU.
+    """The file that ``model.image_export.export_image_eye`` writes, run by onnxruntime.
 
     An answer is the mean, on the rotation group, of those for the crop and for its mirror image, so that a picture and
     its mirror image have mirrored poses.
@@ -42,6 +43,8 @@ class ImageEngine:
         The ``.onnx`` file.
     covariance_scale : float
         What the network's covariance is multiplied by, as calibration on held-out faces has it.
+    providers : sequence of str, or str
+        What computes the network, as for ``sessions.resolve_providers``.
 
     Attributes
     ----------
@@ -58,6 +61,8 @@ class ImageEngine:
     ------
     ArtifactError
         For a file that is missing, damaged, or of another version or convention.
+    ProviderError
+        For a provider that is not there.
 
     Examples
     --------
@@ -66,18 +71,12 @@ class ImageEngine:
     (2, 3, 3)
     """
 
-    def __init__(self, path: Path, covariance_scale: float = 1.0) -> None:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as failures
-
+    def __init__(self, path: Path, covariance_scale: float = 1.0, providers: Sequence[str] | str = CPU) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
         if not (np.isfinite(covariance_scale) and covariance_scale > 0):
             raise ValueError(f"covariance_scale: expected a positive number; received {covariance_scale!r}")
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf) as error:
-            raise ArtifactError(f"{path} is damaged or no ONNX file ({error})") from error
+        self._session = open_session(path, providers)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
         yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
         self.name, self.frame = str(about["network"]), str(about["frame"])
