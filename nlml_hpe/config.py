@@ -187,9 +187,9 @@ class AugmentationConfig(Section):
     """How strongly training crops vary; probabilities are shares of crops, 0 switches a change off.
 
     ``turn_deg``, ``shift`` (share of the crop's side) and ``scale`` (the same, up or down) bound an even
-    draw; ``mirror``, ``grey``, ``soft`` (down- and up-sampling), ``blocks`` (JPEG-like), ``erase`` and
-    ``frame`` (a border without picture) are probabilities; ``color``, ``contrast``, ``gamma`` and ``noise``
-    bound how far each may go.
+    draw; ``mirror``, ``grey``, ``soft`` (down- and up-sampling), ``filter`` (random 3 x 3
+    filters), ``blocks`` (JPEG-like), ``erase`` and ``frame`` (a border without picture) are probabilities;
+    ``color``, ``contrast``, ``gamma`` and ``noise`` bound how far each may go.
     """
 
     mirror: Share = 0.5
@@ -201,6 +201,7 @@ class AugmentationConfig(Section):
     contrast: Share = 0.7
     gamma: Share = 0.6
     soft: Share = 0.35
+    filter: Share = 0.25
     blocks: Share = 0.3
     noise: Share = 0.07
     erase: Share = 0.35

@@ -95,6 +95,8 @@ def recolored(crops: Tensor, settings: AugmentationConfig, generator: torch.Gene
     crops = crops / 255
     if settings.soft:
         crops = _softened(crops, settings.soft, generator)
+    if settings.filter:
+        crops = _filtered(crops, settings.filter, generator)
     crops = _toned(crops, settings, generator)
     if settings.noise:
         crops = _noisy(crops, settings.noise, generator)
@@ -134,6 +136,28 @@ def _softened(crops: Tensor, share: float, generator: torch.Generator) -> Tensor
         if len(rows):
             small = nn.functional.interpolate(crops[rows], size=max(4, round(size / divisor)), mode="area")
             crops[rows] = nn.functional.interpolate(small, size=size, mode="bilinear", align_corners=False)
+    return crops
+
+
+def _filtered(crops: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Some crops through random 3 x 3 filters of all colours, mixed with what they were (Xu et al. 2021, RandConv).
+
+    What a surface looks like changes, edges stay where they are: the shape alone tells the pose.
+    """
+    rows = _chosen(len(crops), share, crops.device, generator)
+    if not len(rows):
+        return crops
+    chosen, count, size = crops[rows], len(rows), crops.shape[-1]
+    kernels = torch.randn((3 * count, 3, 3, 3), device=crops.device, generator=generator)
+    padded = nn.functional.pad(chosen, (1, 1, 1, 1), mode="replicate").reshape(1, 3 * count, size + 2, size + 2)
+    made = nn.functional.conv2d(padded, kernels, groups=count).view(count, 3, size, size)
+    # As bright and as rich in contrast as before, channel by channel.
+    deviation, mean = torch.std_mean(made, dim=(2, 3), keepdim=True)
+    wanted, middle = torch.std_mean(chosen, dim=(2, 3), keepdim=True)
+    made = (made - mean) * (wanted / deviation.clamp_min(1e-6)) + middle
+    weight = (_uniform((count, 1, 1, 1), crops.device, generator) + 1) / 2
+    crops = crops.clone()
+    crops[rows] = chosen + weight * (made - chosen)
     return crops
 
 
