@@ -44,12 +44,14 @@ class Block(nn.Module):
 
 
 def residual(width: int) -> nn.Sequential:
-    """The smallest: 64 px to maps of 4 x 4 with six times ``width`` channels."""
+    """The smallest: 64 px to maps of 4 x 4 with six times ``width`` channels.
+
+    No block keeps the first map's 32 x 32: it would cost a third of the time for a hundredth of the parameters.
+    """
     return nn.Sequential(
         nn.Conv2d(3, width, 3, 2, 1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(),
-        Block(width, width, 1),
         Block(width, 2 * width, 2),
         Block(2 * width, 4 * width, 2),
         Block(4 * width, 4 * width, 1),
@@ -145,7 +147,7 @@ def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 
 
 
 BACKBONES: dict[str, tuple[Callable[[int], nn.Module], int]] = {
-    "residual": (residual, 24),
+    "residual": (residual, 32),
     "resnet50": (ResNet50, 64),
     "mobilenet_v2": (mobilenet_v2, 32),
 }

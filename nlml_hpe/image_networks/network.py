@@ -71,7 +71,7 @@ def size_of(network: ImageNetwork) -> Size:
     --------
     >>> from nlml_hpe.image_networks.six_d import SixD
     >>> print(size_of(SixD("residual", 64)))
-    0.69 M parameters, 44 M MACs
+    1.19 M parameters, 59 M MACs
     """
     found: list[int] = []
 
