@@ -147,14 +147,6 @@ def test_an_eye_without_an_answer_leaves_the_other_ones() -> None:
     assert np.isnan(fused.distance).all()
 
 
-def test_what_the_eyes_share_is_not_averaged_away() -> None:
-    _, a, b = pair(10)
-    shared = np.radians(3.0) ** 2 * np.eye(3)
-    plain, fused = fuse(a, b), fuse(a, b, shared)
-    np.testing.assert_array_equal(plain.rotation, fused.rotation)
-    np.testing.assert_allclose(fused.covariance - plain.covariance, np.broadcast_to(shared, (10, 3, 3)), atol=1e-15)
-
-
 def test_no_face_at_all() -> None:
     nothing = Gaussians(np.empty((0, 3, 3)), np.empty((0, 3, 3)))
     fused = fuse(nothing, nothing)

@@ -1,9 +1,9 @@
 """One answer from two: normal distributions on the rotation group, averaged where they agree, chosen where they do not.
 
 Both eyes look at the same face, and part of their error is the same: what counts as frontal differs from person to
-person, and a label has an error of its own. An eye's covariance is therefore that of its *own* error, and the
-``shared`` error is a third covariance, which no averaging takes away. The rules, for two answers ``a`` and ``b`` whose
-difference is the rotation vector ``d`` with covariance ``D = A + B``:
+person, and a label has an error of its own. No averaging takes that part away, so it has no say in how two answers
+are weighed: covariances here are of each eye's *own* error, and ``calibration`` adds the shared one. The rules, for
+two answers ``a`` and ``b`` whose difference is the rotation vector ``d`` with covariance ``D = A + B``:
 
 1. Agreement: ``m = d' inv(D) d`` is their squared Mahalanobis distance, chi-squared with three degrees of freedom if
    the covariances are right.
@@ -16,7 +16,6 @@ difference is the rotation vector ``d`` with covariance ``D = A + B``:
    smaller total variance (trace), multiplied as in 2 with ``m = contradiction``.
 4. Where one eye has no answer, the other's stands as it is. An answer without a covariance cannot be weighed: it stands
    only where the other eye has no answer with one, and of two such answers that of the landmarks stands.
-5. The shared covariance is added to each of these.
 """
 
 from __future__ import annotations
@@ -84,21 +83,13 @@ class Fused(NamedTuple):
     distance: Floats
 
 
-def fuse(
-    landmarks: Gaussians,
-    image: Gaussians,
-    shared: Floats | None = None,
-    contradiction: float = CONTRADICTION,
-    prior: float = PRIOR,
-) -> Fused:
+def fuse(landmarks: Gaussians, image: Gaussians, contradiction: float = CONTRADICTION, prior: float = PRIOR) -> Fused:
     """The answers of two eyes to the same N faces as one; the module's text has the rules.
 
     Parameters
     ----------
     landmarks, image : Gaussians
         The two eyes' answers, in the same head frame, with the covariances of their own errors.
-    shared : float array (N, 3, 3) or (3, 3), optional
-        Covariance of the error that both share, in the camera frame and square radians; by default zero.
     contradiction : float
         Largest squared Mahalanobis distance of two answers that are averaged.
     prior : float
@@ -136,7 +127,7 @@ def fuse(
     if both.any():
         a, b = (Gaussians(*(values[both] for values in each)) for each in (landmarks, image))
         rotation[both], covariance[both], eye[both], distance[both] = _fused(a, b, contradiction, prior)
-    return Fused(rotation, covariance if shared is None else covariance + shared, eye, distance)
+    return Fused(rotation, covariance, eye, distance)
 
 
 def _check(landmarks: Gaussians, image: Gaussians, contradiction: float, prior: float) -> None:
@@ -148,7 +139,7 @@ def _check(landmarks: Gaussians, image: Gaussians, contradiction: float, prior: 
 
 
 def _fused(a: Gaussians, b: Gaussians, contradiction: float, prior: float) -> Fused:
-    """Two answers with covariances to every face, without the shared part."""
+    """Two answers with covariances to every face."""
     inverse = np.linalg.inv(a.covariance + b.covariance)
     apart = vector_from_rotation(b.rotation @ np.swapaxes(a.rotation, -1, -2))
     distance = np.einsum("ni,nij,nj->n", apart, inverse, apart)

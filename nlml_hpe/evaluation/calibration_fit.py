@@ -1,0 +1,195 @@
+"""The numbers of a ``Calibration``, fitted on labelled faces; few of them, by large differences.
+
+For each range of pose, of the eyes' error vectors in the head's frame:
+
+1. The shared error is what the two eyes' errors have in common: their covariance about each axis of the head, over
+   faces that both answer ("three-cornered hat" of two clocks and the labels).
+2. Scale and floor of each eye's own error are the pair of a grid with the largest likelihood of its errors, given the
+   shared one.
+3. Widening is what makes intervals of 1.96 standard deviations hold 95% of the errors: out of range those about each
+   axis of the head, in range those of each angle. Far to the side an angle says little about one axis.
+
+In 1 and 2 errors are clipped at four of their standard deviations, so that few stray faces do not decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.inference.calibration import (
+    HEAD_AXES,
+    LIMITS_DEG,
+    RANGES,
+    Calibration,
+    OwnError,
+    RangeName,
+    RangeNumbers,
+)
+from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
+from nlml_hpe.rotation import AXES, angles_from_rotation, sigma_from_covariance, vector_from_rotation
+
+LEAST_FACES = 50
+"""Fewer faces of a range leave its numbers uncertain by a quarter."""
+_SCALES = np.concatenate([[0.0], np.geomspace(0.25, 8.0, 21)])
+_FLOORS_DEG = np.concatenate([[0.0], np.geomspace(0.25, 16.0, 25)])
+_CLIP, _ONE_DEVIATION = 4.0, 0.683
+_HOLD = 0.95
+_STANDARD_DEVIATIONS = 1.96
+_ROUNDS = 6
+"""Of widening by angles, each of which turns about more than one axis of the head where it is not frontal."""
+Floats = NDArray[np.float64]
+
+
+class Labelled(NamedTuple):
+    """N faces: true rotations (N, 3, 3), and what the eyes say of them; NaN where an eye has no answer."""
+
+    true: Floats
+    landmarks: Gaussians
+    image: Gaussians
+
+    def chosen(self, index: NDArray) -> Labelled:
+        """Some of the faces, by a mask or by their numbers."""
+        parts = (Gaussians(*(values[index] for values in eye)) for eye in (self.landmarks, self.image))
+        return Labelled(self.true[index], *parts)
+
+
+def in_range(true: Floats) -> NDArray[np.bool_]:
+    """Which labels (N, 3, 3) lie within ``LIMITS_DEG``."""
+    return np.asarray((np.abs(angles_from_rotation(true).columns()) <= LIMITS_DEG).all(axis=-1))
+
+
+def fit(faces: Labelled) -> Calibration:
+    """The calibration of a model's eyes.
+
+    Parameters
+    ----------
+    faces : Labelled
+        Labelled faces that the eyes were not trained on, some in range and some beyond. An eye that answers none of
+        them is left as it is.
+
+    Raises
+    ------
+    ValueError
+        Where a range has fewer than ``LEAST_FACES`` faces.
+    """
+    inside = in_range(faces.true)
+    parts: dict[RangeName, Labelled] = {"in_range": faces.chosen(inside), "wide": faces.chosen(~inside)}
+    for name, part in parts.items():
+        if len(part.true) < LEAST_FACES:
+            raise ValueError(
+                f"a calibration needs {LEAST_FACES} labelled faces or more of each range; {name} has {len(part.true)}"
+            )
+    calibration = Calibration(_numbers(parts["in_range"]), _numbers(parts["wide"]))
+    for name in RANGES:
+        calibration = calibration.with_numbers(name, _widened(calibration, name, parts[name]))
+    return calibration
+
+
+def _numbers(faces: Labelled) -> RangeNumbers:
+    """Scale, floor and shared error of one range; nothing is widened."""
+    shared = shared_variance(faces)
+    landmarks, image = (own_error(faces.true, each, shared) for each in (faces.landmarks, faces.image))
+    deviations = _by_axis(np.degrees(np.sqrt(shared)))
+    return RangeNumbers(landmarks, image, deviations, {eye: _by_axis(np.ones(3)) for eye in EYES})
+
+
+def _by_axis(values: Floats) -> dict[str, float]:
+    return dict(zip(HEAD_AXES, map(float, values), strict=True))
+
+
+def head_errors(true: Floats, estimated: Floats) -> Floats:
+    """Error vectors (N, 3) in radians about the head's own axes."""
+    in_camera = vector_from_rotation(true @ np.swapaxes(estimated, -1, -2))
+    return np.einsum("nji,nj->ni", estimated, in_camera)
+
+
+def clipped(vectors: Floats) -> Floats:
+    """Error vectors (N, 3), none of whose parts is larger than ``_CLIP`` of their deviations."""
+    limit = _CLIP * np.quantile(np.abs(vectors), _ONE_DEVIATION, axis=0)
+    return np.clip(vectors, -limit, limit)
+
+
+def shared_variance(faces: Labelled) -> Floats:
+    """Variances (3,), in square radians about the head's axes, of the error that both eyes share; never below zero."""
+    both = faces.landmarks.is_known & faces.image.is_known
+    if both.sum() < LEAST_FACES:
+        return np.zeros(3)
+    a, b = (clipped(head_errors(faces.true[both], each.rotation[both])) for each in (faces.landmarks, faces.image))
+    together = ((a - a.mean(axis=0)) * (b - b.mean(axis=0))).mean(axis=0)
+    return np.asarray(np.maximum(together, 0.0))
+
+
+def own_error(true: Floats, said: Gaussians, shared: Floats) -> OwnError:
+    """The most likely scale and floor of one eye, given the variances (3,) of the shared error."""
+    known = said.is_known
+    if not known.any():
+        return OwnError(1.0, 0.0, 0.0)
+    error = clipped(head_errors(true[known], said.rotation[known]))
+    back = said.rotation[known]
+    stated = np.swapaxes(back, -1, -2) @ said.covariance[known] @ back
+    nothing = np.zeros_like(stated)
+    floors = np.radians(_FLOORS_DEG) ** 2
+    unknown = floors[np.argmax([_log_likelihood(error, nothing, floor, shared) for floor in floors])]
+    has = said.is_weighable[known]
+    if not has.any():
+        return OwnError(1.0, 0.0, float(np.degrees(np.sqrt(unknown))))
+    grid = [(scale, floor) for scale in _SCALES for floor in floors if scale > 0 or floor > 0]
+    likely = [_log_likelihood(error[has], scale**2 * stated[has], floor, shared) for scale, floor in grid]
+    scale, floor = grid[int(np.argmax(likely))]
+    return OwnError(float(scale), float(np.degrees(np.sqrt(floor))), float(np.degrees(np.sqrt(unknown))))
+
+
+def _log_likelihood(error: Floats, covariance: Floats, floor: float, shared: Floats) -> float:
+    """Of error vectors (N, 3) under normal distributions with these covariances (N, 3, 3), floor and shared variances
+    added; without the constant."""
+    whole = covariance + np.diag(np.maximum(floor + shared, np.radians(0.01) ** 2))
+    distance = np.einsum("ni,ni->n", error, np.linalg.solve(whole, error[..., None])[..., 0])
+    return float(-0.5 * (np.log(np.linalg.det(whole)) + distance).sum())
+
+
+def _widened(calibration: Calibration, name: RangeName, faces: Labelled) -> RangeNumbers:
+    """The range's numbers with the widening that its faces need, for each way to answer them."""
+    numbers = calibration.numbers(name)
+    for surprise in (_about_head, *([surprises] * _ROUNDS if name == "in_range" else [])):
+        at = calibration.with_numbers(name, numbers)
+        widening = {}
+        for eye in EYES:
+            found = surprise(faces.true, answered(at, eye, faces))
+            factors = np.quantile(found, _HOLD, axis=0) / _STANDARD_DEVIATIONS if len(found) else np.ones(3)
+            before = numbers.widening[eye]
+            widening[eye] = _by_axis(factors * [before[axis] for axis in HEAD_AXES])
+        numbers = replace(numbers, widening=widening)
+    return numbers
+
+
+def _about_head(true: Floats, given: Gaussians) -> Floats:
+    """Errors (n, 3) about the head's axes in their standard deviations, of the answers that have some."""
+    known = given.is_weighable
+    rotation = given.rotation[known]
+    about_head = np.swapaxes(rotation, -1, -2) @ given.covariance[known] @ rotation
+    return np.abs(head_errors(true[known], rotation)) / np.sqrt(np.diagonal(about_head, axis1=-2, axis2=-1))
+
+
+def answered(calibration: Calibration, eye: Eye, faces: Labelled) -> Gaussians:
+    """The answers of one eye or of both, as inference gives them."""
+    nothing = Gaussians(*(np.full_like(faces.true, np.nan) for _ in range(2)))
+    pair = {
+        "both": (faces.landmarks, faces.image),
+        "landmarks": (faces.landmarks, nothing),
+        "image": (nothing, faces.image),
+    }
+    fused = calibration.answer(*pair[eye])
+    return Gaussians(fused.rotation, fused.covariance)
+
+
+def surprises(true: Floats, given: Gaussians) -> Floats:
+    """Errors (n, 3) of pitch, yaw and roll in their standard deviations, of the answers that have some."""
+    known = given.is_weighable
+    rotation = given.rotation[known]
+    deviations = sigma_from_covariance(rotation, given.covariance[known])
+    return (errors(rotation, true[known]).angle / deviations)[:, [AXES.index(axis) for axis in HEAD_AXES]]

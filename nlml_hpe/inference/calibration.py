@@ -1,0 +1,199 @@
+"""How far off each eye is: few numbers, fitted on labelled faces, that turn what an eye says of its doubt into doubt.
+
+A network says how sure it is of the heads that it was trained on. On photographs it is less sure, and by how much is
+measured: for each eye and each of two ranges of pose the covariance of its own error is
+
+    own = scale^2 * (what the eye says) + floor^2 * identity,
+
+and ``unknown^2 * identity`` where the eye says nothing. The error that both eyes share (labels, and what counts as
+frontal of a person) is a standard deviation about each axis of the head. Last, all is widened about each axis by the
+number that makes intervals of 1.96 standard deviations hold 95% of the errors of its angle: their tails are not those
+of a normal distribution.
+``evaluation.calibration`` measures these numbers and writes them into a model folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nlml_hpe.inference.fusion import CONTRADICTION, EYES, PRIOR, Eye, Fused, Gaussians, fuse
+from nlml_hpe.rotation import angles_from_rotation
+
+RangeName = Literal["in_range", "wide"]
+RANGES: tuple[RangeName, ...] = ("in_range", "wide")
+LIMITS_DEG = (50.0, 40.0, 30.0)
+"""Yaw, pitch and roll to which a pose is in range: those of the method's paper."""
+_BLEND = 0.2
+"""Numbers of the two ranges go over into each other within this share beyond the limits, so that no answer jumps."""
+HEAD_AXES = ("pitch", "yaw", "roll")
+"""The head's own x, y and z, by the angles that turn about them where it is frontal."""
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OwnError:
+    """How an eye's own error follows from what it says of it, in one range of pose.
+
+    Parameters
+    ----------
+    scale : float
+        What the eye's standard deviations are multiplied by.
+    floor_deg : float
+        Standard deviation about every axis, in degrees, that is there even where the eye is sure.
+    unknown_deg : float
+        Standard deviation about every axis, in degrees, of an answer that comes without a covariance.
+    """
+
+    scale: float
+    floor_deg: float
+    unknown_deg: float
+
+
+@dataclass(frozen=True)
+class RangeNumbers:
+    """All numbers of one range of pose.
+
+    Parameters
+    ----------
+    landmarks, image : OwnError
+        Of the two eyes.
+    shared_deg : mapping
+        Standard deviations in degrees of the error that both eyes share, about the head's axes, by the name of the
+        angle that turns about each: ``pitch`` about x, ``yaw`` about y, ``roll`` about z.
+    widening : mapping
+        What the standard deviations of the answer are multiplied by at the end, by the eye that answers: about each of
+        the head's axes, named as in ``shared_deg``.
+    """
+
+    landmarks: OwnError
+    image: OwnError
+    shared_deg: Mapping[str, float]
+    widening: Mapping[Eye, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The numbers of both ranges and the rule of fusion.
+
+    Parameters
+    ----------
+    in_range, wide : RangeNumbers
+        For poses within ``LIMITS_DEG`` and beyond them.
+    contradiction, prior : float
+        As of ``fusion.fuse``.
+
+    Examples
+    --------
+    >>> own = OwnError(scale=1.0, floor_deg=2.0, unknown_deg=5.0)
+    >>> each = {"pitch": 1.0, "yaw": 1.0, "roll": 1.0}
+    >>> numbers = RangeNumbers(own, own, each, {eye: each for eye in EYES})
+    >>> calibration = Calibration(numbers, numbers)
+    >>> Calibration.from_settings(calibration.settings()) == calibration
+    True
+    >>> sure = Gaussians(np.eye(3)[None], np.zeros((1, 3, 3)))
+    >>> answer = calibration.answer(sure, sure)
+    >>> str(answer.eye[0]), np.degrees(np.sqrt(np.diag(answer.covariance[0]))).round(3).tolist()
+    ('both', [1.464, 1.464, 1.464])
+    """
+
+    in_range: RangeNumbers
+    wide: RangeNumbers
+    contradiction: float = CONTRADICTION
+    prior: float = PRIOR
+
+    def answer(self, landmarks: Gaussians, image: Gaussians) -> Fused:
+        """One answer from those of both eyes, with the covariances that the eyes say.
+
+        Where an eye has no answer its rotation is NaN; see ``fusion.fuse``.
+        """
+        # An eye that is lost often says "frontal": a face that either eye sees out of range counts as that.
+        wide = np.fmax(share_wide(landmarks.rotation), share_wide(image.rotation))
+        own_landmarks, own_image = self.own("landmarks", landmarks, wide), self.own("image", image, wide)
+        fused = fuse(own_landmarks, own_image, self.contradiction, self.prior)
+        return fused._replace(covariance=self.finished(fused, wide))
+
+    def own(self, eye: Literal["landmarks", "image"], said: Gaussians, wide: Floats) -> Gaussians:
+        """An eye's answers with the covariance of its own error, in place of what it says.
+
+        ``wide`` (N,) is how far the faces are out of range, as of ``share_wide``.
+        """
+        errors: dict[RangeName, OwnError] = {name: getattr(self.numbers(name), eye) for name in RANGES}
+        known = np.isfinite(said.covariance).all(axis=(-2, -1))[:, None, None]
+        parts = {}
+        for name, error in errors.items():
+            floor, unknown = (np.radians(value) ** 2 * np.eye(3) for value in (error.floor_deg, error.unknown_deg))
+            parts[name] = np.where(known, error.scale**2 * said.covariance + floor, unknown)
+        return said._replace(covariance=_blended(wide, parts))
+
+    def finished(self, fused: Fused, wide: Floats) -> Floats:
+        """The whole covariance (N, 3, 3) of answers: with the shared error, and widened."""
+        back = np.swapaxes(fused.rotation, -1, -2)
+        about_head, parts = back @ fused.covariance @ fused.rotation, {}
+        for name in RANGES:
+            numbers = self.numbers(name)
+            shared = np.radians([numbers.shared_deg[axis] for axis in HEAD_AXES]) ** 2
+            table = np.array([[numbers.widening[eye][axis] for axis in HEAD_AXES] for eye in EYES])
+            widening = table[[EYES.index(eye) for eye in fused.eye.tolist()]]
+            parts[name] = widening[:, :, None] * (about_head + np.diag(shared)) * widening[:, None, :]
+        return fused.rotation @ _blended(wide, parts) @ back
+
+    def numbers(self, name: RangeName) -> RangeNumbers:
+        """Those of one range."""
+        return self.in_range if name == "in_range" else self.wide
+
+    def with_numbers(self, name: RangeName, numbers: RangeNumbers) -> Calibration:
+        """The same with other numbers of one range."""
+        return replace(self, in_range=numbers) if name == "in_range" else replace(self, wide=numbers)
+
+    def settings(self) -> dict[str, Any]:
+        """As JSON, for a model folder."""
+        return asdict(self)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Calibration:
+        """Read what ``settings`` wrote. Raises ``ValueError`` where a number is missing or has no meaning."""
+        try:
+            in_range, wide = (_range_numbers(settings[name]) for name in RANGES)
+            return cls(in_range, wide, _positive(settings["contradiction"]), _positive(settings["prior"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"the calibration does not read ({error!r}); calibrate the model again") from error
+
+
+def share_wide(rotation: Floats) -> Floats:
+    """How far (N,) poses (N, 3, 3) are out of range: 0 within the limits, 1 from a fifth beyond them on.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, rotation_from_angles
+    >>> share_wide(rotation_from_angles(Angles.from_columns([(50, 0, 0), (55, 0, 0), (0, 60, 0)]))).round(3)
+    array([0. , 0.5, 1. ])
+    """
+    beyond = (np.abs(angles_from_rotation(rotation).columns()) / LIMITS_DEG).max(axis=-1) - 1
+    return np.clip(beyond / _BLEND, 0.0, 1.0)
+
+
+def _blended(wide: Floats, parts: Mapping[RangeName, Floats]) -> Floats:
+    share = wide[:, None, None]
+    return (1 - share) * parts["in_range"] + share * parts["wide"]
+
+
+def _range_numbers(data: Mapping[str, Any]) -> RangeNumbers:
+    landmarks, image = (
+        OwnError(**{key: _positive(value, zero=True) for key, value in data[eye].items()})
+        for eye in ("landmarks", "image")
+    )
+    shared = {axis: _positive(data["shared_deg"][axis], zero=True) for axis in HEAD_AXES}
+    widening = {eye: {axis: _positive(data["widening"][eye][axis]) for axis in HEAD_AXES} for eye in EYES}
+    return RangeNumbers(landmarks, image, shared, widening)
+
+
+def _positive(value: ArrayLike, zero: bool = False) -> float:
+    number = float(np.asarray(value, dtype=np.float64))
+    if not (np.isfinite(number) and (number > 0 or (zero and number == 0))):
+        raise ValueError(f"expected a number above zero; received {value!r}")
+    return number

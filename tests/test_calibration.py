@@ -1,0 +1,153 @@
+"""Calibration of two eyes: the numbers are recovered from drawn errors, and intervals hold on other faces."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nlml_hpe.evaluation.calibration_fit import HEAD_AXES, Labelled, answered, fit, in_range, surprises
+from nlml_hpe.inference.calibration import RANGES, Calibration, OwnError, RangeNumbers, share_wide
+from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
+from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles, rotation_from_vector
+
+Floats = NDArray[np.float64]
+SHARED_DEG = np.array([3.0, 2.0, 1.0])
+"""About the head's x, y and z: pitch, yaw, roll."""
+
+
+def faces(count: int = 1000, seed: int = 0, landmarks_scale: float = 2.0, image_floor_deg: float = 4.0) -> Labelled:
+    """Half in range, half beyond. The landmark eye says half of its own error, the image eye nothing of a floor."""
+    rng = np.random.default_rng(seed)
+    narrow, wide = rng.uniform(-1, 1, (2, count // 2, 3)) * [[[48.0, 38.0, 28.0]], [[25.0, 30.0, 20.0]]]
+    wide[:, 0] += np.where(wide[:, 0] < 0, -52, 52)
+    true = rotation_from_angles(Angles.from_columns(np.concatenate([narrow, wide])))
+    shared = np.einsum("nij,nj->ni", true, rng.normal(size=(count, 3)) * np.radians(SHARED_DEG))
+    eyes = []
+    for low, high, scale, floor_deg in ((0.5, 2.0, landmarks_scale, 0.0), (0.5, 2.0, 1.0, image_floor_deg)):
+        said = np.radians(rng.uniform(low, high, (count, 1, 1))) ** 2 * np.eye(3)
+        own = np.sqrt(scale**2 * said[:, 0, :1] + np.radians(floor_deg) ** 2) * rng.normal(size=(count, 3))
+        eyes.append(Gaussians(rotation_from_vector(-(own + shared)) @ true, said))
+    return Labelled(true, *eyes)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return fit(faces())
+
+
+def test_the_numbers_behind_drawn_errors_are_found(calibration: Calibration) -> None:
+    for name in RANGES:
+        numbers = calibration.numbers(name)
+        # 500 faces: a covariance of two eyes' errors is known to about a tenth, the grid's steps are a fifth apart.
+        found = [numbers.shared_deg[axis] for axis in HEAD_AXES]
+        np.testing.assert_allclose(found, SHARED_DEG, atol=0.6)
+        assert numbers.landmarks.scale == pytest.approx(2.0, rel=0.35)
+        assert numbers.landmarks.floor_deg < 1.5
+        assert numbers.image.floor_deg == pytest.approx(4.0, rel=0.25)
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_intervals_hold_on_other_faces(calibration: Calibration, eye: Eye) -> None:
+    others = faces(4000, seed=1)
+    for inside in (True, False):
+        part = others.chosen(in_range(others.true) == inside)
+        held = (surprises(part.true, answered(calibration, eye, part)) < 1.96).mean(axis=0)
+        # The 95% quantile of 500 faces is itself known to 1%; 2,000 faces add 0.5%. Out of range it is fitted about
+        # the head's axes and measured in angles.
+        np.testing.assert_allclose(held, 0.95, atol=0.03 if inside else 0.045)
+
+
+def test_the_fused_answer_is_nearer_than_either_eye(calibration: Calibration) -> None:
+    others = faces(2000, seed=2)
+    error = {eye: geodesic_degrees(answered(calibration, eye, others).rotation, others.true).mean() for eye in EYES}
+    assert error["both"] < min(error["landmarks"], error["image"]) - 0.1
+
+
+def test_stray_faces_do_not_decide(calibration: Calibration) -> None:
+    """Two in a hundred landmark answers off by 60 degrees: the eyes are weighed nearly as without them."""
+    labelled = faces()
+    lost = np.arange(0, len(labelled.true), 50)
+    rotation = labelled.landmarks.rotation.copy()
+    rotation[lost] = rotation_from_vector([0, np.pi / 3, 0]) @ rotation[lost]
+    strayed = fit(labelled._replace(landmarks=Gaussians(rotation, labelled.landmarks.covariance)))
+    for name in RANGES:
+        before, after = calibration.numbers(name), strayed.numbers(name)
+        assert after.landmarks.scale <= 2 * before.landmarks.scale
+        assert after.image.floor_deg == pytest.approx(before.image.floor_deg, rel=0.25)
+    fused = answered(strayed, "both", labelled)
+    wrong = geodesic_degrees(fused.rotation[lost], labelled.true[lost])
+    # An eye that is off by 60 degrees contradicts the other one; a mean of the two would be off by 20 and more.
+    assert np.median(wrong) < 15
+
+
+def test_an_answer_without_a_covariance_is_weighed_by_how_far_off_such_answers_are() -> None:
+    labelled = faces()
+    silent = Gaussians(labelled.image.rotation, np.full_like(labelled.image.covariance, np.nan))
+    calibration = fit(labelled._replace(image=silent))
+    for name in RANGES:
+        # 4 degrees of floor and what the eye would have said, 0.5 to 2.
+        assert calibration.numbers(name).image.unknown_deg == pytest.approx(4.2, rel=0.25)
+    given = answered(calibration, "both", labelled._replace(image=silent))
+    assert given.is_weighable.all()
+
+
+def test_without_an_eye_the_other_one_is_calibrated_alone() -> None:
+    labelled = faces()
+    nothing = Gaussians(*(np.full_like(labelled.true, np.nan) for _ in range(2)))
+    alone = fit(labelled._replace(image=nothing))
+    held = (surprises(labelled.true, answered(alone, "landmarks", labelled)) < 1.96).mean(axis=0)
+    np.testing.assert_allclose(held, 0.95, atol=0.02)
+
+
+def test_numbers_survive_a_model_folder_and_damaged_ones_are_refused(calibration: Calibration) -> None:
+    written = json.loads(json.dumps(calibration.settings()))
+    assert Calibration.from_settings(written) == calibration
+    for damage in (
+        {"in_range": None},
+        {"contradiction": -1.0},
+        {"prior": "many"},
+        {"wide": {**written["wide"], "shared_deg": {"pitch": 1.0}}},
+        {"wide": {**written["wide"], "image": {"scale": float("nan"), "floor_deg": 1.0, "unknown_deg": 1.0}}},
+    ):
+        with pytest.raises(ValueError, match="calibrat"):
+            Calibration.from_settings({**written, **damage})
+
+
+def test_too_few_faces_of_a_range_are_refused() -> None:
+    labelled = faces()
+    with pytest.raises(ValueError, match="50 labelled faces or more of each range; wide has 0"):
+        fit(labelled.chosen(in_range(labelled.true)))
+
+
+def test_no_answer_jumps_where_a_head_turns_out_of_range() -> None:
+    axes = dict.fromkeys(HEAD_AXES, 1.0)
+    widening = dict.fromkeys(EYES, axes)
+    narrow = RangeNumbers(OwnError(1.0, 1.0, 2.0), OwnError(1.0, 2.0, 3.0), axes, widening)
+    wide = RangeNumbers(OwnError(3.0, 5.0, 8.0), OwnError(1.0, 4.0, 6.0), axes, widening)
+    calibration = Calibration(narrow, wide)
+    yaws = np.linspace(40, 70, 301)
+    true = rotation_from_angles(Angles.from_columns(np.stack([yaws, 0 * yaws, 0 * yaws], axis=-1)))
+    small = np.radians(0.5) ** 2 * np.tile(np.eye(3), (len(yaws), 1, 1))
+    image = Gaussians(rotation_from_vector([0.05, 0.02, 0.0]) @ true, small)
+    fused = calibration.answer(Gaussians(true, small), image)
+    steps = geodesic_degrees(fused.rotation[1:], fused.rotation[:-1])
+    assert steps.max() < 0.2  # a tenth of a degree is the head's own step
+    deviations = np.degrees(np.sqrt(np.trace(fused.covariance, axis1=-2, axis2=-1)))
+    assert np.abs(np.diff(deviations)).max() < 0.2
+    assert deviations[-1] > 1.5 * deviations[0]
+
+
+def test_a_face_counts_as_wide_where_either_eye_sees_it_so() -> None:
+    """An eye that is lost says "frontal" and is sure of it; by its own range it would be believed."""
+    axes = dict.fromkeys(HEAD_AXES, 1.0)
+    widening = dict.fromkeys(EYES, axes)
+    narrow = RangeNumbers(OwnError(0.0, 1.0, 2.0), OwnError(0.0, 0.9, 3.0), axes, widening)
+    wide = RangeNumbers(OwnError(0.0, 3.0, 8.0), OwnError(0.0, 6.0, 6.0), axes, widening)
+    turned = rotation_from_angles(Angles.from_columns([(70, 0, 0)]))
+    small = np.zeros((1, 3, 3))
+    answer = Calibration(narrow, wide).answer(Gaussians(turned, small), Gaussians(np.eye(3)[None], small))
+    assert answer.eye.tolist() == ["landmarks"]
+    assert share_wide(np.eye(3)[None]).tolist() == [0.0]
