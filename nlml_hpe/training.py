@@ -159,14 +159,7 @@ class _Course:
         """Run the epochs that are left; the network is left with the best one's weights."""
         self._resume()
         writer = self.run.curves(self.name, self.history.epochs_run) if self.config.tensorboard else None
-        count = len(self.batches)
-        with tqdm(
-            total=self.config.epochs * count,
-            initial=self.history.epochs_run * count,
-            desc=f"Train {self.name}",
-            unit="sample",
-            unit_scale=True,
-        ) as bar:
+        with tqdm(desc=f"Train {self.name}", unit="sample", unit_scale=True) as bar:
             while not self._is_over:
                 self._epoch(bar)
                 self._save()
@@ -213,6 +206,10 @@ class _Course:
         self.network.train()
         size = len(self.batches)
         order = self.order(self.generator) if self.order else torch.randperm(size, generator=self.generator)
+        # An epoch may be shorter than the data, so that the order says how much there is to do.
+        bar.total = self.config.epochs * len(order)
+        if not bar.n:
+            bar.initial = bar.n = self.history.epochs_run * len(order)
         total = 0.0
         for read, true, count in self.batches.shuffled(order, (self.seed, self.history.epochs_run)):
             inputs, targets = self.augment(read, true, self.drawer) if self.augment else (read, true)
