@@ -109,6 +109,12 @@ class HeadPose:
     score : float, or None
         How well the face fits the manifold, in (0, 1]: a half for an average unseen face in training. None where
         ``sigma`` is.
+
+    Examples
+    --------
+    >>> pose = HeadPose(0.0, 0.0, 0.0, np.eye(3), None, True, np.empty((0, 3)), (0.0, 0.0, 8.0, 8.0), None)
+    >>> pose.as_dict()["box"]
+    [0.0, 0.0, 8.0, 8.0]
     """
 
     yaw: float

@@ -33,7 +33,14 @@ class RenderFolderError(ValueError):
 
 @dataclass(frozen=True)
 class PoseGrid:
-    """Angles in degrees along each axis, ascending. ``shape`` is (yaw, pitch, roll)."""
+    """Angles in degrees along each axis, ascending. ``shape`` is (yaw, pitch, roll).
+
+    Examples
+    --------
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (0.0,), (-5.0, 5.0))
+    >>> grid.shape, grid.size
+    ((3, 1, 2), 6)
+    """
 
     yaw: tuple[float, ...]
     pitch: tuple[float, ...]

@@ -103,6 +103,30 @@ def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledF
 
     A sample whose image does not read is moved to ``data.left_out``, with its name, and the next one follows. Shows a
     progress bar on stderr.
+
+    Parameters
+    ----------
+    data : Dataset
+        What is read; its ``left_out`` grows on the way.
+    detector : LandmarkDetector
+        What finds faces.
+
+    Yields
+    ------
+    LabelledFace
+        One for each sample that reads; its face has no points where none was found.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from nlml_hpe.evaluation.datasets import Sample
+    >>> class Blind:
+    ...     def detect(self, image):
+    ...         return []
+    >>> blank = Sample("a", (10.0, 0.0, 0.0), lambda: np.zeros((48, 64, 3), dtype=np.uint8))
+    >>> (seen,) = photographs(Dataset("biwi", Path("faces"), [blank]), Blind())
+    >>> seen.face.points is None, seen.face.box
+    (True, (0.0, 0.0, 64.0, 48.0))
     """
     usable = []
     for sample in tqdm(data.samples, desc=f"Evaluate {data.name}", unit="face", delay=BAR_DELAY_SECONDS):
@@ -169,6 +193,18 @@ def landmark_route(engine: Engine, name: Route) -> Answerer:
 
 def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Answerer]) -> Answered:
     """Every route's answers to every face; images are let go batch by batch.
+
+    Parameters
+    ----------
+    faces : iterable of LabelledFace
+        Read one after the other.
+    routes : mapping of str to callable
+        Name -> what turns faces into `Estimates`.
+
+    Returns
+    -------
+    Answered
+        Labels and answers in the order of the faces.
 
     Examples
     --------

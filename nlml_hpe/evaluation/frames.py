@@ -31,6 +31,13 @@ class FrameEstimate:
         How many faces it was estimated from.
     interval : dict of str to list of float
         95% bootstrap interval [low, high] of C's yaw, pitch and roll, in degrees.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, rotation_from_angles
+    >>> lifted = FrameEstimate("lifted", rotation_from_angles(Angles.from_columns((0, 2, 0))), 60, {})
+    >>> round(lifted.angles()["pitch"], 6)
+    2.0
     """
 
     name: str

@@ -36,6 +36,12 @@ class Errors:
         (n, 3), the angles by which the head's three axes are off.
     geodesic : ndarray
         (n,), the angle of the rotation between estimate and truth.
+
+    Examples
+    --------
+    >>> one = Errors(angle=np.array([[2.0, 1.0, 0.0]]), vector=np.zeros((1, 3)), geodesic=np.array([2.2]))
+    >>> float(one.angle.mean())
+    1.0
     """
 
     angle: NDArray[np.float64]
@@ -78,11 +84,22 @@ def _angle_errors(estimated: Rotations, true: Rotations) -> NDArray[np.float64]:
 def summary(found: Errors) -> dict[str, Any]:
     """Means as plain numbers, for a report.
 
+    Parameters
+    ----------
+    found : Errors
+        Of any number of faces.
+
     Returns
     -------
     dict
         ``n``; ``mae`` and ``maev`` with their mean; ``mae_interval``, the 95% bootstrap interval of every ``mae``;
         ``geodesic`` mean and median; all in degrees. Of no face there is ``n`` alone.
+
+    Examples
+    --------
+    >>> one = Errors(angle=np.array([[2.0, 1.0, 0.0]]), vector=np.zeros((1, 3)), geodesic=np.array([2.2]))
+    >>> summary(one)["mae"]
+    {'yaw': 2.0, 'pitch': 1.0, 'roll': 0.0, 'mean': 1.0}
     """
     if not len(found.angle):
         return {"n": 0}
@@ -180,6 +197,12 @@ def within_sigma(found: Errors, sigma: NDArray[np.float64]) -> dict[str, Any]:
     dict
         ``n``, the faces that have error bars, and where there are any ``"1.0"`` and ``"1.96"``: shares of yaw, pitch,
         roll. Good error bars have 0.68 and 0.95.
+
+    Examples
+    --------
+    >>> two = Errors(np.array([[0.5, 1.5, 3.0], [0.5, 1.5, 3.0]]), np.zeros((2, 3)), np.zeros(2))
+    >>> within_sigma(two, np.array([[1.0, 1.0, 1.0], [np.nan, np.nan, np.nan]]))
+    {'n': 1, '1.0': [1.0, 0.0, 0.0], '1.96': [1.0, 1.0, 0.0]}
     """
     known = np.isfinite(sigma).all(axis=1)
     scores = found.angle[known] / sigma[known]

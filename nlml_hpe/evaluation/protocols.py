@@ -21,6 +21,11 @@ class Protocol:
     limits : tuple of float
         A face counts where its label's yaw, pitch and roll lie within these many degrees of zero. Labels are
         compared as they are written, not estimates, and in the labels' own head frame.
+
+    Examples
+    --------
+    >>> PROTOCOLS["biwi-nlml"].text()
+    '|yaw| <= 50, |pitch| <= 40, |roll| <= 30 degrees'
     """
 
     dataset: str
@@ -53,6 +58,18 @@ PROTOCOLS = {
 
 def protocol_of(dataset: str, name: str | None = None) -> str:
     """The name of a protocol that fits a data set; without a name the one over all labels within 99 degrees.
+
+    Parameters
+    ----------
+    dataset : str
+        The layout.
+    name : str, optional
+        Of the protocol.
+
+    Returns
+    -------
+    str
+        A key of ``PROTOCOLS``.
 
     Raises
     ------

@@ -145,6 +145,14 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
     ImageReadError
         Where the file is missing, empty, truncated, not an image, too large, or holds numbers that are negative,
         not finite or above 65,535.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.new("L", (6, 4)).save(f"{folder}/grey.png")
+    ...     read_image(f"{folder}/grey.png").shape
+    (4, 6, 3)
     """
     source = user_path(path)
     if not source.is_file():
@@ -175,6 +183,14 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
     ------
     ImageReadError
         As ``read_image``.
+
+    Examples
+    --------
+    >>> from io import BytesIO
+    >>> decode_image(BytesIO(b"text"), "upload")
+    Traceback (most recent call last):
+        ...
+    nlml_hpe.files.images.ImageReadError: upload: not an image in a format that is known here
     """
     try:
         with _opened(source) as image:

@@ -20,6 +20,16 @@ class LabelError(ValueError):
 def geodesic(estimated: Tensor, true: Tensor) -> Tensor:
     """Angles (N,) in radians between rotations (N, 3, 3), with gradients that stay finite at 0 and at 180 degrees.
 
+    Parameters
+    ----------
+    estimated, true : (N, 3, 3) tensors
+        Rotations, head to camera.
+
+    Returns
+    -------
+    (N,) tensor
+        In radians, 0 to pi.
+
     Examples
     --------
     >>> turn = roma.rotvec_to_rotmat(torch.tensor([[0.0, 0.5, 0.0]]))
@@ -31,6 +41,18 @@ def geodesic(estimated: Tensor, true: Tensor) -> Tensor:
 
 def geodesic_huber(estimated: Tensor, true: Tensor, delta_deg: float = 10.0) -> Tensor:
     """Huber's loss of the angle between rotations: squared up to ``delta_deg``, linear beyond it.
+
+    Parameters
+    ----------
+    estimated, true : (N, 3, 3) tensors
+        Rotations, head to camera.
+    delta_deg : float
+        Where it becomes linear, in degrees.
+
+    Returns
+    -------
+    () tensor
+        Mean over the batch, of radians squared.
 
     Examples
     --------
@@ -52,6 +74,11 @@ def negative_log_likelihood(estimated: Tensor, factor: Tensor, true: Tensor) -> 
     factor : (N, 3, 3) tensor
         Lower triangles L with a positive diagonal: L L^T is the covariance, in square radians, of the
         rotation vector w, in the camera frame, of ``true = exp(w) estimated``.
+
+    Returns
+    -------
+    () tensor
+        Mean over the batch.
 
     Examples
     --------
@@ -87,6 +114,16 @@ def bins_of(angles: Tensor) -> Tensor:
 def expected_angles(logits: Tensor) -> Tensor:
     """Angles (...) in degrees that logits (..., 66) stand for: the mean of the bins by their probability.
 
+    Parameters
+    ----------
+    logits : (..., 66) tensor
+        Of the bins of one angle.
+
+    Returns
+    -------
+    (...) tensor
+        In degrees.
+
     Examples
     --------
     >>> expected_angles(torch.zeros(1, 66))
@@ -105,9 +142,19 @@ def binned(logits: Tensor, angles: Tensor, alpha: float) -> Tensor:
     logits : (N, 3, 66) tensor
         Of yaw, pitch and roll.
     angles : (N, 3) tensor
-        True angles in degrees. Raises ``LabelError`` where one lies outside of the bins.
+        True angles in degrees.
     alpha : float
         Weight of the squared error, in square degrees.
+
+    Returns
+    -------
+    () tensor
+        Mean over the batch.
+
+    Raises
+    ------
+    LabelError
+        Where an angle lies outside of the bins.
 
     Examples
     --------

@@ -67,6 +67,16 @@ class Size(NamedTuple):
 def size_of(network: ImageNetwork) -> Size:
     """Parameters and MACs (of convolutions and linear layers) of a network.
 
+    Parameters
+    ----------
+    network : ImageNetwork
+        On any device; it is left as it was.
+
+    Returns
+    -------
+    Size
+        Numbers of parameters and of multiply-accumulates for one crop.
+
     Examples
     --------
     >>> from nlml_hpe.image_networks.six_d import SixD

@@ -36,6 +36,11 @@ def build(name: str, size: int, **settings: object) -> ImageNetwork:
     ValueError
         For an unknown name, and for a setting that this network does not have.
 
+    Returns
+    -------
+    ImageNetwork
+        On the CPU, its weights drawn from torch's generator.
+
     Examples
     --------
     >>> build("mobilenetv2", 64, answer="angles").size

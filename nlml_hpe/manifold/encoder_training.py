@@ -92,6 +92,27 @@ def train_encoder(
         Where tensor and manifold do not belong together.
     TrainingError
         For fewer than two people, or a manifold without noise statistics.
+
+    Examples
+    --------
+    Four people, drawn from the shipped manifold at three poses; two epochs show how it is called, not what it can do:
+
+    >>> from dataclasses import replace
+    >>> from nlml_hpe.manifold.manifold_file import read_manifold
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> from nlml_hpe.pose_grid import PoseGrid
+    >>> grid = PoseGrid((-30.0, 0.0, 30.0), (0.0,), (0.0,))
+    >>> manifold = replace(read_manifold(SHIPPED / "manifold.npz"), grid=grid)
+    >>> rng = np.random.default_rng(0)
+    >>> identities = rng.multivariate_normal(manifold.prior.mean, manifold.prior.covariance, size=4)
+    >>> angles = Angles.from_columns(np.tile(grid.angles().columns().reshape(-1, 3), (4, 1)))
+    >>> features = manifold.synthesize(identities.repeat(3, axis=0), angles).reshape(4, 3, 1, 1, -1).astype(np.float32)
+    >>> none = np.zeros((4, 0, 1404), dtype=np.float32), np.zeros((4, 0), dtype=np.uint8), np.zeros((4, 0, 3))
+    >>> found = np.ones((4, 3, 1, 1), dtype=np.uint8)
+    >>> tensor = LandmarkTensor(grid, manifold.feature, (1, 2, 3, 4), features, found, *none)
+    >>> encoder, history = train_encoder(tensor, manifold, EncoderConfig(hidden=(16,), epochs=2), seed=0)
+    >>> encoder(torch.zeros(5, 1404)).shape, history.epochs_run
+    (torch.Size([5, 9]), 2)
     """
     run = run or Run()
     mend = "run TD_main on this tensor"

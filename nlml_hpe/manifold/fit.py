@@ -95,6 +95,26 @@ def fit_manifold(
     ------
     TensorError
         Where the tensor's shape does not allow it.
+
+    Examples
+    --------
+    Six people of four points each, at 27 poses:
+
+    >>> from nlml_hpe.config import RanksConfig
+    >>> from nlml_hpe.rotation import rotate_image_points, rotation_from_angles
+    >>> grid = PoseGrid((-30.0, 0.0, 30.0), (-20.0, 0.0, 20.0), (-20.0, 0.0, 20.0))
+    >>> rng = np.random.default_rng(0)
+    >>> people = rng.normal(size=(4, 3)) + 0.1 * rng.normal(size=(6, 4, 3))
+    >>> turned = [rotate_image_points(points, rotation_from_angles(grid.angles())) for points in people]
+    >>> features = np.stack(turned).reshape(6, *grid.shape, -1).astype(np.float32)
+    >>> none = np.zeros((6, 0, 12), dtype=np.float32), np.zeros((6, 0), dtype=np.uint8), np.zeros((6, 0, 3))
+    >>> found = np.ones((6, *grid.shape), dtype=np.uint8)
+    >>> tensor = LandmarkTensor(grid, "four points", tuple(range(1, 7)), features, found, *none)
+    >>> config = TuckerConfig(ranks=RanksConfig(identity=4, yaw=3, pitch=3, roll=3))
+    >>> manifold = fit_manifold(tensor, config, seed=0).manifold
+    >>> answer = manifold.infer(features[2, 2, 0, 1][None])  # yaw 30, pitch -20, roll 0
+    >>> bool(np.abs(answer.angles.columns() - (30, -20, 0)).max() < 2)
+    True
     """
     device = device or torch.device("cpu")
     features, detected = tensor.features, tensor.detected

@@ -35,6 +35,23 @@ def train_heads(
     -------
     tuple of list of AngleHead and dict of History
         Heads of yaw, pitch and roll, on the CPU; and their losses by the name of the axis.
+
+    Raises
+    ------
+    TrainingError
+        Where a loss stops being finite, or a checkpoint is damaged.
+
+    Examples
+    --------
+    >>> from nlml_hpe.manifold.manifold_file import read_manifold
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> manifold = read_manifold(SHIPPED / "manifold.npz")
+    >>> config = AngleHeadsConfig(hidden=(32, 16), samples=1000, epochs=3, batch_size=20, learning_rate=5e-3)
+    >>> heads, histories = train_heads(manifold, config, seed=0)
+    >>> with torch.inference_mode():
+    ...     yaw = heads[0](torch.from_numpy(manifold.axis_rows(0, [25.0])).float()).item()
+    >>> abs(yaw - 25) < 5, histories["yaw"].epochs_run
+    (True, 3)
     """
     heads, histories = [], {}
     for number, axis in enumerate(AXES):

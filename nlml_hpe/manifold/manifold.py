@@ -47,6 +47,15 @@ class Inference:
     score : ndarray of shape (N,)
         One for a face on the manifold, a half for one as far from it as unseen training people are on average
         (Mahalanobis distance under the noise's covariance), NaN for plain inference.
+
+    Examples
+    --------
+    >>> one = Inference(
+    ...     Angles.from_columns([(13.0, 2.0, -1.0)]), np.ones((1, 5)), np.zeros(1), np.diag([1.0, 4.0, 9.0])[None],
+    ...     np.zeros((1, 3), dtype=bool), np.array([4]), np.ones(1)
+    ... )
+    >>> one.sigma
+    array([[1., 2., 3.]])
     """
 
     angles: Angles

@@ -34,6 +34,16 @@ def write_manifold(path: Path, manifold: PoseManifold) -> None:
     ------
     OSError
         Where the file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> manifold = read_manifold(SHIPPED / "manifold.npz")
+    >>> with TemporaryDirectory() as folder:
+    ...     write_manifold(Path(folder) / "copy.npz", manifold)
+    ...     read_manifold(Path(folder) / "copy.npz").grid == manifold.grid
+    True
     """
     header = {
         "format": FORMAT,

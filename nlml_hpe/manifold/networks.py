@@ -32,6 +32,11 @@ class NetworkShape:
         Factor columns of yaw, pitch and roll.
     encoder_hidden, head_hidden : tuple of int
         Sizes of the hidden layers.
+
+    Examples
+    --------
+    >>> HeadPoseNetwork(NetworkShape(1404, (3, 3, 3), (64,), (32,)))(torch.zeros(2, 1404)).shape
+    torch.Size([2, 3])
     """
 
     feature_length: int
@@ -54,6 +59,15 @@ def network_shape(manifold: PoseManifold, encoder: EncoderConfig, heads: AngleHe
     -------
     NetworkShape
         All sizes.
+
+    Examples
+    --------
+    >>> from nlml_hpe.config import AngleHeadsConfig, EncoderConfig
+    >>> from nlml_hpe.manifold.manifold_file import read_manifold
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> shape = network_shape(read_manifold(SHIPPED / "manifold.npz"), EncoderConfig(), AngleHeadsConfig())
+    >>> shape.feature_length, shape.row_lengths
+    (1404, (3, 3, 3))
     """
     _, yaw, pitch, roll = manifold.ranks
     return NetworkShape(manifold.feature_length, (yaw, pitch, roll), encoder.hidden, heads.hidden)

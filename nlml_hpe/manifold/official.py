@@ -42,6 +42,21 @@ def official_manifold(trained_data: Path, factor_matrices: Path) -> PoseManifold
     ------
     ArtifactError
         Where a file is missing, damaged, or lacks an array.
+
+    Examples
+    --------
+    Files of the same layout, small and at random:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> rng = np.random.default_rng(0)
+    >>> sizes = {"yaw": 11, "pitch": 9, "roll": 7}
+    >>> with TemporaryDirectory() as folder:
+    ...     trained, matrices = Path(folder) / "Trained_data.npz", Path(folder) / "Factor_Matrices.npz"
+    ...     np.savez(trained, W=rng.normal(size=(5, 3, 3, 3, 12)), **{f"optimized_{a}": np.ones((3, 4)) for a in sizes})
+    ...     np.savez(matrices, U_id=rng.normal(size=(8, 5)), **{f"U_{a}": np.ones((n, 3)) for a, n in sizes.items()})
+    ...     manifold = official_manifold(trained, matrices)
+    >>> manifold.ranks, manifold.grid.shape, manifold.grid.yaw[0]
+    ((5, 3, 3, 3), (11, 9, 7), -50.0)
     """
     trained, matrices = read_npz(trained_data), read_npz(factor_matrices)
     try:

@@ -26,6 +26,7 @@ from nlml_hpe.rotation import AXES, CONVENTION
 
 KIND = "landmark_tensor"
 _WORST_POSES = 6
+# Every tensor has these arrays.
 DATA = ("landmarks", "routes", "random_landmarks", "random_routes")
 BOXES = ("boxes", "random_boxes")
 """Tensors that were written before boxes were kept are without them."""
@@ -39,6 +40,17 @@ class LandmarkTensor:
     float32, ``random_routes`` (I, K) uint8, ``random_angles`` (I, K, 3) degrees. ``boxes`` (I, Y, P, R, 4) and
     ``random_boxes`` (I, K, 4) float32 are the faces' places in their images, in pixels: left, top, right, bottom,
     zeros where no face was found; None in tensors of an older version.
+
+    Examples
+    --------
+    Two people of one point at three yaws; the second was not found at the last:
+
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (0.0,), (0.0,))
+    >>> routes = np.array([[1, 1, 1], [1, 1, 0]], dtype=np.uint8).reshape(2, 3, 1, 1)
+    >>> none = np.zeros((2, 0, 3), dtype=np.float32), np.zeros((2, 0), dtype=np.uint8), np.zeros((2, 0, 3))
+    >>> tensor = LandmarkTensor(grid, "one point", (1, 2), np.zeros((2, 3, 1, 1, 3), dtype=np.float32), routes, *none)
+    >>> int(tensor.detected.sum()), tensor.first(1).people
+    (5, (1,))
     """
 
     grid: PoseGrid
@@ -105,9 +117,30 @@ class LandmarkTensor:
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Memory-map a ``.npy`` file read-only.
+    """Memory-map a ``.npy`` file; what is written into the array stays in memory.
 
-    Raises ``ArtifactError`` where it is missing, holds objects, or is shorter than its header says.
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    ndarray
+        Its array, read from the file where it is looked at.
+
+    Raises
+    ------
+    ArtifactError
+        Where the file is missing, holds objects, or is shorter than its header says.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.save(Path(folder) / "numbers.npy", np.arange(3))
+    ...     open_array(Path(folder) / "numbers.npy").tolist()
+    [0, 1, 2]
     """
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; run the stage that makes it again")

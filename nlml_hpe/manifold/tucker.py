@@ -67,6 +67,16 @@ class TuckerModel:
         How many cells were filled.
     fill_iterations : int
         In how many iterations.
+
+    Examples
+    --------
+    A tensor of rank one, which one component of each mode gives back whole:
+
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (0.0,), (0.0,))
+    >>> tensor = np.einsum("i,y,f->iyf", [1.0, -2.0], [1.0, 2.0, 3.0], np.ones(4)).reshape(2, 3, 1, 1, 4)
+    >>> model = decompose(tensor.astype(np.float32), (1, 1, 1, 1), grid)
+    >>> [factor.shape for factor in model.factors], model.relative_error < 1e-3
+    ([(2, 1), (3, 1), (1, 1), (1, 1)], True)
     """
 
     core: FloatArray

@@ -27,6 +27,18 @@ class HeadFrame:
     """What counts as a frontal head: the ``own`` one of a model's training heads, or that of a data set's labels.
 
     The angles (yaw, pitch, roll) in degrees are of the constant rotation C with R(named) = R(own) C.
+
+    Raises
+    ------
+    ValueError
+        For an ``own`` frame with angles, and for a name that is empty.
+
+    Examples
+    --------
+    >>> HeadFrame("w300lp", pitch=90.0).named_from_own.round() + 0.0
+    array([[ 1.,  0.,  0.],
+           [ 0.,  0.,  1.],
+           [ 0., -1.,  0.]])
     """
 
     name: str = OWN_FRAME
@@ -45,9 +57,34 @@ class HeadFrame:
 
 @dataclass(frozen=True)
 class HeadPoseModel:
-    """Network and manifold of one model, and the feature both were trained on; some have no network.
+    """Network and manifold of one model, and the feature both were trained on.
 
-    Raises ``ValueError`` where they do not fit one another.
+    Parameters
+    ----------
+    network : HeadPoseNetwork or None
+        None where only a manifold is known.
+    manifold : PoseManifold
+        Of the same feature.
+    point_set : PointSet
+        What the detector's points mean.
+    normalization : str
+        How points become a feature, see `normalize_landmarks`.
+    min_confidence : float
+        The detector's threshold, 0..1, with which faces were found for training.
+    frame : HeadFrame
+        In which answers are given.
+
+    Raises
+    ------
+    ValueError
+        Where these do not fit one another.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> model = load_model(SHIPPED)
+    >>> model.frame.name, model.is_symmetric
+    ('w300lp', True)
     """
 
     network: HeadPoseNetwork | None
@@ -83,7 +120,31 @@ class HeadPoseModel:
 
 
 def save_model(folder: Path, model: HeadPoseModel) -> None:
-    """Write the model's files into ``folder``; an ONNX file that lies there already is held to be its own."""
+    """Write the model's files into a folder; an ONNX file that lies there already is held to be its own.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+    model : HeadPoseModel
+        With a network.
+
+    Raises
+    ------
+    ValueError
+        For a model without a network.
+    OSError
+        Where a file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> with TemporaryDirectory() as folder:
+    ...     save_model(Path(folder), load_model(SHIPPED))
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['config.json', 'manifold.npz', 'model.safetensors']
+    """
     if model.network is None:
         raise ValueError("a model without a network cannot be saved as a model folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +163,26 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
 def load_model(folder: str | Path) -> HeadPoseModel:
     """Read a model folder.
 
-    Raises ``ArtifactError`` where a file is missing, was changed after it was written, or is of
-    another version or convention.
+    Parameters
+    ----------
+    folder : str or Path
+        As ``ModelBuilder`` writes it.
+
+    Returns
+    -------
+    HeadPoseModel
+        On the CPU, its network set to inference.
+
+    Raises
+    ------
+    ArtifactError
+        Where a file is missing, was changed after it was written, or is of another version or convention.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> load_model(SHIPPED).point_set.name
+    'facemesh468'
     """
     place = Path(folder)
     if place.is_file():
@@ -151,8 +230,28 @@ def load_weights(module: nn.Module, path: Path, mend: str) -> None:
 def official_model(folder: str | Path) -> HeadPoseModel:
     """The model that the method's authors publish, as far as its manifold goes: it has no network here.
 
-    ``folder`` holds their ``Trained_data.npz`` and ``Factor_Matrices.npz``; see
-    ``official_manifold`` for what differs from models of this project.
+    Parameters
+    ----------
+    folder : str or Path
+        Holds their ``Trained_data.npz`` and ``Factor_Matrices.npz``; see `official_manifold` for what differs from
+        models of this project.
+
+    Returns
+    -------
+    HeadPoseModel
+        Without a network.
+
+    Raises
+    ------
+    ArtifactError
+        Where a file is missing, damaged, or lacks an array.
+
+    Examples
+    --------
+    >>> official_model("nowhere")
+    Traceback (most recent call last):
+        ...
+    nlml_hpe.files.atomic.ArtifactError: nowhere/Trained_data.npz: there is no such file
     """
     place = Path(folder)
     manifold = official_manifold(place / "Trained_data.npz", place / "Factor_Matrices.npz")

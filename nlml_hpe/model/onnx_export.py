@@ -42,7 +42,37 @@ OPSET = 18
 
 
 def export_onnx(model: HeadPoseModel, path: Path) -> Path:
-    """Write ``path`` (opset 18). Raises ``ValueError`` for a model without network or noise statistics."""
+    """Write the ONNX file (opset 18) of a model.
+
+    Parameters
+    ----------
+    model : HeadPoseModel
+        With network and noise statistics.
+    path : Path
+        The file; one that is there is replaced.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    ValueError
+        For a model without network or noise statistics.
+    OSError
+        Where the file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.model.folder import load_model
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> with TemporaryDirectory() as folder:
+    ...     path = export_onnx(load_model(SHIPPED), Path(folder) / "pose.onnx")
+    ...     [output.name for output in onnx.load(path).graph.output]
+    ['network', 'refined', 'sigma', 'score']
+    """
     if model.network is None or model.manifold.noise is None:
         raise ValueError("a model without a network or without noise statistics cannot be exported")
     landmarks, refine = argument(Tensor(np.float32, ("faces", model.point_set.n_points, 3))), argument(Tensor(bool, ()))

@@ -31,6 +31,11 @@ def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float],
     length : float
         Of an axis that lies in the image, in pixels; the projection is orthographic.
 
+    Returns
+    -------
+    numpy.ndarray
+        RGB uint8 (H, W, 3).
+
     Examples
     --------
     >>> grey = np.full((50, 50, 3), 128, dtype=np.uint8)
@@ -57,6 +62,19 @@ def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
         RGB uint8 (H, W, 3), the one that the pose is of.
     pose : HeadPose
         Behind the angles stands the largest of their standard deviations.
+
+    Returns
+    -------
+    numpy.ndarray
+        RGB uint8 (H, W, 3).
+
+    Examples
+    --------
+    >>> from nlml_hpe.face import HeadPose
+    >>> pose = HeadPose(0.0, 0.0, 0.0, np.eye(3), None, True, np.empty((0, 3)), (20.0, 20.0, 80.0, 80.0), None)
+    >>> grey = np.full((100, 100, 3), 128, dtype=np.uint8)
+    >>> bool((draw_pose(grey, pose) != grey).any())
+    True
     """
     left, top, right, bottom = pose.box
     middle = ((left + right) / 2, (top + bottom) / 2)
@@ -67,7 +85,28 @@ def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
 
 
 def draw_poses(image: RgbImage, poses: Sequence[HeadPose]) -> RgbImage:
-    """A copy of an image (RGB uint8) with every pose drawn; the first, which is the largest face's, is on top."""
+    """A copy of an image with every pose drawn; the first, which is the largest face's, is on top.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3), the one that the poses are of.
+    poses : sequence of HeadPose
+        As ``HeadPoseEstimator.predict`` gives them.
+
+    Returns
+    -------
+    numpy.ndarray
+        RGB uint8 (H, W, 3).
+
+    Examples
+    --------
+    >>> from nlml_hpe.face import HeadPose
+    >>> pose = HeadPose(0.0, 0.0, 0.0, np.eye(3), None, True, np.empty((0, 3)), (20.0, 20.0, 80.0, 80.0), None)
+    >>> grey = np.full((100, 100, 3), 128, dtype=np.uint8)
+    >>> bool((draw_poses(grey, [pose, pose]) == draw_pose(draw_pose(grey, pose), pose)).all())
+    True
+    """
     for pose in reversed(poses):
         image = draw_pose(image, pose)
     return image
@@ -84,6 +123,17 @@ def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:
         One line, of ASCII letters.
     place : (int, int)
         The text's lower left corner in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        RGB uint8 (H, W, 3).
+
+    Examples
+    --------
+    >>> grey = np.full((40, 100, 3), 128, dtype=np.uint8)
+    >>> bool((draw_text(grey, "yaw", (5, 30)) != grey).any())
+    True
     """
     drawn = np.ascontiguousarray(image).copy()
     size = max(0.45, min(image.shape[:2]) / 1000)

@@ -51,6 +51,19 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
     -------
     Path
         ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.manifold.cosines import fit_axes
+    >>> from nlml_hpe.manifold.tucker import decompose
+    >>> from nlml_hpe.pose_grid import PoseGrid
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (-5.0, 5.0), (-5.0, 5.0))
+    >>> tensor = np.random.default_rng(0).normal(size=(3, *grid.shape, 6)).astype(np.float32)
+    >>> model = decompose(tensor, (2, 2, 1, 1), grid)
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_factors(model, fit_axes(grid, model.factors[1:]), grid, Path(folder) / "factors.png").name
+    'factors.png'
     """
     figure, panels = plt.subplots(1, 3, figsize=(13, 3.6))
     for panel, name, axis, factor, fit in zip(panels, AXES, grid.axes, model.factors[1:], cosines, strict=True):
@@ -82,6 +95,18 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
     -------
     Path
         ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.manifold.tucker import decompose
+    >>> from nlml_hpe.pose_grid import PoseGrid
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (-5.0, 5.0), (-5.0, 5.0))
+    >>> tensor = np.random.default_rng(0).normal(size=(3, *grid.shape, 6)).astype(np.float32)
+    >>> model = decompose(tensor, (2, 2, 1, 1), grid)
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_energy(model, Path(folder) / "energy.png").name
+    'energy.png'
     """
     figure, panels = plt.subplots(1, 4, figsize=(14, 3.2))
     for panel, name, shares, factor in zip(panels, ("identity", *AXES), model.energy, model.factors, strict=True):
@@ -111,6 +136,15 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
     -------
     Path
         ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.pose_grid import PoseGrid
+    >>> grid = PoseGrid((-10.0, 0.0, 10.0), (-5.0, 5.0), (0.0,))
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_misses(np.ones((4, *grid.shape), dtype=bool), grid, Path(folder) / "misses.png", "none missed").name
+    'misses.png'
     """
     missed = 1 - detected.mean(axis=0)
     figure, panels = plt.subplots(1, len(grid.roll), figsize=(2.2 * len(grid.roll) + 1, 2.6), squeeze=False)
@@ -141,6 +175,15 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
     -------
     Path
         ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.training_run import History
+    >>> history = History([0.9, 0.5], [0.8, 0.6], best_epoch=1, learning_rate=[1e-3, 1e-3])
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_history({"encoder": history}, Path(folder) / "losses.png").name
+    'losses.png'
     """
     figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.2), squeeze=False)
     for panel, (name, history) in zip(panels[0], histories.items(), strict=True):
@@ -153,7 +196,29 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
 
 
 def plot_measures(history: History, path: Path) -> Path:
-    """Loss, every metric and the learning rate of one training by epoch; the kept epoch is marked."""
+    """Draw loss, every metric and the learning rate of one training by epoch; the kept epoch is marked.
+
+    Parameters
+    ----------
+    history : History
+        Of one epoch or more.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.training_run import History
+    >>> history = History([0.9, 0.5], [0.8, 0.6], 1, [1e-3, 1e-3], {"yaw": [9.0, 5.0]})
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_measures(history, Path(folder) / "measures.png").name
+    'measures.png'
+    """
     curves = {"loss": {"train": history.train, "validation": history.validation}}
     if history.metrics:
         curves["validation, degrees"] = history.metrics
@@ -182,6 +247,14 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     -------
     Path
         ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> rows = [{"from": -10.0, "to": 0.0, "n": 5, "mae": 2.0}, {"from": 0.0, "to": 10.0, "n": 7, "mae": 1.5}]
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_intervals({"refined": dict.fromkeys(AXES, rows)}, Path(folder) / "intervals.png").name
+    'intervals.png'
     """
     figure, panels = plt.subplots(1, 3, figsize=(13, 3.4), sharey=True)
     for panel, name in zip(panels, AXES, strict=True):
@@ -211,6 +284,13 @@ def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit:
     -------
     Path
         ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_error_cdf({"refined": np.array([1.0, 2.0, 4.0])}, Path(folder) / "cdf.png").name
+    'cdf.png'
     """
     figure, panel = plt.subplots(figsize=(5.5, 3.6))
     for route, values in errors.items():
@@ -268,6 +348,13 @@ def save_image(image: RgbImage, path: Path) -> Path:
     ------
     OSError
         Where it cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_image(np.zeros((4, 6, 3), dtype=np.uint8), Path(folder) / "black.png").name
+    'black.png'
     """
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), image[..., ::-1]):

@@ -32,6 +32,14 @@ def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = Fa
     ------
     DatasetError
         Where a file cannot be a list, or is there already with another content: it may be somebody's own list.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_lists({Path(folder) / "train.txt": ["a", "b"]})
+    ...     read_list(Path(folder) / "train.txt")
+    ['a', 'b']
     """
     contents = {path: "".join(f"{name}\n" for name in names).encode() for path, names in lists.items()}
     for path, content in contents.items():
@@ -48,10 +56,27 @@ def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = Fa
 def read_list(path: Path) -> list[str]:
     """Names of a list, in its order; empty lines are no names.
 
+    Parameters
+    ----------
+    path : Path
+        UTF-8 text, a name a line.
+
+    Returns
+    -------
+    list of str
+        One name or more.
+
     Raises
     ------
     DatasetError
         Where the file is missing, larger than ``MAX_LIST_BYTES``, not UTF-8 text, or names nothing.
+
+    Examples
+    --------
+    >>> read_list(Path("nowhere.txt"))
+    Traceback (most recent call last):
+        ...
+    nlml_hpe.evaluation.datasets.samples.DatasetError: nowhere.txt: the list cannot be read (No such file or directory)
     """
     try:
         with path.open("rb") as stream:

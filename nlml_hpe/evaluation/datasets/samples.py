@@ -40,6 +40,12 @@ class Sample:
     group : str
         The photograph, person or recording that the face belongs to. Two faces of one group are too much alike to
         lie on both sides of a split.
+
+    Examples
+    --------
+    >>> sample = Sample("a/face.jpg", (10.0, -5.0, 0.0), lambda: np.zeros((64, 64, 3), dtype=np.uint8))
+    >>> sample.load().shape, sample.box
+    ((64, 64, 3), None)
     """
 
     name: str
@@ -63,6 +69,15 @@ class Dataset:
         The faces that can be used.
     left_out : dict of str to list of str
         Reason -> names of the files that cannot be used for it.
+
+    Examples
+    --------
+    >>> data = Dataset("biwi", Path("faces"))
+    >>> data.add(Sample("a", (10.0, -5.0, 0.0), lambda: np.zeros((64, 64, 3), dtype=np.uint8)))
+    >>> data.leave_out("no label", "b")
+    >>> print(data.summary())
+    biwi in faces: 1 labelled faces
+      left out, no label: 1 (b)
     """
 
     name: str
