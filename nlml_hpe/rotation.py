@@ -32,7 +32,18 @@ FloatArray = NDArray[np.float64]
 
 
 class Angles(NamedTuple):
-    """Head pose angles in degrees; the three fields share one shape."""
+    """Head pose angles in degrees; the three fields share one shape.
+
+    Parameters
+    ----------
+    yaw, pitch, roll : float array (...)
+        In degrees; `CONVENTION` says how they make a rotation.
+
+    Examples
+    --------
+    >>> Angles.from_columns([(30, 20, 10), (-5, 0, 0)]).yaw
+    array([30., -5.])
+    """
 
     yaw: FloatArray
     pitch: FloatArray
@@ -183,6 +194,16 @@ def mirrored(rotation: ArrayLike) -> FloatArray:
 
     The mirror turns x around in the camera frame and in the head's own: ``M R M`` with ``M = diag(-1, 1, 1)``.
 
+    Parameters
+    ----------
+    rotation : array_like of shape (..., 3, 3)
+        Head to camera.
+
+    Returns
+    -------
+    ndarray of shape (..., 3, 3)
+        Head to camera.
+
     Examples
     --------
     >>> seen = mirrored(rotation_from_angles(Angles.from_columns((30, 20, 10))))
@@ -197,6 +218,16 @@ def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
 
     ``a`` times the square root of ``a.T @ b``; the geodesic midpoint and the chordal mean of two rotations are the
     same. Two rotations that are half a turn apart have no single midpoint: then the answer is no rotation.
+
+    Parameters
+    ----------
+    rotation_a, rotation_b : array_like of shape (..., 3, 3)
+        In any order.
+
+    Returns
+    -------
+    ndarray of shape (..., 3, 3)
+        The means.
 
     Examples
     --------
@@ -263,7 +294,24 @@ def vector_from_rotation(rotation: ArrayLike) -> FloatArray:
 
 
 def geodesic_degrees(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
-    """Angle in degrees, shape ``(...)``, of the rotation that takes ``a`` to ``b`` (both ``(..., 3, 3)``)."""
+    """Angle of the rotation that takes one rotation to another.
+
+    Parameters
+    ----------
+    rotation_a, rotation_b : array_like of shape (..., 3, 3)
+        In any order.
+
+    Returns
+    -------
+    ndarray of shape (...)
+        In degrees, 0 to 180.
+
+    Examples
+    --------
+    >>> turned = rotation_from_angles(Angles.from_columns((30, 0, 0)))
+    >>> round(float(geodesic_degrees(np.eye(3), turned)), 6)
+    30.0
+    """
     relative = np.swapaxes(np.asarray(rotation_a, float), -1, -2) @ np.asarray(rotation_b, float)
     return np.asarray(np.degrees(np.linalg.norm(vector_from_rotation(relative), axis=-1)))
 
@@ -333,15 +381,61 @@ def _error_from_angles(rotation: ArrayLike) -> FloatArray:
 
 
 def rotate_image_points(points: ArrayLike, rotation: ArrayLike) -> FloatArray:
-    """Rotate points ``(..., N, 3)`` given in image axes by head-to-camera rotations ``(..., 3, 3)``."""
+    """Turn points in image axes (x right, y down, z into the scene) as a head turns.
+
+    Parameters
+    ----------
+    points : array_like of shape (..., N, 3)
+        In image axes.
+    rotation : array_like of shape (..., 3, 3)
+        Head to camera.
+
+    Returns
+    -------
+    ndarray of shape (..., N, 3)
+        In image axes.
+
+    Examples
+    --------
+    A head that lifts its nose, which lies before it (-z), moves it up (-y):
+
+    >>> lifted = rotation_from_angles(Angles.from_columns((0, 90, 0)))
+    >>> rotate_image_points([[0.0, 0.0, -1.0]], lifted).round() + 0.0
+    array([[ 0., -1.,  0.]])
+    """
     in_image = IMAGE_FROM_CAMERA @ np.asarray(rotation, float) @ IMAGE_FROM_CAMERA
     return np.asarray(points, float) @ np.swapaxes(in_image, -1, -2)
 
 
 def kabsch(source: ArrayLike, target: ArrayLike) -> tuple[FloatArray, float, float]:
-    """Similarity that best takes ``source`` to ``target``, both ``(N, 3)`` (Umeyama 1991, eqs. 40-42).
+    """Similarity that best takes some points to others (Umeyama 1991, eqs. 40-42).
 
-    Returns the rotation ``(3, 3)``, the scale, and the rms residual in the unit of ``target``.
+    Parameters
+    ----------
+    source, target : array_like of shape (N, 3)
+        Points in the same order.
+
+    Returns
+    -------
+    rotation : ndarray of shape (3, 3)
+        Of the points of ``source`` about their mean.
+    scale : float
+        What they are multiplied by.
+    residual : float
+        Root mean square of what is left, in the unit of ``target``.
+
+    Raises
+    ------
+    ValueError
+        For arrays of other or different shapes.
+
+    Examples
+    --------
+    >>> points = np.random.default_rng(0).normal(size=(5, 3))
+    >>> turn = rotation_from_angles(Angles.from_columns((30, 0, 0)))
+    >>> rotation, scale, residual = kabsch(points, 2 * points @ turn.T + 1)
+    >>> bool(np.allclose(rotation, turn)), round(scale, 6), round(residual, 6)
+    (True, 2.0, 0.0)
     """
     source_array, target_array = np.asarray(source, float), np.asarray(target, float)
     if source_array.shape != target_array.shape or source_array.ndim != 2 or source_array.shape[1] != 3:

@@ -124,6 +124,19 @@ def process(
     ------
     VideoError
         Where the copy cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, HeadPoseEstimator(tracking=True) as estimator:
+    ...     path = Path(folder) / "black.mp4"
+    ...     with VideoWriter(path, 25.0) as writer:
+    ...         for number in range(3):
+    ...             writer.put(np.zeros((64, 64, 3), dtype=np.uint8), number / 25)
+    ...     with VideoSource(path) as source:
+    ...         *frames, summary = process(source, estimator)
+    >>> len(frames), summary.with_face
+    (3, 0)
     """
     smoother, summary = PoseSmoother(), Summary(source.expected)
     writing: AbstractContextManager[VideoWriter | None] = (

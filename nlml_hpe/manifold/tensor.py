@@ -36,10 +36,27 @@ BOXES = ("boxes", "random_boxes")
 class LandmarkTensor:
     """A finished landmark tensor, memory-mapped.
 
-    ``features`` (I, Y, P, R, F) float32, ``routes`` (I, Y, P, R) uint8, ``random_features`` (I, K, F)
-    float32, ``random_routes`` (I, K) uint8, ``random_angles`` (I, K, 3) degrees. ``boxes`` (I, Y, P, R, 4) and
-    ``random_boxes`` (I, K, 4) float32 are the faces' places in their images, in pixels: left, top, right, bottom,
-    zeros where no face was found; None in tensors of an older version.
+    Parameters
+    ----------
+    grid : PoseGrid
+        Its poses.
+    feature : str
+        Name of the feature, see `PointSet.feature_name`.
+    people : tuple of int
+        Numbers of the people, in order.
+    features : ndarray of shape (I, Y, P, R, F), float32
+        Zeros where no face was found.
+    routes : ndarray of shape (I, Y, P, R), uint8
+        How each face was found, as an index into ``landmarks.SEARCHES``; 0 where it was not.
+    random_features, random_routes : ndarray of shape (I, K, F) float32 and (I, K) uint8
+        The same off the grid.
+    random_angles : ndarray of shape (I, K, 3)
+        Yaw, pitch, roll in degrees of the poses off the grid.
+    boxes, random_boxes : ndarray of shape (I, Y, P, R, 4) and (I, K, 4), float32, or None
+        The faces' places in their images, in pixels: left, top, right, bottom, zeros where no face was found; None in
+        tensors of an older version.
+    keys : mapping of int to str
+        By person the digest of all that the rows depend on; none where it is not known.
 
     Examples
     --------
@@ -64,7 +81,6 @@ class LandmarkTensor:
     boxes: NDArray[np.float32] | None = None
     random_boxes: NDArray[np.float32] | None = None
     keys: Mapping[int, str] = field(default_factory=dict)
-    """By person the digest of all that the rows depend on; none where it is not known."""
 
     @cached_property
     def detected(self) -> NDArray[np.bool_]:
