@@ -1,6 +1,7 @@
 """The list of a data set's faces, by the name that users of 6DRepNet know: ``--root_dir ROOT`` writes ROOT/files.txt.
 
-The same as ``python -m nlml_hpe.evaluation.datasets list ROOT``, which has more to choose.
+As theirs it leaves out faces beyond 99 degrees and says how many. The same as
+``python -m nlml_hpe.evaluation.datasets list ROOT``, which has more to choose.
 """
 
 from __future__ import annotations

@@ -296,6 +296,19 @@ def test_the_file_list_is_what_other_tools_read(tmp_path: Path) -> None:
     assert "protocol aflw2000-nlml: 2 of 2 (|yaw| <= 50" in datasets_command("info", tmp_path).stdout
 
 
+def test_a_list_leaves_out_what_its_readers_have_no_bin_for(tmp_path: Path) -> None:
+    for name, yaw in (("a", 12.0), ("b", 70.0), ("c", 120.0)):
+        write_pair(tmp_path, name, (yaw, 0.0, 0.0))
+    done = datasets_command("list", tmp_path)
+    assert "left out, label outside of |yaw| <= 99, |pitch| <= 99, |roll| <= 99 degrees: 1 of 3" in done.stdout
+    assert (tmp_path / "files.txt").read_text() == "a\nb\n"
+    for protocol, names in (("all", "a\nb\nc\n"), ("aflw2000-nlml", "a\n")):
+        datasets_command("list", tmp_path, "--protocol", protocol, "--output", tmp_path / "l.txt", "--force")
+        assert (tmp_path / "l.txt").read_text() == names
+    wrong = datasets_command("list", tmp_path, "--protocol", "biwi")
+    assert (wrong.returncode, "expected one of ['aflw2000', 'aflw2000-nlml']" in wrong.stderr) == (1, True)
+
+
 def test_a_list_replaces_no_file_of_the_user(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", (0, 0, 0))
     (tmp_path / "files.txt").write_text("my thesis\n")
@@ -319,6 +332,16 @@ def test_every_command_explains_itself_with_defaults() -> None:
     for text in ("default: 0.7", "default: 0.15", "default: 0", "default: ROOT", "photograph"):
         assert text in " ".join(help_of_split.split())
     assert "info" in datasets_command("--help").stdout
+
+
+@pytest.mark.parametrize("line", ["AFW/a", "./AFW/a", "AFW/a.jpg", ".\\AFW/a", "AFW\\a.jpg"])
+def test_lists_of_other_tools_are_read(tmp_path: Path, line: str) -> None:
+    """6DRepNet's begin every name with ./, and on Windows folders end with a backslash."""
+    write_pair(tmp_path / "AFW", "a", (0, 0, 0))
+    write_pair(tmp_path / "AFW", "b", (0, 0, 0))
+    (tmp_path / "files.txt").write_text(f"{line}\n./AFW/b")  # theirs end without a newline
+    found = chosen_by_list(read_dataset("300w_lp", tmp_path), tmp_path / "files.txt")
+    assert [sample.name for sample in found.samples] == ["AFW/a", "AFW/b"]
 
 
 def test_a_split_keeps_photographs_whole(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Protocol:
 
 
 _ALL, _PAPER = (99.0, 99.0, 99.0), (50.0, 40.0, 30.0)
-_DATASETS = ("aflw2000", "300w_lp", "biwi", "fsanet", "rendered")
+_DATASETS = ("aflw2000", "300w_lp", "biwi", "fsanet", "rendered", "crops")
 PROTOCOLS = {
     **{name: Protocol(name, _ALL) for name in _DATASETS},
     **{f"{name}-nlml": Protocol(name, _PAPER) for name in _DATASETS},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nlml_hpe.evaluation.datasets import (
@@ -16,7 +17,7 @@ from nlml_hpe.evaluation.datasets import (
     split,
     write_lists,
 )
-from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
 from nlml_hpe.files.images import user_path
 
 _EXAMPLES = """examples:
@@ -24,6 +25,7 @@ _EXAMPLES = """examples:
   python -m nlml_hpe.evaluation.datasets list AFLW2000 --output files.txt
   python -m nlml_hpe.evaluation.datasets split 300W_LP --train 0.7 --validation 0.15 --seed 0 --output lists
 """
+_EVERY_FACE = "all"
 _ROOT = "folder of the data set, as it is distributed (for fsanet also one .npz file)"
 
 
@@ -38,7 +40,12 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     info = _command(commands, "info", "say how many labelled faces there are, and what cannot be used and why")
     info.set_defaults(work=_info)
-    names = _command(commands, "list", "write the names of all labelled faces, one a line, without suffix")
+    names = _command(
+        commands,
+        "list",
+        "write the names of the labelled faces, one a line, without suffix; without --protocol those within 99 "
+        "degrees, as 6DRepNet's own lists: HopeNet has no bin for the others",
+    )
     names.add_argument("--output", type=user_path, metavar="FILE", help="default: files.txt in ROOT")
     names.set_defaults(work=_list)
     parts = _command(
@@ -54,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     parts.set_defaults(work=_split)
     for command in (names, parts):
         command.add_argument("--force", action="store_true", help="replace lists that are there already")
+    text = "only the faces of this protocol (`info` names them), or `all` of them (default: "
+    names.add_argument("--protocol", metavar="NAME", help=f"{text}within 99 degrees)")
+    parts.add_argument("--protocol", metavar="NAME", default=_EVERY_FACE, help=f"{text}%(default)s)")
     return whole
 
 
@@ -73,6 +83,7 @@ def _info(data: Dataset, given: argparse.Namespace) -> None:
 
 def _list(data: Dataset, given: argparse.Namespace) -> None:
     path: Path = given.output or _folder_of(given.root) / "files.txt"
+    data = _of_protocol(data, given.protocol)
     write_lists({path: [sample.name for sample in data.samples]}, given.force)
     print(f"wrote {path}: {len(data.samples)} names")
 
@@ -81,10 +92,24 @@ def _split(data: Dataset, given: argparse.Namespace) -> None:
     folder: Path = given.output or _folder_of(given.root)
     if given.seed < 0:
         raise DatasetError(f"--seed: expected 0 or more; received {given.seed}")
+    data = _of_protocol(data, given.protocol)
     parts = split(data, given.train, given.validation, given.seed)
     write_lists({folder / f"{name}.txt": names for name, names in parts.items()}, given.force)
     for name, names in parts.items():
         print(f"wrote {folder / name}.txt: {len(names)} of {len(data.samples)} names")
+
+
+def _of_protocol(data: Dataset, name: str | None) -> Dataset:
+    """The faces that a protocol chooses; how many it leaves out is printed."""
+    if name == _EVERY_FACE:
+        return data
+    protocol = PROTOCOLS[protocol_of(data.name, name)]
+    inside = protocol.includes(data.angles)
+    if not inside.any():
+        raise DatasetError(f"none of {len(inside)} labels lies in the range {protocol.text()}")
+    if not inside.all():
+        print(f"left out, label outside of {protocol.text()}: {int((~inside).sum())} of {len(inside)}")
+    return replace(data, samples=[sample for sample, chosen in zip(data.samples, inside, strict=True) if chosen])
 
 
 def _folder_of(root: Path) -> Path:
@@ -100,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = read_dataset(given.dataset or recognised_layout(given.root), given.root)
         print(data.summary())
         given.work(data, given)
-    except (DatasetError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -8,6 +8,7 @@ Every reader gives angles in this project's convention. What it cannot use it le
   ``_pose.bin`` (six float32: centre in mm; pitch, yaw, roll in degrees).
 - ``fsanet``: an ``.npz`` with ``image`` (n, H, W, 3), BGR, and ``pose`` (n, 3), yaw, pitch, roll.
 - ``rendered``: ``ID{n}/ID{n}_(yaw_pitch_roll).jpg``, the layout in which the method's authors publish theirs.
+- ``crops``: the shards that the stage Crops writes (``image_networks.shards``): rendered people at drawn poses.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays, read_bounded
+from nlml_hpe.evaluation.datasets.biwi import read_biwi
+from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
 from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
 from nlml_hpe.face import Box
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.image_networks.shards import Shard, read_shards
 from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
-from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation
+from nlml_hpe.rotation import angles_from_rotation
 
 _NEAR = 200
-_ROTATION_TOLERANCE = 0.1
-"""BIWI prints its matrices with six digits or so; what differs from a rotation by more is another matrix."""
 
 
 class Layout(NamedTuple):
@@ -167,57 +168,6 @@ def _box_of(points: NDArray[np.float64] | None) -> Box | None:
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-def _read_biwi(data: Dataset) -> None:
-    for image in sorted(data.root.glob("*/frame_*_rgb.png")):
-        stem = image.name.removesuffix("_rgb.png")
-        name = f"{image.parent.name}/{stem}"
-        text, binary = (image.with_name(f"{stem}_pose.{suffix}") for suffix in ("txt", "bin"))
-        if not text.is_file() and not binary.is_file():
-            data.leave_out("image without label", name)
-            continue
-        try:
-            angles = _biwi_text(text) if text.is_file() else _biwi_binary(binary)
-        except LabelError as error:
-            data.leave_out(f"label not readable ({error})", name)
-            continue
-        data.add(Sample(name, angles, partial(read_image, image), group=image.parent.name))
-    stems = {path.with_name(path.name.split("_pose.")[0]) for path in data.root.glob("*/frame_*_pose.*")}
-    for place in sorted(stems):
-        if not place.with_name(f"{place.name}_rgb.png").is_file():
-            data.leave_out("label without image", f"{place.parent.name}/{place.name}")
-
-
-def _biwi_text(path: Path) -> tuple[float, float, float]:
-    """BIWI's rotation maps the head to a camera with y down and z into the scene; ours has both the other way.
-
-    The angles that follow are those that HopeNet and FSA-Net quote for BIWI.
-    """
-    try:
-        numbers = np.array(read_bounded(path).decode("ascii").split(), dtype=np.float64)[:9]
-    except (ValueError, UnicodeDecodeError) as error:
-        raise error if isinstance(error, LabelError) else LabelError("not numbers") from error
-    if len(numbers) < 9:
-        raise LabelError("cut short")
-    if not (np.abs(numbers) <= 1 + _ROTATION_TOLERANCE).all():  # also true of NaN
-        raise LabelError("not a rotation")
-    matrix = numbers.reshape(3, 3)
-    if np.abs(matrix @ matrix.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(matrix) < 0:
-        raise LabelError("not a rotation")
-    yaw, pitch, roll = (float(v) for v in angles_from_rotation(IMAGE_FROM_CAMERA @ matrix @ IMAGE_FROM_CAMERA))
-    return yaw, pitch, roll
-
-
-def _biwi_binary(path: Path) -> tuple[float, float, float]:
-    """Six float32; their pitch has the other sign (checked on five frames, in which roll is near zero)."""
-    content = read_bounded(path)
-    if len(content) != 24:
-        raise LabelError("not 24 bytes")
-    pitch, yaw, roll = (float(value) for value in np.frombuffer(content, dtype="<f4")[3:])
-    if not np.isfinite([yaw, pitch, roll]).all():
-        raise LabelError("angles not finite")
-    return yaw, -pitch, roll
-
-
 def _read_fsanet(data: Dataset) -> None:
     files = [data.root] if data.root.is_file() else sorted(p for p in data.root.glob("*.npz") if p.is_file())
     for path in files:
@@ -267,6 +217,24 @@ def _read_rendered(data: Dataset) -> None:
         data.add(Sample(name, pose, partial(read_image, path), group=f"ID{identity}"))
 
 
+def _read_crops(data: Dataset) -> None:
+    """Shards stay memory-mapped. Raises ``ArtifactError`` where one of them is damaged."""
+    if not any(data.root.glob(LAYOUTS["crops"].pattern)):
+        return
+    for number, shard in enumerate(read_shards(data.root)):
+        angles = angles_from_rotation(shard.rotations.astype(np.float64)).columns()
+        for row, (pose, box, person) in enumerate(zip(angles, shard.boxes, shard.people, strict=True)):
+            yaw, pitch, roll = map(float, pose)
+            left, top, right, bottom = map(float, box)
+            load = partial(_row_of, shard, row)
+            name = f"{number:05d}/{row:05d}"
+            data.add(Sample(name, (yaw, pitch, roll), load, (left, top, right, bottom), f"person {person}"))
+
+
+def _row_of(shard: Shard, row: int) -> RgbImage:
+    return np.array(shard.images[row])
+
+
 LAYOUTS: dict[str, Layout] = {
     "aflw2000": Layout(
         partial(_read_pairs, pattern="*", group=str), "image00002.jpg with image00002.mat beside it", "*.mat"
@@ -277,11 +245,12 @@ LAYOUTS: dict[str, Layout] = {
         "*/*.mat",
     ),
     "biwi": Layout(
-        _read_biwi,
+        read_biwi,
         "01/frame_00003_rgb.png with 01/frame_00003_pose.txt (or .bin) beside it",
         "*/frame_*_rgb.png",
     ),
     "fsanet": Layout(_read_fsanet, "an .npz file with image (n, H, W, 3) uint8 and pose (n, 3)", "*.npz"),
     "rendered": Layout(_read_rendered, "ID1/ID1_(yaw_pitch_roll).jpg", "ID*/ID*_(*).*"),
+    "crops": Layout(_read_crops, "images_00000.npy and what else Crops writes beside it", "images_[0-9]*.npy"),
 }
 """Data sets by name."""

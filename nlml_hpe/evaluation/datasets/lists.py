@@ -98,7 +98,8 @@ def read_list(path: Path) -> list[str]:
 def chosen_by_list(data: Dataset, path: Path) -> Dataset:
     """The faces that a list names, and no others.
 
-    Names may have an image's suffix or not. What the reader left out of the whole data set stays counted.
+    Names may have an image's suffix or not, begin with ``./`` as in 6DRepNet's own lists, and have been written on
+    Windows. What the reader left out of the whole data set stays counted.
 
     Raises
     ------
@@ -106,30 +107,35 @@ def chosen_by_list(data: Dataset, path: Path) -> Dataset:
         Where a name of the list is no labelled face of the data set, or stands there twice; the message counts and
         names them.
     """
-    names = read_list(path)
-    known = {_bare(sample.name): sample for sample in data.samples}
-    unknown = [name for name in names if _bare(name) not in known]
+    known = {bare_name(sample.name) for sample in data.samples}
+    names = [name if bare_name(name) in known else _with_slashes(name) for name in read_list(path)]
+    unknown = [name for name in names if bare_name(name) not in known]
     if unknown:
         raise DatasetError(
             f"{path}: of {len(names)} names these are no labelled faces of {data.name} in {data.root}: "
             f"{counted(unknown)}; {_why(data, unknown)}"
         )
-    twice = [name for name, count in Counter(map(_bare, names)).items() if count > 1]
+    twice = [name for name, count in Counter(map(bare_name, names)).items() if count > 1]
     if twice:
         raise DatasetError(f"{path}: these names stand in the list more than once: {counted(twice)}")
-    wanted = set(map(_bare, names))
-    return replace(data, samples=[sample for sample in data.samples if _bare(sample.name) in wanted])
+    wanted = set(map(bare_name, names))
+    return replace(data, samples=[sample for sample in data.samples if bare_name(sample.name) in wanted])
 
 
 def _why(data: Dataset, unknown: Sequence[str]) -> str:
     """What is known of a name that is no labelled face."""
     for reason, names in data.left_out.items():
-        if both := set(map(_bare, unknown)) & set(map(_bare, names)):
+        if both := set(map(bare_name, unknown)) & set(map(bare_name, names)):
             return f"{len(both)} of them: {reason}"
     return f"write the list again, or name the folder that it was made of (a name here: {data.samples[0].name})"
 
 
-def _bare(name: str) -> str:
+def _with_slashes(name: str) -> str:
+    """A name of a list that was written from inside of the folder (``./AFW/a``) or on Windows (``.\\AFW\\a``)."""
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def bare_name(name: str) -> str:
     """A name without an image's suffix."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name

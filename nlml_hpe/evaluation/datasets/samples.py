@@ -62,7 +62,7 @@ class Dataset:
     Attributes
     ----------
     name : str
-        The layout: ``aflw2000``, ``300w_lp``, ``biwi``, ``fsanet`` or ``rendered``.
+        The layout, one of ``LAYOUTS``.
     root : Path
         The folder that was read.
     samples : list of Sample
