@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nlml_hpe.files.atomic import read_json, write_json
-from nlml_hpe.files.folders import empty_partial, partial_of, replace_folder, require_replaceable
+from nlml_hpe.files.folders import BEGUN, begun_folder, partial_of, replace_folder, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, write_manifest
 from nlml_hpe.image_networks.crop import STORED_SHARE
@@ -30,7 +29,6 @@ from renderer.heads.ict_kit import Kit
 
 KIND = "crops"
 Split = Literal["train", "validation"]
-_IDENTITY = "identity.json"
 _VALIDATION_FROM = 1_000_000
 """Numbers of validation people, so that one more training person renumbers nobody."""
 _STREAM = 7
@@ -110,12 +108,12 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
         # Read before the workers start, so that not each of them makes the cache.
         _kit(people.kit_folder, people.cache)
         pictures(people.crops.backgrounds)
-        partial = _begun(folder, digest_of([people.settings(), people.inputs()]))
+        partial = begun_folder(folder, KIND, digest_of([people.settings(), people.inputs()]))
         work = [(people, number, numbers, folder) for number, numbers in enumerate(people.shards())]
         for _ in run_tasks(_render_shard, work, f"Crops {people.split}", workers, cluster):
             pass
         shards = read_shards(partial)
-        (partial / _IDENTITY).unlink()
+        (partial / BEGUN).unlink()
         facts = {
             "convention": CONVENTION,
             "crops": sum(map(len, shards)),
@@ -126,16 +124,6 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
         write_manifest(partial, KIND, people.settings(), people.inputs(), facts)
         replace_folder(partial, folder, KIND)
     return folder
-
-
-def _begun(folder: Path, digest: str) -> Path:
-    """The unfinished folder of a run with these settings, or an empty one."""
-    partial = partial_of(folder)
-    identity = partial / _IDENTITY
-    if not (identity.is_file() and read_json(identity) == digest):
-        partial = empty_partial(folder, KIND)
-        write_json(identity, digest)
-    return partial
 
 
 def _render_shard(people: CropSet, number: int, numbers: list[int], folder: Path) -> None:

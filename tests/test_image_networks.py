@@ -82,7 +82,7 @@ def test_the_dual_loss_is_crossentropy_and_squared_error() -> None:
     # Even logits: log 66 nats an angle, and an expected angle of -1.5 degrees.
     angles = torch.tensor([[0.0, 1.5, -1.5]]).expand(2, 3)
     squared = np.mean([1.5**2, 3.0**2, 0.0])
-    assert float(binned(logits, angles, alpha=0.5)) == pytest.approx(3 * (np.log(66) + 0.5 * squared), rel=1e-5)
+    assert float(binned(logits, angles, alpha=0.5).mean()) == pytest.approx(3 * (np.log(66) + 0.5 * squared), rel=1e-5)
 
 
 def test_labels_outside_of_the_bins_are_counted_not_clipped() -> None:
@@ -141,7 +141,7 @@ def test_how_sure_it_is_does_not_change_what_it_says() -> None:
     rotations = rotation_from_degrees(poses(4))
     rotation, factor = network.posterior(network(pictures(rotations, 32)))
     assert factor is not None
-    negative_log_likelihood(rotation.detach(), factor, rotations).backward()
+    negative_log_likelihood(rotation.detach(), factor, rotations).mean().backward()
     gradients = {name: weights.grad for name, weights in network.named_parameters() if weights.grad is not None}
     touched = {name for name, gradient in gradients.items() if gradient.abs().max() > 0}
     assert touched == {"spread.weight", "spread.bias"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from nlml_hpe.image_networks import training_data
 from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
+from nlml_hpe.image_networks.network import Labels
 from nlml_hpe.image_networks.network_training import Weighted, augmentation_of, network_of, train_image_network
 from nlml_hpe.image_networks.shards import Shard, read_shards, write_shard
 from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
@@ -97,7 +98,7 @@ def test_it_learns_and_records_what_it_is_measured_by(folder: Path) -> None:
     assert history.train[-1] < 0.7 * history.train[0]
     assert set(history.metrics) == {"geodesic", "yaw", "pitch", "roll"}
     held_out = training_data.Crops([RenderedCrops(folder / "crops_validation")], [1], 32, network.trainable)
-    crops, rotations = held_out.batch(np.arange(64), None)
+    crops, (rotations, _) = held_out.batch(np.arange(64), None)
     with torch.inference_mode():
         found = network.eval().posterior(network(crops)).rotation
     error = float(torch.rad2deg(geodesic(found, rotations)).mean())
@@ -116,6 +117,9 @@ class Failing:
 
     def rotations(self) -> NDArray[np.float32]:
         return self.source.rotations()
+
+    def confidence(self) -> NDArray[np.float32]:
+        return self.source.confidence()
 
     def stored(self, chosen: NDArray[np.int64]) -> Shard:
         self.reads[0] -= 1
@@ -165,7 +169,8 @@ def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:
     images = torch.zeros(64, SIDE, SIDE, 3, dtype=torch.uint8)
     boxes = torch.tensor([[12.0, 12.0, 36.0, 36.0]]).expand(64, 4)
     change = augmentation_of(network, AugmentationConfig(turn_deg=90))
-    _, shown = change((images, boxes), rotations, torch.Generator().manual_seed(0))
+    labels = Labels(rotations, torch.ones(64))
+    _, (shown, _) = change((images, boxes), labels, torch.Generator().manual_seed(0))
     assert network.trainable(shown).all()
     # Those that stay in the bins are turned all the same.
     assert degrees_from_rotation(shown)[:, 2].abs().min() < 60
@@ -180,12 +185,36 @@ def test_data_are_mixed_by_their_weights(folder: Path) -> None:
     )
     assert crops.weights[:256].tolist() == [1.0] * 256
     assert crops.weights[256:].tolist() == [4.0] * 64
-    (images, boxes), rotations = crops.batch(np.array([300, 0, 299]), None)
+    (images, boxes), (rotations, confidence) = crops.batch(np.array([300, 0, 299]), None)
+    assert confidence.tolist() == [1.0, 1.0, 1.0]
     assert images.shape == (3, SIDE, SIDE, 3)
     assert boxes.shape == (3, 4)
     own = RenderedCrops(folder / "crops_validation").stored(np.array([44, 43]))
     np.testing.assert_array_equal(images[[0, 2]].numpy(), own.images)
     np.testing.assert_array_equal(rotations[[0, 2]].numpy(), own.rotations)
+
+
+def test_a_label_counts_as_much_as_it_is_trusted(folder: Path, tmp_path: Path) -> None:
+    """What half of the shards say with no confidence at all changes no weight of the network."""
+    shards = read_shards(folder / "crops_train")
+    write_shard(tmp_path / "alone", 0, shards[0])
+    lies = replace(shards[1], rotations=shards[1].rotations[::-1])
+    write_shard(tmp_path / "mixed", 0, replace(shards[0], confidence=np.full(96, 0.5, np.float32)))
+    write_shard(tmp_path / "mixed", 1, replace(lies, confidence=np.zeros(96, np.float32)))
+    source = RenderedCrops(tmp_path / "mixed")
+    assert source.confidence().tolist() == [0.5] * 96 + [0.0] * 96
+    assert source.stored(np.array([3, 100])).confidence is not None
+    network = network_of(NETWORK, 0).eval()
+    losses, gradients = [], []
+    for data in (RenderedCrops(tmp_path / "alone"), source):
+        crops, labels = training_data.Crops([data], [1.0], 32, network.trainable).batch(
+            np.arange(len(data.rotations())), None
+        )
+        loss = network.loss(network(crops), labels)
+        losses.append(loss.item() * len(crops))
+        gradients.append(torch.autograd.grad(loss * len(crops), network.columns.weight)[0])
+    assert losses[1] == pytest.approx(losses[0] / 2, rel=1e-4)
+    torch.testing.assert_close(gradients[1], gradients[0] / 2, rtol=1e-3, atol=1e-5)
 
 
 def test_a_mixture_with_weights_trains(folder: Path) -> None:

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes
+from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes, write_json
 from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
 
 _MOST_NAMED = 5
+BEGUN = "identity.json"
+"""The file in an unfinished folder that says which run it is of."""
 
 
 @contextmanager
@@ -103,6 +105,20 @@ def empty_partial(folder: Path, kind: str) -> Path:
     remove_own(partial, kind)
     partial.mkdir(parents=True)
     write_bytes(partial / JOURNAL, f"{json.dumps(kind)}\n".encode())
+    return partial
+
+
+def begun_folder(folder: Path, kind: str, digest: str) -> Path:
+    """The unfinished folder beside ``folder`` of a run with this digest, to go on with, or an empty one.
+
+    The file ``BEGUN`` in it has the digest; who finishes the folder removes that file before writing the manifest.
+    Raises ``ArtifactError`` as ``require_replaceable`` does.
+    """
+    partial = partial_of(folder)
+    begun = partial / BEGUN
+    if not (begun.is_file() and read_json(begun) == digest):
+        partial = empty_partial(folder, kind)
+        write_json(begun, digest)
     return partial
 
 

@@ -21,7 +21,7 @@ class BinnedNetwork(ImageNetwork):
         """The rotation of the expected angles; bins give no covariance of a rotation."""
         return Posterior(rotation_from_degrees(expected_angles(outputs)))
 
-    def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, rotations: Tensor) -> Tensor:
         """HopeNet's dual loss. Raises ``LabelError`` where an angle lies outside of the bins."""
         return binned(outputs, degrees_from_rotation(rotations), self.alpha)
 

@@ -128,6 +128,36 @@ def crop(
     return np.asarray(wide, dtype=np.uint8)
 
 
+def stored_crop(image: NDArray[np.uint8], box: ArrayLike, size: int) -> tuple[NDArray[np.uint8], FloatArray]:
+    """A head cut as crops are stored: ``STORED_SHARE`` times the box, and where the box lies in that.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 array
+        The image.
+    box : (4,) array
+        Left, top, right, bottom of the 68 points, in pixels.
+    size : int
+        Pixels on a side.
+
+    Returns
+    -------
+    cut : (size, size, 3) uint8 array
+        The crop.
+    inside : (4,) array
+        The box in pixels of the crop.
+
+    Examples
+    --------
+    >>> stored_crop(np.zeros((80, 80, 3), np.uint8), (20, 20, 60, 60), size=40)[1]
+    array([10., 10., 30., 30.])
+    """
+    x, y, side = square_around(box, STORED_SHARE)
+    corner = np.array([x - side / 2, y - side / 2])
+    inside = (np.asarray(box, dtype=np.float64) - np.tile(corner, 2)) * (size / side)
+    return crop(image, box, size, STORED_SHARE), inside
+
+
 def box_of(points: ArrayLike) -> FloatArray:
     """Left, top, right, bottom of points (..., n, 2 or more), of which the first two coordinates are taken.
 

@@ -1,4 +1,4 @@
-"""What image networks are trained to make small; every loss is a mean over the batch, in radians or in bins."""
+"""What image networks are trained to make small: a loss (N,) for each crop, in radians or in bins."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def geodesic(estimated: Tensor, true: Tensor) -> Tensor:
 
 
 def geodesic_huber(estimated: Tensor, true: Tensor, delta_deg: float = 10.0) -> Tensor:
-    """Huber's loss of the angle between rotations: squared up to ``delta_deg``, linear beyond it.
+    """Huber's loss (N,) of the angle between rotations: squared up to ``delta_deg``, linear beyond it.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ def geodesic_huber(estimated: Tensor, true: Tensor, delta_deg: float = 10.0) -> 
     0.005
     """
     angle = geodesic(estimated, true)
-    return nn.functional.huber_loss(angle, torch.zeros_like(angle), delta=math.radians(delta_deg))
+    return nn.functional.huber_loss(angle, torch.zeros_like(angle), reduction="none", delta=math.radians(delta_deg))
 
 
 def negative_log_likelihood(estimated: Tensor, factor: Tensor, true: Tensor) -> Tensor:
-    """Of true rotations under a normal distribution about the estimated ones, in nats, without its constant.
+    """Of true rotations (N,) under a normal distribution about the estimated ones, in nats, without its constant.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def negative_log_likelihood(estimated: Tensor, factor: Tensor, true: Tensor) -> 
     error = roma.rotmat_to_rotvec(true @ estimated.transpose(-1, -2))
     whitened = torch.linalg.solve_triangular(factor, error[..., None], upper=False)[..., 0]
     determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-    return (0.5 * (whitened**2).sum(dim=-1) + determinant).mean()
+    return 0.5 * (whitened**2).sum(dim=-1) + determinant
 
 
 def bins_of(angles: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def expected_angles(logits: Tensor) -> Tensor:
 
 
 def binned(logits: Tensor, angles: Tensor, alpha: float) -> Tensor:
-    """HopeNet's dual loss, summed over the three angles: cross-entropy plus ``alpha`` times the squared error.
+    """HopeNet's dual loss (N,), summed over the three angles: cross-entropy plus ``alpha`` times the squared error.
 
     Parameters
     ----------
@@ -162,6 +162,5 @@ def binned(logits: Tensor, angles: Tensor, alpha: float) -> Tensor:
     >>> round(float(binned(sure, torch.zeros(1, 3), alpha=1.0)), 4)
     0.0
     """
-    classes = nn.functional.cross_entropy(logits.flatten(0, 1), bins_of(angles).flatten())
-    squared = ((expected_angles(logits) - angles) ** 2).mean()
-    return 3 * (classes + alpha * squared)
+    classes = nn.functional.cross_entropy(logits.transpose(1, 2), bins_of(angles), reduction="none")
+    return (classes + alpha * (expected_angles(logits) - angles) ** 2).sum(dim=1)

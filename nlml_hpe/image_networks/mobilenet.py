@@ -44,6 +44,6 @@ class MobileNetV2(ImageNetwork):
             return Posterior(rotation_from_degrees(outputs * DEGREES))
         return Posterior(roma.special_gramschmidt(outputs.view(-1, 3, 2)))
 
-    def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, rotations: Tensor) -> Tensor:
         """Huber's loss of the angle between the rotations; that knows no seam, whatever the answer is."""
         return geodesic_huber(self.posterior(outputs).rotation, rotations)

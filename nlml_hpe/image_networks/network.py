@@ -29,6 +29,16 @@ class Posterior(NamedTuple):
         return None if self.factor is None else self.factor @ self.factor.transpose(-1, -2)
 
 
+class Labels(NamedTuple):
+    """``rotations`` (N, 3, 3), head to camera, and the ``confidence`` (N,) from 0 to 1 by which each counts.
+
+    It is one where a renderer or a person gave the label, and less where a model did.
+    """
+
+    rotations: Tensor
+    confidence: Tensor
+
+
 class ImageNetwork(nn.Module, ABC):
     """A network of crops (N, 3, ``size``, ``size``), RGB in 0..255; normalisation is its own affair.
 
@@ -46,8 +56,14 @@ class ImageNetwork(nn.Module, ABC):
         """Rotation and uncertainty of these outputs."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:
-        """What training makes small, of outputs against true rotations (N, 3, 3)."""
+    def losses(self, outputs: Tensor, rotations: Tensor) -> Tensor:
+        """What training makes small, for each crop (N,), of outputs against true rotations (N, 3, 3)."""
+
+    def loss(self, outputs: Tensor, labels: Labels | Tensor) -> Tensor:
+        """The mean of the ``losses``, each multiplied by the confidence in its label; rotations alone count as one."""
+        if isinstance(labels, Tensor):
+            return self.losses(outputs, labels).mean()
+        return (self.losses(outputs, labels.rotations) * labels.confidence).mean()
 
     def trainable(self, rotations: Tensor) -> Tensor:
         """Whether each of these rotations (N, 3, 3) can be a label of this network."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from nlml_hpe.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.losses import geodesic
-from nlml_hpe.image_networks.network import ImageNetwork
+from nlml_hpe.image_networks.network import ImageNetwork, Labels
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.training_data import Crops, Source
 from nlml_hpe.rotation import AXES
@@ -19,6 +19,9 @@ from nlml_hpe.torch_rotation import degrees_from_rotation
 from nlml_hpe.training import Metric, train
 from nlml_hpe.training_data import Augment, TrainingError
 from nlml_hpe.training_run import History, Run
+
+KIND, WEIGHTS = "image_network", "image_network.safetensors"
+"""What the manifest calls the folder of a trained network, and the file of its weights there."""
 
 
 class Weighted(NamedTuple):
@@ -109,7 +112,7 @@ def train_image_network(
         return keys.topk(count).indices
 
     # A tenth to a sixth faster on processors; the weights are the same.
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = train(
         network,
         network.loss,
@@ -123,22 +126,22 @@ def train_image_network(
         order=order,
         run=run,
     )
-    network.to(memory_format=torch.contiguous_format)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return history, counts
 
 
 def augmentation_of(network: ImageNetwork, settings: AugmentationConfig) -> Augment:
     """Stored crops to what the network is shown; a label that a turn would take out of its range is not turned."""
 
-    def change(inputs: Any, rotations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, boxes = inputs
+    def change(inputs: Any, labels: Labels, generator: torch.Generator) -> tuple[Tensor, Labels]:
+        (images, boxes), rotations = inputs, labels.rotations
         crops, shown = augment(images, rotations, boxes, network.size, settings, generator)
         outside = torch.nonzero(~network.trainable(shown))[:, 0]
         if len(outside):
             upright = settings.model_copy(update={"turn_deg": 0.0})
             parts = (images[outside], rotations[outside], boxes[outside])
             crops[outside], shown[outside] = augment(*parts, network.size, upright, generator)
-        return crops, shown
+        return crops, Labels(shown, labels.confidence)
 
     return change
 
@@ -150,12 +153,13 @@ def _crops(network: ImageNetwork, parts: Sequence[Weighted], size: int | None) -
 def _metrics(network: ImageNetwork) -> dict[str, Metric]:
     """Errors (N,) in degrees of each angle, modulo 360, and the angle between the rotations."""
 
-    def distance(outputs: Tensor, rotations: Tensor) -> Tensor:
-        return torch.rad2deg(geodesic(network.posterior(outputs).rotation, rotations))
+    def distance(outputs: Tensor, labels: Labels) -> Tensor:
+        return torch.rad2deg(geodesic(network.posterior(outputs).rotation, labels.rotations))
 
     def error(axis: int) -> Metric:
-        def of(outputs: Tensor, rotations: Tensor) -> Tensor:
-            difference = degrees_from_rotation(network.posterior(outputs).rotation) - degrees_from_rotation(rotations)
+        def of(outputs: Tensor, labels: Labels) -> Tensor:
+            found, true = network.posterior(outputs).rotation, labels.rotations
+            difference = degrees_from_rotation(found) - degrees_from_rotation(true)
             return (((difference[:, axis] + 180) % 360) - 180).abs()
 
         return of

@@ -55,7 +55,7 @@ class SixD(ImageNetwork):
         """Rotation by Gram-Schmidt, and the factor of the covariance."""
         return Posterior(roma.special_gramschmidt(outputs[:, :6].view(-1, 3, 2)), _triangle(outputs[:, 6:]))
 
-    def loss(self, outputs: Tensor, rotations: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, rotations: Tensor) -> Tensor:
         """Huber's loss of the angle, and the likelihood of the covariance given the rotation that was said."""
         rotation, factor = self.posterior(outputs)
         assert factor is not None

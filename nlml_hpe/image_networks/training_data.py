@@ -15,7 +15,8 @@ from torch import Tensor
 
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.augment import PLAIN, reframed
-from nlml_hpe.image_networks.crop import STORED_SHARE, crop, square_around
+from nlml_hpe.image_networks.crop import stored_crop
+from nlml_hpe.image_networks.network import Labels
 from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
 
 _UNKNOWN_PERSON = -1
@@ -26,6 +27,10 @@ class Source(Protocol):
 
     def rotations(self) -> NDArray[np.float32]:
         """All labels (n, 3, 3), head to camera."""
+        ...
+
+    def confidence(self) -> NDArray[np.float32]:
+        """How much each label (n,) is to count, from 0 to 1."""
         ...
 
     def stored(self, chosen: NDArray[np.int64]) -> Shard:
@@ -54,6 +59,11 @@ class RenderedCrops:
         """All labels (n, 3, 3), head to camera."""
         return np.concatenate([shard.rotations for shard in self._shards])
 
+    def confidence(self) -> NDArray[np.float32]:
+        """One, but where a model gave the labels."""
+        parts = [np.ones(len(s), np.float32) if s.confidence is None else s.confidence for s in self._shards]
+        return np.concatenate(parts)
+
     def stored(self, chosen: NDArray[np.int64]) -> Shard:
         """The crops of these numbers."""
         return gathered(self._shards, chosen)
@@ -75,18 +85,39 @@ class Photographs:
         """All labels (n, 3, 3), head to camera."""
         return self.labels.astype(np.float32)
 
+    def confidence(self) -> NDArray[np.float32]:
+        """One of each."""
+        return np.ones(len(self.labels), np.float32)
+
     def stored(self, chosen: NDArray[np.int64]) -> Shard:
         """The crops of these numbers. Raises ``ImageReadError`` where an image does not read."""
-        images = [crop(self.images[n](), self.boxes[n], self.size, STORED_SHARE) for n in chosen]
-        squares = square_around(self.boxes[chosen], STORED_SHARE)
-        corner = squares[:, :2] - squares[:, 2:] / 2
-        boxes = (self.boxes[chosen] - np.tile(corner, 2)) * (self.size / squares[:, 2:])
+        images, boxes = zip(*(stored_crop(self.images[n](), self.boxes[n], self.size) for n in chosen), strict=True)
         return Shard(
             np.stack(images),
             self.rotations()[chosen],
-            boxes.astype(np.float32),
+            np.array(boxes, dtype=np.float32),
             np.full(len(chosen), _UNKNOWN_PERSON, np.int32),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some crops of a source, by their ``numbers`` (n,)."""
+
+    source: Source
+    numbers: NDArray[np.int64]
+
+    def rotations(self) -> NDArray[np.float32]:
+        """Their labels (n, 3, 3), head to camera."""
+        return self.source.rotations()[self.numbers]
+
+    def confidence(self) -> NDArray[np.float32]:
+        """How much each of them counts (n,)."""
+        return self.source.confidence()[self.numbers]
+
+    def stored(self, chosen: NDArray[np.int64]) -> Shard:
+        """The crops of these numbers, counted among the chosen."""
+        return self.source.stored(self.numbers[chosen])
 
 
 class Crops:
@@ -114,6 +145,8 @@ class Crops:
         self.sources, self.size = list(sources), size
         labels = [torch.from_numpy(np.array(source.rotations())) for source in self.sources]
         kept = [np.flatnonzero(usable(rotations).numpy()) for rotations in labels]
+        parts = [source.confidence()[numbers] for source, numbers in zip(self.sources, kept, strict=True)]
+        self._confidence = torch.from_numpy(np.concatenate(parts))
         self.left_out = sum(map(len, labels)) - sum(map(len, kept))
         self._source = np.repeat(np.arange(len(kept)), [len(one) for one in kept])
         self._number = np.concatenate([*kept, np.zeros(0, dtype=np.int64)])
@@ -122,13 +155,15 @@ class Crops:
     def __len__(self) -> int:
         return len(self._number)
 
-    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> tuple[Any, Tensor]:
-        """Stored crops (uint8) with their boxes, or finished ones, and rotations (n, 3, 3); ``rng`` is not used."""
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> tuple[Any, Labels]:
+        """Stored crops (uint8) with their boxes, or finished ones, and their labels; ``rng`` is not used."""
+        confidence = self._confidence[torch.from_numpy(indices)]
         shard = self._stored(indices)
         images, rotations, boxes = (torch.from_numpy(a) for a in (shard.images, shard.rotations, shard.boxes))
         if self.size is None:
-            return (images, boxes), rotations
-        return reframed(images, rotations, boxes, self.size, PLAIN, torch.Generator())
+            return (images, boxes), Labels(rotations, confidence)
+        crops, shown = reframed(images, rotations, boxes, self.size, PLAIN, torch.Generator())
+        return crops, Labels(shown, confidence)
 
     def _stored(self, indices: NDArray[np.int64]) -> Shard:
         owner = self._source[indices]
