@@ -13,14 +13,14 @@ from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import digest_of_file, read_manifest, require_equal, write_manifest
 from nlml_hpe.image_networks.network import size_of
-from nlml_hpe.image_networks.network_training import network_of
+from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
+from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
 from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, Component, put_component, require_component
 from nlml_hpe.model.folder import HeadFrame, load_weights
 from nlml_hpe.model.format import CONFIG_FILE
 from nlml_hpe.model.image_card import CARD_FILE, image_card, with_landmark_eye
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
-from stages import ImageTrainer
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
 from stages.ModelBuilder import KIND
@@ -31,13 +31,13 @@ def plan(config: Config) -> Plan:
     work, beside = Workdir(config.workdir), config.image_model.landmark_eye
     others = {} if beside is None else {f"landmark_eye {beside}": digest_of_file(beside / CONFIG_FILE)}
     settings = config.sections("image_network", "image_model", "frame")
-    return Plan((work.image_model,), KIND, settings, {work.image_network: ImageTrainer.KIND}, others)
+    return Plan((work.image_model,), KIND, settings, {work.image_network: IMAGE_NETWORK}, others)
 
 
 def main(config: Config) -> Path:
     """Export, write, and read back the model; returns its folder."""
     work, made = Workdir(config.workdir), plan(config)
-    manifest = read_manifest(work.image_network, ImageTrainer.KIND)
+    manifest = read_manifest(work.image_network, IMAGE_NETWORK)
     what, mend = "section 'image_network' of the configuration and of the weights", "run ImageTrainer with this config"
     require_equal(what, made.settings["image_network"], manifest["config"]["image_network"], mend)
     eye = _image_eye(config, manifest["facts"])
@@ -58,7 +58,7 @@ def main(config: Config) -> Path:
 def _image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:
     """The trained network, with the head frame of the configuration and the range of its training data."""
     network = network_of(config.image_network, config.seed)
-    weights = Workdir(config.workdir).image_network / ImageTrainer.WEIGHTS
+    weights = Workdir(config.workdir).image_network / WEIGHTS
     load_weights(network, weights, "run ImageTrainer with this config, or correct image_network in it")
     # Networks of before the range was recorded were trained on rendered crops alone.
     limits = facts.get("range") or [[-bound, bound] for bound in config.crops.limits_deg]

@@ -92,7 +92,7 @@ def run(given: argparse.Namespace) -> bool:
     protocol = protocol_of(given.dataset, given.protocol)
     device = resolve_device(given.device)
     require_replaceable(given.output, KIND)
-    _require_apart(given.output, given.root, given.align_on)
+    require_apart(given.output, given.root, given.align_on)
     data = _chosen(given.dataset, given.root, protocol, given.list)
     other = None if given.align_on is None else _frame_data(given.dataset, given.align_on)
     print(data.summary())
@@ -113,7 +113,7 @@ def run(given: argparse.Namespace) -> bool:
     return True
 
 
-def _require_apart(output: Path, root: Path, align_on: Path | None) -> None:
+def require_apart(output: Path, root: Path, align_on: Path | None = None) -> None:
     """The folders that are named must not be one another, nor lie in one another where that would do harm."""
     if align_on is not None:
         first, second = root.resolve(), align_on.resolve()

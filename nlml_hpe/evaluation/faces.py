@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from nlml_hpe.detection.landmarks import SEARCHES, LandmarkDetector, PointSet
 from nlml_hpe.evaluation.datasets import Dataset
-from nlml_hpe.face import Face
-from nlml_hpe.files.images import ImageReadError
+from nlml_hpe.face import Box, Face
+from nlml_hpe.files.images import ImageReadError, RgbImage
 from nlml_hpe.inference.engines import Engine, Estimates, Route
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.words import BAR_DELAY_SECONDS
@@ -98,8 +98,10 @@ class Answered:
         )
 
 
-def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledFace]:
+def photographs(data: Dataset, detector: LandmarkDetector | None, work: str = "Evaluate") -> Iterator[LabelledFace]:
     """The annotated face of every sample: the one in the label's box, where there is a box, or the largest.
+
+    Without a detector, for routes that need no landmarks, every label must have a box.
 
     A sample whose image does not read is moved to ``data.left_out``, with its name, and the next one follows. Shows a
     progress bar on stderr.
@@ -129,14 +131,14 @@ def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledF
     (True, (0.0, 0.0, 64.0, 48.0))
     """
     usable = []
-    for sample in tqdm(data.samples, desc=f"Evaluate {data.name}", unit="face", delay=BAR_DELAY_SECONDS):
+    for sample in tqdm(data.samples, desc=f"{work} {data.name}", unit="face", delay=BAR_DELAY_SECONDS):
         try:
             image = sample.load()
         except ImageReadError:
             data.leave_out(UNREADABLE, sample.name)
             continue
         usable.append(sample)
-        face = detector.detect_in_box(image, sample.box) if sample.box else next(iter(detector.detect(image)), None)
+        face = None if detector is None else annotated_face(detector, image, sample.box)
         whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         if face is None:
             yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NOT_FOUND))
@@ -144,6 +146,11 @@ def photographs(data: Dataset, detector: LandmarkDetector) -> Iterator[LabelledF
             box = sample.box or face.box
             yield LabelledFace(sample.name, sample.angles, Face(image, box, face.points, face.found_by))
     data.samples = usable
+
+
+def annotated_face(detector: LandmarkDetector, image: RgbImage, box: Box | None) -> Face | None:
+    """The face that a label is of: the one in its box, where it has one, or the largest; None where none is found."""
+    return detector.detect_in_box(image, box) if box else next(iter(detector.detect(image)), None)
 
 
 def rendered_faces(tensor: LandmarkTensor, points: PointSet) -> dict[str, list[LabelledFace]]:

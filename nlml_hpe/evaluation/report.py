@@ -21,10 +21,22 @@ _MEASURES = [("mae", key) for key in (*AXES, "mean")] + [("maev", key) for key i
 _MEASURES += [("geodesic", key) for key in ("mean", "median")]
 
 
-def write_tables(folder: Path, reports: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write ``table.txt`` and ``metrics.csv`` of reports by the name of their faces."""
-    write_bytes(folder / "table.txt", table(reports).encode())
-    write_bytes(folder / "metrics.csv", summary_csv(reports).encode())
+Costs = Mapping[str, Mapping[str, float | None]]
+"""Route -> what it costs, by the names of ``cost.Cost``."""
+_COSTS = {
+    "parameters": ("M param.", 1e-6, 8, 2),
+    "macs": ("M MACs", 1e-6, 7, 0),
+    "bytes": ("MB", 1e-6, 6, 2),
+    "ms": ("ms", 1.0, 6, 2),
+    "detect_ms": ("detect ms", 1.0, 9, 1),
+}
+"""Title, scale, width and decimals of each in a table."""
+
+
+def write_tables(folder: Path, reports: Mapping[str, Mapping[str, Any]], costs: Costs | None = None) -> None:
+    """Write ``table.txt`` and ``metrics.csv`` of reports by the name of their faces, with costs where known."""
+    write_bytes(folder / "table.txt", table(reports, costs).encode())
+    write_bytes(folder / "metrics.csv", summary_csv(reports, costs).encode())
 
 
 def write_faces(folder: Path, evaluation: Evaluation, suffix: str = "") -> None:
@@ -36,32 +48,51 @@ def write_faces(folder: Path, evaluation: Evaluation, suffix: str = "") -> None:
     plot_error_cdf(means, folder / f"error_cdf{suffix}.png")
 
 
-def table(reports: Mapping[str, Mapping[str, Any]]) -> str:
+def table(reports: Mapping[str, Mapping[str, Any]], costs: Costs | None = None) -> str:
     """Reports as text: a line for every set of faces, head frame and route, raw figures first.
 
     Parameters
     ----------
     reports : mapping
         Name of the faces -> ``Evaluation.report``.
+    costs : mapping, optional
+        What each route costs; then more columns say so.
     """
-    lines = [
-        f"{'faces':<13} {'frame':<8} {'route':<10} {'yaw':>6} {'pitch':>6} {'roll':>6} {'MAE':>6} {'95% interval':>13} "
-        f"{'MAE all':>8} {'MAEV':>6} {'geod.':>6} {'median':>6}   found"
-    ]
+    rows = []
     for faces, report in reports.items():
         for frame, routes in _frames(report):
             for name, row in routes.items():
-                mark = " *" if name == report["default_route"] else ""
-                lines.append(f"{faces:<13} {frame:<8} {name + mark:<10} {_numbers(row)}   {_found(row)}")
+                mark = " *" if name.rpartition("/")[2] == report["default_route"] else ""
+                rows.append((faces, frame, name + mark, row, _costs_text(costs.get(name, {})) if costs else ""))
+    titles = ("faces", "frame", "route")
+    wide = [max(8, len(title), *(len(row[column]) for row in rows)) for column, title in enumerate(titles)]
+    head = " ".join(f"{title:<{width}}" for title, width in zip(titles, wide, strict=True))
+    prices = "".join(f" {title:>{width}}" for title, _, width, _ in _COSTS.values())
+    lines = [
+        f"{head} {'yaw':>6} {'pitch':>6} {'roll':>6} {'MAE':>6} {'95% interval':>13} {'MAE all':>8} {'MAEV':>6} "
+        f"{'geod.':>6} {'median':>6}{prices if costs else ''}   found"
+    ]
+    for *names, row, cost in rows:
+        begin = " ".join(f"{name:<{width}}" for name, width in zip(names, wide, strict=True))
+        lines.append(f"{begin} {_numbers(row)}{cost}   {_found(row)}")
     return "\n".join([*lines, *_notes(reports)]) + "\n"
+
+
+def _costs_text(cost: Mapping[str, float | None]) -> str:
+    """Numbers under their titles; a dash where one is not known."""
+    text = ""
+    for name, (_, scale, width, digits) in _COSTS.items():
+        value = cost.get(name)
+        text += f" {'-':>{width}}" if value is None else f" {value * scale:{width}.{digits}f}"
+    return text
 
 
 def _frames(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(head frame, rows) in the order in which they are shown."""
     yield report["frame"], report["routes"]
-    for kind in ("unaligned", "aligned"):
+    for kind, name in (("unaligned", "own"), ("aligned", "aligned"), ("fitted", "fitted")):
         if kind in report:
-            yield ("own" if kind == "unaligned" else "aligned"), report[kind]["routes"]
+            yield name, report[kind]["routes"]
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
@@ -82,26 +113,31 @@ def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield "* default route; MAE: faces with an answer; MAE all: a face without one counts as a frontal guess"
     for faces, report in reports.items():
         steps = ", ".join(f"{step} {count}" for step, count in report["detected_by"].items())
-        yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {steps}"
+        yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {steps or 'their labels'}"
         if report["left_out"]:
             yield "left out: " + ", ".join(f"{reason} {count}" for reason, count in report["left_out"].items())
+        if "fitted" in report:
+            yield "fitted: after the one rotation that suits each route best on these very faces"
         if "aligned" in report:
             part = report["aligned"]
             yield f"aligned: one constant rotation, estimated on {part['n_faces']} other faces ({part['frame']})"
 
 
-def summary_csv(reports: Mapping[str, Mapping[str, Any]]) -> str:
+def summary_csv(reports: Mapping[str, Mapping[str, Any]], costs: Costs | None = None) -> str:
     """Reports as CSV: a row per set of faces, route and head frame, without the intervals of true angles."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     counts = ("n_total", "n_detected", "n_missed", "coverage")
     bounds = ("mae_low", "mae_high", "mae_all", "frame")
-    writer.writerow(["faces", "route", *counts, *(f"{measure}_{key}" for measure, key in _MEASURES), *bounds])
+    priced = tuple(_COSTS) if costs else ()
+    writer.writerow(["faces", "route", *counts, *(f"{measure}_{key}" for measure, key in _MEASURES), *bounds, *priced])
     for faces, report in reports.items():
         for frame, routes in _frames(report):
             for name, row in routes.items():
                 known = [row["n_total"], row["n"], row["n_missed"], row["coverage"]]
-                writer.writerow([faces, name, *known, *_cells(row), frame])
+                prices = [(costs or {}).get(name, {}).get(column) for column in priced]
+                spent = ["" if value is None else f"{value:.6g}" for value in prices]
+                writer.writerow([faces, name, *known, *_cells(row), frame, *spent])
     return text.getvalue()
 
 

@@ -1,12 +1,13 @@
-"""Drawing a pose on an image: the head's axes, projected from the rotation matrix, and its angles."""
+"""Drawing a pose on an image: the head's axes or a cube, projected from the rotation matrix, and its angles."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
@@ -15,6 +16,8 @@ from nlml_hpe.rotation import IMAGE_FROM_CAMERA
 AXIS_COLORS = ((220, 40, 40), (40, 180, 40), (50, 90, 240))
 """RGB of the head's x (image right of a frontal face), y (up) and z (out of the face)."""
 _OUTLINE, _INK = (0, 0, 0), (255, 255, 255)
+_FILL = 0.35
+"""How opaque the cube's front is."""
 
 
 def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float], length: float) -> RgbImage:
@@ -51,6 +54,50 @@ def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float],
         end = (round(origin[0] + length * in_image[0, axis]), round(origin[1] + length * in_image[1, axis]))
         cv2.arrowedLine(drawn, start, end, AXIS_COLORS[axis], thickness, cv2.LINE_AA, tipLength=0.15)
     return drawn
+
+
+def draw_cube(image: RgbImage, rotation: ArrayLike, middle: tuple[float, float], side: float) -> RgbImage:
+    """A copy of an image with a cube about the head: edges along its x, y and z (red, green, blue), the face filled.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3).
+    rotation : array_like
+        (3, 3), maps head to camera.
+    middle : (float, float)
+        Of the cube, in pixels.
+    side : float
+        Of the cube, in pixels; the projection is orthographic. The side that the face looks out of is filled,
+        unless it is seen from behind.
+
+    Examples
+    --------
+    >>> grey = np.full((50, 50, 3), 128, dtype=np.uint8)
+    >>> frontal = draw_cube(grey, np.eye(3), (25, 25), 20)
+    >>> [frontal[y, x].tolist() for x, y in ((20, 15), (15, 20))]  # above the face along x, beside it along y
+    [[220, 40, 40], [40, 180, 40]]
+    """
+    drawn = np.ascontiguousarray(image).copy()
+    in_image = IMAGE_FROM_CAMERA @ np.asarray(rotation, dtype=np.float64)
+    corners = np.array(list(itertools.product((-1, 1), repeat=3)), dtype=np.float64) * side / 2
+    seen = corners @ in_image.T
+    places = np.rint(seen[:, :2] + middle).astype(int)
+    front = np.flatnonzero(corners[:, 2] > 0)[[0, 1, 3, 2]]
+    if in_image[2, 2] < 0:  # the face looks towards the viewer; z goes into the scene here
+        filled = cv2.fillConvexPoly(drawn.copy(), places[front], AXIS_COLORS[2], cv2.LINE_AA)
+        drawn[:] = cv2.addWeighted(filled, _FILL, drawn, 1 - _FILL, 0)
+    thickness = max(1, round(side / 40))
+    edges = [(a, b) for a, b in itertools.combinations(range(8), 2) if np.count_nonzero(corners[a] != corners[b]) == 1]
+    for a, b in sorted(edges, key=lambda edge: -seen[list(edge), 2].sum()):
+        axis = int(np.flatnonzero(corners[a] != corners[b])[0])
+        width = thickness + (a in front and b in front)
+        cv2.line(drawn, _point(places[a]), _point(places[b]), AXIS_COLORS[axis], width, cv2.LINE_AA)
+    return drawn
+
+
+def _point(place: NDArray[np.int64]) -> tuple[int, int]:
+    return int(place[0]), int(place[1])
 
 
 def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:

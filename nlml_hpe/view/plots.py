@@ -26,7 +26,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, atomically, and close it; returns ``path``."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
     plt.close(figure)
@@ -78,7 +79,7 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
         panel.set(title=f"U_{name}", xlabel=f"{name} (degrees)")
         panel.legend(fontsize=7)
     figure.suptitle("Factor columns (dots) over a cos(b w + c) + d (lines)")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_energy(model: TuckerModel, path: Path) -> Path:
@@ -115,7 +116,7 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
         panel.bar(np.arange(1, len(shown) + 1), shown, color=np.where(kept, "C0", "lightgrey"))
         panel.set(title=f"{name}: {shares[: factor.shape[1]].sum():.4%} kept", yscale="log", xlabel="component")
         panel.set_xticks(np.arange(1, len(shown) + 1, 2))
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: str) -> Path:
@@ -158,7 +159,7 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
     panels[0, 0].set_ylabel("pitch")
     figure.colorbar(picture, ax=panels.ravel().tolist(), label="share missed")
     figure.suptitle(title, y=1.08)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_history(histories: Mapping[str, History], path: Path) -> Path:
@@ -192,7 +193,7 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
         panel.axvline(history.best_epoch, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
         panel.set(title=name, xlabel="epoch", ylabel="loss", yscale="log")
         panel.legend(fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_measures(history: History, path: Path) -> Path:
@@ -230,7 +231,7 @@ def plot_measures(history: History, path: Path) -> Path:
         panel.axvline(history.best_epoch + 1, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
         panel.set(title=title, xlabel="epoch")
         panel.legend(fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
@@ -265,7 +266,7 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     panels[0].set_ylim(bottom=0)  # shared, so after all panels have scaled it
     panels[0].set_ylabel("MAE (degrees)")
     panels[0].legend(fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit: float = 15.0) -> Path:
@@ -302,7 +303,7 @@ def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit:
         ylabel="share of detected faces",
     )
     panel.legend(fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def tiled(rows: Sequence[Sequence[RgbImage]], side: int) -> RgbImage:

@@ -1,0 +1,213 @@
+"""Models beside one another: every way in which each answers, on the same faces, with what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, LandmarkDetector
+from nlml_hpe.detection.search import CascadeDetector
+from nlml_hpe.evaluation.cost import Cost, timed
+from nlml_hpe.evaluation.datasets import Dataset, Sample, bare_name, chosen_by_list
+from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
+from nlml_hpe.evaluation.faces import Answered, annotated_face, ask, photographs
+from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.evaluation.report import write_faces, write_tables
+from nlml_hpe.evaluation.routes import ModelRoute, open_routes
+from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import write_json
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.view.comparison import Draw, plot_comparison, pose_sheet, with_axes, with_cube
+from nlml_hpe.view.plots import save_image
+
+OWN_FRAME_DATA = ("rendered", "crops")
+"""Data sets whose labels are in the head frame of the training heads."""
+TIMED_FACES = 40
+_Needs = tuple[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was measured: an evaluation for each set of faces, what each route costs, its head frame, all answers."""
+
+    evaluations: Mapping[str, Evaluation]
+    costs: Mapping[str, Cost]
+    frames: Mapping[str, str]
+    answered: Answered
+    data: Dataset
+
+
+def compare(
+    models: Mapping[str, Path],
+    data: Dataset,
+    protocols: Sequence[str],
+    lists: Sequence[Path] = (),
+    device: str = "auto",
+) -> Comparison:
+    """Ask every model in every way that it has, and measure answers and costs.
+
+    All that can be wrong with models, protocols and lists is said before the first image is read. Rendered people are
+    labelled in the head frame of the training heads, so their answers are compared in that; others in the named one.
+
+    Parameters
+    ----------
+    models : mapping
+        Name -> folder, as ``routes.open_routes`` reads it. Routes are called ``name/route``.
+    data : Dataset
+        Labelled faces. What does not read is left out, and counted in ``data.left_out``.
+    protocols : sequence of str
+        Which faces count; a set of faces for each, and for each list.
+    lists : sequence of Path
+        Lists of names, such as ``datasets split`` writes: each is evaluated for itself. Without one, all faces.
+    device : str
+        See ``routes.open_routes``.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ArtifactError
+        Where a model does not read.
+    ValueError
+        Where a list or a protocol leaves no face.
+    """
+    data, sets = _sets_of_faces(data, protocols, lists)
+    own = data.name in OWN_FRAME_DATA
+    routes = {
+        f"{model}/{name}": route
+        for model, folder in models.items()
+        for name, route in open_routes(folder, own, device).items()
+    }
+    parts: list[Answered] = []
+    costs: dict[str, Cost] = {}
+    for needs, group in _by_detector(routes, data).items():
+        with ExitStack() as opened:
+            detector = None if needs is None else opened.enter_context(_detector(needs))
+            parts.append(ask(photographs(data, detector), {name: route.answer for name, route in group.items()}))
+            costs |= _costs(group, data, detector)
+    answers = {name: part.answers[name] for name in routes for part in parts if name in part.answers}
+    answered = replace(max(parts, key=lambda part: int(part.found.sum())), answers=answers)
+    frames = {name: route.frame for name, route in routes.items()}
+    one = set(frames.values())
+    evaluations = {
+        faces: evaluate(
+            answered.chosen(np.array([name in chosen for name in answered.names])),
+            protocol=faces,
+            frame=one.copy().pop() if len(one) == 1 else "named",
+            n_total=len(answered.names),
+            left_out=data.left_out,
+            fitted=True,
+        )
+        for faces, chosen in sets.items()
+    }
+    return Comparison(evaluations, costs, frames, answered, data)
+
+
+def _sets_of_faces(
+    data: Dataset, protocols: Sequence[str], lists: Sequence[Path]
+) -> tuple[Dataset, dict[str, set[str]]]:
+    """The samples that some set holds, and the sets by name: every list by every protocol."""
+    if len({path.stem for path in lists}) < len(lists):
+        raise ValueError(f"lists are told apart by their names; received {', '.join(map(str, lists))}")
+    parts = {path.stem: chosen_by_list(data, path) for path in lists} or {"": data}
+    sets = {}
+    for (part, chosen), protocol in product(parts.items(), protocols):
+        inside = PROTOCOLS[protocol].includes(chosen.angles)
+        name = f"{part} {protocol}".strip()
+        sets[name] = {sample.name for sample, is_in in zip(chosen.samples, inside, strict=True) if is_in}
+        if not sets[name]:
+            raise ValueError(f"{name}: none of {len(inside)} labels lies in its range ({PROTOCOLS[protocol].text()})")
+    wanted = set.union(*sets.values())
+    return replace(data, samples=[sample for sample in data.samples if sample.name in wanted]), sets
+
+
+def _by_detector(routes: Mapping[str, ModelRoute], data: Dataset) -> dict[_Needs | None, dict[str, ModelRoute]]:
+    """Routes by the landmarks that they need; one that needs none is shown the label's box, where labels have one."""
+    boxed = all(sample.box is not None for sample in data.samples)
+    groups: dict[_Needs | None, dict[str, ModelRoute]] = {}
+    for name, route in routes.items():
+        needs = route.landmarks or (None if boxed else (FACEMESH.name, MIN_CONFIDENCE))
+        groups.setdefault(needs, {})[name] = route
+    return groups
+
+
+def _detector(needs: _Needs) -> CascadeDetector:
+    point_set, confidence = needs
+    return open_detector(detector_for(POINT_SETS[point_set]), MAX_FACES, confidence)
+
+
+def _costs(routes: Mapping[str, ModelRoute], data: Dataset, detector: LandmarkDetector | None) -> dict[str, Cost]:
+    """The costs of routes with their times, measured on some faces that lie evenly in the data set."""
+    chosen = data.samples[:: max(1, len(data.samples) // TIMED_FACES)][:TIMED_FACES]
+    boxes = {sample.name: sample.box for sample in chosen}
+    faces = list(photographs(replace(data, samples=list(chosen), left_out={}), detector, "Time"))
+    detect_ms = 0.0
+    if detector is not None:
+        items = [(image, boxes[each.name]) for each in faces if (image := each.face.image) is not None]
+        detect_ms = timed(lambda item: annotated_face(detector, *item), items)
+    shown = [each.face for each in faces if detector is None or each.face.points is not None]
+    costs = {}
+    for name, route in routes.items():
+        ms = timed(partial(_ask_for_one, route), shown) if shown else None
+        costs[name] = replace(route.cost, ms=ms, detect_ms=detect_ms)
+    return costs
+
+
+def _ask_for_one(route: ModelRoute, face: Face) -> Estimates:
+    return route.answer([face])
+
+
+def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) -> list[Sample]:
+    """The samples of these names, with an image's suffix or without; of no names ``count`` that the seed draws.
+
+    Raises ``ValueError`` for a name that is no sample's.
+    """
+    if not names:
+        drawn = np.random.default_rng(seed).permutation(len(data.samples))[:count]
+        return [data.samples[index] for index in sorted(drawn)]
+    known = {bare_name(sample.name): sample for sample in data.samples}
+    if unknown := [name for name in names if bare_name(name) not in known]:
+        raise ValueError(
+            f"no labelled faces of {data.root}: {', '.join(unknown)} (a name there: {data.samples[0].name})"
+        )
+    return [known[bare_name(name)] for name in names]
+
+
+def write_comparison(folder: Path, comparison: Comparison, shown: Sequence[Sample]) -> None:
+    """Write ``metrics.json``, ``metrics.csv``, ``table.txt``, ``comparison.png``, a file of predictions and plots for
+    each set of faces, and the poses of ``shown`` as axes and as cubes."""
+    reports = {faces: evaluation.report for faces, evaluation in comparison.evaluations.items()}
+    costs = {name: asdict(cost) for name, cost in comparison.costs.items()}
+    routes = {name: {"frame": comparison.frames[name], **cost} for name, cost in costs.items()}
+    write_json(folder / "metrics.json", {"routes": routes, "faces": reports})
+    write_tables(folder, reports, costs)
+    for faces, evaluation in comparison.evaluations.items():
+        write_faces(folder, evaluation, f"_{faces.replace(' ', '_')}")
+    spent = {name: (cost.ms or 0) + (cost.detect_ms or 0) for name, cost in comparison.costs.items()}
+    plot_comparison(reports, spent, folder / "comparison.png")
+    for name, draw in (("axes", with_axes), ("cube", with_cube)):
+        save_image(_sheet(comparison, shown, draw), folder / f"poses_{name}.jpg")
+
+
+def _sheet(comparison: Comparison, shown: Sequence[Sample], draw: Draw) -> RgbImage:
+    """The label beside every route's answer."""
+    answered = comparison.answered
+    where = {name: index for index, name in enumerate(answered.names)}
+    samples = [sample for sample in shown if sample.name in where]  # what did not read was left out, and counted
+    rows = [where[sample.name] for sample in samples]
+    columns = {"label": answered.true[rows], **{name: given.rotation[rows] for name, given in answered.answers.items()}}
+    pictures = []
+    for sample in samples:
+        image = sample.load()
+        pictures.append((sample.name, image, sample.box or (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))))
+    return pose_sheet(pictures, columns, draw)

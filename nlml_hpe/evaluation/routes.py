@@ -1,0 +1,154 @@
+"""Every way in which a model answers, by name: the routes of its landmark eye, and its image eye."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.config import ImageNetworkConfig
+from nlml_hpe.device import resolve_device
+from nlml_hpe.evaluation.cost import Cost, bytes_of, cost_of_layers, cost_of_onnx
+from nlml_hpe.evaluation.evaluate import ROUTES
+from nlml_hpe.evaluation.faces import Answerer, landmark_route
+from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.manifests import MANIFEST, read_manifest
+from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
+from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
+from nlml_hpe.inference.engines import ONNX_ROUTES, Engine, Estimates, OnnxEngine
+from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.model.components import IMAGE_EYE_FILE, MANIFOLD_FILE, WEIGHTS_FILE, ComponentKind, read_components
+from nlml_hpe.model.folder import HeadFrame, load_model, load_weights
+from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
+from nlml_hpe.model.image_export import ImageEye, export_image_eye
+
+_WIDEST = ((-180.0, 180.0), (-90.0, 90.0), (-180.0, 180.0))
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRoute:
+    """One way in which a model answers.
+
+    Attributes
+    ----------
+    answer : callable
+        Faces to estimates.
+    cost : Cost
+        Parameters, MACs and bytes; times are measured by who compares.
+    frame : str
+        Name of the head frame of the answers.
+    landmarks : (str, float), optional
+        The point set that it needs, and the detector's threshold; None of a route that looks at the image.
+    """
+
+    answer: Answerer
+    cost: Cost
+    frame: str
+    landmarks: tuple[str, float] | None = None
+
+
+def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> dict[str, ModelRoute]:
+    """What a model can be asked.
+
+    Parameters
+    ----------
+    folder : Path
+        A model folder, or the folder of an image network that ImageTrainer wrote.
+    own_frame : bool
+        Whether answers are wanted in the head frame of the training heads, as rendered people are labelled, in place
+        of the named one.
+    device : str
+        Where the exact inverse is computed; the rest runs by onnxruntime on the CPU.
+
+    Returns
+    -------
+    dict
+        Route name -> route: ``network``, ``exact`` and ``refined`` of a landmark eye, ``image`` of an image eye.
+
+    Raises
+    ------
+    ArtifactError
+        Where the folder is neither, or does not read.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> list(open_routes(SHIPPED))[:3]
+    ['network', 'exact', 'refined']
+    """
+    if (folder / CONFIG_FILE).is_file():
+        components = read_components(folder)
+        return {
+            name: route
+            for kind, opened in _EYES.items()
+            if kind in components
+            for name, route in opened(folder, own_frame, device).items()
+        }
+    if (folder / MANIFEST).is_file() and (folder / WEIGHTS).is_file():
+        return {"image": _of_trained_network(folder)}
+    raise ArtifactError(
+        f"{folder}: expected a model folder ({CONFIG_FILE}) or an image network's ({WEIGHTS} with {MANIFEST})"
+    )
+
+
+def _of_landmark_eye(folder: Path, own_frame: bool, device: str) -> dict[str, ModelRoute]:
+    model = load_model(folder)
+    engine = TorchEngine(model, resolve_device(device))
+    # What users get by default is timed, where the folder has it.
+    fast: Engine = OnnxEngine(folder / ONNX_FILE) if (folder / ONNX_FILE).is_file() else engine
+    network = cost_of_layers(model.network, (folder / WEIGHTS_FILE,))
+    manifold = Cost(model.manifold.basis.size, None, bytes_of((folder / MANIFOLD_FILE,)))
+    costs = {"network": network, "exact": manifold, "refined": network + manifold}
+    needs = (engine.point_set.name, engine.min_confidence)
+    routes: dict[str, ModelRoute] = {}
+    for name in ROUTES:
+        asked = fast if name in ONNX_ROUTES else engine
+        answer = _in_own_frame(landmark_route(asked, name), asked.named_from_own, own_frame)
+        routes[name] = ModelRoute(answer, costs[name], _frame(model.frame.name, own_frame), needs)
+    return routes
+
+
+def _of_image_eye(folder: Path, own_frame: bool, device: str) -> dict[str, ModelRoute]:
+    engine = open_image_engine(folder)
+    answer = _in_own_frame(engine.estimate, engine.named_from_own, own_frame)
+    cost = cost_of_onnx(folder / IMAGE_EYE_FILE)
+    return {"image": ModelRoute(answer, cost, _frame(engine.frame, own_frame))}
+
+
+_EYES: dict[ComponentKind, Callable[[Path, bool, str], dict[str, ModelRoute]]] = {
+    "landmark_eye": _of_landmark_eye,
+    "image_eye": _of_image_eye,
+}
+
+
+def _of_trained_network(folder: Path) -> ModelRoute:
+    """An image network as ImageTrainer leaves it: exported as it would be, and asked in the frame of its labels."""
+    config = read_manifest(folder, IMAGE_NETWORK)["config"]
+    settings = ImageNetworkConfig.model_validate(config["image_network"])
+    network = network_of(settings, seed=0)
+    load_weights(network, folder / WEIGHTS, "run ImageTrainer again")
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / IMAGE_EYE_FILE
+        export_image_eye(ImageEye(network.eval(), settings.name, HeadFrame(), _WIDEST), path)
+        engine, cost = ImageEngine(path), cost_of_onnx(path)
+    return ModelRoute(engine.estimate, cost, engine.frame)
+
+
+def _in_own_frame(answer: Answerer, named_from_own: NDArray[np.float64], wanted: bool) -> Answerer:
+    if not wanted:
+        return answer
+
+    def turned(faces: Sequence[Face]) -> Estimates:
+        return answer(faces).turned(named_from_own.T)
+
+    return turned
+
+
+def _frame(name: str, own_frame: bool) -> str:
+    return HeadFrame().name if own_frame else name
