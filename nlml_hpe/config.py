@@ -208,18 +208,32 @@ class AugmentationConfig(Section):
     frame: Share = 0.1
 
 
-class LabelledDataConfig(Section):
-    """Labelled crops or photographs to train on."""
+class PseudoLabelConfig(Section):
+    """How a user's unlabelled photographs and videos are labelled by a model's landmark eye."""
 
-    kind: Literal["crops", "300w_lp", "aflw2000", "fsanet"] = "crops"
+    model: UserPath | None = Field(default=None, description="model folder; without it the shipped one")
+    agreement_deg: float = Field(
+        default=5.0, gt=0, le=180, description="largest angle between the answers for a face and its mirror image"
+    )
+    every: int = Field(default=10, ge=1, le=1_000_000, description="of a video every such frame is looked at")
+
+
+class LabelledDataConfig(Section):
+    """Crops or photographs to train on: labelled ones, or ``unlabelled`` ones, which a model labels."""
+
+    kind: Literal["crops", "300w_lp", "aflw2000", "fsanet", "rendered", "unlabelled"] = "crops"
     root: UserPath | None = Field(default=None, description="its folder; crops: the workdir's own without one")
     list: UserPath | None = Field(default=None, description="names of the faces to use, as `datasets split` writes")
     weight: float = Field(default=1.0, gt=0, le=1e6, description="how often a face is shown, against other data's")
 
+    pseudo_labels: PseudoLabelConfig = Field(default=PseudoLabelConfig(), description="of kind unlabelled")
+
     @model_validator(mode="after")
-    def _root_where_needed(self) -> LabelledDataConfig:
+    def _settings_fit_the_kind(self) -> LabelledDataConfig:
         if self.kind != "crops" and self.root is None:
             raise ValueError(f"data of kind {self.kind!r} needs root, the folder of the data set")
+        if self.kind != "unlabelled" and self.pseudo_labels != PseudoLabelConfig():
+            raise ValueError(f"pseudo_labels belong to data of kind 'unlabelled'; this is of kind {self.kind!r}")
         return self
 
 

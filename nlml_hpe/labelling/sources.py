@@ -1,0 +1,145 @@
+"""What a configuration names as data, as sources of crops for the trainer: by kind, counted, kept where it is slow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.config import LabelledDataConfig
+from nlml_hpe.detection.detectors import detector_for, open_detector
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, LandmarkDetector, box_of_68
+from nlml_hpe.evaluation.datasets import Dataset, DatasetError, Sample, chosen_by_list, read_dataset
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
+from nlml_hpe.image_networks.crop import SHARE
+from nlml_hpe.image_networks.training_data import Chosen, Photographs, RenderedCrops, Source
+from nlml_hpe.labelling.photographs import CropLabel, Found, Roll, rolls_of, summary, write_photograph_crops
+from nlml_hpe.labelling.pseudo_labels import NO_FACE, PseudoLabeller
+from nlml_hpe.model.format import CONFIG_FILE, SHIPPED
+from nlml_hpe.rotation import Angles, rotation_from_angles
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a source of crops reads and keeps what is not its data set's own.
+
+    Attributes
+    ----------
+    crops : Path
+        The rendered crops that are meant where the configuration names no folder.
+    kept : Path
+        The folder for crops of photographs that a detector or a model has to look at first.
+    stored_px : int
+        Pixels on a side of a crop of a photograph as it is stored.
+    """
+
+    crops: Path
+    kept: Path
+    stored_px: int
+
+
+def open_source(part: LabelledDataConfig, places: Places) -> Source:
+    """The crops of one entry of ``image_trainer.data``; prints what was found and what was left out.
+
+    Raises
+    ------
+    DatasetError, ArtifactError
+        Where the data is missing, damaged or not what its kind says, and where a list names what is not there.
+    """
+    return _KINDS.get(part.kind, _photographs)(part, places)
+
+
+def inputs_of(part: LabelledDataConfig) -> dict[str, str]:
+    """Digests of all that an entry is made from, by name; not of crops that a stage wrote, whose manifest says it."""
+    digests, root = {}, part.root
+    if part.kind != "crops" and root is not None:
+        digests[str(root)] = digest_of_file(root) if root.is_file() else digest_of_names_and_sizes(root)
+    if part.list is not None:
+        digests[str(part.list)] = digest_of_file(part.list)
+    if part.kind == "unlabelled":
+        config = (part.pseudo_labels.model or SHIPPED) / CONFIG_FILE
+        digests["model"] = digest_of_file(config) if config.is_file() else ""
+    return digests
+
+
+def _crops(part: LabelledDataConfig, places: Places) -> Source:
+    source = RenderedCrops(part.root or places.crops)
+    if part.list is None:
+        return source
+    data = read_dataset("crops", source.folder)
+    wanted = {sample.name for sample in chosen_by_list(data, part.list).samples}
+    return Chosen(source, np.flatnonzero([sample.name in wanted for sample in data.samples]))
+
+
+def _photographs(part: LabelledDataConfig, places: Places) -> Source:
+    """The faces of a labelled data set whose label has a box; others are left out and counted."""
+    data = _labelled(part)
+    boxed: list[Sample] = [sample for sample in data.samples if sample.box is not None]
+    for sample in data.samples:
+        if sample.box is None:
+            data.leave_out("label without a box", sample.name)
+    print(data.summary(), flush=True)
+    if not boxed:
+        raise DatasetError(f"{part.root}: no label has the box of the 68 points, by which crops are cut")
+    boxes = np.array([sample.box for sample in boxed], dtype=np.float64)
+    if part.kind == "fsanet":
+        boxes = _inner(boxes)
+    labels = Dataset(data.name, data.root, boxed).rotations
+    return Photographs([sample.load for sample in boxed], boxes, labels, places.stored_px)
+
+
+def _labelled(part: LabelledDataConfig) -> Dataset:
+    assert part.root is not None  # the configuration has seen to it
+    data = read_dataset(part.kind, part.root)
+    return data if part.list is None else chosen_by_list(data, part.list)
+
+
+def _inner(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """FSA-Net's images are loose crops themselves: what a crop of ours shows is all of them."""
+    middle, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    return np.concatenate([middle - half / SHARE, middle + half / SHARE], axis=1)
+
+
+def _rendered(part: LabelledDataConfig, places: Places) -> Source:
+    """Rendered images are labelled by their names, which say no box: a detector finds it, once."""
+    data = _labelled(part)
+    print(data.summary(), flush=True)
+    with open_detector(detector_for(FACEMESH), 1, MIN_CONFIDENCE) as detector:
+
+        def roll(sample: Sample) -> Roll:
+            rotation = rotation_from_angles(Angles.from_columns(sample.angles))
+            return Roll(sample.name, lambda: [sample.load()], partial(_found, detector, rotation))
+
+        rolls = [roll(sample) for sample in data.samples]
+        write_photograph_crops(rolls, places.kept, places.stored_px, {"kind": part.kind}, inputs_of(part))
+    print(summary(places.kept), flush=True)
+    return RenderedCrops(places.kept)
+
+
+def _found(detector: LandmarkDetector, rotation: NDArray[np.float64], image: RgbImage) -> Found:
+    faces = detector.detect(image)
+    return Found([CropLabel(box_of_68(faces[0]), rotation)]) if faces else Found([], [NO_FACE])
+
+
+def _unlabelled(part: LabelledDataConfig, places: Places) -> Source:
+    assert part.root is not None  # the configuration has seen to it
+    settings = part.pseudo_labels
+    with PseudoLabeller(settings.model or SHIPPED, settings.agreement_deg) as label:
+        rolls = rolls_of(part.root, label, settings.every, part.list)
+        config = {"kind": part.kind, "pseudo_labels": settings.model_dump(mode="json")}
+        write_photograph_crops(rolls, places.kept, places.stored_px, config, inputs_of(part))
+    print(summary(places.kept), flush=True)
+    return RenderedCrops(places.kept)
+
+
+_KINDS: dict[str, Callable[[LabelledDataConfig, Places], Source]] = {
+    "crops": _crops,
+    "rendered": _rendered,
+    "unlabelled": _unlabelled,
+}
+"""Kinds that are not labelled photographs with boxes."""

@@ -1,0 +1,192 @@
+"""Photographs that nobody labelled: what is labelled, how sure, what is left out and counted, and what goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from nlml_hpe.config import ImageNetworkConfig, ImageTrainerConfig, LabelledDataConfig, PseudoLabelConfig
+from nlml_hpe.evaluation.datasets import DatasetError, write_lists
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.image_networks.shards import read_shards, write_shard
+from nlml_hpe.inference.engines import DEFAULT_ROUTE
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.labelling import photographs
+from nlml_hpe.labelling.photographs import KIND, CropLabel, Found, rolls_of, summary, write_photograph_crops
+from nlml_hpe.labelling.pseudo_labels import DISAGREES, NO_FACE, PseudoLabeller, confidence
+from nlml_hpe.labelling.sources import Places, open_source
+from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.rotation import Angles, geodesic_degrees, mirrored, rotation_from_angles
+from stages import ImageTrainer
+from stages.config import Config
+from tests.test_image_trainer import riddle
+
+SIDE = 48
+
+
+@pytest.fixture(scope="module")
+def label() -> Iterator[PseudoLabeller]:
+    with PseudoLabeller(SHIPPED) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, photo: RgbImage) -> Path:
+    """A user's folder: a photograph, its mirror image, one without a face, one cut short, a video, and a note."""
+    root = tmp_path_factory.mktemp("mine")
+    (root / "holiday").mkdir()
+    Image.fromarray(photo).save(root / "a.jpg", quality=95)
+    Image.fromarray(np.ascontiguousarray(photo[:, ::-1])).save(root / "holiday" / "b.png")
+    Image.new("RGB", (80, 60), (90, 120, 60)).save(root / "meadow.png")
+    (root / "cut.jpg").write_bytes((root / "a.jpg").read_bytes()[:3000])
+    (root / "note.txt").write_text("no picture")
+    video = cv2.VideoWriter(
+        str(root / "talk.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (photo.shape[1], photo.shape[0])
+    )
+    for _ in range(5):
+        video.write(np.ascontiguousarray(photo[..., ::-1]))
+    video.release()
+    return root
+
+
+def test_a_label_is_what_the_model_says_in_its_own_frame(label: PseudoLabeller, photo: RgbImage) -> None:
+    found, reflected = label(photo), label(np.ascontiguousarray(photo[:, ::-1]))
+    (one,), (other,) = found.labels, reflected.labels
+    with HeadPoseEstimator() as estimator:
+        faces = estimator.detect(photo)
+        named = estimator.engine.estimate(faces, DEFAULT_ROUTE).rotation[0]
+        own = named @ estimator.engine.named_from_own.T
+    assert geodesic_degrees(one.rotation, own) < 1.0
+    # The mean of a picture's and its mirror image's answers is the same from either side.
+    assert geodesic_degrees(one.rotation, mirrored(other.rotation)) < 1e-6
+    assert 0.3 < one.confidence == pytest.approx(other.confidence)
+    left, top, right, bottom = one.box
+    assert 0 < left < right < photo.shape[1]
+    assert 0 < top < bottom < photo.shape[0]
+
+
+def test_what_the_looks_do_not_agree_on_has_no_label(photo: RgbImage) -> None:
+    with PseudoLabeller(SHIPPED, agreement_deg=1e-6) as strict:
+        assert strict(photo) == Found([], [DISAGREES])
+        assert strict(np.zeros((64, 64, 3), np.uint8)) == Found([], [NO_FACE])
+    assert confidence(0) == 1 > confidence(4) > confidence(25) > 0
+
+
+def test_photographs_and_videos_become_crops_and_the_rest_is_counted(
+    label: PseudoLabeller, places: Path, tmp_path: Path
+) -> None:
+    rolls = rolls_of(places, label, every=2)
+    assert [roll.name for roll in rolls] == ["a", "cut", "holiday/b", "meadow", "talk.avi"]
+    folder = write_photograph_crops(rolls, tmp_path / "crops", SIDE, {}, {})
+    shards = read_shards(folder)
+    assert [len(shard) for shard in shards] == [2, 3]  # frames 0, 2 and 4
+    facts = read_manifest(folder, KIND)["facts"]
+    assert (facts["crops"], facts["files"]) == (5, 5)
+    assert facts["left_out"] == {"no face found": 1, "files not readable": 1}
+    assert summary(folder).endswith("5 crops of 5 files; left out: files not readable 1, no face found 1")
+    confidences = shards[0].confidence
+    assert confidences is not None
+    assert ((confidences > 0) & (confidences < 1)).all()
+    # The box is in the middle of the crop, and the crop is a picture of what lies there.
+    left, top, right, bottom = shards[0].boxes[0]
+    assert (left + right) / 2 == pytest.approx(SIDE / 2, abs=1e-3)
+    assert max(right - left, bottom - top) == pytest.approx(SIDE / 2, abs=1e-3)
+    assert shards[0].images[0].std() > 20
+    np.testing.assert_array_equal(len({*shards[1].people}), 1)
+
+
+def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second shard is not labelled twice, and nothing that was counted is lost."""
+    monkeypatch.setattr(photographs, "_TOGETHER", 1)
+    asked: list[int] = []
+
+    def counting(image: RgbImage, break_at: int = 10**9) -> Found:
+        asked.append(len(asked))
+        if len(asked) == break_at:
+            raise KeyboardInterrupt
+        return Found([CropLabel((10, 10, 40, 50), np.eye(3), 0.5)], ["faces of statues"])
+
+    names = tmp_path / "names.txt"
+    write_lists({names: ["a", "cut.jpg", "holiday/b", "meadow"]})
+    rolls = rolls_of(places, lambda image: counting(image, 3), names=names)
+    with pytest.raises(KeyboardInterrupt):
+        write_photograph_crops(rolls, tmp_path / "crops", SIDE, {}, {})
+    assert len(asked) == 3
+    asked.clear()
+    folder = write_photograph_crops(rolls_of(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
+    assert len(asked) == 1  # a, an unreadable file, and b were done
+    assert read_manifest(folder, KIND)["facts"]["left_out"] == {"faces of statues": 3, "files not readable": 1}
+    asked.clear()
+    write_photograph_crops(rolls_of(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
+    assert not asked  # it is up to date
+    write_photograph_crops(rolls_of(places, counting, names=names), tmp_path / "crops", SIDE, {"other": 1}, {})
+    assert len(asked) == 3
+
+
+def test_bad_folders_are_named(label: PseudoLabeller, places: Path, tmp_path: Path) -> None:
+    for root, text in ((tmp_path / "none", "no such file or folder"), (tmp_path, "neither photographs nor videos")):
+        with pytest.raises(DatasetError, match=text):
+            rolls_of(root, label)
+    write_lists({tmp_path / "l.txt": ["a", "nobody"]})
+    with pytest.raises(DatasetError, match=r"of 2 names these are not in .*: 1 \(nobody\)"):
+        rolls_of(places, label, names=tmp_path / "l.txt")
+    write_lists({tmp_path / "meadow.txt": ["meadow"]})
+    with pytest.raises(ArtifactError, match="of 1 files no face has a label; no face found 1"):
+        write_photograph_crops(rolls_of(places, label, names=tmp_path / "meadow.txt"), tmp_path / "x", SIDE, {}, {})
+    with pytest.raises(ValidationError, match="belong to data of kind 'unlabelled'"):
+        LabelledDataConfig(kind="crops", pseudo_labels=PseudoLabelConfig(every=3))
+    with pytest.raises(ValidationError, match="'unlabelled' needs root"):
+        LabelledDataConfig(kind="unlabelled")
+
+
+def test_rendered_images_are_cut_around_the_points_that_a_detector_finds(photo: RgbImage, tmp_path: Path) -> None:
+    folder = tmp_path / "renders" / "ID1"
+    folder.mkdir(parents=True)
+    Image.fromarray(photo).save(folder / "ID1_(10_-20_5).png")
+    Image.new("RGB", (64, 64)).save(folder / "ID1_(0_0_0).png")
+    part = LabelledDataConfig(kind="rendered", root=tmp_path / "renders")
+    source = open_source(part, Places(tmp_path / "none", tmp_path / "kept", SIDE))
+    assert read_manifest(tmp_path / "kept", KIND)["facts"]["left_out"] == {NO_FACE: 1}
+    label = rotation_from_angles(Angles.from_columns((10, -20, 5)))
+    np.testing.assert_allclose(source.rotations(), label[None], atol=1e-6)
+    assert source.confidence().tolist() == [1.0]
+    assert source.stored(np.array([0])).images.shape == (1, SIDE, SIDE, 3)
+
+
+def test_a_list_chooses_among_rendered_crops(tmp_path: Path) -> None:
+    shard = riddle(6, seed=1)
+    write_shard(tmp_path / "crops", 0, shard)
+    write_lists({tmp_path / "l.txt": ["00000/00004", "00000/00001"]})
+    part = LabelledDataConfig(root=tmp_path / "crops", list=tmp_path / "l.txt")
+    source = open_source(part, Places(tmp_path, tmp_path / "kept", SIDE))
+    np.testing.assert_array_equal(source.rotations(), shard.rotations[[1, 4]])
+    np.testing.assert_array_equal(source.stored(np.array([1])).images[0], shard.images[4])
+
+
+def test_the_trainer_mixes_unlabelled_photographs_with_crops(places: Path, tmp_path: Path) -> None:
+    write_shard(tmp_path / "crops", 0, riddle(64, seed=2))
+    crops = LabelledDataConfig(root=tmp_path / "crops")
+    photos = LabelledDataConfig(kind="unlabelled", root=places, weight=2, pseudo_labels=PseudoLabelConfig(every=4))
+    (tmp_path / "crops" / "manifest.json").write_text(
+        json.dumps({"kind": "crops", "format_version": 2, "files": {}, "inputs": {}})
+    )
+    trainer = ImageTrainerConfig(epochs=1, batch_size=16, stored_px=SIDE, data=(crops, photos), validation=(crops,))
+    config = Config(
+        workdir=tmp_path, workers=1, image_network=ImageNetworkConfig(size=32, width=8), image_trainer=trainer
+    )
+    folder = ImageTrainer.main(config)
+    assert read_manifest(folder, ImageTrainer.KIND)["facts"]["crops"]["training"] == 64 + 4
+    assert (tmp_path / "photographs_training_1" / "manifest.json").is_file()
+    assert ImageTrainer.STAGE.plan(config).is_current()
+    Image.new("RGB", (9, 9)).save(places / "new.png")
+    assert not ImageTrainer.STAGE.plan(config).is_current()
+    (places / "new.png").unlink()
