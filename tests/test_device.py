@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
 from nlml_hpe.evaluation import command
+from nlml_hpe.inference.backends import open_engine
 from nlml_hpe.inference.engines import Route
-from nlml_hpe.inference.estimator import HeadPoseEstimator, open_engine
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.encoder_training import Coordinates, encoder_augment, factor_rows, turned_in_plane
 from nlml_hpe.manifold.manifold import PoseManifold

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
 from nlml_hpe.files.images import user_path
-from nlml_hpe.inference.estimator import HeadPoseEstimator, open_engine
+from nlml_hpe.inference.backends import open_engine
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.sessions import CPU
 

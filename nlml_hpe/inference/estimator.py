@@ -5,30 +5,27 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
-from nlml_hpe.device import DeviceError, DeviceName, resolve_device
-from nlml_hpe.extras import needs
+from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
-from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, OnnxEngine, Route
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
-from nlml_hpe.rotation import angles_from_rotation
+from nlml_hpe.inference.backends import Backend, open_engine
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
+from nlml_hpe.inference.poses import head_poses
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.sessions import CPU, resolve_providers
 
 if TYPE_CHECKING:  # torch is not needed to predict
     from nlml_hpe.model.folder import HeadPoseModel
-
-Backend = Literal["onnx", "torch"]
 
 
 class HeadPoseEstimator:
@@ -184,7 +181,7 @@ class HeadPoseEstimator:
         """
         with self._alone():
             answer = self.engine.estimate(faces, route)
-        return _poses(faces, answer, self.engine)
+        return head_poses(faces, answer, self.engine)
 
     def close(self) -> None:
         """Release the detector. Closing twice does nothing more; every other call is then refused."""
@@ -211,30 +208,6 @@ class HeadPoseEstimator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _poses(faces: Sequence[Face], answer: Estimates, engine: Engine) -> list[HeadPose]:
-    named = angles_from_rotation(answer.rotation).columns()
-    own = angles_from_rotation(answer.rotation @ engine.named_from_own.T).columns()
-    low, high = np.array(engine.range).T
-    inside = ((own >= low) & (own <= high)).all(axis=-1)
-    return [_pose(face, named[i], answer, i, bool(inside[i])) for i, face in enumerate(faces)]
-
-
-def _pose(face: Face, angles: NDArray[np.float64], answer: Estimates, index: int, in_range: bool) -> HeadPose:
-    yaw, pitch, roll = map(float, angles)
-    sigma, score = tuple(map(float, answer.sigma[index])), float(answer.score[index])
-    return HeadPose(
-        yaw,
-        pitch,
-        roll,
-        answer.rotation[index],
-        (sigma[0], sigma[1], sigma[2]) if np.isfinite(sigma).all() else None,
-        in_range,
-        np.empty((0, 3)) if face.points is None else face.points,
-        face.box,
-        score if np.isfinite(score) else None,
-    )
 
 
 def _require_no_fork(opened_in: int | None) -> None:
@@ -269,34 +242,3 @@ def _require_detector(detector: LandmarkDetector) -> None:
 def _is_one_image(images: Iterable[ImageLike]) -> bool:
     """Whether this is an array or tensor of one image: iterating it would give rows."""
     return getattr(images, "ndim", 4) < 4
-
-
-def open_engine(model: HeadPoseModel | str | Path, backend: Backend, device: DeviceName = "auto") -> Engine:
-    """The engine of a model, by the names of a backend and a device. Raises as ``HeadPoseEstimator`` does."""
-    if backend not in _ENGINES:
-        raise ValueError(f"unknown backend {backend!r}; expected 'onnx' or 'torch'")
-    if isinstance(model, (str, Path)):
-        return _ENGINES[backend](Path(model), device)
-    if not hasattr(model, "manifold"):
-        raise ValueError(f"model: expected a folder, an .onnx file or a HeadPoseModel; received {model!r}")
-    from nlml_hpe.inference.torch_engine import TorchEngine
-
-    return TorchEngine(model, resolve_device(device))
-
-
-def _onnx_engine(place: Path, device: DeviceName) -> Engine:
-    if device not in ("auto", "cpu"):
-        raise DeviceError(f"backend 'onnx' computes on the CPU; for device {device!r} use backend='torch'")
-    return OnnxEngine(place if place.suffix == ".onnx" else place / ONNX_FILE)
-
-
-def _torch_engine(place: Path, device: DeviceName) -> Engine:
-    """Imported on demand: who runs ONNX needs no torch."""
-    with needs("torch", "the backend 'torch'"):
-        from nlml_hpe.inference.torch_engine import TorchEngine
-        from nlml_hpe.model.folder import load_model
-
-    return TorchEngine(load_model(place), resolve_device(device))
-
-
-_ENGINES: dict[Backend, Callable[[Path, DeviceName], Engine]] = {"onnx": _onnx_engine, "torch": _torch_engine}

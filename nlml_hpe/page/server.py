@@ -29,8 +29,9 @@ import numpy as np
 from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import ImageReadError, decode_image
+from nlml_hpe.inference.backends import Backend
 from nlml_hpe.inference.engines import DEFAULT_ROUTE
-from nlml_hpe.inference.estimator import Backend, HeadPoseEstimator
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.rotation import angles_from_rotation
 
 LOOPBACK = "127.0.0.1"
