@@ -28,10 +28,7 @@ STORED = Path(__file__).parent / "facemesh_photograph.json"
 @pytest.fixture(scope="module")
 def folder() -> Path:
     """The two networks, made once into the cache as `make test` does."""
-    place = weights.default_folder()
-    if not (place / "weights.json").is_file():
-        weights.make_weights(place)
-    return place
+    return weights.prepared_folder()
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +172,39 @@ def test_weights_that_are_missing_damaged_or_of_another_version_name_the_command
         FaceMeshOnnx(folder=copy)
 
 
+def test_weights_of_an_installed_wheel_are_mended_by_installing_it_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(weights.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(weights, "PACKAGED", shutil.copytree(folder, tmp_path / "packaged"))
+    assert weights.default_folder() == tmp_path / "packaged"
+    assert weights.read_weights() == weights.read_weights(folder)
+    (tmp_path / "packaged" / weights.DETECTION).unlink()
+    with pytest.raises(ArtifactError, match=r"is missing; install the package anew: pip install --force-reinstall"):
+        FaceMeshOnnx()
+    # A folder that the user names counts before the wheel's.
+    monkeypatch.setenv(weights.FOLDER_VARIABLE, str(folder))
+    assert weights.default_folder() == folder
+    FaceMeshOnnx().close()
+
+
+def test_weights_are_made_where_they_are_not_there_or_damaged(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "cache")
+    monkeypatch.setenv(weights.FOLDER_VARIABLE, str(copy))
+    before = (copy / weights.LANDMARKS).stat().st_mtime_ns
+    assert weights.prepared_folder() == copy
+    assert (copy / weights.LANDMARKS).stat().st_mtime_ns == before
+    for name, content in ((weights.LANDMARKS, b"cut short"), ("LICENSE", None)):
+        if content is None:
+            (copy / name).unlink()
+        else:
+            (copy / name).write_bytes(content)
+        assert weights.read_weights(weights.prepared_folder()) == weights.read_weights(folder)
+        assert {path.name for path in copy.iterdir()} == set(weights.FILES)
+
+
 def test_a_wheel_that_is_no_wheel_or_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.whl").write_text("no zip")
     with pytest.raises(ArtifactError, match="no wheel of mediapipe"):
@@ -182,6 +212,7 @@ def test_a_wheel_that_is_no_wheel_or_of_another_version_is_refused(tmp_path: Pat
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
         for name in ("face_detection/face_detection_short_range", "face_landmark/face_landmark"):
             archive.writestr(f"mediapipe/modules/{name}.tflite", b"another network")
+        archive.writestr("mediapipe-0.10.21.dist-info/LICENSE", b"another licence")
     with pytest.raises(ArtifactError, match="SHA-256 differs"):
         weights.make_weights(tmp_path / "out", tmp_path / "other.whl")
     assert not (tmp_path / "out").exists()

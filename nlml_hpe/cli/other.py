@@ -9,6 +9,7 @@ from typing import Any
 
 from nlml_hpe.cli.options import MODEL_HELP, model_files
 from nlml_hpe.cli.places import require_output, shown
+from nlml_hpe.detection.weights import default_folder
 from nlml_hpe.extras import how_to_install, needs
 from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.engines import OnnxEngine
@@ -88,6 +89,8 @@ def _demo(given: argparse.Namespace) -> int:
 
 
 def _info(given: argparse.Namespace) -> int:
+    import onnxruntime
+
     path = given.model if given.model.suffix == ".onnx" else given.model / ONNX_FILE
     engine = OnnxEngine(path)
     limits = ", ".join(f"{axis} {low:g}..{high:g}" for axis, (low, high) in zip(AXES, engine.range, strict=True))
@@ -99,7 +102,10 @@ def _info(given: argparse.Namespace) -> int:
         "range": f"{limits} degrees",
         "points": engine.point_set.name,
         "convention": CONVENTION,
-        **{name: _version(name) for name in ("mediapipe", "onnxruntime", "opencv-contrib-python", "numpy")},
+        **{name: _version(name) for name in ("numpy", "onnxruntime", "opencv-python-headless")},
+        "providers": ", ".join(onnxruntime.get_available_providers()),
+        "FaceMesh": shown(default_folder()),
+        "mediapipe": f"{_version('mediapipe')} (not needed)",
         "torch": f"{_version('torch')} (for --backend torch: {how_to_install('torch')})",
     }
     print("\n".join(f"{name:<22} {value}" for name, value in lines.items()))

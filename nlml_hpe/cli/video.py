@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
         estimator = stack.enter_context(open_estimator(given, given.max_faces, tracking=True))
         # Detectors print lines of their own when they start, which would tear the bar.
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
-        show = _window if given.webcam is not None else None
+        show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
         results = process(video, estimator, given.output, given.smooth, not given.no_refine, show)
         bar = stack.enter_context(
@@ -90,6 +91,14 @@ def _check(given: argparse.Namespace, table: Path | None) -> None:
 def _frame_rows(result: FrameResult) -> list[dict[str, Any]]:
     at = {"frame": result.frame.number, "seconds": round(result.frame.seconds, 4)}
     return [{**at, **row} for row in face_rows([pose.as_dict() for pose in result.poses])]
+
+
+def _has_windows() -> bool:
+    """Whether this OpenCV can show a window; says so where not: the package that inference needs has none."""
+    found = re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None
+    if not found:
+        print("no window: this OpenCV has none; `pip install opencv-python` brings one; Ctrl-C ends", file=sys.stderr)
+    return found
 
 
 def _window(result: FrameResult, drawn: RgbImage) -> bool:

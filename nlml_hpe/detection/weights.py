@@ -1,8 +1,9 @@
 """The two networks of FaceMesh as ONNX files, made of MediaPipe's: ``python -m nlml_hpe.detection.weights``.
 
 MediaPipe 0.10.21 (Apache-2.0) carries both as TFLite files. They are read out of the installed package, or out of its
-wheel, which pip fetches where it cannot be installed, and written as ONNX into the user's cache. To make them needs
-``tflite`` and ``onnx``; to use them needs neither.
+wheel, which pip fetches where it cannot be installed, and written as ONNX into the user's cache. The wheel of this
+package carries them: its build (``hatch_build.py``) takes them from there, and makes them first where they are not. To
+make them needs ``tflite`` and ``onnx``; to use them needs neither.
 """
 
 from __future__ import annotations
@@ -25,9 +26,15 @@ FORMAT = "nlml-hpe facemesh 2"
 VERSION = "0.10.21"
 COMMAND = "python -m nlml_hpe.detection.weights"
 FOLDER_VARIABLE = "NLML_HPE_FACEMESH"
+_LICENSE, _NOTICE, _ABOUT = "LICENSE", "NOTICE", "weights.json"
+FILES = (DETECTION, LANDMARKS, _LICENSE, _NOTICE, _ABOUT)
+"""All that a folder of weights holds."""
+PACKAGED = Path(__file__).with_name("facemesh_weights")
+"""Where an installed wheel has them; there is no such folder in a checkout."""
 _WANTED = (
     "to make the files of FaceMesh that are missing: pip install 'tflite>=2.18' 'onnx>=1.17', then run\n    " + COMMAND
 )
+_REINSTALL = "install the package anew: pip install --force-reinstall --no-deps nlml-hpe"
 _TFLITE = {
     DETECTION: (
         "mediapipe/modules/face_detection/face_detection_short_range.tflite",
@@ -43,7 +50,14 @@ _WHEEL = ["--no-deps", "--only-binary=:all:", "--python-version", "3.11", "--pla
 
 
 def default_folder() -> Path:
-    """Where the files lie: a folder that ``NLML_HPE_FACEMESH`` names, or one in the user's cache."""
+    """Where the files are read: a folder that ``NLML_HPE_FACEMESH`` names, the wheel's own, or the user's cache."""
+    if not os.environ.get(FOLDER_VARIABLE) and PACKAGED.is_dir():
+        return PACKAGED
+    return own_folder()
+
+
+def own_folder() -> Path:
+    """Where the files are made: a folder that ``NLML_HPE_FACEMESH`` names, or one in the user's cache."""
     from platformdirs import user_cache_path
 
     named = os.environ.get(FOLDER_VARIABLE)
@@ -65,26 +79,40 @@ def read_weights(folder: Path | None = None) -> dict[str, bytes]:
         that makes it anew.
     """
     place = folder or default_folder()
-    if not (place / "weights.json").is_file():
-        raise ArtifactError(f"{place / 'weights.json'} is missing; {_WANTED}")
-    about = read_json(place / "weights.json")
+    mend = _REINSTALL if place == PACKAGED else _WANTED
+    if not (place / _ABOUT).is_file():
+        raise ArtifactError(f"{place / _ABOUT} is missing; {mend}")
+    about = read_json(place / _ABOUT)
     if not isinstance(about, dict) or about.get("format") != FORMAT or not isinstance(about.get("sha256"), dict):
         found = about.get("format") if isinstance(about, dict) else about
-        raise ArtifactError(f"{place}: expected the version {FORMAT!r}, found {found!r}; {_WANTED}")
+        raise ArtifactError(f"{place}: expected the version {FORMAT!r}, found {found!r}; {mend}")
     contents = {}
     for name in _TFLITE:
         path = place / name
         if not path.is_file():
-            raise ArtifactError(f"{path} is missing; {_WANTED}")
+            raise ArtifactError(f"{path} is missing; {mend}")
         content = path.read_bytes() if path.stat().st_size <= _MAX_BYTES else b""
         if hashlib.sha256(content).hexdigest() != about["sha256"].get(name):
-            raise ArtifactError(f"{path} was cut short or changed since it was made (SHA-256 differs); {_WANTED}")
+            raise ArtifactError(f"{path} was cut short or changed since it was made (SHA-256 differs); {mend}")
         contents[name] = content
     return contents
 
 
+def prepared_folder() -> Path:
+    """``own_folder`` with all ``FILES`` of this version in it, made where they are not there or damaged.
+
+    Raises ``ArtifactError`` as ``make_weights``.
+    """
+    folder = own_folder()
+    try:
+        read_weights(folder)
+    except ArtifactError:
+        return make_weights(folder)
+    return folder if all((folder / name).is_file() for name in FILES) else make_weights(folder)
+
+
 def make_weights(folder: Path, wheel: Path | None = None) -> Path:
-    """Write both ONNX files, their digests and a NOTICE into ``folder``; returns it.
+    """Write both ONNX files, their digests, their licence and a NOTICE into ``folder``; returns it.
 
     Parameters
     ----------
@@ -114,24 +142,19 @@ def make_weights(folder: Path, wheel: Path | None = None) -> Path:
         content = convert(sources[name], scale, offset, outputs)
         write_bytes(folder / name, content)
         digests[name] = hashlib.sha256(content).hexdigest()
-    write_bytes(folder / "NOTICE", _notice(digests).encode())
+    write_bytes(folder / _LICENSE, sources[_LICENSE])
+    write_bytes(folder / _NOTICE, _notice(digests).encode())
     about: dict[str, Any] = {"format": FORMAT, "source": f"mediapipe {VERSION}", "sha256": digests}
-    write_json(folder / "weights.json", about)
+    write_json(folder / _ABOUT, about)
     return folder
 
 
 def _sources(wheel: Path | None) -> dict[str, bytes]:
-    """The TFLite files, checked; the installed package first, which may be of another version."""
-    spec = importlib.util.find_spec("mediapipe") if wheel is None else None
-    if spec is not None and spec.origin is not None:
-        root = Path(spec.origin).parents[1]
-        paths = {name: root / inside for name, (inside, _) in _TFLITE.items()}
-        if all(path.is_file() for path in paths.values()):
-            found = {name: path.read_bytes() for name, path in paths.items()}
-            if all(_is_known(name, content) for name, content in found.items()):
-                return found
+    """The TFLite files, checked, and the licence; the installed package first, which may be of another version."""
     if wheel is not None:
         return _from_wheel(wheel)
+    if found := _from_installed():
+        return found
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", *_WHEEL, "--dest", scratch]
         done = subprocess.run([*command, f"mediapipe=={VERSION}"], check=False, capture_output=True, text=True)
@@ -144,18 +167,34 @@ def _sources(wheel: Path | None) -> dict[str, bytes]:
         return _from_wheel(wheels[0])
 
 
+def _from_installed() -> dict[str, bytes]:
+    """What the installed mediapipe has of it; empty where that is none of the versions with these networks."""
+    spec = importlib.util.find_spec("mediapipe")
+    if spec is None or spec.origin is None:
+        return {}
+    root = Path(spec.origin).parents[1]
+    paths = {name: root / inside for name, (inside, _) in _TFLITE.items()}
+    paths[_LICENSE] = root / f"mediapipe-{VERSION}.dist-info" / _LICENSE
+    if not all(path.is_file() for path in paths.values()):
+        return {}
+    found = {name: path.read_bytes() for name, path in paths.items()}
+    return found if all(_is_known(name, found[name]) for name in _TFLITE) else {}
+
+
 def _from_wheel(wheel: Path) -> dict[str, bytes]:
     found = {}
     try:
         with zipfile.ZipFile(wheel) as archive:
-            for name, (inside, _) in _TFLITE.items():
+            insides = {name: inside for name, (inside, _) in _TFLITE.items()}
+            insides[_LICENSE] = f"mediapipe-{VERSION}.dist-info/{_LICENSE}"
+            for name, inside in insides.items():
                 if archive.getinfo(inside).file_size > _MAX_BYTES:
                     raise ArtifactError(f"{wheel}: {inside} is larger than {_MAX_BYTES} bytes")
                 found[name] = archive.read(inside)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise ArtifactError(f"{wheel} is no wheel of mediapipe {VERSION} that can be read ({error})") from error
-    for name, content in found.items():
-        if not _is_known(name, content):
+    for name in _TFLITE:
+        if not _is_known(name, found[name]):
             raise ArtifactError(
                 f"{wheel}: {_TFLITE[name][0]} is not that of mediapipe {VERSION} (SHA-256 differs); name its wheel"
             )
@@ -173,10 +212,8 @@ def _notice(digests: dict[str, str]) -> str:
     ]
     return (
         f"The networks in this folder are part of MediaPipe {VERSION}, Copyright The MediaPipe Authors, licensed\n"
-        "under the Apache License, Version 2.0 (https://www.apache.org/licenses/LICENSE-2.0), and were changed in\n"
-        "form only: https://github.com/google-ai-edge/mediapipe. SHA-256 digests are in brackets.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        "under the Apache License, Version 2.0 (LICENSE in this folder), and were changed in form only:\n"
+        "https://github.com/google-ai-edge/mediapipe. SHA-256 digests are in brackets.\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -187,7 +224,7 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, default=None, help=f"the wheel of mediapipe {VERSION}, already fetched")
     given = parser.parse_args()
     try:
-        print(make_weights(given.folder or default_folder(), given.wheel))
+        print(make_weights(given.folder or own_folder(), given.wheel))
     except (ArtifactError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
