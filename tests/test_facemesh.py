@@ -89,12 +89,41 @@ def test_the_photograph_has_the_stored_points(ours: FaceMeshOnnx, photo: RgbImag
 
 
 def test_a_batch_gives_what_one_image_gives(folder: Path, photo: RgbImage) -> None:
-    networks = FaceMeshNetworks(folder, threads=1)
-    images = [photo, np.ascontiguousarray(photo[:, ::-1]), np.zeros((40, 50, 3), dtype=np.uint8)] * 12
-    together = networks.find(images, 4, 0.3)
-    assert [len(found) for found in together] == [1, 1, 0] * 12
-    # Sums of another order in another batch size.
-    np.testing.assert_allclose(together[30][0], networks.find([photo], 4, 0.3)[0][0], atol=1e-2)
+    """In whichever batch and thread an image is: its own answer, to the last bit, and in its own place."""
+    images = [photo, np.ascontiguousarray(photo[:, ::-1]), np.zeros((40, 50, 3), dtype=np.uint8)] * 5
+    alone = [FaceMeshNetworks(folder, threads=1).find([image], 4, 0.3)[0] for image in images[:3]] * 5
+    for threads in (1, 3):
+        networks = FaceMeshNetworks(folder, threads)
+        together = networks.find(images, 4, 0.3)
+        networks.close()
+        assert [len(found) for found in together] == [1, 1, 0] * 5
+        for found, expected in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(np.array(found), np.array(expected))
+
+
+def test_the_search_in_many_images_is_that_in_each(ours: FaceMeshOnnx, photo: RgbImage) -> None:
+    """Images of several sizes that are found at different steps, or not at all, in one batch."""
+    import cv2
+
+    small = np.full((900, 1200, 3), 128, dtype=np.uint8)
+    small[100:230, 150:280] = cv2.resize(photo[0:260, 100:360], (130, 130), interpolation=cv2.INTER_AREA)
+    filled = np.ascontiguousarray(photo[30:200, 150:300])
+    images = [photo, small, np.zeros((30, 20, 3), dtype=np.uint8), filled, photo[:, ::-1], small]
+    together = ours.detect_batch(images)
+    assert [face.found_by for faces in together for face in faces].count("crop") == 2
+    for image, faces in zip(images, together, strict=True):
+        for face, alone in zip(faces, ours.detect(image), strict=True):
+            assert (face.found_by, face.box) == (alone.found_by, alone.box)
+            assert face.image is image
+            np.testing.assert_array_equal(face.landmarks, alone.landmarks)
+    boxes = [(150.0, 40.0, 300.0, 200.0), (150.0, 100.0, 280.0, 230.0), (0.0, 0.0, 20.0, 30.0)]
+    found = ours.detect_in_boxes(images[:3], boxes)
+    assert [face is not None for face in found] == [True, True, False]
+    for image, box, face in zip(images[:3], boxes, found, strict=True):
+        assert (face and face.box) == ((lone := ours.detect_in_box(image, box)) and lone.box)
+    assert ours.detect_batch([]) == []
+    with pytest.raises(ValueError, match="RGB"):
+        ours.detect_batch([photo, photo[..., 0]])
 
 
 def test_a_video_is_followed_and_a_cut_ends_it(folder: Path, photo: RgbImage) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.facemesh import FaceMeshNetworks, distinct, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
-from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError
+from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError, Points
 from nlml_hpe.extras import how_to_install
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
@@ -50,12 +50,11 @@ class FaceMeshOnnx(CascadeDetector):
         providers: Sequence[str] | str = CPU,
     ) -> None:
         super().__init__(max_faces, min_confidence, tracking)
-        # The layers are small: on two busy cores a second thread made a face take 14 ms in place of 5.
-        self._networks = FaceMeshNetworks(folder, threads=1, providers=providers)
+        self._networks = FaceMeshNetworks(folder, providers=providers)
         self._followed = np.empty((0, 4))
         """Regions (n, 4) in which the last frame's faces are looked for."""
 
-    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> list[NDArray[np.float64]]:
+    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         if not self._tracking:
             return self._networks.find([image], max_faces, confidence)[0]
         regions = self._followed
@@ -66,6 +65,11 @@ class FaceMeshOnnx(CascadeDetector):
         (found,) = self._networks.landmarks([image], [regions], max(confidence, _TRACKING_CONFIDENCE))
         self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
         return found
+
+    def _find_each(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Points]:
+        if self._tracking:
+            return super()._find_each(images, max_faces, confidence)
+        return self._networks.find(images, max_faces, confidence)
 
     def close(self) -> None:
         """Give the networks' memory and threads back."""
@@ -105,7 +109,7 @@ class MediaPipeFaceMesh(CascadeDetector):
             )
         return self._meshes[max_faces, confidence]
 
-    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> list[NDArray[np.float64]]:
+    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         result = self._mesh(max_faces, confidence).process(image)
         return [_pixels(face.landmark, image) for face in result.multi_face_landmarks or []]
 
@@ -151,7 +155,7 @@ class MediaPipeTasks(CascadeDetector):
             self._landmarkers[max_faces, confidence] = FaceLandmarker.create_from_options(options)
         return self._landmarkers[max_faces, confidence]
 
-    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> list[NDArray[np.float64]]:
+    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         from mediapipe import Image, ImageFormat
 
         found = self._landmarker(max_faces, confidence).detect(Image(image_format=ImageFormat.SRGB, data=image))
@@ -186,7 +190,7 @@ class FaceAlignment(CascadeDetector):
         kind = face_alignment.LandmarksType.THREE_D
         self._network = face_alignment.FaceAlignment(kind, device="cpu", compile=False, face_detector_kwargs=settings)
 
-    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> list[NDArray[np.float64]]:
+    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         boxes = self._network.face_detector.detect_from_image(image.copy())
         sure = sorted((box for box in boxes if box[-1] >= confidence), key=lambda box: -box[-1])[:max_faces]
         found = self._network.get_landmarks_from_image(image, sure) if sure else []

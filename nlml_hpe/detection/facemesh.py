@@ -12,9 +12,12 @@ trained on its points sees the same ones:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.weights import DETECTION, LANDMARKS, read_weights
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.sessions import CPU, open_session
+from nlml_hpe.sessions import CPU, open_session, resolve_providers
 
 DETECTION_PX, LANDMARKS_PX = 128, 192
 _REGION = 1.5
@@ -31,9 +34,12 @@ _REGION = 1.5
 _SAME_FACE = 0.3
 """Candidates that overlap the surest one by more (intersection over union) are merged with it."""
 _SAME_REGION = 0.5
-_BATCH = 32
-"""Faces that go through a network at once."""
+_BATCH = 4
+"""Images that go through a network at once on the CPU: those of 32 leave its cache, and take half as long again."""
+_BATCH_ELSEWHERE = 32
 Floats = NDArray[np.float64]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class FaceMeshNetworks:
@@ -44,7 +50,9 @@ class FaceMeshNetworks:
     folder
         Where the ONNX files lie; by default ``weights.default_folder()``.
     threads
-        Processor threads of each network; 0 leaves it to onnxruntime. One where processes run in parallel.
+        How many batches are worked on at the same time, each on one thread; by default as many as OpenCV may use here,
+        which is one in worker processes. Within one image nothing is shared out: the layers are so small that a
+        second thread makes a face slower where the cores have other work.
     providers
         What computes, as for ``sessions.resolve_providers``.
 
@@ -56,9 +64,15 @@ class FaceMeshNetworks:
         Where a provider is not there.
     """
 
-    def __init__(self, folder: Path | None = None, threads: int = 0, providers: Sequence[str] | str = CPU) -> None:
+    def __init__(
+        self, folder: Path | None = None, threads: int | None = None, providers: Sequence[str] | str = CPU
+    ) -> None:
         contents = read_weights(folder)
-        self._sessions = {name: open_session(content, providers, threads) for name, content in contents.items()}
+        self._sessions = {name: open_session(content, providers, threads=1) for name, content in contents.items()}
+        self._batch = _BATCH if resolve_providers(providers) == resolve_providers(CPU) else _BATCH_ELSEWHERE
+        # Where OpenCV leaves its threads to the system, it names a number beyond all processors.
+        self._threads = threads or max(1, min(cv2.getNumThreads(), os.cpu_count() or 1))
+        self._pool: ThreadPoolExecutor | None = None
 
     def find(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[list[Floats]]:
         """Landmarks (468, 3) in pixels of up to ``max_faces`` faces in each RGB uint8 image (H, W, 3).
@@ -70,28 +84,43 @@ class FaceMeshNetworks:
 
     def regions(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Floats]:
         """Regions (n, 4) of the faces in each image, surest first: centre x, y, side in pixels, turn in radians."""
+        return self._in_batches(lambda part: self._regions(part, max_faces, confidence), images)
+
+    def _regions(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Floats]:
+        squares = np.stack([warped(image, letterbox(image), DETECTION_PX, cv2.BORDER_CONSTANT) for image in images])
         found = []
-        for start in range(0, len(images), _BATCH):
-            part = images[start : start + _BATCH]
-            squares = np.stack([warped(image, letterbox(image), DETECTION_PX, cv2.BORDER_CONSTANT) for image in part])
-            boxes, logits = self._run(DETECTION, squares)
-            for image, raw, scores in zip(part, boxes, logits, strict=True):
-                faces = merged(*candidates(raw.astype(np.float64), scores.astype(np.float64), confidence))
-                found.append(distinct(regions_of(faces[:max_faces], image.shape)))
+        for image, raw, scores in zip(images, *self._run(DETECTION, squares), strict=True):
+            faces = merged(*candidates(raw.astype(np.float64), scores.astype(np.float64), confidence))
+            found.append(distinct(regions_of(faces[:max_faces], image.shape)))
         return found
 
     def landmarks(self, images: Sequence[RgbImage], regions: Sequence[Floats], confidence: float) -> list[list[Floats]]:
         """Landmarks (468, 3) in pixels of the regions (n, 4) of each image that show a face."""
         wanted = [(index, region) for index, some in enumerate(regions) for region in some]
+        answers = self._in_batches(self._landmarks, [(images[index], region) for index, region in wanted])
         found: list[list[Floats]] = [[] for _ in images]
-        for start in range(0, len(wanted), _BATCH):
-            part = wanted[start : start + _BATCH]
-            crops = [warped(images[index], region, LANDMARKS_PX, cv2.BORDER_REPLICATE) for index, region in part]
-            points, presence = self._run(LANDMARKS, np.stack(crops))
-            for (index, region), raw, logit in zip(part, points, presence, strict=True):
-                if _sigmoid(float(logit)) > confidence:
-                    found[index].append(in_image(raw.astype(np.float64), region))
+        for (index, _), (points, presence) in zip(wanted, answers, strict=True):
+            if presence > confidence:
+                found[index].append(points)
         return found
+
+    def _landmarks(self, parts: Sequence[tuple[RgbImage, Floats]]) -> list[tuple[Floats, float]]:
+        """Landmarks (468, 3) in pixels of each image's region, and how sure it is that there is a face."""
+        crops = np.stack([warped(image, region, LANDMARKS_PX, cv2.BORDER_REPLICATE) for image, region in parts])
+        return [
+            (in_image(points.astype(np.float64), region), _sigmoid(float(logit)))
+            for (_, region), points, logit in zip(parts, *self._run(LANDMARKS, crops), strict=True)
+        ]
+
+    def _in_batches(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+        """What ``work`` gives for batches of the items, in their order; several at the same time."""
+        parts = [items[start : start + self._batch] for start in range(0, len(items), self._batch)]
+        if len(parts) < 2 or self._threads == 1:
+            done: Iterable[list[Result]] = map(work, parts)
+        else:
+            self._pool = self._pool or ThreadPoolExecutor(self._threads, "facemesh")
+            done = self._pool.map(work, parts)
+        return list(chain.from_iterable(done))
 
     def _run(self, name: str, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if name not in self._sessions:
@@ -102,6 +131,9 @@ class FaceMeshNetworks:
     def close(self) -> None:
         """Give the networks' memory and threads back."""
         self._sessions.clear()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
 
 def letterbox(image: RgbImage) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,8 @@ from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, PointSet, mirror_of
 from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage, require_rgb
 
+Points = list[NDArray[np.float64]]
+"""Landmarks (N, 3) in pixels of each face of one image."""
 MAX_DETECTION_SIDE = 2048
 """Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
 _BORDER = 0.3
@@ -53,17 +56,30 @@ class CascadeDetector(ABC):
         self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking
 
     @abstractmethod
-    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> list[NDArray[np.float64]]:
+    def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         """Landmarks (N, 3) in pixels of up to so many faces."""
 
     @abstractmethod
     def close(self) -> None:
         """Release what the detector holds."""
 
+    def _find_each(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Points]:
+        """``_find`` for each image; a detector that is faster with several at once does it otherwise."""
+        return [self._find(image, max_faces, confidence) for image in images]
+
     def detect(self, image: RgbImage) -> list[Face]:
         """Faces in an RGB uint8 image ``(H, W, 3)``, largest first. Raises ``ValueError`` for other arrays."""
-        require_rgb(image)
-        reduced, factor = _reduced(image)
+        return self.detect_batch([image])[0]
+
+    def detect_batch(self, images: Sequence[RgbImage]) -> list[list[Face]]:
+        """What ``detect`` gives for each of the images; each step of the search looks at all that need it at once.
+
+        Raises ``ValueError`` as ``detect`` does.
+        """
+        for image in images:
+            require_rgb(image)
+        reduced = [_reduced(image) for image in images]
+        found: list[list[Face]] = [[] for _ in images]
         steps = {
             "whole": self._whole,
             "mirrored": self._mirrored,
@@ -71,11 +87,13 @@ class CascadeDetector(ABC):
             "crop": self._in_tiles,
         }
         for step, search in steps.items():
-            points = search(reduced)
-            if points or self._tracking:
-                faces = [Face.from_points(marks / factor, step, image) for marks in points]
-                return sorted(faces, key=lambda face: -face.area)
-        return []
+            pending = [index for index, faces in enumerate(found) if not faces]
+            for index, some in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
+                faces = [Face.from_points(points / reduced[index][1], step, images[index]) for points in some]
+                found[index] = sorted(faces, key=lambda face: -face.area)
+            if self._tracking:
+                break
+        return found
 
     def detect_in_box(self, image: RgbImage, box: Box) -> Face | None:
         """The face whose centre lies in ``box``, that of best overlap where there are several.
@@ -83,47 +101,78 @@ class CascadeDetector(ABC):
         The whole image and its mirror image are tried, then, with a lower threshold, a loose crop around
         the box. Raises ``ValueError`` for other arrays and for a box that is empty or not finite.
         """
-        require_rgb(image)
-        _require_box(box)
-        reduced, factor = _reduced(image)
-        for step, search in (("whole", self._whole), ("mirrored", self._mirrored)):
-            faces = [Face.from_points(marks / factor, step, image) for marks in search(reduced)]
-            if found := _best_in(faces, box):
-                return found
+        return self.detect_in_boxes([image], [box])[0]
+
+    def detect_in_boxes(self, images: Sequence[RgbImage], boxes: Sequence[Box]) -> list[Face | None]:
+        """What ``detect_in_box`` gives for each image and its box. Raises ``ValueError`` as that does."""
+        for image, box in zip(images, boxes, strict=True):
+            require_rgb(image)
+            _require_box(box)
+        reduced = [_reduced(image) for image in images]
+        found: list[Face | None] = [None] * len(images)
+        steps = {"whole": self._whole, "mirrored": self._mirrored}
+        for step, search in steps.items():
+            pending = [index for index, face in enumerate(found) if face is None]
+            for index, some in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
+                faces = [Face.from_points(points / reduced[index][1], step, images[index]) for points in some]
+                found[index] = _best_in(faces, boxes[index])
+        for index, face in enumerate(found):
+            if face is None:
+                found[index] = self._in_crop(images[index], boxes[index])
+        return found
+
+    def _in_crop(self, image: RgbImage, box: Box) -> Face | None:
+        """The face of a box in a loose crop around it, with a lower threshold."""
         crop, (left, top) = _crop(image, box)
         reduced, factor = _reduced(crop)
         # The surest candidate alone: at this threshold the others are seldom faces.
-        points = self._find(reduced, 1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
-        return _best_in([Face.from_points(marks / factor + [left, top, 0], "crop", image) for marks in points], box)
+        some = self._find(reduced, 1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
+        return _best_in([Face.from_points(points / factor + [left, top, 0], "crop", image) for points in some], box)
 
-    def _whole(self, image: RgbImage) -> list[NDArray[np.float64]]:
-        return self._find(np.ascontiguousarray(image), self._max_faces, self._min_confidence)
+    def _whole(self, images: Sequence[RgbImage]) -> list[Points]:
+        contiguous = [np.ascontiguousarray(image) for image in images]
+        return self._find_each(contiguous, self._max_faces, self._min_confidence)
 
-    def _in_tiles(self, image: RgbImage) -> list[NDArray[np.float64]]:
-        """Landmarks of small faces, which the whole image does not show, in overlapping squares; largest first."""
+    def _mirrored(self, images: Sequence[RgbImage]) -> list[Points]:
+        """Landmarks found in the mirror images, as those of the images themselves."""
+        order, found = mirror_of(self.point_set), self._whole([image[:, ::-1] for image in images])
+        return [
+            [points[order] * [-1, 1, 1] + [image.shape[1], 0, 0] for points in some]
+            for image, some in zip(images, found, strict=True)
+        ]
+
+    def _bordered(self, images: Sequence[RgbImage]) -> list[Points]:
+        """Landmarks found in copies with a wider border, as those of the images themselves."""
+        borders = [round(_BORDER * max(image.shape[:2])) for image in images]
+        wide = [
+            np.asarray(cv2.copyMakeBorder(image, width, width, width, width, cv2.BORDER_REPLICATE), dtype=np.uint8)
+            for image, width in zip(images, borders, strict=True)
+        ]
+        return [
+            [points - [width, width, 0] for points in some]
+            for width, some in zip(borders, self._whole(wide), strict=True)
+        ]
+
+    def _in_tiles(self, images: Sequence[RgbImage]) -> list[Points]:
+        """Landmarks of small faces, which the whole images do not show."""
+        return [self._in_tiles_of(image) for image in images]
+
+    def _in_tiles_of(self, image: RgbImage) -> Points:
+        """Landmarks of small faces in overlapping squares of one image; largest first."""
         for share in _TILE_SHARES:
             side = round(share * max(image.shape[:2]))
             if side < _MIN_TILE:
                 break
-            found: list[NDArray[np.float64]] = []
-            for top in _steps(image.shape[0], side):
-                for left in _steps(image.shape[1], side):
-                    tile = image[top : top + side, left : left + side]
-                    found += [points + np.array([left, top, 0]) for points in self._whole(tile)]
+            corners = [(top, left) for top in _steps(image.shape[0], side) for left in _steps(image.shape[1], side)]
+            tiles = self._whole([image[top : top + side, left : left + side] for top, left in corners])
+            found = [
+                points + np.array([left, top, 0])
+                for (top, left), some in zip(corners, tiles, strict=True)
+                for points in some
+            ]
             if found:
                 return _without_repeats(found)[: self._max_faces]
         return []
-
-    def _mirrored(self, image: RgbImage) -> list[NDArray[np.float64]]:
-        """Landmarks found in the mirror image, as those of the image itself."""
-        order = mirror_of(self.point_set)
-        return [points[order] * [-1, 1, 1] + [image.shape[1], 0, 0] for points in self._whole(image[:, ::-1])]
-
-    def _bordered(self, image: RgbImage) -> list[NDArray[np.float64]]:
-        """Landmarks found in a copy with a wider border, as those of the image itself."""
-        border = round(_BORDER * max(image.shape[:2]))
-        wide = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
-        return [points - [border, border, 0] for points in self._whole(np.asarray(wide, dtype=np.uint8))]
 
     def __enter__(self) -> Self:
         return self
@@ -158,9 +207,9 @@ def _steps(length: int, side: int) -> list[int]:
     return [round(start) for start in np.linspace(0, max(0, length - side), count)]
 
 
-def _without_repeats(faces: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+def _without_repeats(faces: Points) -> Points:
     """Largest first; of faces of the same place, which several tiles show, the largest."""
-    kept: list[NDArray[np.float64]] = []
+    kept: Points = []
     for points in sorted(faces, key=lambda points: -float(np.prod(np.ptp(points[:, :2], axis=0)))):
         if all(_overlap(box_of(points), box_of(other)) < _SAME_FACE for other in kept):
             kept.append(points)

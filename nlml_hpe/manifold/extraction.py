@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -15,6 +16,7 @@ from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS, open_detector
 from nlml_hpe.detection.landmarks import SEARCHES, normalize_landmarks
 from nlml_hpe.detection.search import CascadeDetector
+from nlml_hpe.face import Box
 from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
 from nlml_hpe.manifold.tensor_writer import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks
@@ -27,6 +29,9 @@ from nlml_hpe.pose_grid import (
     identity_folders,
     parse_image_name,
 )
+
+_BATCH = 16
+"""Images of one person that are searched at once."""
 
 
 class Extraction(NamedTuple):
@@ -141,16 +146,20 @@ def _features(
     detector = _worker_detector(config, threading.get_ident())
     points = detector.point_set
     features, routes, boxes = [], [], []
-    for image in images:
-        height, width = image.shape[:2]
-        # A rendered head is in the middle of its image.
-        middle = (0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height)
-        face = detector.detect_in_box(image, middle)
-        routes.append(SEARCHES.index(face.found_by) if face else 0)
-        boxes.append(face.box if face else (0.0, 0.0, 0.0, 0.0))
-        if face:
-            features.append(normalize_landmarks(face.landmarks, points, config.normalization))
-        else:
-            features.append(np.zeros(points.feature_length, dtype=np.float32))
+    pending = iter(images)
+    while batch := list(itertools.islice(pending, _BATCH)):
+        for face in detector.detect_in_boxes(batch, [_middle(image) for image in batch]):
+            routes.append(SEARCHES.index(face.found_by) if face else 0)
+            boxes.append(face.box if face else (0.0, 0.0, 0.0, 0.0))
+            if face:
+                features.append(normalize_landmarks(face.landmarks, points, config.normalization))
+            else:
+                features.append(np.zeros(points.feature_length, dtype=np.float32))
     found = np.array(features, dtype=np.float32).reshape(-1, points.feature_length)
     return found, np.array(routes, dtype=np.uint8), np.array(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+def _middle(image: RgbImage) -> Box:
+    """Where the face's centre lies: a rendered head is in the middle of its image."""
+    height, width = image.shape[:2]
+    return (0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height)
