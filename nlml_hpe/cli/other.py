@@ -34,6 +34,14 @@ def add_parsers(commands: Any) -> None:
     export.add_argument("output", type=user_path, metavar="OUT.onnx")
     export.add_argument("--overwrite", action="store_true", help="replace OUT.onnx where it is there already")
     export.add_argument("--model", type=user_path, default=SHIPPED, help=_FOLDER_HELP)
+    export.add_argument(
+        "--from",
+        dest="source",
+        choices=("landmarks", "image"),
+        default="landmarks",
+        help="what the file takes: a face's landmarks, or its picture, 192 px on a side, with the landmark network "
+        "inside (default: landmarks)",
+    )
     export.set_defaults(work=_export)
     demo = commands.add_parser("demo", help="a page to try it in this machine's browser; Ctrl-C ends it")
     demo.add_argument("--model", type=user_path, default=SHIPPED, help=_FOLDER_HELP)
@@ -71,9 +79,11 @@ def _export(given: argparse.Namespace) -> int:
     if given.output.is_file() and not given.overwrite:
         raise ValueError(f"{shown(given.output)} is there already; --overwrite replaces it")
     with needs("train", _EXPORT):
+        from nlml_hpe.model.crop_export import export_crop_onnx
         from nlml_hpe.model.folder import load_model
         from nlml_hpe.model.onnx_export import OPSET, export_onnx
-    path = export_onnx(load_model(given.model), given.output)
+    export = {"landmarks": export_onnx, "image": export_crop_onnx}[given.source]
+    path = export(load_model(given.model), given.output)
     print(f"{shown(path)}  {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}")
     return 0
 

@@ -15,6 +15,8 @@ OUTPUTS = ("network", "refined", "sigma", "score")
 IMAGE_ONNX_FORMAT = "nlml-hpe image onnx 1"
 IMAGE_INPUT, IMAGE_OUTPUTS = "crops", ("rotation", "angles", "covariance")
 """Input and outputs of an image eye's ONNX file, in order."""
+CROP_ONNX_FORMAT = "nlml-hpe crop onnx 1"
+"""A file that goes from a picture of a face over landmarks to its pose (``crop_export``)."""
 REFINE_MARGIN_DEG = 5.0
 """Beyond the grid by more than this the refined route keeps the network's answer, which has seen wider poses."""
 _PACKAGE = Path(__file__).parents[1]

@@ -73,10 +73,9 @@ def export_onnx(model: HeadPoseModel, path: Path) -> Path:
     ...     [output.name for output in onnx.load(path).graph.output]
     ['network', 'refined', 'sigma', 'score']
     """
-    if model.network is None or model.manifold.noise is None:
-        raise ValueError("a model without a network or without noise statistics cannot be exported")
+    require_exportable(model)
     landmarks, refine = argument(Tensor(np.float32, ("faces", model.point_set.n_points, 3))), argument(Tensor(bool, ()))
-    outputs = dict(zip(OUTPUTS, _pose(model, landmarks, refine), strict=True))
+    outputs = dict(zip(OUTPUTS, pose(model, landmarks, refine), strict=True))
     proto = build({"landmarks": landmarks, "refine": refine}, outputs)
     onnx.helper.set_model_props(proto, {METADATA: json.dumps(metadata(model), sort_keys=True)})
     onnx.checker.check_model(proto)
@@ -97,9 +96,15 @@ def metadata(model: HeadPoseModel) -> dict[str, Any]:
     }
 
 
-def _pose(model: HeadPoseModel, landmarks: Var, refine: Var) -> list[Var]:
-    """The outputs, in order."""
-    assert model.network is not None  # export_onnx has seen to it
+def require_exportable(model: HeadPoseModel) -> None:
+    """Raise ``ValueError`` for a model without network or noise statistics."""
+    if model.network is None or model.manifold.noise is None:
+        raise ValueError("a model without a network or without noise statistics cannot be exported")
+
+
+def pose(model: HeadPoseModel, landmarks: Var, refine: Var) -> list[Var]:
+    """The outputs, in order, of landmarks (N, P, 3); of a model that ``require_exportable`` lets pass."""
+    assert model.network is not None  # require_exportable has seen to it
     features = _features(model, op.cast(landmarks, to=np.float64))
     if model.is_symmetric:
         features = op.concat([features, _mirrored(model, features)], axis=0)
