@@ -109,6 +109,8 @@ class HeadPose:
     score : float, or None
         How well the face fits the manifold, in (0, 1]: a half for an average unseen face in training. None where
         ``sigma`` is.
+    eye : str
+        Which eye answered: "landmarks", "image", or "both" for a mean of the two.
 
     Examples
     --------
@@ -126,6 +128,7 @@ class HeadPose:
     landmarks: NDArray[np.float64]
     box: Box
     score: float | None
+    eye: str = "landmarks"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON, without the landmarks."""
@@ -138,4 +141,5 @@ class HeadPose:
             "in_range": self.in_range,
             "box": list(self.box),
             "score": self.score,
+            "eye": self.eye,
         }

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
 from nlml_hpe.files.images import user_path
-from nlml_hpe.inference.backends import open_engine
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.fusion import EYES
+from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.sessions import CPU
 
@@ -36,6 +37,12 @@ def add_model(command: argparse.ArgumentParser) -> None:
         "is installed (default: cpu)",
     )
     command.add_argument(
+        "--eye",
+        choices=EYES,
+        help="which eye answers: that of landmarks, that of pixels, or both, fused (default: both, where the model has "
+        "both)",
+    )
+    command.add_argument(
         "--no-refine", action="store_true", help="the network's answer alone: faster, and without error bars"
     )
 
@@ -54,6 +61,6 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
         return HeadPoseEstimator(
             given.model, given.backend, max_faces=max_faces, tracking=tracking, providers=given.providers
         )
-    confidence = open_engine(given.model, given.backend).min_confidence
+    confidence = engine_of(open_eyes(given.model, given.backend)).min_confidence
     detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
     return HeadPoseEstimator(given.model, given.backend, detector)

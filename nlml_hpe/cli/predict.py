@@ -150,7 +150,7 @@ def _predict_one(
         row["error"] = str(error)
         tqdm.write(f"error: {error}", file=sys.stderr)
         return
-    poses = estimator.predict(image, not given.no_refine)
+    poses = estimator.predict(image, not given.no_refine, given.eye)
     chosen = poses[:1] if given.largest else poses
     row |= {"status": FACE if poses else NO_FACE, "faces_found": len(poses)}
     row["faces"] = [pose.as_dict() for pose in chosen]

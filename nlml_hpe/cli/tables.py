@@ -20,6 +20,7 @@ COLUMNS = (
     *(f"sigma_{axis}" for axis in AXES),
     "in_range",
     "score",
+    "eye",
     "left",
     "top",
     "right",
@@ -55,6 +56,7 @@ def face_rows(faces: Sequence[dict[str, Any]], status: str = NO_FACE) -> Iterato
             **{f"sigma_{axis}": s if s == "" else round(s, 4) for axis, s in zip(AXES, sigma, strict=True)},
             "in_range": face["in_range"],
             "score": "" if face["score"] is None else round(face["score"], 4),
+            "eye": face["eye"],
             **dict(zip(("left", "top", "right", "bottom"), (round(v, 1) for v in face["box"]), strict=True)),
         }
 
@@ -63,7 +65,10 @@ def face_line(face: dict[str, Any]) -> str:
     """One face in words."""
     named = "  ".join(f"{axis} {face[axis]:+7.2f}" for axis in AXES)
     spread = "" if face["sigma"] is None else "  +- " + ", ".join(f"{s:.1f}" for s in face["sigma"])
-    return f"{named} degrees{spread}" + ("" if face["in_range"] else "  (outside the range of training)")
+    notes = ("" if face["in_range"] else "  (outside the range of training)") + (
+        "  (by the image eye alone)" if face["eye"] == "image" else ""
+    )
+    return f"{named} degrees{spread}{notes}"
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.facemesh import FaceMeshNetworks, distinct, regions_from_landmarks
+from nlml_hpe.detection.facemesh import FaceMeshNetworks, box_of_region, distinct, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
-from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError, Points
+from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError, Points, beside
 from nlml_hpe.extras import how_to_install
+from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
 
@@ -22,6 +23,8 @@ DetectorName = Literal["facemesh_onnx", "mediapipe_facemesh", "mediapipe_tasks",
 DEFAULT_DETECTOR: DetectorName = "facemesh_onnx"
 MAX_FACES = 16
 _TRACKING_CONFIDENCE = 0.5
+_BOX_CONFIDENCE = 0.5
+"""Of a face of which no landmarks are needed; 485 of the 492 faces of aflw2000_dev within 99 degrees have so much."""
 _MAX_BUNDLE_BYTES = 64 * 1024 * 1024
 TASKS_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 TASKS_URL = (
@@ -70,6 +73,19 @@ class FaceMeshOnnx(CascadeDetector):
         if self._tracking:
             return super()._find_each(images, max_faces, confidence)
         return self._networks.find(images, max_faces, confidence)
+
+    def further(self, image: RgbImage, faces: Sequence[Face]) -> list[Face]:
+        """Faces beside those that ``detect`` found, without landmarks: as many as ``max_faces`` leaves room for.
+
+        The face detector alone places them, and so also faces whose landmarks the other network does not see. Their
+        boxes are those of the 68 contour-and-feature points; ``found_by`` is "box".
+        """
+        room = self._max_faces - len(faces)
+        if room <= 0:
+            return []
+        (regions,) = self._networks.regions([image], self._max_faces, _BOX_CONFIDENCE)
+        boxes = beside([box_of_region(region) for region in regions], faces)
+        return [Face(image, box, None, "box") for box in boxes[:room]]
 
     def close(self) -> None:
         """Give the networks' memory and threads back."""

@@ -25,12 +25,15 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.weights import DETECTION, LANDMARKS, read_weights
+from nlml_hpe.face import Box
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
 
 DETECTION_PX, LANDMARKS_PX = 128, 192
 _REGION = 1.5
 """Side of a region in the longer sides of the face's box."""
+_SMALLER, _LOWER = 0.965, 0.055
+"""Side of the box of the 68 points, and how far below the detection network's its middle lies, in that one's sides."""
 _SAME_FACE = 0.3
 """Candidates that overlap the surest one by more (intersection over union) are merged with it."""
 _SAME_REGION = 0.5
@@ -211,6 +214,25 @@ def regions_of(faces: Floats, shape: Sequence[int]) -> Floats:
     side = max(height, width)
     points = faces.reshape(-1, 8, 2) * side + [(width - side) / 2, (height - side) / 2]
     return _regions(points[:, 0], points[:, 1], points[:, 2], points[:, 3])
+
+
+def box_of_region(region: Floats) -> Box:
+    """The box of the 68 contour-and-feature points of a face found in a region (4,), in pixels; a square.
+
+    Side and place are the median of 490 faces of aflw2000_dev; the side varies by a tenth from face to face.
+
+    Examples
+    --------
+    >>> left, top, right, bottom = box_of_region(np.array([100.0, 100.0, 150.0, 0.0]))
+    >>> round(right - left, 1), round((top + bottom) / 2, 1)
+    (96.5, 105.5)
+    """
+    x, y, side, turn = (float(value) for value in region)
+    longest = side / _REGION
+    # Down the face, which is down the image where the face is upright.
+    x, y = x - _LOWER * longest * np.sin(turn), y + _LOWER * longest * np.cos(turn)
+    half = _SMALLER * longest / 2
+    return (float(x - half), float(y - half), float(x + half), float(y + half))
 
 
 def regions_from_landmarks(points: Floats) -> Floats:

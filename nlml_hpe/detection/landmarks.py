@@ -24,7 +24,7 @@ from nlml_hpe.files.images import RgbImage
 Normalization = Literal["nose_eye_corners", "centroid_rms"]
 MIN_CONFIDENCE = 0.3
 COINCIDE = "landmarks coincide: a face without size has no pose"
-SEARCHES = ("none", "whole", "mirrored", "bordered", "crop")
+SEARCHES = ("none", "whole", "mirrored", "bordered", "crop", "box")
 """Which step of the search found a face; artefacts record the index."""
 
 

@@ -227,6 +227,21 @@ def _best_in(faces: list[Face], box: Box) -> Face | None:
     return max(inside, key=lambda face: _overlap(face.box, box), default=None)
 
 
+def beside(boxes: Sequence[Box], faces: Sequence[Face]) -> list[Box]:
+    """Those of the boxes that show none of these faces: neither's middle lies in the other.
+
+    Examples
+    --------
+    >>> beside([(0, 0, 10, 10), (20, 0, 30, 10)], [Face(None, (1, 1, 12, 12))])
+    [(20, 0, 30, 10)]
+    """
+    return [
+        box
+        for box in boxes
+        if not any(_centre_within(box, face.box) or _centre_within(face.box, box) for face in faces)
+    ]
+
+
 def _overlap(first: Box, second: Box) -> float:
     """Intersection over union."""
     width = min(first[2], second[2]) - max(first[0], second[0])

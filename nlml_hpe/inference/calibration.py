@@ -164,6 +164,21 @@ class Calibration:
             raise ValueError(f"the calibration does not read ({error!r}); calibrate the model again") from error
 
 
+def _default() -> Calibration:
+    narrow = RangeNumbers(
+        OwnError(scale=0.0, floor_deg=2.0, unknown_deg=2.0),
+        OwnError(scale=0.0, floor_deg=3.0, unknown_deg=3.0),
+        {"pitch": 3.0, "yaw": 2.5, "roll": 1.5},
+        {eye: dict.fromkeys(HEAD_AXES, 1.0) for eye in EYES},
+    )
+    wide = replace(narrow, landmarks=OwnError(1.0, 3.5, 5.5), image=OwnError(1.0, 3.5, 5.5))
+    return Calibration(narrow, wide)
+
+
+DEFAULT_CALIBRATION = _default()
+"""For two eyes that nobody has calibrated: round numbers, so that they can be weighed at all."""
+
+
 def share_wide(rotation: Floats) -> Floats:
     """How far (N,) poses (N, 3, 3) are out of range: 0 within the limits, 1 from a fifth beyond them on.
 

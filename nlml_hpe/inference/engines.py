@@ -84,6 +84,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def frame(self) -> str:
+        """Name of the head frame of the answers."""
+        ...
+
+    @property
     def named_from_own(self) -> NDArray[np.float64]:
         """C (3, 3) with ``R(named) = R(own) C``: the named head frame beside that of the training heads."""
         ...

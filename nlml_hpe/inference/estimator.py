@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
-from nlml_hpe.inference.backends import Backend, open_engine
+from nlml_hpe.inference.backends import Backend
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
+from nlml_hpe.inference.fusion import Eye
+from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.sessions import CPU, resolve_providers
@@ -95,8 +97,9 @@ class HeadPoseEstimator:
         if detector is not None:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
-        self.engine = open_engine(model, backend, device)
         resolve_providers(providers)
+        self.eyes = open_eyes(model, backend, device, providers)
+        self.engine = engine_of(self.eyes)
         self.detector = detector or open_detector(
             detector_for(self.engine.point_set),
             max_faces,
@@ -120,7 +123,7 @@ class HeadPoseEstimator:
         """An estimator of a model folder, by default the shipped one. Raises as the class itself does."""
         return cls(folder, backend, max_faces=max_faces)
 
-    def predict(self, image: ImageLike, refine: bool = True) -> list[HeadPose]:
+    def predict(self, image: ImageLike, refine: bool = True, eye: Eye | None = None) -> list[HeadPose]:
         """Poses of all faces in an image.
 
         Parameters
@@ -130,6 +133,9 @@ class HeadPoseEstimator:
         refine : bool
             Add the exact step to the network's answer, and with it error bars. More than 5 degrees beyond the range
             of training the network's answer stands.
+        eye : "both", "landmarks" or "image", optional
+            Which eye answers; by default both, where the model has both. The image eye also answers a face of which
+            no landmarks were found.
 
         Returns
         -------
@@ -141,46 +147,62 @@ class HeadPoseEstimator:
         ImageReadError
             For a file that is no readable image.
         ValueError
-            For an array that is no image, and after ``close``.
+            For an array that is no image, for an eye that the model does not have, and after ``close``.
         RuntimeError
             In a forked child.
         """
-        return self.predict_batch([image], refine)[0]
+        return self.predict_batch([image], refine, eye)[0]
 
-    def predict_batch(self, images: Iterable[ImageLike], refine: bool = True) -> list[list[HeadPose]]:
+    def predict_batch(
+        self, images: Iterable[ImageLike], refine: bool = True, eye: Eye | None = None
+    ) -> list[list[HeadPose]]:
         """As ``predict`` for several images; their faces go through the model together.
 
         Raises ``ValueError`` for one image in place of several.
         """
         if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
             raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
-        faces = [self.detect(as_rgb(image)) for image in images]
-        poses = iter(self.poses([face for found in faces for face in found], "refined" if refine else "network"))
+        by_landmarks = self.eyes.chosen(eye) == "landmarks"
+        faces = [
+            [face for face in self.detect(as_rgb(image)) if face.points is not None or not by_landmarks]
+            for image in images
+        ]
+        poses = iter(self.poses([face for found in faces for face in found], "refined" if refine else "network", eye))
         return [[next(poses) for _ in found] for found in faces]
 
     def detect(self, image: RgbImage) -> list[Face]:
-        """Faces in an RGB uint8 image (H, W, 3), largest first. Raises ``ValueError`` for other arrays."""
-        with self._alone():
-            return self.detector.detect(image)
+        """Faces in an RGB uint8 image (H, W, 3), largest first. Raises ``ValueError`` for other arrays.
 
-    def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> list[HeadPose]:
+        Where the model has an image eye and the detector can tell a face's place without its landmarks, faces without
+        any are among them (``points`` is None).
+        """
+        with self._alone():
+            faces = self.detector.detect(image)
+            if self.eyes.image is not None and isinstance(self.detector, FaceMeshOnnx):
+                faces = sorted([*faces, *self.detector.further(image, faces)], key=lambda face: -face.area)
+        return faces
+
+    def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:
         """Poses of faces that were found before.
 
         Parameters
         ----------
         faces : sequence of Face
-            With the landmarks that the model was trained on.
+            With the landmarks that the model was trained on; for the image eye an image and a box are enough.
         route : "network", "refined", "exact" or "powell"
             The network alone, the exact inverse started from it, the exact inverse without it, or the paper's own
             optimisation; the last two need ``backend="torch"``.
+        eye : "both", "landmarks" or "image", optional
+            As for ``predict``.
 
         Raises
         ------
         ValueError
-            For a route that the model does not have, for landmarks that are not a face's, and after ``close``.
+            For a route or an eye that the model does not have, for a face that no eye can answer, for landmarks that
+            are not a face's, and after ``close``.
         """
         with self._alone():
-            answer = self.engine.estimate(faces, route)
+            answer = self.eyes.answer(faces, route, eye)
         return head_poses(faces, answer, self.engine)
 
     def close(self) -> None:

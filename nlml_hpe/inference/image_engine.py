@@ -120,7 +120,7 @@ class ImageEngine:
         return mean @ self.named_from_own, within + half[:, :, None] * half[:, None, :]
 
 
-def open_image_engine(folder: str | Path) -> ImageEngine:
+def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:
     """The image eye of a model folder, with its calibration.
 
     Raises ``ArtifactError`` where the folder has none, and where a file was changed after it was written.
@@ -128,7 +128,8 @@ def open_image_engine(folder: str | Path) -> ImageEngine:
     component = require_component(Path(folder), "image_eye")
     if IMAGE_EYE_FILE not in component.sha256:
         raise ArtifactError(f"{folder}: the image eye has no {IMAGE_EYE_FILE}; run ImageModelBuilder again")
-    return ImageEngine(Path(folder) / IMAGE_EYE_FILE, float(component.settings.get("covariance_scale", 1.0)))
+    scale = float(component.settings.get("covariance_scale", 1.0))
+    return ImageEngine(Path(folder) / IMAGE_EYE_FILE, scale, providers)
 
 
 def _has_size(box: Sequence[float]) -> bool:

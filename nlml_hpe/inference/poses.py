@@ -1,4 +1,4 @@
-"""Estimates as what users see: one ``HeadPose`` for each face."""
+"""Answers as users see them: one ``HeadPose`` for each face."""
 
 from __future__ import annotations
 
@@ -8,30 +8,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.face import Face, HeadPose
-from nlml_hpe.inference.engines import Engine, Estimates
+from nlml_hpe.inference.engines import Engine
+from nlml_hpe.inference.eyes import Answer
 from nlml_hpe.rotation import angles_from_rotation
 
 
-def head_poses(faces: Sequence[Face], answer: Estimates, engine: Engine) -> list[HeadPose]:
-    """The poses of N faces from an engine's answer to them."""
-    named = angles_from_rotation(answer.rotation).columns()
-    own = angles_from_rotation(answer.rotation @ engine.named_from_own.T).columns()
+def head_poses(faces: Sequence[Face], answer: Answer, engine: Engine) -> list[HeadPose]:
+    """The poses of N faces from the answer to them; ``engine`` says how far its training reached.
+
+    Raises ``ValueError`` where a face has no answer.
+    """
+    estimates = answer.estimates
+    if (missing := int((answer.eye == "").sum())) > 0:
+        raise ValueError(
+            f"{missing} of {len(faces)} faces cannot be answered: the landmark eye needs landmarks, the image eye an "
+            "image and a box; find faces with a landmark detector, or leave these out"
+        )
+    named = angles_from_rotation(estimates.rotation).columns()
+    own = angles_from_rotation(estimates.rotation @ engine.named_from_own.T).columns()
     low, high = np.array(engine.range).T
     inside = ((own >= low) & (own <= high)).all(axis=-1)
     return [_pose(face, named[i], answer, i, bool(inside[i])) for i, face in enumerate(faces)]
 
 
-def _pose(face: Face, angles: NDArray[np.float64], answer: Estimates, index: int, in_range: bool) -> HeadPose:
+def _pose(face: Face, angles: NDArray[np.float64], answer: Answer, index: int, in_range: bool) -> HeadPose:
     yaw, pitch, roll = map(float, angles)
-    sigma, score = tuple(map(float, answer.sigma[index])), float(answer.score[index])
+    estimates = answer.estimates
+    sigma, score = tuple(map(float, estimates.sigma[index])), float(estimates.score[index])
     return HeadPose(
         yaw,
         pitch,
         roll,
-        answer.rotation[index],
+        estimates.rotation[index],
         (sigma[0], sigma[1], sigma[2]) if np.isfinite(sigma).all() else None,
         in_range,
         np.empty((0, 3)) if face.points is None else face.points,
         face.box,
         score if np.isfinite(score) else None,
+        str(answer.eye[index]),
     )

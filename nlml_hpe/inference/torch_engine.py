@@ -72,6 +72,11 @@ class TorchEngine:
         return yaw, pitch, roll
 
     @property
+    def frame(self) -> str:
+        """Name of the head frame of the answers."""
+        return self.model.frame.name
+
+    @property
     def named_from_own(self) -> NDArray[np.float64]:
         """C (3, 3) with ``R(named) = R(own) C``."""
         return self.model.frame.named_from_own

@@ -14,6 +14,7 @@ import numpy as np
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.smoothing import PoseSmoother
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoSource, VideoWriter
 from nlml_hpe.view.draw import draw_poses, draw_text
@@ -97,6 +98,7 @@ def process(
     smooth: bool = False,
     refine: bool = True,
     show: Callable[[FrameResult, RgbImage], bool] | None = None,
+    eye: Eye | None = None,
 ) -> Iterator[FrameResult | Summary]:
     """Poses of all frames of a video, one after the other; Ctrl-C ends the work and keeps what was done.
 
@@ -110,7 +112,7 @@ def process(
         A copy with axes, rate and latency drawn.
     smooth : bool
         One-Euro smoothing of every face's rotation over time; never use it to measure.
-    refine : bool
+    refine, eye
         As of ``HeadPoseEstimator.predict``.
     show : callable, optional
         Called with every result and its drawn frame; false ends the work.
@@ -146,7 +148,7 @@ def process(
         try:
             for frame in source:
                 start = time.perf_counter()
-                poses = estimator.predict(frame.image, refine)
+                poses = estimator.predict(frame.image, refine, eye)
                 poses = smoother(poses, frame.seconds) if smooth else poses
                 result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
                 summary.milliseconds.append(result.milliseconds)

@@ -16,13 +16,15 @@ from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.rotation import CONVENTION
 
 FORMAT, _OLD_FORMAT = "nlml-hpe model 3", "nlml-hpe model 2"
-ComponentKind = Literal["landmark_eye", "image_eye"]
+ComponentKind = Literal["landmark_eye", "image_eye", "calibration"]
 WEIGHTS_FILE, MANIFOLD_FILE, IMAGE_EYE_FILE = "model.safetensors", "manifold.npz", "image_eye.onnx"
 FILES: dict[ComponentKind, tuple[str, ...]] = {
     "landmark_eye": (WEIGHTS_FILE, MANIFOLD_FILE, ONNX_FILE),
     "image_eye": (IMAGE_EYE_FILE,),
+    "calibration": (),
 }
-"""The files that a component of each kind may have. Names come from here: a config does not say what is read."""
+"""The files that a component of each kind may have. Names come from here: a config does not say what is read. A
+calibration is numbers alone: how far off the eyes of this very folder are."""
 
 
 class Component(NamedTuple):
@@ -83,9 +85,11 @@ def require_component(folder: Path, kind: ComponentKind) -> Component:
 def put_component(folder: Path, kind: ComponentKind, settings: Mapping[str, Any]) -> None:
     """Declare the files of this kind that lie in ``folder`` as a component, in place of one of the same kind.
 
-    Other components that config.json has stay as they are.
+    Other components that config.json has stay as they are, but for the calibration, which is of the eyes that were
+    there before: with another eye it no longer holds, and is left out.
     """
     components = read_components(folder) if (folder / CONFIG_FILE).is_file() else {}
+    components.pop("calibration", None)
     digests = {name: digest_of_file(folder / name) for name in FILES[kind] if (folder / name).is_file()}
     components[kind] = Component(kind, dict(settings), digests)
     entries = [{"kind": each.kind, **each.settings, "sha256": each.sha256} for each in components.values()]

@@ -188,10 +188,11 @@ class Predictor:
         -------
         dict or None
             ``weights`` (27, 3 N) of the face's identity, ``cosines`` of each angle, ``angles`` in the manifold's own
-            head frame and their ``range`` in degrees; None where the model was read without torch.
+            head frame and their ``range`` in degrees; None where the model was read without torch, and of a face that
+            shows no landmarks.
         """
         model = getattr(self.estimator.engine, "model", None)
-        if model is None:
+        if model is None or not len(pose.landmarks):
             return None
         manifold = model.manifold
         features = normalize_landmarks(pose.landmarks[None], model.point_set, model.normalization)

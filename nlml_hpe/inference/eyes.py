@@ -1,0 +1,144 @@
+"""The eyes of a model, and one answer from those that it has: the landmark eye, the image eye, or both, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, PointSet
+from nlml_hpe.face import Face
+from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, Interval, Route
+from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
+from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.rotation import sigma_from_covariance
+
+
+class Answer(NamedTuple):
+    """Poses of N faces, and which eye gave each: "both", "landmarks" or "image"; "" where there is no answer."""
+
+    estimates: Estimates
+    eye: NDArray[np.str_]
+
+
+class Eyes:
+    """What answers faces: one or two eyes, and their calibration.
+
+    Parameters
+    ----------
+    landmarks : Engine, optional
+        The landmark eye.
+    image : ImageEngine, optional
+        The image eye. Raises ``ValueError`` where its head frame is not that of the landmark eye.
+    calibration : Calibration, optional
+        Without one a single eye's error bars are those that it says; of two eyes ``DEFAULT_CALIBRATION`` counts.
+
+    Examples
+    --------
+    >>> from nlml_hpe.inference.engines import OnnxEngine
+    >>> from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+    >>> eyes = Eyes(OnnxEngine(SHIPPED / ONNX_FILE))
+    >>> eyes.default, eyes.answer([]).eye.tolist()
+    ('landmarks', [])
+    """
+
+    def __init__(
+        self,
+        landmarks: Engine | None = None,
+        image: ImageEngine | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        if landmarks is None and image is None:
+            raise ValueError("expected a landmark eye, an image eye or both; received neither")
+        if landmarks is not None and image is not None and landmarks.frame != image.frame:
+            raise ValueError(
+                f"the landmark eye answers in the head frame {landmarks.frame!r}, the image eye in {image.frame!r}: "
+                "their answers cannot be compared; build one of them again with the other one's 'frame'"
+            )
+        self.landmarks, self.image = landmarks, image
+        self.calibration = calibration or (DEFAULT_CALIBRATION if landmarks and image else None)
+
+    @property
+    def default(self) -> Eye:
+        """Which eye answers where nobody names one: both, where there are two."""
+        if self.image is None:
+            return "landmarks"
+        return "both" if self.landmarks is not None else "image"
+
+    def chosen(self, eye: Eye | None) -> Eye:
+        """The eye of this name, without one the default. Raises ``ValueError`` where the model does not have it."""
+        known = EYES if self.default == "both" else (self.default,)
+        if eye is not None and eye not in known:
+            raise ValueError(f"eye: expected one of {list(known)}, which this model has; received {eye!r}")
+        return eye or self.default
+
+    def answer(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> Answer:
+        """Pose of faces, in their order; NaN for a face that no eye can answer.
+
+        Parameters
+        ----------
+        faces : sequence of Face
+            The landmark eye answers those with landmarks, the image eye those with an image and a box.
+        route : Route
+            Of the landmark eye.
+        eye : "both", "landmarks" or "image", optional
+            By default both, where the model has two.
+
+        Raises
+        ------
+        ValueError
+            For an eye or a route that the model does not have.
+        """
+        wanted = self.chosen(eye)
+        nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
+        landmarks = self._by_landmarks(faces, route) if wanted != "image" else nothing
+        image = self.image.estimate(faces) if self.image is not None and wanted != "landmarks" else nothing
+        return self.joined(landmarks, image, wanted)
+
+    def joined(self, landmarks: Estimates, image: Estimates, eye: Eye) -> Answer:
+        """One answer from those of the eyes to the same faces, NaN where one has none; ``eye`` is the one asked for."""
+        if self.calibration is None:
+            only = landmarks if eye == "landmarks" else image
+            return Answer(only, _marked(only.rotation, np.full(len(only.rotation), eye, dtype="<U9")))
+        first, second = (Gaussians(each.rotation, each.covariance) for each in (landmarks, image))
+        fused = self.calibration.answer(first, second)
+        sigma = sigma_from_covariance(fused.rotation, fused.covariance)
+        score = np.where(np.isfinite(landmarks.score), landmarks.score, image.score)
+        estimates = Estimates(fused.rotation, sigma, score, fused.covariance)
+        return Answer(estimates, _marked(fused.rotation, fused.eye))
+
+    def _by_landmarks(self, faces: Sequence[Face], route: Route) -> Estimates:
+        """Answers of the landmark eye; NaN for a face without landmarks."""
+        assert self.landmarks is not None  # chosen has seen to it
+        answers = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
+        seen = [index for index, face in enumerate(faces) if face.points is not None]
+        for values, part in zip(answers, self.landmarks.estimate([faces[row] for row in seen], route), strict=True):
+            values[seen] = part
+        return answers
+
+
+class ImageAlone:
+    """An image eye where an ``Engine`` is expected: a model that has no landmark eye.
+
+    Its faces may come from any detector; FaceMesh's is the default, whose points tell where the crop lies.
+    """
+
+    point_set: PointSet = FACEMESH
+    min_confidence: float = MIN_CONFIDENCE
+
+    def __init__(self, image: ImageEngine) -> None:
+        self.image = image
+        self.frame, self.named_from_own = image.frame, image.named_from_own
+        self.range: tuple[Interval, Interval, Interval] = image.range
+
+    def estimate(self, faces: Sequence[Face], route: Route) -> Estimates:
+        """As ``ImageEngine.estimate``; an image eye has one route."""
+        return self.image.estimate(faces)
+
+
+def _marked(rotation: NDArray[np.float64], eye: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Which eye gave each answer, "" where there is none."""
+    return np.where(np.isfinite(rotation).all(axis=(-2, -1)), eye, "")

@@ -1,0 +1,57 @@
+"""All eyes of a model, from its folder or file, with their calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nlml_hpe.device import DeviceName
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.inference.backends import Backend, open_engine
+from nlml_hpe.inference.calibration import Calibration
+from nlml_hpe.inference.engines import Engine
+from nlml_hpe.inference.eyes import Eyes, ImageAlone
+from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.model.components import read_components
+from nlml_hpe.model.format import CONFIG_FILE
+from nlml_hpe.sessions import CPU
+
+if TYPE_CHECKING:  # torch is not needed to predict
+    from nlml_hpe.model.folder import HeadPoseModel
+
+
+def open_eyes(
+    model: HeadPoseModel | str | Path,
+    backend: Backend = "onnx",
+    device: DeviceName = "auto",
+    providers: Sequence[str] | str = CPU,
+) -> Eyes:
+    """All eyes of a model, with its calibration. Raises as ``HeadPoseEstimator`` does.
+
+    ``backend`` and ``device`` are the landmark eye's; the image eye runs in onnxruntime, by the ``providers``.
+    """
+    place = Path(model) if isinstance(model, (str, Path)) else None
+    if place is None or not (place / CONFIG_FILE).is_file():
+        return Eyes(open_engine(model, backend, device))
+    components = read_components(place)
+    image = open_image_engine(place, providers) if "image_eye" in components else None
+    landmarks = open_engine(place, backend, device) if "landmark_eye" in components else None
+    calibration = None
+    if "calibration" in components:
+        try:
+            calibration = Calibration.from_settings(components["calibration"].settings)
+        except ValueError as error:
+            raise ArtifactError(f"{place}: {error}") from error
+    try:
+        return Eyes(landmarks, image, calibration)
+    except ValueError as error:
+        raise ArtifactError(f"{place}: {error}") from error
+
+
+def engine_of(eyes: Eyes) -> Engine:
+    """The landmark eye, or the image eye where a model has no other."""
+    if eyes.landmarks is not None:
+        return eyes.landmarks
+    assert eyes.image is not None  # Eyes has one of them
+    return ImageAlone(eyes.image)
