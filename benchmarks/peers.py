@@ -2,7 +2,8 @@
 
 Peers: FSA-Net (two ONNX files, averaged; a loose crop of the label's box, so it needs no detection), MediaPipe's
 own face matrix (Tasks, its own detection), ``solvePnP`` of the FaceMesh points on MediaPipe's canonical face,
-rigid alignment (Kabsch) of the same points in 3D; then our three routes. Figures are on the faces that all of them
+rigid alignment (Kabsch) of the same points in 3D; then all our routes that the model has: those of the landmark eye,
+the image eye around the label's box, both fused. Figures are on the faces that all of them
 answer, raw first and then after the one constant rotation that suits each best on these very faces; and on all
 faces of the protocol, where a face without an answer counts as a frontal guess. ``ms`` is what comes after the
 landmarks, face by face, and ``detect ms`` what comes before. Needs ``pip install 'nlml-hpe[benchmarks]'``.
@@ -28,21 +29,27 @@ from tqdm import tqdm
 
 from benchmarks.common import development_data, report
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx
-from nlml_hpe.detection.landmarks import LandmarkDetector, facemesh_canonical
+from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, LandmarkDetector, facemesh_canonical
 from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
 from nlml_hpe.evaluation.metrics import constant_rotation, errors, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.evaluation.routes import ModelRoute, open_routes
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.engines import Engine, OnnxEngine, Route
-from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.model.folder import load_model
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import AXES, IMAGE_FROM_CAMERA, Angles, kabsch, rotation_from_angles
 
 FSANET_PX = 64
 FSANET_MARGIN = 0.6
 """Share of the box that its published crops add on each side."""
+OURS = {
+    "network": "ours, network (ONNX)",
+    "exact": "ours, exact from no start (torch)",
+    "refined": "ours, refined (ONNX)",
+    "image": "ours, image eye (ONNX)",
+    "fused": "ours, both eyes fused",
+}
+"""Titles of our routes; what `predict` answers by default is the last one that the model has."""
 Points = NDArray[np.float64]
 
 
@@ -151,27 +158,32 @@ def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
     return lambda points: kabsch(canonical, points * [1, -1, -1])[0]
 
 
-def ours(engine: Engine, route: Route) -> Callable[[Points], NDArray[np.float64]]:
-    """One of our routes, normalisation included."""
-    return lambda points: engine.estimate([Face.from_points(points)], route).rotation[0]
+def ours(route: ModelRoute) -> Peer:
+    """One of our routes, normalisation or cutting included; the image eye is shown the label's box."""
+
+    def answer(face: Timed) -> Answer:
+        shown = Face(face.image, face.box, face.points if route.landmarks else None)
+        start = time.perf_counter()
+        rotation = route.answer([shown]).rotation[0]
+        ms = (time.perf_counter() - start) * 1e3
+        known = bool(np.isfinite(rotation).all())
+        return Answer(rotation if known else None, face.detect_ms if route.landmarks else 0.0, ms)
+
+    return answer
 
 
 def answers(data: Dataset, bundle: Path, nets: Path, model: Path) -> dict[str, list[Answer]]:
     """Every peer's answer for every sample."""
     canonical = facemesh_canonical()
     found: dict[str, list[Answer]] = {}
-    engine, fast = TorchEngine(load_model(model)), OnnxEngine(model / ONNX_FILE)
-    with FaceMeshOnnx(MAX_FACES, engine.min_confidence) as detector:
+    routes = open_routes(model)
+    confidence = max((route.landmarks[1] for route in routes.values() if route.landmarks), default=MIN_CONFIDENCE)
+    with FaceMeshOnnx(MAX_FACES, confidence) as detector:
         fixed: dict[str, Peer] = {"FSA-Net (ONNX)": fsanet(nets), "MediaPipe's face matrix": mediapipe_matrix(bundle)}
         fixed["solvePnP on the canonical face"] = solve_pnp(canonical)
         fixed["rigid alignment (Kabsch)"] = timed(rigid(canonical))
-        ours_by_name: tuple[tuple[str, Engine, Route], ...] = (
-            ("ours, network (ONNX)", fast, "network"),
-            ("ours, exact from no start (torch)", engine, "exact"),
-            ("ours, refined (ONNX; the default)", fast, "refined"),
-        )
-        for name, own, route in ours_by_name:
-            fixed[name] = timed(ours(own, route))
+        for name, route in routes.items():
+            fixed[OURS[name]] = ours(route)
         faces = [_timed(sample, detector) for sample in tqdm(data.samples, desc="Landmarks", unit="face")]
     # One after the other, so that no peer is timed while the threads of another are awake.
     for name, peer in fixed.items():
