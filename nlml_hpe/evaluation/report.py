@@ -64,8 +64,8 @@ def table(reports: Mapping[str, Mapping[str, Any]], costs: Costs | None = None) 
             for name, row in routes.items():
                 mark = " *" if name.rpartition("/")[2] == report["default_route"] else ""
                 rows.append((faces, frame, name + mark, row, _costs_text(costs.get(name, {})) if costs else ""))
-    titles = ("faces", "frame", "route")
-    wide = [max(8, len(title), *(len(row[column]) for row in rows)) for column, title in enumerate(titles)]
+    titles = {"faces": 13, "frame": 8, "route": 10}
+    wide = [max(least, *(len(row[column]) for row in rows)) for column, least in enumerate(titles.values())]
     head = " ".join(f"{title:<{width}}" for title, width in zip(titles, wide, strict=True))
     prices = "".join(f" {title:>{width}}" for title, _, width, _ in _COSTS.values())
     lines = [
