@@ -184,8 +184,7 @@ class _Course:
         rate = self.optimizer.param_groups[0]["lr"]
         train_loss = self._pass(bar)
         validation_loss, figures = self._validate()
-        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
-            raise TrainingError(f"{self.name}: the loss is not finite in epoch {number}; lower the learning rate")
+        self._require_finite(validation_loss)
         if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(validation_loss)
         else:
@@ -214,14 +213,22 @@ class _Course:
         for read, true, count in self.batches.shuffled(order, (self.seed, self.history.epochs_run)):
             inputs, targets = self.augment(read, true, self.drawer) if self.augment else (read, true)
             loss = self.loss_of(self._outputs(inputs), targets)
+            value = loss.item()
+            self._require_finite(value)
             self.optimizer.zero_grad()
             loss.backward()
             if self.config.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
             self.optimizer.step()
-            total += loss.item() * count
+            total += value * count
             bar.update(count)
         return total / len(order)
+
+    def _require_finite(self, loss: float) -> None:
+        """Raise at once: what comes after such a loss is lost, and epochs take minutes."""
+        if not math.isfinite(loss):
+            done = self.history.epochs_run
+            raise TrainingError(f"{self.name}: the loss is not finite in epoch {done}; lower the learning rate")
 
     @torch.inference_mode()
     def _validate(self) -> tuple[float, dict[str, float]]:

@@ -10,8 +10,8 @@ import pytest
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.folders import partial_of
-from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.files.folders import begun_folder, partial_of
+from nlml_hpe.files.manifests import digest_of, read_manifest
 from nlml_hpe.image_networks.crop import STORED_SHARE
 from nlml_hpe.image_networks.shards import Shard, gathered, is_written, read_shards, write_shard
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
@@ -107,7 +107,7 @@ def test_a_face_is_seen_at_the_rotation_of_its_label(
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(folder: Path, tmp_path: Path) -> None:
     whole = render_crops(people(folder), tmp_path / "whole", workers=1)
     broken = tmp_path / "broken"
-    partial = rendering._begun(broken, rendering.digest_of([people(folder).settings(), people(folder).inputs()]))
+    partial = begun_folder(broken, KIND, digest_of([people(folder).settings(), people(folder).inputs()]))
     rendering._render_shard(people(folder), 0, [1], broken)
     assert is_written(partial, 0)
     kept = (partial / "images_00000.npy").stat().st_ino
@@ -120,7 +120,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(folder: Path, tmp_path:
 
 
 def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:
-    rendering._begun(tmp_path / "crops", "another")
+    begun_folder(tmp_path / "crops", KIND, "another")
     rendering._render_shard(people(folder), 0, [2], tmp_path / "crops")
     render_crops(people(folder), tmp_path / "crops", workers=1)
     assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
@@ -163,7 +163,7 @@ def test_no_picture_of_the_packages_has_a_face(detector: FaceMeshOnnx) -> None:
     assert len(found) >= 8
     faces = [face for picture in found for face in detector.detect(picture)]
     # The search in tiles, for faces below an eighth of a side, takes the motorcycle's headlamp for one.
-    assert [face.look for face in faces] in ([], ["crop"])
+    assert [face.found_by for face in faces] in ([], ["crop"])
 
 
 def test_backgrounds_are_a_folder_of_the_user(tmp_path: Path) -> None:
