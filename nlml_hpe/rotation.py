@@ -244,6 +244,32 @@ def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
     return np.asarray(a @ (np.eye(3) + skew + skew @ skew / (1 + cosine)))
 
 
+def mean_rotation(rotations: ArrayLike, weights: ArrayLike | None = None) -> FloatArray:
+    """The chordal mean (..., 3, 3) of several rotations: the one nearest to all in the sum of squares of entries.
+
+    The mean of the matrices, projected onto the rotations by a singular value decomposition (Hartley et al. 2013,
+    section 5.1). Of two rotations it is ``midpoint``.
+
+    Parameters
+    ----------
+    rotations : array (..., K, 3, 3)
+        Of which each mean is taken over K.
+    weights : array (..., K), optional
+        How much each counts; zero or more. By default all count alike.
+
+    Examples
+    --------
+    >>> seen = rotation_from_angles(Angles.from_columns([(10, 0, 0), (20, 0, 0), (30, 0, 0)]))
+    >>> round(float(angles_from_rotation(mean_rotation(seen)).yaw), 6)
+    20.0
+    """
+    matrices = np.asarray(rotations, dtype=np.float64)
+    counts = np.ones(matrices.shape[:-2]) if weights is None else np.asarray(weights, dtype=np.float64)
+    left, _, right = np.linalg.svd((matrices * counts[..., None, None]).sum(axis=-3))
+    left[..., :, 2] *= np.sign(np.linalg.det(left @ right))[..., None]
+    return np.asarray(left @ right)
+
+
 def rotation_from_vector(vector: ArrayLike) -> FloatArray:
     """Rotations ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` in radians: axis times angle (Rodrigues' formula).
 

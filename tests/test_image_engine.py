@@ -12,9 +12,10 @@ import torch
 from nlml_hpe.detection.landmarks import FACEMESH, box_of_68
 from nlml_hpe.face import Face, box_of
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.image_networks.crop import crop
+from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
+from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
@@ -57,7 +58,7 @@ def test_answers_are_torchs_on_the_crop_and_its_mirror_image(network: ImageNetwo
         posterior = network.posterior(network(both).double())
     first, second = np.split(posterior.rotation.numpy(), 2)
     second = mirrored(second)
-    found = open_image_engine(folder).estimate(some)
+    found = ImageEngine(folder / IMAGE_EYE_FILE, looks=[(1.0, 0.0)]).estimate(some)
     own = found.rotation @ FRAME.named_from_own.T
     # The mean lies half-way between both, and is as far from each.
     apart = geodesic_degrees(first, second)
@@ -73,8 +74,35 @@ def test_answers_are_torchs_on_the_crop_and_its_mirror_image(network: ImageNetwo
     assert np.isfinite(found.sigma).all()
 
 
+def test_looks_turn_their_answers_back(folder: Path) -> None:
+    """A look that is turned by a quarter answers as the whole picture turned by a quarter, and is turned back."""
+
+    def answers(*looks: tuple[float, float]) -> Estimates:
+        return ImageEngine(folder / IMAGE_EYE_FILE, looks=looks).estimate(some)
+
+    some = faces(4)
+    upright, quarter = answers((1.0, 0.0)), answers((1.0, 90.0))
+    aside = []
+    for face in some:
+        assert face.image is not None
+        (left, top, right, bottom), width = face.box, face.image.shape[1]
+        aside.append(Face(np.ascontiguousarray(np.rot90(face.image)), (top, width - right, bottom, width - left)))
+    other = ImageEngine(folder / IMAGE_EYE_FILE, looks=[(1.0, 0.0)]).estimate(aside)
+    back = turned(np.eye(3), -90.0)
+    # OpenCV interpolates in steps of a thirty-second of a pixel; the network has random weights.
+    assert geodesic_degrees(quarter.rotation, back @ other.rotation).max() < 1.0
+    apart = geodesic_degrees(upright.rotation, quarter.rotation)
+    assert apart.max() > 5.0
+    both = answers((1.0, 0.0), (1.0, 90.0))
+    stated = (np.trace(upright.covariance, axis1=1, axis2=2) + np.trace(quarter.covariance, axis1=1, axis2=2)) / 2
+    # Of two looks each lies half their distance from the mean.
+    assert (np.trace(both.covariance, axis1=1, axis2=2) > 0.5 * stated + 0.9 * np.radians(apart / 2) ** 2).all()
+    with pytest.raises(ValueError, match="one or more pairs"):
+        answers()
+
+
 def test_a_mirror_image_has_the_mirrored_pose(folder: Path) -> None:
-    engine = open_image_engine(folder)
+    engine = ImageEngine(folder / IMAGE_EYE_FILE, looks=[(1.0, 0.0)])
     engine.named_from_own = np.eye(3)
     image = faces(1)[0].image
     assert image is not None

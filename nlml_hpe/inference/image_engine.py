@@ -13,29 +13,32 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.image_networks.crop import crop
+from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.inference.engines import Estimates, Interval
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT, METADATA
 from nlml_hpe.rotation import (
     CONVENTION,
     MIRROR_SIGNS,
+    mean_rotation,
     mirrored,
-    rotation_from_vector,
     sigma_from_covariance,
     vector_from_rotation,
 )
 from nlml_hpe.sessions import CPU, open_session
 
-_BATCH = 128
+LOOKS = ((0.95, 0.0), (0.95, -12.0), (0.95, 12.0))
+"""Crops of each face, every one with its mirror image: side in sides of THE crop, and turn in degrees. Chosen on
+development photographs and on rendered people; see docs/ablations.md."""
+_BATCH = 64
 """Faces that go through the network together."""
 
 
 class ImageEngine:
     """The file that ``model.image_export.export_image_eye`` writes, run by onnxruntime.
 
-    An answer is the mean, on the rotation group, of those for the crop and for its mirror image, so that a picture and
-    its mirror image have mirrored poses.
+    An answer is the mean, on the rotation group, of those for several crops and for their mirror images, so that a
+    picture and its mirror image have mirrored poses; where they lie apart, the answer is less sure.
 
     Parameters
     ----------
@@ -45,6 +48,8 @@ class ImageEngine:
         What the network's covariance is multiplied by, as calibration on held-out faces has it.
     providers : sequence of str, or str
         What computes the network, as for ``sessions.resolve_providers``.
+    looks : sequence of (float, float)
+        Side, in sides of THE crop, and turn in degrees of the crops of each face.
 
     Attributes
     ----------
@@ -71,7 +76,13 @@ class ImageEngine:
     (2, 3, 3)
     """
 
-    def __init__(self, path: Path, covariance_scale: float = 1.0, providers: Sequence[str] | str = CPU) -> None:
+    def __init__(
+        self,
+        path: Path,
+        covariance_scale: float = 1.0,
+        providers: Sequence[str] | str = CPU,
+        looks: Sequence[tuple[float, float]] = LOOKS,
+    ) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
         if not (np.isfinite(covariance_scale) and covariance_scale > 0):
@@ -84,6 +95,9 @@ class ImageEngine:
         self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
         self.named_from_own: NDArray[np.float64] = np.array(about["named_from_own"], dtype=np.float64)
         self.covariance_scale = covariance_scale
+        self.looks = tuple(looks)
+        if not self.looks:
+            raise ValueError("looks: expected one or more pairs of side and turn; received none")
 
     def estimate(self, faces: Sequence[Face]) -> Estimates:
         """Pose of faces, in their order, in the named head frame.
@@ -95,29 +109,37 @@ class ImageEngine:
         rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
         for start in range(0, len(given), _BATCH):
             rows = given[start : start + _BATCH]
-            rotation[rows], covariance[rows] = self._with_mirror(self._crops([faces[row] for row in rows]))
+            rotation[rows], covariance[rows] = self._from_looks([faces[row] for row in rows])
         sigma = sigma_from_covariance(rotation, covariance)
         return Estimates(rotation, sigma, np.full(len(faces), np.nan), covariance)
 
-    def _crops(self, faces: Sequence[Face]) -> NDArray[np.uint8]:
-        """Crops (N, S, S, 3)."""
-        return np.stack(
-            [crop(face.image, box_of_68(face), self.size, self.share) for face in faces if face.image is not None]
-        )
+    def _from_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all looks' answers."""
+        answers = [self._of_look(faces, side * self.share, turn) for side, turn in self.looks]
+        rotation, covariance = (np.concatenate(part, axis=1) for part in zip(*answers, strict=True))
+        mean = mean_rotation(rotation)
+        away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
+        # The looks err together, so the mean is no surer than they are; where they differ it is less sure.
+        spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
+        return mean @ self.named_from_own, self.covariance_scale * covariance.mean(axis=1) + spread
 
-    def _with_mirror(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rotations and covariances (N, 3, 3) of crops: those of the two answers' mixture."""
+    def _of_look(
+        self, faces: Sequence[Face], share: float, turn: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rotations, in the own frame, and covariances (N, 2, 3, 3) of one crop of each face and its mirror image."""
+        crops = np.stack(
+            [crop(face.image, box_of_68(face), self.size, share, turn) for face in faces if face.image is not None]
+        )
         both = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32)
         rotation, covariance = (
             values.astype(np.float64) for values in self._session.run(["rotation", "covariance"], {IMAGE_INPUT: both})
         )
-        (first, second), (own, other) = np.split(rotation @ self.named_from_own.T, 2), np.split(covariance, 2)
-        # Both err together, so the mean is no surer than they are; where they differ they are less sure.
-        half = vector_from_rotation(mirrored(second) @ first.transpose(0, 2, 1)) / 2
-        mean = rotation_from_vector(half) @ first
+        own, other = np.split(rotation @ self.named_from_own.T, 2)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
-        within = self.covariance_scale * (own + MIRROR_SIGNS * other) / 2
-        return mean @ self.named_from_own, within + half[:, :, None] * half[:, None, :]
+        covariance[len(faces) :] *= MIRROR_SIGNS
+        upright = turned(np.eye(3), -turn)
+        seen = upright @ np.stack([own, mirrored(other)], axis=1)
+        return seen, upright @ np.stack(np.split(covariance, 2), axis=1) @ upright.T
 
 
 def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:
