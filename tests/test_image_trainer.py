@@ -32,7 +32,13 @@ from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network import Labels
-from nlml_hpe.image_networks.network_training import Weighted, augmentation_of, network_of, train_image_network
+from nlml_hpe.image_networks.network_training import (
+    Weighted,
+    augmentation_of,
+    network_of,
+    train_image_network,
+    weighted_order,
+)
 from nlml_hpe.image_networks.shards import Shard, read_shards, write_shard
 from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
 from nlml_hpe.inference.image_engine import open_image_engine
@@ -215,6 +221,22 @@ def test_a_label_counts_as_much_as_it_is_trusted(folder: Path, tmp_path: Path) -
         gradients.append(torch.autograd.grad(loss * len(crops), network.columns.weight)[0])
     assert losses[1] == pytest.approx(losses[0] / 2, rel=1e-4)
     torch.testing.assert_close(gradients[1], gradients[0] / 2, rtol=1e-3, atol=1e-5)
+
+
+def test_an_epoch_shows_each_crop_as_often_as_its_weight_says() -> None:
+    draw = torch.Generator().manual_seed(0)
+    same = torch.ones(50, dtype=torch.float64)
+    assert sorted(weighted_order(same, 50, draw).tolist()) == list(range(50))
+    assert len(set(weighted_order(same, 20, draw).tolist())) == 20
+    # Five photographs beside 45 rendered crops, each due 4.5 times in 50.
+    weights = torch.cat([torch.full((5,), 9.0), torch.ones(45)]).double()
+    counts = torch.stack([torch.bincount(weighted_order(weights, 50, draw), minlength=50) for _ in range(400)])
+    due = 50 * weights / weights.sum()
+    assert (counts.sum(1) == 50).all()
+    assert ((counts >= due.floor()) & (counts <= due.ceil())).all()
+    # The mean of 400 draws of a fraction has a standard error below 0.025.
+    torch.testing.assert_close(counts.double().mean(0), due, atol=0.12, rtol=0)
+    assert not torch.equal(weighted_order(weights, 50, draw), weighted_order(weights, 50, draw))
 
 
 def test_a_mixture_with_weights_trains(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -103,14 +104,6 @@ def train_image_network(
         )
     weights = torch.from_numpy(shown.weights)
     count = min(config.crops_per_epoch or len(shown), len(shown))
-
-    def order(generator: torch.Generator) -> Tensor:
-        if count == len(shown) and bool((weights == weights[0]).all()):
-            return torch.randperm(count, generator=generator)
-        # Gumbel's trick: without replacement, by weight, for more crops than torch.multinomial takes.
-        keys = weights.log() - torch.log(-torch.log(torch.rand(len(weights), dtype=torch.float64, generator=generator)))
-        return keys.topk(count).indices
-
     # A tenth to a sixth faster on processors; the weights are the same.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = train(
@@ -123,11 +116,43 @@ def train_image_network(
         "image_network",
         augment=augmentation_of(network, config.augmentation),
         metrics=_metrics(network),
-        order=order,
+        order=partial(weighted_order, weights, count),
         run=run,
     )
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return history, counts
+
+
+def weighted_order(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """The crops of an epoch, in random order, each about as often as its weight says.
+
+    Systematic resampling (Kitagawa 1996) of the crops in random order: one that is due 2.3 times comes twice, and with
+    a probability of 0.3 a third time. So a few photographs can be shown many times beside many rendered crops.
+
+    Parameters
+    ----------
+    weights : (N,) float64 tensor
+        How often each is shown, against the others.
+    count : int
+        How many are shown.
+    generator : torch.Generator
+        Of the CPU; the same state gives the same order.
+
+    Returns
+    -------
+    (count,) int64 tensor
+
+    Examples
+    --------
+    >>> weights = torch.tensor([1.0, 1.0, 4.0], dtype=torch.float64)
+    >>> torch.bincount(weighted_order(weights, 6, torch.Generator().manual_seed(0))).tolist()
+    [1, 1, 4]
+    """
+    shuffled = torch.randperm(len(weights), generator=generator)
+    due = (weights[shuffled] * (count / weights.sum())).cumsum(0)
+    marks = torch.arange(count, dtype=torch.float64) + torch.rand(1, dtype=torch.float64, generator=generator)
+    places = torch.searchsorted(due, marks, right=True).clamp(max=len(weights) - 1)
+    return shuffled[places][torch.randperm(count, generator=generator)]
 
 
 def augmentation_of(network: ImageNetwork, settings: AugmentationConfig) -> Augment:
