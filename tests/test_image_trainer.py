@@ -24,6 +24,7 @@ from nlml_hpe.config import (
     LabelledDataConfig,
 )
 from nlml_hpe.evaluation.datasets import read_dataset, write_lists
+from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import read_manifest, write_manifest
@@ -34,6 +35,7 @@ from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network import Labels
 from nlml_hpe.image_networks.network_training import (
     Weighted,
+    angle_errors,
     augmentation_of,
     network_of,
     train_image_network,
@@ -221,6 +223,13 @@ def test_a_label_counts_as_much_as_it_is_trusted(folder: Path, tmp_path: Path) -
         gradients.append(torch.autograd.grad(loss * len(crops), network.columns.weight)[0])
     assert losses[1] == pytest.approx(losses[0] / 2, rel=1e-4)
     torch.testing.assert_close(gradients[1], gradients[0] / 2, rtol=1e-3, atol=1e-5)
+
+
+def test_epochs_are_measured_as_an_evaluation_measures() -> None:
+    rng = np.random.default_rng(3)
+    found, true = (rotation_from_degrees(torch.from_numpy(rng.uniform(-170, 170, (200, 3))).float()) for _ in "ab")
+    expected = errors(found.double().numpy(), true.double().numpy()).angle
+    np.testing.assert_allclose(angle_errors(found, true).numpy(), expected, atol=0.05)
 
 
 def test_an_epoch_shows_each_crop_as_often_as_its_weight_says() -> None:

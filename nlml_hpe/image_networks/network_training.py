@@ -176,17 +176,20 @@ def _crops(network: ImageNetwork, parts: Sequence[Weighted], size: int | None) -
 
 
 def _metrics(network: ImageNetwork) -> dict[str, Metric]:
-    """Errors (N,) in degrees of each angle, modulo 360, and the angle between the rotations."""
+    """Errors (N,) in degrees of each angle, as an evaluation counts them, and the angle between the rotations."""
 
     def distance(outputs: Tensor, labels: Labels) -> Tensor:
         return torch.rad2deg(geodesic(network.posterior(outputs).rotation, labels.rotations))
 
     def error(axis: int) -> Metric:
-        def of(outputs: Tensor, labels: Labels) -> Tensor:
-            found, true = network.posterior(outputs).rotation, labels.rotations
-            difference = degrees_from_rotation(found) - degrees_from_rotation(true)
-            return (((difference[:, axis] + 180) % 360) - 180).abs()
-
-        return of
+        return lambda outputs, labels: angle_errors(network.posterior(outputs).rotation, labels.rotations)[:, axis]
 
     return {"geodesic": distance, **{axis: error(number) for number, axis in enumerate(AXES)}}
+
+
+def angle_errors(found: Tensor, true: Tensor) -> Tensor:
+    """Differences (N, 3) of the angles; of the two triples that are one rotation, the one nearer to the label's."""
+    one, label = degrees_from_rotation(found), degrees_from_rotation(true)
+    other = torch.stack([180 - one[:, 0], one[:, 1] + 180, one[:, 2] + 180], dim=1)
+    both = ((torch.stack([one, other]) - label + 180) % 360 - 180).abs()
+    return both[both.sum(dim=2).argmin(dim=0), torch.arange(len(one), device=one.device)]

@@ -224,7 +224,8 @@ def plot_measures(history: History, path: Path) -> Path:
     if history.metrics:
         curves["validation, degrees"] = history.metrics
     curves["learning rate"] = {"": history.learning_rate}
-    figure, panels = plt.subplots(1, len(curves), figsize=(4.5 * len(curves), 3.2), squeeze=False)
+    size = (4.5 * len(curves), 3.2)
+    figure, panels = plt.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
     for panel, (title, lines) in zip(panels[0], curves.items(), strict=True):
         for name, values in lines.items():
             panel.plot(range(1, len(values) + 1), values, label=name)
