@@ -89,7 +89,7 @@ def test_an_answer_without_a_covariance_is_weighed_by_how_far_off_such_answers_a
     calibration = fit(labelled._replace(image=silent))
     for name in RANGES:
         # 4 degrees of floor and what the eye would have said, 0.5 to 2.
-        assert calibration.numbers(name).image.unknown_deg == pytest.approx(4.2, rel=0.25)
+        assert calibration.numbers(name).image.typical_deg == pytest.approx(4.2, rel=0.25)
     given = answered(calibration, "both", labelled._replace(image=silent))
     assert given.is_weighable.all()
 
@@ -110,7 +110,7 @@ def test_numbers_survive_a_model_folder_and_damaged_ones_are_refused(calibration
         {"contradiction": -1.0},
         {"prior": "many"},
         {"wide": {**written["wide"], "shared_deg": {"pitch": 1.0}}},
-        {"wide": {**written["wide"], "image": {"scale": float("nan"), "floor_deg": 1.0, "unknown_deg": 1.0}}},
+        {"wide": {**written["wide"], "image": {"scale": float("nan"), "floor_deg": 1.0, "typical_deg": 1.0}}},
     ):
         with pytest.raises(ValueError, match="calibrat"):
             Calibration.from_settings({**written, **damage})

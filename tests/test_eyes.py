@@ -39,14 +39,20 @@ def add_image_eye(folder: Path, frame: HeadFrame = FRAME) -> None:
     put_component(folder, "image_eye", {**eye.settings(), "covariance_scale": 1.0})
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_eyes(folder: Path) -> None:
     """The shipped landmark eye with an image eye beside it."""
-    folder = tmp_path_factory.mktemp("eyes") / "both"
     folder.mkdir()
     for name in (CONFIG_FILE, *FILES["landmark_eye"]):
         shutil.copyfile(SHIPPED / name, folder / name)
+    put_component(folder, "landmark_eye", read_components(folder)["landmark_eye"].settings)
     add_image_eye(folder)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two eyes, which nobody has calibrated."""
+    folder = tmp_path_factory.mktemp("eyes") / "both"
+    two_eyes(folder)
     return folder
 
 

@@ -147,6 +147,18 @@ def test_an_eye_without_an_answer_leaves_the_other_ones() -> None:
     assert np.isnan(fused.distance).all()
 
 
+def test_typical_errors_weigh_and_what_is_said_of_a_face_makes_its_covariance() -> None:
+    """Both answers of the second face are less sure than usual: the same mean, with a larger covariance."""
+    a, b = yaws([0, 0], [1, 2]), yaws([3, 3], [1, 2])
+    size = np.radians([2.0, 1.0]) ** 2
+    typical = (np.tile(size[0] * np.eye(3), (2, 1, 1)), np.tile(size[1] * np.eye(3), (2, 1, 1)))
+    fused = fuse(a, b, typical, prior=FIRM)
+    np.testing.assert_allclose(geodesic_degrees(fused.rotation, a.rotation), 3 * 4 / (4 + 1), atol=1e-9)
+    deviations = np.degrees(np.sqrt(fused.covariance[:, 0, 0]))
+    np.testing.assert_allclose(deviations, np.array([1.0, 2.0]) * np.hypot(0.2, 0.8))
+    np.testing.assert_allclose(fused.distance, 9 / (4 + 1))
+
+
 def test_no_face_at_all() -> None:
     nothing = Gaussians(np.empty((0, 3, 3)), np.empty((0, 3, 3)))
     fused = fuse(nothing, nothing)

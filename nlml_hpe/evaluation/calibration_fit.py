@@ -5,7 +5,7 @@ For each range of pose, of the eyes' error vectors in the head's frame:
 1. The shared error is what the two eyes' errors have in common: their covariance about each axis of the head, over
    faces that both answer ("three-cornered hat" of two clocks and the labels).
 2. Scale and floor of each eye's own error are the pair of a grid with the largest likelihood of its errors, given the
-   shared one.
+   shared one; its typical error is the most likely floor without a scale.
 3. Widening is what makes intervals of 1.96 standard deviations hold 95% of the errors: out of range those about each
    axis of the head, in range those of each angle. Far to the side an angle says little about one axis.
 
@@ -134,14 +134,14 @@ def own_error(true: Floats, said: Gaussians, shared: Floats) -> OwnError:
     stated = np.swapaxes(back, -1, -2) @ said.covariance[known] @ back
     nothing = np.zeros_like(stated)
     floors = np.radians(_FLOORS_DEG) ** 2
-    unknown = floors[np.argmax([_log_likelihood(error, nothing, floor, shared) for floor in floors])]
+    typical = floors[np.argmax([_log_likelihood(error, nothing, floor, shared) for floor in floors])]
     has = said.is_weighable[known]
     if not has.any():
-        return OwnError(1.0, 0.0, float(np.degrees(np.sqrt(unknown))))
+        return OwnError(1.0, 0.0, float(np.degrees(np.sqrt(typical))))
     grid = [(scale, floor) for scale in _SCALES for floor in floors if scale > 0 or floor > 0]
     likely = [_log_likelihood(error[has], scale**2 * stated[has], floor, shared) for scale, floor in grid]
     scale, floor = grid[int(np.argmax(likely))]
-    return OwnError(float(scale), float(np.degrees(np.sqrt(floor))), float(np.degrees(np.sqrt(unknown))))
+    return OwnError(float(scale), float(np.degrees(np.sqrt(floor))), float(np.degrees(np.sqrt(typical))))
 
 
 def _log_likelihood(error: Floats, covariance: Floats, floor: float, shared: Floats) -> float:

@@ -5,10 +5,10 @@ measured: for each eye and each of two ranges of pose the covariance of its own 
 
     own = scale^2 * (what the eye says) + floor^2 * identity,
 
-and ``unknown^2 * identity`` where the eye says nothing. The error that both eyes share (labels, and what counts as
-frontal of a person) is a standard deviation about each axis of the head. Last, all is widened about each axis by the
-number that makes intervals of 1.96 standard deviations hold 95% of the errors of its angle: their tails are not those
-of a normal distribution.
+and ``typical^2 * identity`` where the eye says nothing; by the typical error, too, the eyes are weighed. The error that
+both eyes share (labels, and what counts as frontal of a person) is a standard deviation about each axis of the head.
+Last, all is widened about each axis by the number that makes intervals of 1.96 standard deviations hold 95% of the
+errors of its angle: their tails are not those of a normal distribution.
 ``evaluation.calibration`` measures these numbers and writes them into a model folder.
 """
 
@@ -45,13 +45,14 @@ class OwnError:
         What the eye's standard deviations are multiplied by.
     floor_deg : float
         Standard deviation about every axis, in degrees, that is there even where the eye is sure.
-    unknown_deg : float
-        Standard deviation about every axis, in degrees, of an answer that comes without a covariance.
+    typical_deg : float
+        Standard deviation about every axis, in degrees, of any of its answers: weighs the eye against the other, and
+        stands for an answer that comes without a covariance.
     """
 
     scale: float
     floor_deg: float
-    unknown_deg: float
+    typical_deg: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Calibration:
 
     Examples
     --------
-    >>> own = OwnError(scale=1.0, floor_deg=2.0, unknown_deg=5.0)
+    >>> own = OwnError(scale=1.0, floor_deg=2.0, typical_deg=5.0)
     >>> each = {"pitch": 1.0, "yaw": 1.0, "roll": 1.0}
     >>> numbers = RangeNumbers(own, own, each, {eye: each for eye in EYES})
     >>> calibration = Calibration(numbers, numbers)
@@ -114,7 +115,8 @@ class Calibration:
         # An eye that is lost often says "frontal": a face that either eye sees out of range counts as that.
         wide = np.fmax(share_wide(landmarks.rotation), share_wide(image.rotation))
         own_landmarks, own_image = self.own("landmarks", landmarks, wide), self.own("image", image, wide)
-        fused = fuse(own_landmarks, own_image, self.contradiction, self.prior)
+        typical = (self.typical("landmarks", wide), self.typical("image", wide))
+        fused = fuse(own_landmarks, own_image, typical, self.contradiction, self.prior)
         return fused._replace(covariance=self.finished(fused, wide))
 
     def own(self, eye: Literal["landmarks", "image"], said: Gaussians, wide: Floats) -> Gaussians:
@@ -122,13 +124,20 @@ class Calibration:
 
         ``wide`` (N,) is how far the faces are out of range, as of ``share_wide``.
         """
-        errors: dict[RangeName, OwnError] = {name: getattr(self.numbers(name), eye) for name in RANGES}
         known = np.isfinite(said.covariance).all(axis=(-2, -1))[:, None, None]
         parts = {}
-        for name, error in errors.items():
-            floor, unknown = (np.radians(value) ** 2 * np.eye(3) for value in (error.floor_deg, error.unknown_deg))
-            parts[name] = np.where(known, error.scale**2 * said.covariance + floor, unknown)
-        return said._replace(covariance=_blended(wide, parts))
+        for name in RANGES:
+            error: OwnError = getattr(self.numbers(name), eye)
+            parts[name] = error.scale**2 * said.covariance + np.radians(error.floor_deg) ** 2 * np.eye(3)
+        return said._replace(covariance=np.where(known, _blended(wide, parts), self.typical(eye, wide)))
+
+    def typical(self, eye: Literal["landmarks", "image"], wide: Floats) -> Floats:
+        """Covariances (N, 3, 3) of an eye's typical own error."""
+        parts = {}
+        for name in RANGES:
+            error: OwnError = getattr(self.numbers(name), eye)
+            parts[name] = np.radians(error.typical_deg) ** 2 * np.eye(3)
+        return _blended(wide, parts)
 
     def finished(self, fused: Fused, wide: Floats) -> Floats:
         """The whole covariance (N, 3, 3) of answers: with the shared error, and widened."""
@@ -166,8 +175,8 @@ class Calibration:
 
 def _default() -> Calibration:
     narrow = RangeNumbers(
-        OwnError(scale=0.0, floor_deg=2.0, unknown_deg=2.0),
-        OwnError(scale=0.0, floor_deg=3.0, unknown_deg=3.0),
+        OwnError(scale=0.0, floor_deg=2.0, typical_deg=2.0),
+        OwnError(scale=0.0, floor_deg=3.0, typical_deg=3.0),
         {"pitch": 3.0, "yaw": 2.5, "roll": 1.5},
         {eye: dict.fromkeys(HEAD_AXES, 1.0) for eye in EYES},
     )

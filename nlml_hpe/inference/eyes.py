@@ -94,7 +94,7 @@ class Eyes:
         """
         wanted = self.chosen(eye)
         nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
-        landmarks = self._by_landmarks(faces, route) if wanted != "image" else nothing
+        landmarks = self.by_landmarks(faces, route) if wanted != "image" else nothing
         image = self.image.estimate(faces) if self.image is not None and wanted != "landmarks" else nothing
         return self.joined(landmarks, image, wanted)
 
@@ -110,9 +110,13 @@ class Eyes:
         estimates = Estimates(fused.rotation, sigma, score, fused.covariance)
         return Answer(estimates, _marked(fused.rotation, fused.eye))
 
-    def _by_landmarks(self, faces: Sequence[Face], route: Route) -> Estimates:
-        """Answers of the landmark eye; NaN for a face without landmarks."""
-        assert self.landmarks is not None  # chosen has seen to it
+    def by_landmarks(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> Estimates:
+        """What the landmark eye says, before calibration; NaN for a face without landmarks.
+
+        Raises ``ValueError`` for a model without a landmark eye.
+        """
+        if self.landmarks is None:
+            raise ValueError("this model has no landmark eye")
         answers = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
         seen = [index for index, face in enumerate(faces) if face.points is not None]
         for values, part in zip(answers, self.landmarks.estimate([faces[row] for row in seen], route), strict=True):

@@ -5,16 +5,19 @@ person, and a label has an error of its own. No averaging takes that part away, 
 are weighed: covariances here are of each eye's *own* error, and ``calibration`` adds the shared one. The rules, for
 two answers ``a`` and ``b`` whose difference is the rotation vector ``d`` with covariance ``D = A + B``:
 
-1. Agreement: ``m = d' inv(D) d`` is their squared Mahalanobis distance, chi-squared with three degrees of freedom if
-   the covariances are right.
-2. Where m is at most ``contradiction`` the answer is the weighted mean ``a + K d`` with ``K = A inv(D)`` in the tangent
-   space at the mean itself, found in a few rounds. Its own covariance ``A - K A`` is multiplied by
-   ``(prior + m) / (prior + 3)``: both covariances may be off by a common scale, of which as much was known before as
-   ``prior`` observations tell, and m tells more. Answers that agree are surer than their covariances say, and answers
-   that do not are less sure.
-3. Where m is larger, one of the two is wrong, and a mean would be wrong, too. The answer is that of the eye with the
-   smaller total variance (trace), multiplied as in 2 with ``m = contradiction``.
-4. Where one eye has no answer, the other's stands as it is. An answer without a covariance cannot be weighed: it stands
+1. Weights: ``K = A inv(D)``, of the eyes' *typical* covariances where they are given. Measured on photographs, what an
+   eye says of one face tells sure answers from unsure ones, but how much an eye is worth beside the other is told
+   better by its typical error.
+2. Agreement: ``m = d' inv(D) d``, likewise, is their squared Mahalanobis distance, chi-squared with three degrees of
+   freedom if the covariances are right.
+3. Where m is at most ``contradiction`` the answer is the weighted mean ``a + K d`` in the tangent space at the mean
+   itself, found in a few rounds. Its own covariance is ``(1 - K) A (1 - K)' + K B K'`` of what the eyes say of this
+   face, multiplied by ``(prior + m) / (prior + 3)``: both may be off by a common scale, of which as much was known
+   before as ``prior`` observations tell, and m tells more. Answers that agree are surer than their covariances say,
+   and answers that do not are less sure.
+4. Where m is larger, one of the two is wrong, and a mean would be wrong, too. The answer is that of the eye with the
+   smaller total variance (trace) for this face, multiplied as in 3 with ``m = contradiction``.
+5. Where one eye has no answer, the other's stands as it is. An answer without a covariance cannot be weighed: it stands
    only where the other eye has no answer with one, and of two such answers that of the landmarks stands.
 """
 
@@ -83,13 +86,21 @@ class Fused(NamedTuple):
     distance: Floats
 
 
-def fuse(landmarks: Gaussians, image: Gaussians, contradiction: float = CONTRADICTION, prior: float = PRIOR) -> Fused:
+def fuse(
+    landmarks: Gaussians,
+    image: Gaussians,
+    typical: tuple[Floats, Floats] | None = None,
+    contradiction: float = CONTRADICTION,
+    prior: float = PRIOR,
+) -> Fused:
     """The answers of two eyes to the same N faces as one; the module's text has the rules.
 
     Parameters
     ----------
     landmarks, image : Gaussians
         The two eyes' answers, in the same head frame, with the covariances of their own errors.
+    typical : two float arrays (N, 3, 3), optional
+        Covariances by which the eyes are weighed; by default those of the answers themselves.
     contradiction : float
         Largest squared Mahalanobis distance of two answers that are averaged.
     prior : float
@@ -126,7 +137,10 @@ def fuse(landmarks: Gaussians, image: Gaussians, contradiction: float = CONTRADI
     both = landmarks.is_weighable & image.is_weighable
     if both.any():
         a, b = (Gaussians(*(values[both] for values in each)) for each in (landmarks, image))
-        rotation[both], covariance[both], eye[both], distance[both] = _fused(a, b, contradiction, prior)
+        first_error, second_error = typical or (landmarks.covariance, image.covariance)
+        between = np.linalg.inv(first_error[both] + second_error[both])
+        found = _fused(a, b, first_error[both] @ between, between, contradiction, prior)
+        rotation[both], covariance[both], eye[both], distance[both] = found
     return Fused(rotation, covariance, eye, distance)
 
 
@@ -138,14 +152,12 @@ def _check(landmarks: Gaussians, image: Gaussians, contradiction: float, prior: 
         raise ValueError(f"expected contradiction and prior above zero; received {contradiction:g} and {prior:g}")
 
 
-def _fused(a: Gaussians, b: Gaussians, contradiction: float, prior: float) -> Fused:
-    """Two answers with covariances to every face."""
-    inverse = np.linalg.inv(a.covariance + b.covariance)
+def _fused(a: Gaussians, b: Gaussians, gain: Floats, between: Floats, contradiction: float, prior: float) -> Fused:
+    """Two answers with covariances to every face; ``gain`` is K, and ``between`` the inverse of D."""
     apart = vector_from_rotation(b.rotation @ np.swapaxes(a.rotation, -1, -2))
-    distance = np.einsum("ni,nij,nj->n", apart, inverse, apart)
-    gain = a.covariance @ inverse
-    rotation = _weighted_mean(a.rotation, b.rotation, gain)
-    covariance = a.covariance - gain @ a.covariance
+    distance = np.einsum("ni,nij,nj->n", apart, between, apart)
+    rotation, rest = _weighted_mean(a.rotation, b.rotation, gain), np.eye(3) - gain
+    covariance = rest @ a.covariance @ np.swapaxes(rest, -1, -2) + gain @ b.covariance @ np.swapaxes(gain, -1, -2)
     eye = np.full(len(distance), "both", dtype="<U9")
     variances = [np.trace(each.covariance, axis1=-2, axis2=-1) for each in (a, b)]
     against, first_is_surer = distance > contradiction, variances[0] <= variances[1]
@@ -154,7 +166,7 @@ def _fused(a: Gaussians, b: Gaussians, contradiction: float, prior: float) -> Fu
         rotation[taken], covariance[taken], eye[taken] = each.rotation[taken], each.covariance[taken], name
     if np.isfinite(prior):
         covariance *= ((prior + np.minimum(distance, contradiction)) / (prior + 3))[:, None, None]
-    return Fused(rotation, (covariance + np.swapaxes(covariance, -1, -2)) / 2, eye, distance)
+    return Fused(rotation, covariance, eye, distance)
 
 
 def _weighted_mean(a: Floats, b: Floats, gain: Floats) -> Floats:

@@ -1,0 +1,95 @@
+"""The calibration command on development photographs: measured, fitted, written into the model folder, drawn."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe.evaluation import calibration
+from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.evaluation.doubt import SUREST, doubt_rows, doubt_table, measure, risks
+from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.inference.fusion import Gaussians
+from nlml_hpe.inference.opening import open_eyes
+from nlml_hpe.model.components import read_components
+from tests.test_calibration import faces
+from tests.test_eyes import two_eyes
+
+
+@pytest.fixture(scope="module")
+def few(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 development photographs in range and 60 beyond, in a folder of their own."""
+    root = shared_data / "aflw2000_dev"
+    data = read_dataset("aflw2000", root)
+    inside = PROTOCOLS["aflw2000-nlml"].includes(data.angles)
+    within = PROTOCOLS["aflw2000"].includes(data.angles)
+    folder = tmp_path_factory.mktemp("photographs") / "few"
+    folder.mkdir()
+    for chosen in (np.flatnonzero(inside)[:60], np.flatnonzero(within & ~inside)[:60]):
+        for index in chosen:
+            for suffix in (".jpg", ".mat"):
+                shutil.copyfile(
+                    root / f"{data.samples[index].name}{suffix}", folder / f"{data.samples[index].name}{suffix}"
+                )
+    return folder
+
+
+def test_numbers_are_fitted_written_read_back_and_drawn(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tmp_path / "model", tmp_path / "figures"
+    two_eyes(model)
+    asked = ["--dataset", "aflw2000", "--root", str(few), "--model", str(model)]
+    assert calibration.main([*asked, "--fit", "--output", str(output)]) == 0
+    fitted = capsys.readouterr().out
+    settings = read_components(model)["calibration"].settings
+    assert settings["fitted_on"] == {"dataset": "aflw2000", "folder": "few", "faces": 120}
+    # The landmark eye is near, the other one has learnt nothing: it is weighed by that.
+    numbers = open_eyes(model).calibration
+    assert numbers is not None
+    assert numbers.in_range.image.typical_deg > 3 * numbers.in_range.landmarks.typical_deg
+    rows = json.loads((output / "calibration.json").read_text())
+    both = next(row for row in rows if (row["eye"], row["faces"]) == ("both", "all"))
+    assert (both["n"], both["n_total"]) == (120, 120)
+    for row in rows:
+        if row["faces"] == "in range":
+            # Fitted on these 60 faces; a face is 1.7%, and six rounds come nearer to 95% than that.
+            assert min(row["held"]["0.95"].values()) > 0.9
+    assert (output / "held.png").stat().st_size > 10_000
+    assert (output / "risk.png").stat().st_size > 10_000
+    # Measured without a fit: the same numbers, the same table.
+    assert calibration.main(asked) == 0
+    assert fitted.endswith(capsys.readouterr().out.partition("\n")[2])
+
+
+def test_what_cannot_be_calibrated_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert calibration.main(["--dataset", "aflw2000", "--root", str(tmp_path / "empty")]) == 1
+    assert "error:" in capsys.readouterr().err
+
+
+def test_doubt_that_tells_nothing_has_no_rank_and_no_surest() -> None:
+    labelled = faces(2000)
+    rng = np.random.default_rng(0)
+    at_random = np.radians(rng.uniform(2.0, 6.0, (2000, 1, 1))) ** 2 * np.eye(3)
+    row = measure(labelled.true, Gaussians(labelled.image.rotation, at_random))
+    # 1,600 of 2,000 means of errors that spread by half their size: 0.6%.
+    assert row["risk_80"] == pytest.approx(1.0, abs=0.03)
+    assert abs(row["spearman"]) < 0.1
+    flat = np.tile(np.radians(4.0) ** 2 * np.eye(3), (2000, 1, 1))
+    assert np.isnan(measure(labelled.true, Gaussians(labelled.image.rotation, flat))["spearman"])
+    error = np.arange(10.0)
+    np.testing.assert_allclose(risks(error, error), [np.arange(round(10 * share)).mean() for share in SUREST])
+
+
+def test_the_table_says_where_an_eye_has_no_answer() -> None:
+    labelled = faces(200)
+    nothing = Gaussians(*(np.full_like(labelled.true, np.nan) for _ in range(2)))
+    rows = doubt_rows(labelled.true, {"landmarks": labelled.landmarks, "image": nothing})
+    text = doubt_table(rows)
+    assert text.count("no answer") == 3
+    assert "100 of 100" in text
