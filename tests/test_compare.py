@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,13 @@ from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.network import size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, network_of
 from nlml_hpe.image_networks.shards import write_shard
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
-from nlml_hpe.rotation import angles_from_rotation
+from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
 from stages.common import guarded
 from stages.CompareModels import named, parser, work
 from tests.test_image_trainer import riddle
@@ -85,6 +88,28 @@ def test_models_beside_one_another_have_the_figures_that_they_have_alone(
     assert {row["detect_ms"] for row in rows if row["route"] == "new/image"} == {"0"}
     assert json.loads((tmp_path / "metrics.json").read_text())["routes"]["new/image"]["frame"] == "own"
     assert "shipped/refined *" in (tmp_path / "table.txt").read_text()
+
+
+def test_both_eyes_of_a_model_are_compared_and_what_they_say_together(
+    photographs: Path, detector: FaceMeshOnnx, tmp_path: Path
+) -> None:
+    frame = load_model(SHIPPED).frame
+    for name in ("config.json", "model.safetensors", "manifold.npz", "model.onnx"):
+        shutil.copy(SHIPPED / name, tmp_path)
+    eye = ImageEye(network_of(SMALL, 0).eval(), SMALL.name, frame, ((-99.0, 99.0),) * 3)
+    export_image_eye(eye, tmp_path / IMAGE_EYE_FILE)
+    put_component(tmp_path, "image_eye", eye.settings())
+    routes = open_routes(tmp_path)
+    assert list(routes) == ["network", "exact", "refined", "image", "fused"]
+    sample = read_dataset("aflw2000", photographs).samples[0]
+    found = detector.detect_in_box(sample.load(), sample.box)
+    hidden = replace(found, points=None, box=sample.box)
+    with HeadPoseEstimator(tmp_path) as estimator:
+        predicted = [pose.rotation for pose in estimator.poses([found, hidden])]
+    np.testing.assert_allclose(routes["fused"].answer([found, hidden]).rotation, predicted, atol=1e-9)
+    # Without landmarks the image eye's answer is the model's.
+    assert geodesic_degrees(predicted[1], routes["image"].answer([hidden]).rotation[0]) < 1e-3
+    assert routes["fused"].cost.bytes == routes["refined"].cost.bytes + routes["image"].cost.bytes
 
 
 def test_lists_are_evaluated_each_for_itself(photographs: Path, trained: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Every way in which a model answers, by name: the routes of its landmark eye, and its image eye."""
+"""Every way in which a model answers, by name: the routes of its landmark eye, its image eye, both fused."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
-from nlml_hpe.inference.engines import ONNX_ROUTES, Engine, Estimates, OnnxEngine
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, ONNX_ROUTES, Engine, Estimates, OnnxEngine
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
+from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, MANIFOLD_FILE, WEIGHTS_FILE, ComponentKind, read_components
 from nlml_hpe.model.folder import HeadFrame, load_model, load_weights
@@ -69,7 +70,8 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
     Returns
     -------
     dict
-        Route name -> route: ``network``, ``exact`` and ``refined`` of a landmark eye, ``image`` of an image eye.
+        Route name -> route: ``network``, ``exact`` and ``refined`` of a landmark eye, ``image`` of an image eye, and
+        ``fused``, what ``HeadPoseEstimator`` answers by default, where the model has both.
 
     Raises
     ------
@@ -84,12 +86,12 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
     """
     if (folder / CONFIG_FILE).is_file():
         components = read_components(folder)
-        return {
-            name: route
-            for kind, opened in _EYES.items()
-            if kind in components
-            for name, route in opened(folder, own_frame, device).items()
-        }
+        routes: dict[str, ModelRoute] = {}
+        for kind, opened in _EYES.items():
+            routes |= opened(folder, own_frame, device) if kind in components else {}
+        if components.keys() >= _EYES.keys():
+            routes["fused"] = _of_both_eyes(folder, own_frame, routes)
+        return routes
     if (folder / MANIFEST).is_file() and (folder / WEIGHTS).is_file():
         return {"image": _of_trained_network(folder)}
     raise ArtifactError(
@@ -125,6 +127,19 @@ _EYES: dict[ComponentKind, Callable[[Path, bool, str], dict[str, ModelRoute]]] =
     "landmark_eye": _of_landmark_eye,
     "image_eye": _of_image_eye,
 }
+
+
+def _of_both_eyes(folder: Path, own_frame: bool, single: Mapping[str, ModelRoute]) -> ModelRoute:
+    """A face without landmarks is shown to the image eye alone."""
+    eyes = open_eyes(folder)
+
+    def answer(faces: Sequence[Face]) -> Estimates:
+        return eyes.answer(faces).estimates
+
+    landmarks = single[DEFAULT_ROUTE]
+    turn = engine_of(eyes).named_from_own
+    cost = landmarks.cost + single["image"].cost
+    return ModelRoute(_in_own_frame(answer, turn, own_frame), cost, landmarks.frame, landmarks.landmarks)
 
 
 def _of_trained_network(folder: Path) -> ModelRoute:

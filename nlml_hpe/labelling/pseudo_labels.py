@@ -61,10 +61,10 @@ class PseudoLabeller:
 
     def __call__(self, image: RgbImage) -> Found:
         """The faces of an RGB uint8 image (H, W, 3), in the own head frame of the model's training heads."""
-        faces = self._estimator.detect(image)
+        faces = self._faces(image)
         if not faces:
             return Found([], [NO_FACE])
-        reflected = self._estimator.detect(np.ascontiguousarray(image[:, ::-1]))
+        reflected = self._faces(np.ascontiguousarray(image[:, ::-1]))
         partners = [_partner(face, reflected, image.shape[1]) for face in faces]
         both = [(face, other) for face, other in zip(faces, partners, strict=True) if other is not None]
         labels, left_out = [], [ONE_SIDED] * (len(faces) - len(both))
@@ -83,6 +83,10 @@ class PseudoLabeller:
                 else:
                     labels.append(CropLabel(box_of_68(face), mean[index], confidence(variance[index])))
         return Found(labels, left_out)
+
+    def _faces(self, image: RgbImage) -> list[Face]:
+        """Those whose landmarks are known; of a model that has an image eye the estimator finds others as well."""
+        return [face for face in self._estimator.detect(image) if face.points is not None]
 
     def _own_estimates(self, faces: Sequence[Face]) -> Estimates:
         engine = self._estimator.engine
