@@ -30,7 +30,7 @@ pictures: $(READY)
 $(READY): pyproject.toml constraints.txt hatch_build.py nlml_hpe/detection/weights.py nlml_hpe/detection/tflite_to_onnx.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,cluster,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,quantize,cluster,tensorboard,dev]"
 	# Without its dependencies: its OpenCV would overwrite ours, and the rest is there.
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt face-alignment
 	touch $(READY)

@@ -181,6 +181,12 @@ class ImageNetworkConfig(Section):
     alpha: float | None = Field(default=None, ge=0, le=1e6, description="of bins: weight of the squared error")
     answer: Literal["angles", "six_d"] | None = Field(default=None, description="of mobilenetv2")
     dropout: float | None = Field(default=None, ge=0, lt=1)
+    weights: UserPath | None = Field(
+        default=None, description="weights to begin with: HopeNet's as published, or those of an earlier training"
+    )
+    backbone_weights: UserPath | None = Field(
+        default=None, description="the same of the backbone alone: ResNet-50's or MobileNetV2's of torchvision"
+    )
 
 
 class AugmentationConfig(Section):
@@ -249,12 +255,24 @@ class ImageTrainerConfig(TrainingConfig):
     )
 
 
+class ImageQuantizerConfig(Section):
+    """How long the image network is trained on with the roundings of eight bits; the rest as ``image_trainer`` has it.
+
+    It takes a tenth of the training's rate and few epochs: the weights are moved to where rounding hurts least.
+    """
+
+    epochs: int = Field(default=2, ge=1, le=1_000_000)
+    learning_rate: float = Field(default=1e-4, gt=0, le=10)
+    crops_per_epoch: int | None = Field(default=None, ge=1, le=10**9, description="without it image_trainer's")
+
+
 class ImageModelConfig(Section):
     """The model folder of the image eye, and what may stand beside it there."""
 
     landmark_eye: UserPath | None = Field(
         default=None, description="a model folder; its landmark eye is put beside the image eye"
     )
+    int8: bool = Field(default=False, description="the network in eight bits, which ImageQuantizer has trained")
     covariance_scale: float = Field(
         default=1.0, gt=0, le=1e6, description="what the network's covariance is multiplied by, from held-out faces"
     )

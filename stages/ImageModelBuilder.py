@@ -9,6 +9,8 @@ from typing import Any
 
 import stages.guard  # noqa: F401
 
+import onnx
+
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import digest_of_file, read_manifest, require_equal, write_manifest
@@ -21,6 +23,7 @@ from nlml_hpe.model.folder import HeadFrame, load_weights
 from nlml_hpe.model.format import CONFIG_FILE
 from nlml_hpe.model.image_card import CARD_FILE, image_card, with_landmark_eye
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
+from stages import ImageQuantizer
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
 from stages.ModelBuilder import KIND
@@ -40,10 +43,10 @@ def main(config: Config) -> Path:
     manifest = read_manifest(work.image_network, IMAGE_NETWORK)
     what, mend = "section 'image_network' of the configuration and of the weights", "run ImageTrainer with this config"
     require_equal(what, made.settings["image_network"], manifest["config"]["image_network"], mend)
-    eye = _image_eye(config, manifest["facts"])
+    eye = image_eye(config, manifest["facts"])
     beside = config.image_model.landmark_eye
     with fresh_folder(work.image_model, KIND) as folder:
-        export_image_eye(eye, folder / IMAGE_EYE_FILE)
+        export_image_eye(eye, folder / IMAGE_EYE_FILE, _in_eight_bits(config))
         put_component(folder, "image_eye", {**eye.settings(), "covariance_scale": config.image_model.covariance_scale})
         card = image_card(eye, size_of(eye.network), manifest["config"], manifest["facts"])
         if beside is not None:
@@ -55,7 +58,13 @@ def main(config: Config) -> Path:
     return work.image_model
 
 
-def _image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:
+def _in_eight_bits(config: Config) -> onnx.ModelProto | None:
+    """The network's outputs as ImageQuantizer left them, where the configuration wants them."""
+    folder = Workdir(config.workdir).image_network_int8
+    return onnx.load(folder / ImageQuantizer.GRAPH) if config.image_model.int8 else None
+
+
+def image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:
     """The trained network, with the head frame of the configuration and the range of its training data."""
     network = network_of(config.image_network, config.seed)
     weights = Workdir(config.workdir).image_network / WEIGHTS

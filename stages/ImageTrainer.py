@@ -15,9 +15,9 @@ from safetensors.torch import save
 from nlml_hpe.config import LabelledDataConfig
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.image_networks.network import size_of
-from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, network_of, train_image_network
+from nlml_hpe.files.manifests import digest_of_file, write_manifest
+from nlml_hpe.image_networks.network import WeightsError, size_of
+from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.plots import plot_measures
@@ -29,6 +29,18 @@ from stages.config import Config
 def plan(config: Config) -> Plan:
     """What the network depends on."""
     work = Workdir(config.workdir)
+    reads, others = data_read(config)
+    for file in (config.image_network.weights, config.image_network.backbone_weights):
+        if file is not None:
+            others[f"weights {file}"] = _digest_of_weights(file)
+    return Plan((work.image_network,), KIND, config.sections("seed", "image_network", "image_trainer"), reads, others)
+
+
+def data_read(config: Config) -> tuple[dict[Path, str], dict[str, str]]:
+    """Folders of rendered crops with their kind, and digests of all other data, of both splits.
+
+    Raises ``ValueError`` where two folders are told apart by their place alone.
+    """
     reads: dict[Path, str] = {}
     others: dict[str, str] = {}
     for split, part, crops, _ in _parts(config):
@@ -37,17 +49,23 @@ def plan(config: Config) -> Plan:
         others |= {f"{split} {name}": digest for name, digest in inputs_of(part).items()}
     if len({folder.name for folder in reads}) < len(reads):
         raise ValueError(f"folders of crops must have names of their own; received {', '.join(map(str, reads))}")
-    return Plan((work.image_network,), KIND, config.sections("seed", "image_network", "image_trainer"), reads, others)
+    return reads, others
+
+
+def _digest_of_weights(file: Path) -> str:
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file; correct image_network.weights or image_network.backbone_weights")
+    return digest_of_file(file)
 
 
 def main(config: Config) -> Path:
     """Train the network; returns the folder of weights, curves and history."""
     work, made = Workdir(config.workdir), plan(config)
-    network = network_of(config.image_network, config.seed)
+    network = initial_network(config.image_network, config.seed)
     size = size_of(network)
     print(f"{config.image_network.name} at {config.image_network.size} px: {size}", flush=True)
     run = training_run(config, work.image_network, made)
-    training, validation = (_sources(config, split) for split in ("training", "validation"))
+    training, validation = (sources_of(config, split) for split in ("training", "validation"))
     with fresh_folder(work.image_network, KIND) as folder:
         history, counts = train_image_network(network, training, validation, config.image_trainer, config.seed, run)
         write_bytes(folder / WEIGHTS, save(network.state_dict()))
@@ -72,7 +90,8 @@ def _parts(config: Config) -> Iterable[tuple[str, LabelledDataConfig, Path, Path
             yield split, part, crops, work.root / f"photographs_{split}_{number}"
 
 
-def _sources(config: Config, split: str) -> list[Weighted]:
+def sources_of(config: Config, split: str) -> list[Weighted]:
+    """The crops of a split, ``training`` or ``validation``, with their weights."""
     pixels = config.image_trainer.stored_px
     return [
         Weighted(open_source(part, Places(crops, kept, pixels)), part.weight)

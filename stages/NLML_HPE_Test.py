@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import stages.guard  # noqa: F401
 
+from nlml_hpe.config import LabelledDataConfig
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.command import add_arguments, run
-from nlml_hpe.evaluation.evaluate import ROUTES, evaluate
-from nlml_hpe.evaluation.faces import Answerer, ask, landmark_route, rendered_faces
+from nlml_hpe.evaluation.datasets import chosen_by_list, read_dataset
+from nlml_hpe.evaluation.evaluate import IMAGE_ROUTE, ROUTES, Evaluation, evaluate
+from nlml_hpe.evaluation.faces import Answerer, ask, landmark_route, photographs, rendered_faces
+from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.report import write_faces, write_tables
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import require_equal, write_manifest
+from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.labelling.sources import inputs_of
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import HeadFrame, load_model
+from nlml_hpe.rotation import OWN_FRAME
+from renderer.crops import KIND as CROPS
 from stages import ModelBuilder
-from stages.common import Plan, Stage, Workdir, config_of, guarded, run_stage, stage_parser
+from stages.common import Plan, Stage, Workdir, add_eye, config_of, guarded, run_stage, stage_parser
 from stages.config import Config
 
 KIND = "test"
+_BOXED = ("crops", "aflw2000", "300w_lp")
+"""Data whose labels have the box of the 68 points, so that no detector is needed to cut crops."""
 
 
 def plan(config: Config) -> Plan:
@@ -60,19 +72,84 @@ def main(config: Config) -> Path:
     return work.test
 
 
+def image_plan(config: Config) -> Plan:
+    """What the evaluation of the image eye depends on."""
+    work = Workdir(config.workdir)
+    reads = {work.image_model: ModelBuilder.KIND}
+    others: dict[str, str] = {}
+    for part, folder in _held_out(config):
+        if part.kind == "crops":
+            reads[folder] = CROPS
+        others |= inputs_of(part)
+    return Plan((work.image_test,), KIND, config.sections("test", "image_trainer"), reads, others)
+
+
+def image_main(config: Config) -> Path:
+    """Evaluate the image eye on what its training was validated on; returns the folder of table, JSON, CSV and plots.
+
+    Answers are compared in the head frame of the training data's labels, whatever frame the model names.
+    """
+    work, made = Workdir(config.workdir), image_plan(config)
+    engine = open_image_engine(work.image_model)
+    evaluations: dict[str, Evaluation] = {}
+    for number, (part, folder) in enumerate(_held_out(config)):
+        data = read_dataset(part.kind, folder)
+        data = data if part.list is None else chosen_by_list(data, part.list)
+        answered = ask(photographs(data, None), {IMAGE_ROUTE: lambda faces: _own(engine, faces)})
+        for protocol in (part.kind, f"{part.kind}-nlml"):
+            inside = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
+            if not inside.names:
+                continue
+            name = protocol if number == 0 else f"{protocol}_{number}"
+            evaluations[name] = evaluate(
+                inside,
+                protocol=protocol,
+                frame=OWN_FRAME,
+                default_route=IMAGE_ROUTE,
+                n_total=len(answered.names),
+                left_out=data.left_out,
+                interval=config.test.interval_deg,
+            )
+    if not evaluations:
+        raise ValueError(f"image_trainer.validation names no set of {', '.join(_BOXED)}; evaluate with --dataset")
+    reports = {name: evaluation.report for name, evaluation in evaluations.items()}
+    with fresh_folder(work.image_test, KIND) as folder:
+        for name, evaluation in evaluations.items():
+            write_faces(folder, evaluation, suffix=f"_{name}")
+        write_json(folder / "metrics.json", reports)
+        write_tables(folder, reports)
+        write_manifest(folder, KIND, made.settings, made.inputs)
+    return work.image_test
+
+
+def _held_out(config: Config) -> Iterator[tuple[LabelledDataConfig, Path]]:
+    """The labelled sets that the image eye's training was validated on, with their folders."""
+    for part in config.image_trainer.validation:
+        if part.kind in _BOXED:
+            yield part, part.root or Workdir(config.workdir).crops_validation
+
+
+def _own(engine: ImageEngine, faces: Sequence[Face]) -> Estimates:
+    return engine.estimate(faces).turned(engine.named_from_own.T)
+
+
 STAGE = Stage("NLML_HPE_Test", plan, main)
+IMAGE_STAGE = Stage("NLML_HPE_Test", image_plan, image_main)
+STAGES = {"landmarks": STAGE, "image": IMAGE_STAGE}
+"""By the eye that is evaluated."""
 
 
 def work(given: argparse.Namespace) -> None:
     """Evaluate photographs where ``--dataset`` is given; otherwise run the stage and print its table."""
     if not run(given):
-        folder = run_stage(STAGE, config_of(given), given.force, given.verify)
+        folder = run_stage(STAGES[given.eye], config_of(given), given.force, given.verify)
         print((folder / "table.txt").read_text(), end="")
 
 
 def command() -> int:
     """The command line: the shared arguments, and those of labelled photographs."""
     parser = stage_parser(__doc__)
+    add_eye(parser)
     add_arguments(parser)
     return guarded(work, parser.parse_args())
 

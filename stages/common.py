@@ -41,7 +41,9 @@ class Workdir:
         self.heads = root / "heads"
         self.image_network = root / "image_network"
         self.model = root / "model"
+        self.image_network_int8 = root / "image_network_int8"
         self.image_model = root / "image_model"
+        self.image_test = root / "image_test"
         self.test = root / "test"
 
 
@@ -142,6 +144,12 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     text = "tcp://HOST:PORT of a Dask scheduler; its workers do the tasks (heads, images and workdir on a shared disk)"
     parser.add_argument("--cluster", help=text)
     return parser
+
+
+def add_eye(parser: argparse.ArgumentParser) -> None:
+    """Add ``--eye``: whose stages are meant, where both eyes have them."""
+    text = "the landmark eye's or the image eye's stages (default: %(default)s)"
+    parser.add_argument("--eye", choices=("landmarks", "image"), default="landmarks", help=text)
 
 
 def config_of(given: argparse.Namespace) -> Config:

@@ -19,6 +19,7 @@ from nlml_hpe.config import (
     GridConfig,
     ImageModelConfig,
     ImageNetworkConfig,
+    ImageQuantizerConfig,
     ImageTrainerConfig,
     LandmarksConfig,
     Section,
@@ -50,6 +51,7 @@ class Config(Section):
     angle_heads: AngleHeadsConfig = AngleHeadsConfig()
     image_network: ImageNetworkConfig = ImageNetworkConfig()
     image_trainer: ImageTrainerConfig = ImageTrainerConfig()
+    image_quantizer: ImageQuantizerConfig = ImageQuantizerConfig()
     image_model: ImageModelConfig = ImageModelConfig()
     frame: FrameConfig = FrameConfig()
     test: EvaluationConfig = EvaluationConfig()

@@ -1,4 +1,7 @@
-"""The whole chain in order: ``python stages/run_pipeline.py --config configs/demo.yaml``."""
+"""The whole chain in order: ``python stages/run_pipeline.py --config configs/demo.yaml``.
+
+The image eye has a chain of its own: ``python stages/run_pipeline.py --eye image --config configs/image_ict.yaml``.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,21 @@ from pathlib import Path
 
 import stages.guard  # noqa: F401
 
-from stages import EncoderTrainer, Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_main
-from stages.common import guarded, on_cluster, run_stage, stage_parser
-from stages.config import load_config
+from stages import (
+    Crops,
+    EncoderTrainer,
+    ImageModelBuilder,
+    ImageQuantizer,
+    ImageTrainer,
+    Landmarks,
+    MLPHeadsTrainer,
+    ModelBuilder,
+    NLML_HPE_Test,
+    Render,
+    TD_main,
+)
+from stages.common import Stage, add_eye, guarded, on_cluster, run_stage, stage_parser
+from stages.config import Config, load_config
 
 STAGES = [
     Render.STAGE,
@@ -21,31 +36,66 @@ STAGES = [
     ModelBuilder.STAGE,
     NLML_HPE_Test.STAGE,
 ]
+IMAGE_STAGES = [
+    Crops.STAGE,
+    ImageTrainer.STAGE,
+    ImageQuantizer.STAGE,
+    ImageModelBuilder.STAGE,
+    NLML_HPE_Test.IMAGE_STAGE,
+]
+CHAINS = {"landmarks": STAGES, "image": IMAGE_STAGES}
+"""Stages in order, by eye."""
 NAMES = [stage.name for stage in STAGES]
+IMAGE_NAMES = [stage.name for stage in IMAGE_STAGES]
 
 
 def main(
-    config_path: Path, first: str, last: str, force: bool, cluster: str | None = None, verify: bool = False
+    config_path: Path,
+    first: str | None,
+    last: str | None,
+    force: bool,
+    cluster: str | None = None,
+    verify: bool = False,
+    eye: str = "landmarks",
 ) -> None:
-    """Run the stages from ``first`` to ``last``; those that are up to date are skipped unless ``force``."""
+    """Run an eye's stages from ``first`` to ``last``, by default all; those that are up to date are skipped unless
+    ``force``.
+
+    Raises ``ValueError`` for a stage that is not this eye's, and for two in the wrong order.
+    """
     config = on_cluster(load_config(config_path), cluster)
-    start, stop = NAMES.index(first), NAMES.index(last)
+    names = [stage.name for stage in CHAINS[eye]]
+    for name in (first, last):
+        if name is not None and name not in names:
+            raise ValueError(f"{name} is no stage of --eye {eye}; its stages are {' -> '.join(names)}")
+    start, stop = names.index(first or names[0]), names.index(last or names[-1])
     if start > stop:
-        raise ValueError(f"--from {first} comes after --until {last}; the order is {' -> '.join(NAMES)}")
-    for stage in STAGES[start : stop + 1]:
+        raise ValueError(f"--from {first} comes after --until {last}; the order is {' -> '.join(names)}")
+    for stage in needed(CHAINS[eye][start : stop + 1], config):
         run_stage(stage, config, force, verify)
+
+
+def needed(stages: list[Stage], config: Config) -> list[Stage]:
+    """Without rendered crops among the data nobody is rendered, and only a model in eight bits is quantised."""
+    trainer = config.image_trainer
+    rendered = any(part.kind == "crops" and part.root is None for part in (*trainer.data, *trainer.validation))
+    idle = [] if rendered else [Crops.STAGE]
+    idle += [] if config.image_model.int8 else [ImageQuantizer.STAGE]
+    return [stage for stage in stages if stage not in idle]
 
 
 def work(given: argparse.Namespace) -> None:
     """Run the chain as the command line says."""
-    main(given.config, given.first, given.last, given.force, given.cluster, given.verify)
+    main(given.config, given.first, given.last, given.force, given.cluster, given.verify, given.eye)
 
 
 def command() -> int:
-    """The command line: the shared arguments, ``--from`` and ``--until``."""
+    """The command line: the shared arguments, ``--eye``, ``--from`` and ``--until``."""
     parser = stage_parser(__doc__)
-    parser.add_argument("--from", dest="first", choices=NAMES, default=NAMES[0])
-    parser.add_argument("--until", dest="last", choices=NAMES, default=NAMES[-1])
+    add_eye(parser)
+    known = list(dict.fromkeys([*NAMES, *IMAGE_NAMES]))
+    parser.add_argument("--from", dest="first", choices=known, help="the first stage (default: the eye's first)")
+    parser.add_argument("--until", dest="last", choices=known, help="the last stage (default: the eye's last)")
     return guarded(work, parser.parse_args())
 
 

@@ -30,6 +30,7 @@ from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask
 from nlml_hpe.evaluation.frames import LEAST_FACES, estimate_frame
 from nlml_hpe.evaluation.metrics import constant_rotation
 from nlml_hpe.evaluation.report import predictions_csv, summary_csv, table
+from nlml_hpe.evaluation.subject import subject_of
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.engines import Estimates
@@ -66,9 +67,9 @@ def test_a_stranger_is_not_taken_for_the_annotated_face(
     engine: TorchEngine, photographs: Path, detector: FaceMeshOnnx
 ) -> None:
     data = read_dataset("aflw2000", photographs)
-    answered = answers(engine, data, detector)
+    answered = answers(subject_of(engine), data, detector)
     assert answered.found.tolist() == [False] + [True] * 7
-    evaluation = on_protocol(engine, data, answered, "aflw2000")
+    evaluation = on_protocol(subject_of(engine), data, answered, "aflw2000")
     report = evaluation.report
     assert (report["n_total"], report["n_protocol"], report["n_detected"], report["n_missed"]) == (8, 8, 7, 1)
     assert report["detected_by"] == {"whole": 7}
@@ -84,7 +85,7 @@ def test_a_stranger_is_not_taken_for_the_annotated_face(
     assert rows[1]["detected_by"] == "whole"
     assert float(rows[1]["refined_sigma_yaw"]) > 0
     with pytest.raises(ValueError, match="expected one of"):
-        on_protocol(engine, data, answered, "biwi")
+        on_protocol(subject_of(engine), data, answered, "biwi")
 
 
 def test_a_truncated_photograph_is_left_out_and_ends_nothing(
@@ -94,7 +95,7 @@ def test_a_truncated_photograph_is_left_out_and_ends_nothing(
     paths[2].write_bytes(paths[2].read_bytes()[:3000])
     paths[4].write_bytes(b"")
     data = read_dataset("aflw2000", photographs)
-    report = on_protocol(engine, data, answers(engine, data, detector), "aflw2000").report
+    report = on_protocol(subject_of(engine), data, answers(subject_of(engine), data, detector), "aflw2000").report
     assert data.left_out == {UNREADABLE: [paths[2].stem, paths[4].stem]}
     assert report["left_out"] == {UNREADABLE: 2}
     assert (report["n_total"], report["n_protocol"], report["n_detected"]) == (6, 6, 5)
@@ -103,8 +104,8 @@ def test_a_truncated_photograph_is_left_out_and_ends_nothing(
 
 def test_a_named_frame_is_one_constant_rotation(engine: TorchEngine, photographs: Path, detector: FaceMeshOnnx) -> None:
     data = read_dataset("aflw2000", photographs)
-    answered = answers(engine, data, detector)
-    own = on_protocol(engine, data, answered, "aflw2000-nlml").report
+    answered = answers(subject_of(engine), data, detector)
+    own = on_protocol(subject_of(engine), data, answered, "aflw2000-nlml").report
     for row in own["routes"].values():
         assert row.pop("unaligned") == row
     assert own["unaligned"]["routes"] == own["routes"]
@@ -113,7 +114,7 @@ def test_a_named_frame_is_one_constant_rotation(engine: TorchEngine, photographs
     yaw, pitch, roll = (float(value) for value in angles_from_rotation(turn))
     named = TorchEngine(replace(engine.model, frame=HeadFrame("labels", yaw, pitch, roll)))
     np.testing.assert_allclose(named.named_from_own, turn, atol=1e-9)
-    aligned = on_protocol(named, data, answers(named, data, detector), "aflw2000-nlml").report
+    aligned = on_protocol(subject_of(named), data, answers(subject_of(named), data, detector), "aflw2000-nlml").report
     assert aligned["frame"] == "labels"
     for route, row in own["routes"].items():
         # Into the named frame and back again: exact to rounding.
@@ -304,7 +305,7 @@ def test_the_frame_of_another_set_is_estimated_and_named(
     for name in chosen:
         for suffix in (".jpg", ".mat"):
             shutil.copy(source / f"{name}{suffix}", tmp_path)
-    found = alignment(engine, read_dataset("aflw2000", tmp_path), detector)
+    found = alignment(subject_of(engine), read_dataset("aflw2000", tmp_path), detector)
     assert found.name == f"aligned on {tmp_path.name}"
     assert found.faces >= LEAST_FACES
     for low, high in found.interval.values():

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
-from nlml_hpe.evaluation.evaluate import ROUTES, Evaluation, evaluate
-from nlml_hpe.evaluation.faces import Answered, ask, is_known, landmark_route, photographs
+from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
+from nlml_hpe.evaluation.faces import Answered, ask, is_known, photographs
 from nlml_hpe.evaluation.frames import LEAST_FACES, FrameEstimate, estimate_frame
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
 from nlml_hpe.evaluation.report import table, write_faces, write_tables
+from nlml_hpe.evaluation.subject import Subject, open_subject
 from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.images import user_path
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.inference.engines import DEFAULT_ROUTE
-from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
 
 KIND = "evaluation"
@@ -96,10 +94,10 @@ def run(given: argparse.Namespace) -> bool:
     data = _chosen(given.dataset, given.root, protocol, given.list)
     other = None if given.align_on is None else _frame_data(given.dataset, given.align_on)
     print(data.summary())
-    engine = TorchEngine(load_model(given.model), device)
+    subject = open_subject(given.model, device)
     try:
         with fresh_folder(given.output, KIND) as folder:
-            evaluation = _evaluated(engine, data, other, protocol)
+            evaluation = _evaluated(subject, data, other, protocol)
             reports = {protocol: evaluation.report}
             write_json(folder / "metrics.json", evaluation.report)
             write_tables(folder, reports)
@@ -148,22 +146,29 @@ def _frame_data(dataset: str, root: Path) -> Dataset:
     return data
 
 
-def _evaluated(engine: TorchEngine, data: Dataset, other: Dataset | None, protocol: str) -> Evaluation:
-    with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
-        aligned = None if other is None else alignment(engine, other, detector)
+def _evaluated(subject: Subject, data: Dataset, other: Dataset | None, protocol: str) -> Evaluation:
+    with ExitStack() as opened:
+        detector: LandmarkDetector | None = None
+        if subject.needs_landmarks or any(sample.box is None for sample in data.samples):
+            found_by = open_detector(detector_for(subject.points), MAX_FACES, subject.min_confidence)
+            detector = opened.enter_context(found_by)
+        aligned = None if other is None else alignment(subject, other, detector)
         if aligned is not None:
             print(aligned.text())
-        answered = answers(engine, data, detector)
-    return on_protocol(engine, data, answered, protocol, aligned)
+        answered = answers(subject, data, detector)
+    return on_protocol(subject, data, answered, protocol, aligned)
 
 
-def answers(engine: TorchEngine, data: Dataset, detector: LandmarkDetector) -> Answered:
-    """Every route's answers to all samples of a data set whose image reads, in the model's named head frame."""
-    return ask(photographs(data, detector), {name: landmark_route(engine, name) for name in ROUTES})
+def answers(subject: Subject, data: Dataset, detector: LandmarkDetector | None) -> Answered:
+    """Every route's answers to all samples of a data set whose image reads, in the model's named head frame.
+
+    Without a detector routes that look at pixels are shown the labels' boxes.
+    """
+    return ask(photographs(data, detector), subject.routes)
 
 
 def on_protocol(
-    engine: TorchEngine, data: Dataset, answered: Answered, protocol: str, aligned: FrameEstimate | None = None
+    subject: Subject, data: Dataset, answered: Answered, protocol: str, aligned: FrameEstimate | None = None
 ) -> Evaluation:
     """The evaluation of the faces that a protocol chooses.
 
@@ -176,22 +181,23 @@ def on_protocol(
     return evaluate(
         answered.chosen(chosen),
         protocol=protocol,
-        frame=engine.model.frame.name,
-        own_from_named=engine.named_from_own.T,
+        frame=subject.frame,
+        default_route=subject.default,
+        own_from_named={name: turn.T for name, turn in subject.named_from_own.items()},
         aligned=aligned,
         n_total=len(answered.names),
         left_out=data.left_out,
     )
 
 
-def alignment(engine: TorchEngine, data: Dataset, detector: LandmarkDetector) -> FrameEstimate:
+def alignment(subject: Subject, data: Dataset, detector: LandmarkDetector | None) -> FrameEstimate:
     """The head frame of a data set's labels, by the default route's answers to all its samples.
 
     Raises ``ValueError`` where too few faces are found.
     """
-    own = TorchEngine(replace(engine.model, frame=HeadFrame()), engine.device)
-    answered = ask(photographs(data, detector), {DEFAULT_ROUTE: landmark_route(own, DEFAULT_ROUTE)})
-    given = answered.answers[DEFAULT_ROUTE]
+    answered = ask(photographs(data, detector), {subject.default: subject.routes[subject.default]})
+    given = answered.answers[subject.default]
     name = f"aligned on {data.root.resolve().name}"
     known = is_known(given)
-    return estimate_frame(given.rotation[known], answered.true[known], name)
+    own = given.rotation[known] @ subject.named_from_own[subject.default].T
+    return estimate_frame(own, answered.true[known], name)

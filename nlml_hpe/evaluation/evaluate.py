@@ -18,6 +18,9 @@ from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates, Route
 ROUTES: tuple[Route, ...] = ("network", "exact", "refined")
 """The landmark eye's routes that are evaluated; Powell takes seconds a face."""
 
+IMAGE_ROUTE = "image"
+"""The image eye, which has one route."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -34,7 +37,8 @@ def evaluate(
     *,
     protocol: str,
     frame: str,
-    own_from_named: NDArray[np.float64] | None = None,
+    default_route: str = DEFAULT_ROUTE,
+    own_from_named: NDArray[np.float64] | Mapping[str, NDArray[np.float64]] | None = None,
     aligned: FrameEstimate | None = None,
     n_total: int | None = None,
     left_out: Mapping[str, Sequence[str]] | None = None,
@@ -54,8 +58,11 @@ def evaluate(
         What the choice of faces is called.
     frame : str
         Name of the head frame of the answers.
-    own_from_named : ndarray, optional
-        (3, 3) with ``R(own) = R(named) own_from_named``; with it figures in the own frame are reported, too.
+    default_route : str
+        The route that users get; tables mark it.
+    own_from_named : ndarray or mapping, optional
+        (3, 3) with ``R(own) = R(named) own_from_named``, one for all or one for each route; with it figures in the own
+        frame are reported, too.
     aligned : FrameEstimate, optional
         Another head frame to report figures in; needs ``own_from_named``.
     n_total : int, optional
@@ -104,10 +111,12 @@ def evaluate(
         "coverage": n_found / count,
         "detected_by": dict(found_by),
         "left_out": {reason: len(names) for reason, names in (left_out or {}).items()},
-        "default_route": DEFAULT_ROUTE,
-        "routes": _rows(answered, np.eye(3), interval),
+        "default_route": default_route,
+        "routes": _rows(answered, dict.fromkeys(answered.answers, np.eye(3)), interval),
     }
     if own_from_named is not None:
+        if not isinstance(own_from_named, Mapping):
+            own_from_named = dict.fromkeys(answered.answers, own_from_named)
         own = _rows(answered, own_from_named, interval)
         for name, row in report["routes"].items():
             row["unaligned"] = own[name]
@@ -118,7 +127,9 @@ def evaluate(
                 "n_faces": aligned.faces,
                 "angles": aligned.angles(),
                 "interval": aligned.interval,
-                "routes": _rows(answered, own_from_named @ aligned.named_from_own, interval),
+                "routes": _rows(
+                    answered, {name: turn @ aligned.named_from_own for name, turn in own_from_named.items()}, interval
+                ),
             }
     if fitted:
         report["fitted"] = {"frame": "fitted", "routes": _fitted_rows(answered, interval)}
@@ -126,9 +137,9 @@ def evaluate(
     return Evaluation(report, answered, raw)
 
 
-def _rows(answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, dict[str, Any]]:
-    """All figures of every route after a constant rotation of the head frame."""
-    return {name: _row(given, answered, turn, interval) for name, given in answered.answers.items()}
+def _rows(answered: Answered, turns: Mapping[str, NDArray[np.float64]], interval: float) -> dict[str, dict[str, Any]]:
+    """All figures of every route after its constant rotation of the head frame."""
+    return {name: _row(given, answered, turns[name], interval) for name, given in answered.answers.items()}
 
 
 def _fitted_rows(answered: Answered, interval: float) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network import ImageNetwork, Labels
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.training_data import Crops, Source
+from nlml_hpe.image_networks.weights import load_backbone, load_state
 from nlml_hpe.rotation import AXES
 from nlml_hpe.torch_rotation import degrees_from_rotation
 from nlml_hpe.training import Metric, train
@@ -57,10 +58,23 @@ def network_of(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
     >>> network_of(ImageNetworkConfig(name="six_d", backbone="residual", size=64), seed=1).size
     64
     """
-    settings = config.model_dump(exclude={"name", "size"}, exclude_none=True)
+    settings = config.model_dump(exclude={"name", "size", "weights", "backbone_weights"}, exclude_none=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(config.name, config.size, **settings)
+
+
+def initial_network(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
+    """As ``network_of``, with the weights that training is to begin with, where the configuration names a file.
+
+    Raises ``WeightsError`` for weights that do not read or are another network's.
+    """
+    network = network_of(config, seed)
+    if config.backbone_weights is not None:
+        load_backbone(network, config.backbone_weights)
+    if config.weights is not None:
+        load_state(network, config.weights)
+    return network
 
 
 def train_image_network(

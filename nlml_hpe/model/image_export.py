@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import onnx
 import spox.opset.ai.onnx.v18 as op
-from spox import Tensor, Var, argument, build
+from spox import Tensor, Var, argument, build, inline
+from torch import fx
 
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.image_networks.binned import BinnedNetwork
@@ -77,10 +78,22 @@ class ImageEye:
         }
 
 
-def export_image_eye(eye: ImageEye, path: Path) -> Path:
+def export_image_eye(eye: ImageEye, path: Path, outputs: onnx.ModelProto | None = None) -> Path:
     """Write ``path`` (opset 18).
 
-    Raises ``ValueError`` for a network with a layer or an answer that has no translation.
+    Parameters
+    ----------
+    eye : ImageEye
+        The network, and what its user must know.
+    path : Path
+        The file to write.
+    outputs : ModelProto, optional
+        The network's own outputs in eight bits, as ``outputs_graph`` has them, in place of its layers.
+
+    Raises
+    ------
+    ValueError
+        For a network with a layer or an answer that has no translation.
 
     Examples
     --------
@@ -93,12 +106,27 @@ def export_image_eye(eye: ImageEye, path: Path) -> Path:
     """
     size = eye.network.size
     crops = argument(Tensor(np.float32, ("faces", 3, size, size)))
-    proto = pose_graph(eye, crops, network_outputs(eye.network, crops))
+    if outputs is None:
+        proto = _pose_graph(eye, crops, network_outputs(eye.network, crops), "float32")
+    else:
+        (values,) = inline(outputs)(crops).values()
+        proto = _pose_graph(eye, crops, values, "int8")
     write_bytes(path, proto.SerializeToString(deterministic=True))
     return path
 
 
-def pose_graph(eye: ImageEye, crops: Var, outputs: Var) -> onnx.ModelProto:
+def outputs_graph(graph: fx.GraphModule, size: int) -> onnx.ModelProto:
+    """The own outputs of a network of crops of ``size`` px that ``image_networks.quantize`` has converted.
+
+    Raises ``ValueError`` for an operation that has no translation.
+    """
+    crops = argument(Tensor(np.float32, ("faces", 3, size, size)))
+    proto = build({IMAGE_INPUT: crops}, {"outputs": network_outputs(graph, crops)})
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _pose_graph(eye: ImageEye, crops: Var, outputs: Var, precision: str) -> onnx.ModelProto:
     """The whole graph, from ``crops`` over the network's own ``outputs`` (N, ...) to the pose, with its metadata."""
     rotation, covariance = _posterior(eye.network, op.cast(outputs, to=np.float64))
     rotation = op.matmul(rotation, op.const(eye.frame.named_from_own))
@@ -107,7 +135,7 @@ def pose_graph(eye: ImageEye, crops: Var, outputs: Var) -> onnx.ModelProto:
         {IMAGE_INPUT: crops},
         {name: op.cast(value, to=np.float32) for name, value in zip(IMAGE_OUTPUTS, answers, strict=True)},
     )
-    about = {"format": IMAGE_ONNX_FORMAT, "convention": CONVENTION, **eye.settings()}
+    about = {"format": IMAGE_ONNX_FORMAT, "convention": CONVENTION, "precision": precision, **eye.settings()}
     onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
     onnx.checker.check_model(proto)
     return proto

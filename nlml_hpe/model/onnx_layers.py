@@ -1,6 +1,7 @@
 """A torch network as an ONNX graph: torch.fx says which layers follow one another, and each is written by spox.
 
-What is translated is what ``image_networks`` are made of; anything else is refused by its name.
+What is translated is what ``image_networks`` are made of, and what torchao makes of them for eight bits, where each
+operation stands between QuantizeLinear and DequantizeLinear; anything else is refused by its name.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def network_outputs(network: nn.Module, inputs: Var) -> Var:
     Parameters
     ----------
     network : nn.Module
-        On the CPU.
+        On the CPU; a graph that torchao has converted is taken as it is.
     inputs : Var
         float32, of the shape that the network takes.
 
@@ -32,13 +33,15 @@ def network_outputs(network: nn.Module, inputs: Var) -> Var:
     ValueError
         For a layer or an operation that has no translation here.
     """
-    traced = fx.symbolic_trace(network.eval())
+    traced = network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network.eval())
     values: dict[str, Any] = {}
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             values[node.name] = inputs
         elif node.op == "output":
-            answer: Var = values[node.args[0].name]
+            # An exported graph gives a tuple of one.
+            last = node.args[0][0] if isinstance(node.args[0], tuple | list) else node.args[0]
+            answer: Var = values[last.name]
             return answer
         else:
             arguments = [_value(argument, values) for argument in node.args]
@@ -55,7 +58,8 @@ def _value(argument: Any, values: dict[str, Any]) -> Any:
 
 def _translated(traced: fx.GraphModule, node: fx.Node, arguments: list[Any]) -> Any:
     if node.op == "get_attr":
-        return op.const(_array(getattr(traced, str(node.target))))
+        tensor = operator.attrgetter(str(node.target))(traced).detach().cpu()
+        return op.const(tensor.numpy().astype(_KINDS.get(tensor.dtype, np.float32)))
     if node.op == "call_module":
         layer = traced.get_submodule(str(node.target))
         key: Any = type(layer)
@@ -134,6 +138,43 @@ def _stack(parts: list[Var], dim: int) -> Var:
     return op.concat([op.unsqueeze(part, op.const([dim])) for part in parts], axis=dim)
 
 
+def _aten_convolution(
+    x: Var, weight: Var, bias: Var | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Var:
+    shape = {"strides": _pair(stride), "pads": _pair(padding) * 2, "dilations": _pair(dilation)}
+    return op.conv(x, weight, bias, group=groups, **shape)
+
+
+def _flattened(x: Var, start: int, _: int = -1) -> Var:
+    return op.flatten(x, axis=start)
+
+
+def _quantized(x: Var, scale: float, zero: int, low: int, high: int, kind: torch.dtype) -> Var:
+    """Rounded to eight bits with one scale; ``low`` and ``high`` are those of the kind."""
+    number = _KINDS[kind]
+    require_full_range(low, high, number)
+    return op.quantize_linear(x, op.const(np.float32(scale)), op.const(number(zero)))
+
+
+def _dequantized(x: Var, scale: float, zero: int, low: int, high: int, kind: torch.dtype, out_dtype: Any = None) -> Var:
+    return op.dequantize_linear(x, op.const(np.float32(scale)), op.const(_KINDS[kind](zero)))
+
+
+def _dequantized_channels(
+    x: Var, scales: Var, zeros: Var, axis: int, low: int, high: int, kind: torch.dtype, out_dtype: Any = None
+) -> Var:
+    scale, zero = op.cast(scales, to=np.float32), op.cast(zeros, to=_KINDS[kind])
+    return op.dequantize_linear(x, scale, zero, axis=axis)
+
+
+def require_full_range(low: int, high: int, number: type[np.integer[Any]]) -> None:
+    """Raise ``ValueError`` unless these are the bounds of the kind of number: ONNX has no others."""
+    bounds = np.iinfo(number)
+    if (low, high) != (bounds.min, bounds.max):
+        raise ValueError(f"quantised to {low}..{high}; ONNX quantises to all of {bounds.min}..{bounds.max}")
+
+
+_KINDS: dict[torch.dtype, Any] = {torch.uint8: np.uint8, torch.int8: np.int8, torch.int32: np.int32}
 _OPERATIONS: dict[Any, Callable[..., Any]] = {
     operator.add: _elementwise(op.add),
     operator.sub: _elementwise(op.sub),
@@ -146,4 +187,22 @@ _OPERATIONS: dict[Any, Callable[..., Any]] = {
     # All is computed in float32, and nothing is learned.
     "float": lambda x: x,
     "detach": lambda x: x,
+}
+_aten = torch.ops.aten
+_OPERATIONS |= {
+    _aten.conv2d.default: _aten_convolution,
+    _aten.linear.default: lambda x, weight, bias: op.gemm(x, weight, bias, transB=1),
+    _aten.relu.default: op.relu,
+    _aten.hardtanh.default: lambda x, low, high: op.clip(x, op.const(np.float32(low)), op.const(np.float32(high))),
+    _aten.add.Tensor: _elementwise(op.add),
+    _aten.sub.Tensor: _elementwise(op.sub),
+    _aten.div.Tensor: _elementwise(op.div),
+    _aten.mean.dim: lambda x, dim: op.reduce_mean(x, op.const(list(dim)), keepdims=0),
+    _aten.flatten.using_ints: _flattened,
+    _aten.cat.default: lambda parts, dim: op.concat(parts, axis=dim),
+    # Of training alone, or of float32 to float32.
+    _aten.dropout.default: lambda x, share, training: x,
+    _aten.to.dtype: lambda x, kind: x,
+    _aten.detach.default: lambda x: x,
+    _aten._assert_tensor_metadata.default: lambda *_, **__: None,
 }

@@ -1,0 +1,128 @@
+"""An image network in eight bits beside itself in float32: ``python benchmarks/quantized.py --config C``.
+
+Both ONNX files run crop by crop on one core, in turns, in one process: medians, and the median of the ratios of each
+turn, which a busy machine disturbs least. With ``--dataset`` and ``--root`` both also answer labelled photographs, in
+the labels' boxes: mean absolute errors, and the difference with its 95% interval over 2,000 draws of faces.
+``--untrained PX ...`` times a network of random weights at these sizes in place of an experiment's, which takes no
+training. Needs ``pip install '.[quantize]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common import report
+from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
+from nlml_hpe.evaluation.faces import ask, photographs
+from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.image_networks.quantize import FakeQuantized
+from nlml_hpe.image_networks.registry import build
+from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.model.components import IMAGE_EYE_FILE
+from nlml_hpe.model.folder import HeadFrame
+from nlml_hpe.model.format import IMAGE_INPUT
+from nlml_hpe.model.image_export import ImageEye, export_image_eye, outputs_graph
+from nlml_hpe.sessions import open_session
+from stages import ImageModelBuilder
+from stages.common import Workdir
+from stages.config import load_config
+
+_DRAWS = 2000
+
+
+def timed(files: dict[str, Path], size: int, turns: int) -> list[dict[str, Any]]:
+    """Milliseconds for one crop on one core, in turns."""
+    crop = np.random.default_rng(0).uniform(0, 255, size=(1, 3, size, size)).astype(np.float32)
+    sessions = {name: open_session(path, threads=1) for name, path in files.items()}
+    spent: dict[str, list[float]] = {name: [] for name in files}
+    for _ in range(turns):
+        for name, session in sessions.items():
+            start = time.perf_counter()
+            session.run(None, {IMAGE_INPUT: crop})
+            spent[name].append((time.perf_counter() - start) * 1e3)
+    ratio = statistics.median(a / b for a, b in zip(spent["float32"], spent["int8"], strict=True))
+    return [
+        {
+            "network": name,
+            "px": size,
+            "MB": files[name].stat().st_size / 1e6,
+            "ms, median": statistics.median(values),
+            "ms, least": min(values),
+            "times faster": ratio if name == "int8" else 1.0,
+        }
+        for name, values in spent.items()
+    ]
+
+
+def accuracy(files: dict[str, Path], dataset: str, root: Path, rows: list[dict[str, Any]]) -> str:
+    """Add mean absolute errors on labelled photographs to the rows; the sentence about their difference."""
+    answered = ask(
+        photographs(read_dataset(dataset, root), None), {n: ImageEngine(p).estimate for n, p in files.items()}
+    )
+    each = {name: errors(given.rotation, answered.true).angle.mean(axis=1) for name, given in answered.answers.items()}
+    for row in rows:
+        row["MAE"] = float(each[row["network"]].mean())
+    difference = each["int8"] - each["float32"]
+    rng = np.random.default_rng(0)
+    draws = [difference[rng.integers(0, len(difference), len(difference))].mean() for _ in range(_DRAWS)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return (
+        f"On {len(difference)} faces of {root.name}, raw, label's box: int8 minus float32 {difference.mean():+.3f} "
+        f"degrees of MAE ({low:+.3f}..{high:+.3f})."
+    )
+
+
+def of_experiment(path: Path, folder: Path) -> tuple[dict[str, Path], int]:
+    """Both files of an experiment whose stages ran up to ImageModelBuilder, with ``image_model.int8``."""
+    config = load_config(path)
+    if not config.image_model.int8:
+        raise SystemExit(f"{path}: image_model.int8 is off; there is nothing to compare")
+    rounded = Workdir(config.workdir).image_model / IMAGE_EYE_FILE
+    whole = export_image_eye(ImageModelBuilder.image_eye(config), folder / "float32.onnx")
+    return {"float32": whole, "int8": rounded}, config.image_network.size
+
+
+def untrained(size: int, folder: Path) -> dict[str, Path]:
+    """Both files of MobileNetV2 with random weights."""
+    torch.manual_seed(0)
+    network = build("mobilenetv2", size).eval()
+    eye = ImageEye(network, "mobilenetv2", HeadFrame(), ((-90.0, 90.0),) * 3)
+    fake = FakeQuantized(network, torch.rand(8, 3, size, size) * 255)
+    whole = export_image_eye(eye, folder / f"float32_{size}.onnx")
+    rounded = export_image_eye(eye, folder / f"int8_{size}.onnx", outputs_graph(fake.converted(), size))
+    return {"float32": whole, "int8": rounded}
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/mobilenetv2_int8.yaml"))
+    parser.add_argument("--dataset", choices=sorted(LAYOUTS))
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--untrained", type=int, nargs="+", metavar="PX", default=[])
+    parser.add_argument("--turns", type=int, default=300)
+    given = parser.parse_args()
+    notes = ["One core, one crop at a time, both in turns; times faster: median of the ratios of each turn."]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if given.untrained:
+            rows = [row for size in given.untrained for row in timed(untrained(size, folder), size, given.turns)]
+            report("quantized_untrained", "MobileNetV2 of random weights in eight bits", rows, notes)
+            return
+        files, size = of_experiment(given.config, folder)
+        rows = timed(files, size, given.turns)
+        if given.dataset and given.root:
+            notes.append(accuracy(files, given.dataset, given.root, rows))
+        report("quantized", f"{given.config.stem} in eight bits", rows, notes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What is evaluated: a model's routes by name, whichever eyes it has, and the head frames that they answer in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, PointSet
+from nlml_hpe.evaluation.evaluate import IMAGE_ROUTE, ROUTES
+from nlml_hpe.evaluation.faces import Answerer, landmark_route
+from nlml_hpe.inference.engines import DEFAULT_ROUTE
+from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.model.components import read_components
+from nlml_hpe.model.folder import load_model
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model as an evaluation sees it.
+
+    Attributes
+    ----------
+    routes : mapping
+        Name -> what answers faces, in the named head frame.
+    default : str
+        The route that users get.
+    frame : str
+        Name of the head frame of the answers.
+    named_from_own : mapping
+        Route -> C (3, 3) with ``R(named) = R(own) C``.
+    points : PointSet
+        The landmarks that a detector is to find, and ``min_confidence``, its threshold.
+    needs_landmarks : bool
+        Whether some route answers only faces with landmarks.
+    """
+
+    routes: Mapping[str, Answerer]
+    default: str
+    frame: str
+    named_from_own: Mapping[str, NDArray[np.float64]]
+    points: PointSet = FACEMESH
+    min_confidence: float = MIN_CONFIDENCE
+    needs_landmarks: bool = True
+
+
+def subject_of(landmarks: TorchEngine | None = None, image: ImageEngine | None = None) -> Subject:
+    """The routes of a landmark eye, an image eye or both. Raises ``ValueError`` where there is neither."""
+    if landmarks is None:
+        if image is None:
+            raise ValueError("expected a landmark eye, an image eye or both; received neither")
+        turns = {IMAGE_ROUTE: image.named_from_own}
+        return Subject({IMAGE_ROUTE: image.estimate}, IMAGE_ROUTE, image.frame, turns, needs_landmarks=False)
+    routes: dict[str, Answerer] = {name: landmark_route(landmarks, name) for name in ROUTES}
+    turns = dict.fromkeys(routes, landmarks.named_from_own)
+    frames = [landmarks.model.frame.name]
+    if image is not None:
+        routes[IMAGE_ROUTE], turns[IMAGE_ROUTE] = image.estimate, image.named_from_own
+        frames.append(image.frame)
+    needs = (landmarks.point_set, landmarks.min_confidence)
+    return Subject(routes, DEFAULT_ROUTE, " / ".join(dict.fromkeys(frames)), turns, *needs)
+
+
+def open_subject(folder: Path, device: torch.device) -> Subject:
+    """A model folder; the landmark eye is computed by torch on this device, the image eye by onnxruntime.
+
+    Raises ``ArtifactError`` where the folder does not read.
+    """
+    kinds = read_components(folder)
+    landmarks = TorchEngine(load_model(folder), device) if "landmark_eye" in kinds else None
+    return subject_of(landmarks, open_image_engine(folder) if "image_eye" in kinds else None)

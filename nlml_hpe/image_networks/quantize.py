@@ -1,0 +1,97 @@
+"""Image networks in eight bits: quantisation-aware training by torchao (its PT2E flow), and the graph that it leaves.
+
+The network is exported as a graph of operations, in which torchao folds batch normalisation into convolutions and puts
+a rounding to eight bits between them: activations with one scale a tensor, weights with one a channel, as x86's
+integer instructions want them. Training goes on with these roundings in place (Jacob et al. 2018) and its gradients
+pass through them as if they were not there.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from nlml_hpe.extras import needs
+from nlml_hpe.image_networks.network import ImageNetwork, Posterior
+
+_LARGEST_BATCH = 65_536
+_EXAMPLES = 2
+
+
+class FakeQuantized(ImageNetwork):
+    """An image network that rounds as eight bits would, and is trained like any other.
+
+    Parameters
+    ----------
+    network : ImageNetwork
+        A trained one, on the CPU; it stays as it is.
+    crops : Tensor (N, 3, size, size)
+        Some crops, RGB in 0..255, by which the first ranges of the activations are found.
+
+    Raises
+    ------
+    MissingPackageError
+        Where torchao is not installed.
+    """
+
+    def __init__(self, network: ImageNetwork, crops: Tensor) -> None:
+        super().__init__()
+        self.size = network.size
+        self.graph = _prepared(copy.deepcopy(network))
+        # Not a module of this one: its weights are in the graph.
+        self._own = [network]
+        self.train()
+        with torch.no_grad():
+            self.graph(crops)
+
+    @property
+    def own(self) -> ImageNetwork:
+        """The network that it was made of, whose outputs its own are like."""
+        return self._own[0]
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Outputs as the network's own, of rounded weights and activations."""
+        outputs: Tensor = self.graph(crops)
+        return outputs.float()
+
+    def posterior(self, outputs: Tensor) -> Posterior:
+        """As the network's own."""
+        return self.own.posterior(outputs)
+
+    def losses(self, outputs: Tensor, rotations: Tensor) -> Tensor:
+        """As the network's own."""
+        return self.own.losses(outputs, rotations)
+
+    def trainable(self, rotations: Tensor) -> Tensor:
+        """As the network's own."""
+        return self.own.trainable(rotations)
+
+    def converted(self) -> fx.GraphModule:
+        """The graph with weights in eight bits, which ``model.onnx_layers`` translates to QuantizeLinear nodes."""
+        with needs("quantize", "quantisation"):
+            from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+        self.graph.eval()  # torchao's own, which returns nothing
+        graph: fx.GraphModule = convert_pt2e(copy.deepcopy(self.graph))
+        return graph
+
+
+def _prepared(network: ImageNetwork) -> nn.Module:
+    """The network as a graph with roundings, which can be put into training and evaluation mode."""
+    with needs("quantize", "quantisation"):
+        from torchao.quantization.pt2e import allow_exported_model_train_eval
+        from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    example = torch.zeros(_EXAMPLES, 3, network.size, network.size)
+    faces = torch.export.Dim("faces", min=1, max=_LARGEST_BATCH)
+    exported = torch.export.export(network.train(), (example,), dynamic_shapes={"crops": {0: faces}})
+    quantizer: Any = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_qat=True))
+    prepared = prepare_qat_pt2e(exported.module(), quantizer)
+    allow_exported_model_train_eval(prepared)
+    graph: nn.Module = prepared
+    return graph

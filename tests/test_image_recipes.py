@@ -1,0 +1,270 @@
+"""The recipes in configs/, each on a tiny share of data: they run to the end, go on after a kill, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from nlml_hpe.config import ImageNetworkConfig
+from nlml_hpe.evaluation.command import add_arguments, run
+from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
+from nlml_hpe.face import Face
+from nlml_hpe.image_networks.backbones import backbone_of
+from nlml_hpe.image_networks.hopenet import HopeNet
+from nlml_hpe.image_networks.network import WeightsError
+from nlml_hpe.image_networks.network_training import initial_network
+from nlml_hpe.image_networks.registry import build
+from nlml_hpe.image_networks.weights import load_backbone
+from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
+from nlml_hpe.model.folder import HeadFrame
+from nlml_hpe.model.image_export import ImageEye, export_image_eye
+from nlml_hpe.rotation import geodesic_degrees
+from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
+from nlml_hpe.training_data import TrainingError
+from stages import ImageTrainer, run_pipeline
+from stages.common import run_stage
+from stages.config import Config, load_config
+from tests.conftest import REPOSITORY
+from tests.test_image_networks import pictures, poses, published
+
+SIDE = 96
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small to share: on a busy machine threads would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_photographs(root: Path, count: int, points: str) -> None:
+    """Labelled images in the layout of AFLW2000-3D and 300W-LP, whose colours tell the pose."""
+    root.mkdir(parents=True)
+    rotations = rotation_from_degrees(poses(count, seed=7) / 2)
+    images = pictures(rotations, SIDE).permute(0, 2, 3, 1).round().to(torch.uint8).numpy()
+    edge = np.linspace(SIDE / 4, 3 * SIDE / 4, 68)
+    for number, (image, angles) in enumerate(zip(images, degrees_from_rotation(rotations).numpy(), strict=True)):
+        yaw, pitch, roll = np.radians(angles)
+        Image.fromarray(image).save(root / f"image{number:05d}.jpg", quality=95)
+        label = {"Pose_Para": np.array([[pitch, yaw, roll, 0, 0, 0, 1]]), points: np.stack([edge, edge, 0 * edge])}
+        savemat(root / f"image{number:05d}.mat", label if points == "pt3d_68" else {**label, points: label[points][:2]})
+
+
+def recipe(name: str, root: Path, folder: Path, network: dict[str, object], trainer: dict[str, object]) -> Config:
+    """A configuration of ours with its data in ``root``, as smaller and shorter as ``network`` and ``trainer`` say."""
+    config = load_config(REPOSITORY / "configs" / name)
+    kind = config.image_trainer.data[0].kind
+    names = split(read_dataset(kind, root), 0.75, 0.25, seed=0)
+    write_lists({folder / f"{part}.txt": names[part] for part in ("train", "validation")})
+    training, validation = (
+        tuple(one.model_copy(update={"root": root, "list": folder / f"{part}.txt"}) for one in own)
+        for part, own in (("train", config.image_trainer.data), ("validation", config.image_trainer.validation))
+    )
+    few = {**trainer, "data": training, "validation": validation}
+    return config.model_copy(
+        update={
+            "workdir": folder,
+            "workers": 1,
+            "image_network": config.image_network.model_copy(update=network),
+            "image_trainer": config.image_trainer.model_copy(update=few),
+        }
+    )
+
+
+RECIPES: dict[str, tuple[str, str, dict[str, object], dict[str, object]]] = {
+    "hopenet": (
+        "hopenet_300w_lp.yaml",
+        "pt2d",
+        # From random weights its published rate would learn nothing in so few steps.
+        {"size": 64, "width": 8, "backbone_weights": None},
+        {"epochs": 8, "learning_rate": 1e-3, "stored_px": 86},
+    ),
+    "custom_cnn": (
+        "custom_cnn_aflw2000.yaml",
+        "pt3d_68",
+        {"size": 32, "dropout": 0.1},
+        {"epochs": 14, "stored_px": 44},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_runs_to_the_end_and_its_answers_follow_the_image(name: str, tmp_path: Path) -> None:
+    file, points, network, trainer = RECIPES[name]
+    root = tmp_path / "data" / ("AFW" if points == "pt2d" else "")
+    write_photographs(root, 96, points)
+    config = recipe(file, tmp_path / "data", tmp_path / "work", network, trainer)
+    for stage in run_pipeline.needed(run_pipeline.IMAGE_STAGES, config):
+        run_stage(stage, config)
+        assert stage.plan(config).is_current()
+    history = json.loads((tmp_path / "work" / "image_network" / "history.json").read_text())
+    assert history["train"][-1] < 0.9 * history["train"][0]
+    report = json.loads((tmp_path / "work" / "image_test" / "metrics.json").read_text())
+    kind = config.image_trainer.data[0].kind
+    assert (report[kind]["routes"]["image"]["n"], report[kind]["routes"]["image"]["coverage"]) == (24, 1.0)
+    assert report[kind]["frame"] == "own"
+    engine = open_image_engine(tmp_path / "work" / "image_model")
+    data = read_dataset(kind, tmp_path / "data")
+    faces = [Face(sample.load(), sample.box or (0, 0, 1, 1)) for sample in data.samples]
+    found, true = engine.estimate(faces).rotation, data.rotations
+    # A network that answers the same to every image, the fate of one that was trained too little, is no use.
+    error, constant = geodesic_degrees(found, true).mean(), geodesic_degrees(np.eye(3), true).mean()
+    assert error < 0.85 * constant
+    assert geodesic_degrees(found[0], found).max() > 5
+
+
+def test_a_folder_with_an_image_eye_alone_is_evaluated_on_photographs(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """No detector is asked: the label's box is what it is shown."""
+    write_photographs(tmp_path / "data", 60, "pt3d_68")
+    write_photographs(tmp_path / "others", 60, "pt3d_68")
+    network = build("six_d", 32, width=8).eval()
+    eye = ImageEye(network, "six_d", HeadFrame("w300lp", pitch=3.0), ((-90, 90), (-90, 90), (-90, 90)))
+    (tmp_path / "model").mkdir()
+    export_image_eye(eye, tmp_path / "model" / IMAGE_EYE_FILE)
+    put_component(tmp_path / "model", "image_eye", eye.settings())
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = [
+        "--dataset",
+        "aflw2000",
+        "--root",
+        "data",
+        "--model",
+        "model",
+        "--output",
+        "test",
+        "--align-on",
+        "others",
+    ]
+    given = [str(tmp_path / one) if one in ("data", "model", "test", "others") else one for one in options]
+    assert run(parser.parse_args(given))
+    report = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert list(report["routes"]) == ["image"]
+    assert (report["default_route"], report["frame"]) == ("image", "w300lp")
+    assert report["routes"]["image"]["coverage"] == 1
+    raw, own = report["routes"]["image"]["mae"], report["unaligned"]["routes"]["image"]["mae"]
+    assert abs(raw["pitch"] - own["pitch"]) > 0.1
+    # One rotation that was estimated on the same answers takes away what a constant answer has in common.
+    assert (
+        report["aligned"]["routes"]["image"]["geodesic"]["mean"] <= report["routes"]["image"]["geodesic"]["mean"] + 0.1
+    )
+    assert "image *" in capsys.readouterr().out
+
+
+def test_stages_of_the_other_eye_are_no_part_of_a_chain(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"workdir: {tmp_path}\n")
+    with pytest.raises(ValueError, match="TD_main is no stage of --eye image; its stages are Crops -> ImageTrainer"):
+        run_pipeline.main(path, "TD_main", None, force=False, eye="image")
+    with pytest.raises(ValueError, match="ImageTrainer is no stage of --eye landmarks"):
+        run_pipeline.main(path, None, "ImageTrainer", force=False)
+
+
+def test_a_recipe_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, points, network, trainer = RECIPES["custom_cnn"]
+    write_photographs(tmp_path / "data", 64, points)
+    short = {**trainer, "epochs": 3}
+    whole, broken = (recipe(file, tmp_path / "data", tmp_path / n, network, short) for n in ("whole", "broken"))
+    run_stage(ImageTrainer.STAGE, whole)
+    write = ImageTrainer.write_bytes
+
+    def killed(path: Path, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageTrainer, "write_bytes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(ImageTrainer.STAGE, broken)
+    assert list((tmp_path / "broken" / "image_network.training").glob("*.checkpoint"))
+    monkeypatch.setattr(ImageTrainer, "write_bytes", write)
+    run_stage(ImageTrainer.STAGE, broken)
+    first, second = (tmp_path / n / "image_network" / ImageTrainer.WEIGHTS for n in ("whole", "broken"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_training_begins_with_published_weights(tmp_path: Path) -> None:
+    path = published(tmp_path / "hopenet_robust_alpha1.pkl")
+    network = initial_network(ImageNetworkConfig(name="hopenet", size=64, weights=path), seed=0)
+    assert torch.equal(network.state_dict()["fc_yaw.weight"], torch.load(path, weights_only=True)["fc_yaw.weight"])
+    with pytest.raises(WeightsError, match=r"weights of another network, .* without"):
+        initial_network(ImageNetworkConfig(name="custom_cnn", size=32, weights=path), seed=0)
+    config = Config(workdir=tmp_path, image_network=ImageNetworkConfig(weights=tmp_path / "none.pkl"))
+    with pytest.raises(WeightsError, match=r"no such file; correct image_network\.weights"):
+        ImageTrainer._digest_of_weights(config.image_network.weights or tmp_path)
+
+
+def test_a_backbone_is_read_from_a_file_in_torchvisions_names(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    state = backbone_of("resnet50", 8).state_dict()
+    torch.save({**state, "fc.weight": torch.zeros(1000, 256), "fc.bias": torch.zeros(1000)}, tmp_path / "resnet.pth")
+    six_d, hopenet = build("six_d", 64, backbone="resnet50", width=8), HopeNet(64, width=8)
+    for network in (six_d, hopenet):
+        load_backbone(network, tmp_path / "resnet.pth")
+    assert torch.equal(six_d.backbone.layer4[2].conv3.weight, state["layer4.2.conv3.weight"])
+    assert torch.equal(hopenet.state_dict()["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
+    with pytest.raises(WeightsError, match="CustomCNN has no backbone"):
+        load_backbone(build("custom_cnn", 32), tmp_path / "resnet.pth")
+    with pytest.raises(WeightsError, match="weights of another network"):
+        load_backbone(build("six_d", 64), tmp_path / "resnet.pth")
+
+
+def torchvisions(name: str) -> str:
+    """The name that a layer of our MobileNetV2 has in torchvision's."""
+    first, *rest = name.split(".")
+    block = int(first)
+    if rest[0] != "layers":
+        return f"features.{18 if block >= 20 else 0}.{block % 20}.{rest[0]}"
+    place, kind = int(rest[1]), rest[2]
+    groups = 1 if block == 3 else 2
+    if place >= 3 * groups:
+        return f"features.{block - 2}.conv.{place - 2 * groups}.{kind}"
+    return f"features.{block - 2}.conv.{place // 3}.{place % 3}.{kind}"
+
+
+def test_mobilenets_published_names_are_read(tmp_path: Path) -> None:
+    """Names and number of layers as torchvision has them: 18 blocks, the last of 1,280 channels."""
+    torch.manual_seed(4)
+    own = backbone_of("mobilenet_v2").state_dict()
+    state = {torchvisions(name): value for name, value in own.items()}
+    assert state["features.1.conv.0.0.weight"].shape == (32, 1, 3, 3)
+    assert state["features.1.conv.1.weight"].shape == (16, 32, 1, 1)
+    assert state["features.17.conv.2.weight"].shape == (320, 960, 1, 1)
+    assert state["features.18.0.weight"].shape == (1280, 320, 1, 1)
+    torch.save({**state, "classifier.1.weight": torch.zeros(1000, 1280)}, tmp_path / "mobilenet.pth")
+    network = build("mobilenetv2", 64)
+    load_backbone(network, tmp_path / "mobilenet.pth")
+    assert all(torch.equal(value, own[name]) for name, value in network.backbone.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
+    file, points, network, trainer = RECIPES["custom_cnn"]
+    write_photographs(tmp_path / "data", 32, points)
+    config = recipe(file, tmp_path / "data", tmp_path / "work", network, trainer)
+    broken = build("custom_cnn", 32).state_dict()
+    broken["heads.bias"][0] = float("nan")
+    torch.save(broken, tmp_path / "broken.pth")
+    began = config.image_network.model_copy(update={"weights": tmp_path / "broken.pth"})
+    with pytest.raises(TrainingError, match="the loss is not finite in epoch 0"):
+        run_stage(ImageTrainer.STAGE, config.model_copy(update={"image_network": began}))
+    assert not (tmp_path / "work" / "image_network").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_refused_before_any_work(tmp_path: Path) -> None:
+    file, points, network, trainer = RECIPES["custom_cnn"]
+    write_photographs(tmp_path / "data", 32, points)
+    config = recipe(file, tmp_path / "data", tmp_path / "work", network, trainer)
+    with pytest.raises(ValueError, match="cuda"):
+        run_stage(ImageTrainer.STAGE, config.model_copy(update={"device": "cuda"}))
