@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
 from nlml_hpe.cli.options import add_model, model_files, open_estimator
-from nlml_hpe.cli.places import Inputs, expand, require_drawings, require_table, shown
+from nlml_hpe.cli.places import Entry, Inputs, expand, require_drawings, require_table, shown
 from nlml_hpe.cli.tables import (
     COLUMNS,
     FACE,
@@ -28,8 +30,10 @@ from nlml_hpe.cli.tables import (
     write_table,
 )
 from nlml_hpe.detection.detectors import MAX_FACES
+from nlml_hpe.face import HeadPose
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.images import ImageReadError, RgbImage, read_image, user_path
+from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.view.draw import draw_poses
 from nlml_hpe.words import BAR_DELAY_SECONDS, counted
@@ -94,11 +98,13 @@ def run(given: argparse.Namespace) -> int:
         # Detectors print lines of their own when they start, which would tear the bar.
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
         few = len(inputs.entries) < 2
-        bar = tqdm(inputs.entries, desc="Predict", unit="image", disable=few, delay=BAR_DELAY_SECONDS)
-        for number, (path, problem) in enumerate(bar):
-            if outcome.stopped:
-                break
-            _predict_one(given, estimator, number, path, problem, outcome)
+        total = len(inputs.entries)
+        with tqdm(total=total, desc="Predict", unit="image", disable=few, delay=BAR_DELAY_SECONDS) as bar:
+            # What was read when Ctrl-C was pressed is answered; nothing more is read.
+            wanted = takewhile(lambda _: not outcome.stopped, inputs.entries)
+            for batch in read_batches(wanted, _read):
+                _predict_batch(given, estimator, batch, outcome)
+                bar.update(len(batch))
     written = _emit(outcome.rows, given, target)
     print(outcome.summary(inputs), file=sys.stderr)
     if outcome.stopped:
@@ -131,32 +137,43 @@ def _drawing(number: int, path: Path) -> str:
     return f"{number:05d}_{path.stem}.jpg"
 
 
-def _predict_one(
+def _read(entry: Entry) -> RgbImage | ImageReadError:
+    """The image, or why there is none."""
+    if entry.problem:
+        return ImageReadError(entry.problem)
+    try:
+        return read_image(entry.path)
+    except ImageReadError as error:
+        return error
+
+
+def _predict_batch(
     given: argparse.Namespace,
     estimator: HeadPoseEstimator,
-    number: int,
-    path: Path,
-    problem: str,
+    batch: Sequence[tuple[Entry, RgbImage | ImageReadError]],
     outcome: _Outcome,
 ) -> None:
-    row: dict[str, Any] = {"image": shown(path), "status": UNREADABLE, "faces_found": 0, "faces": []}
-    outcome.rows.append(row)
-    if problem:
-        row["error"] = problem
-        return
-    try:
-        image = read_image(path)
-    except ImageReadError as error:
-        row["error"] = str(error)
-        tqdm.write(f"error: {error}", file=sys.stderr)
-        return
-    poses = estimator.predict(image, not given.no_refine, given.eye)
-    chosen = poses[:1] if given.largest else poses
-    row |= {"status": FACE if poses else NO_FACE, "faces_found": len(poses)}
-    row["faces"] = [pose.as_dict() for pose in chosen]
+    images = [image for _, image in batch if not isinstance(image, ImageReadError)]
+    answers = iter(estimator.predict_batch(images, not given.no_refine, given.eye))
+    for entry, image in batch:
+        row: dict[str, Any] = {"image": shown(entry.path), "status": UNREADABLE, "faces_found": 0, "faces": []}
+        if isinstance(image, ImageReadError):
+            row["error"] = str(image)
+            if not entry.problem:  # which was said before the first image
+                tqdm.write(f"error: {image}", file=sys.stderr)
+        else:
+            poses = next(answers)
+            chosen = poses[:1] if given.largest else poses
+            row |= {"status": FACE if poses else NO_FACE, "faces_found": len(poses)}
+            row["faces"] = [pose.as_dict() for pose in chosen]
+            _draw(given, image, chosen, _drawing(len(outcome.rows), entry.path), outcome)
+        outcome.rows.append(row)
+
+
+def _draw(given: argparse.Namespace, image: RgbImage, poses: Sequence[HeadPose], name: str, outcome: _Outcome) -> None:
     if given.draw:
         try:
-            _save(draw_poses(image, chosen), given.draw / _drawing(number, path))
+            _save(draw_poses(image, poses), given.draw / name)
         except OSError as error:
             # A full disk must not cost the answers.
             tqdm.write(f"error: {error}", file=sys.stderr)

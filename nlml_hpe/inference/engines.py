@@ -140,7 +140,8 @@ class OnnxEngine:
                 raise ArtifactError(f"{path.parent} is no model: expected a model folder or an .onnx file")
             raise ArtifactError(f"{path} is missing; name a model folder with {ONNX_FILE}, or use backend='torch'")
         _verify(path)
-        self._session = open_session(path)
+        # Its layers are small, and a second thread that waits for them costs more than it brings.
+        self._session = open_session(path, threads=1)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
         yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
         self.point_set: PointSet = POINT_SETS[about["point_set"]]
