@@ -1,9 +1,14 @@
-"""Where a face's milliseconds go, and frames a second of a video: ``python benchmarks/latency.py``.
+"""Where a face's milliseconds go, beside MediaPipe: ``python benchmarks/latency.py``, about two minutes.
 
-Photographs of ``--root`` (by default the development data), one after the other, each step by itself and each route
-in a loop of its own, so that no other library's threads are awake; medians. FSA-Net (ONNX, two files) and MediaPipe's
-face matrix run beside it on the same images in the same process. The video is 640 x 480, made of those photographs.
-Needs ``pip install 'nlml-hpe[torch]'`` for the rows of the torch backend.
+Photographs of ``--root`` (by default the development data), set into images of 640 x 480. What is compared takes turns,
+image by image or file by file, in one run, so that whatever else the machine does is shared; medians and ratios.
+
+- ``latency_faces``: landmarks of one face, by MediaPipe, by our networks one by one, and in batches of 32.
+- ``latency_folder``: JPEG files to poses, reading included.
+- ``latency_video``: frames that are tracked, to poses.
+- ``latency``: each step by itself, with FSA-Net (ONNX, two files) and MediaPipe's face matrix beside it.
+
+Needs ``pip install 'nlml-hpe[torch,mediapipe]'``.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ from numpy.typing import NDArray
 
 from benchmarks.common import development_data, report
 from benchmarks.peers import Timed, fsanet, mediapipe_matrix
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import normalize_landmarks
+from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage, read_image
@@ -36,19 +42,17 @@ from nlml_hpe.model.folder import load_model
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 
 _WARM = 10
+_BATCH = 32
+_ROUNDS = 3
 _SECONDS_OF_VIDEO = 12
+_MEDIAPIPE = "MediaPipe"
 
 
 def milliseconds(work: Callable[[Any], Any], inputs: Sequence[Any]) -> float:
     """Median of one call."""
     for given in inputs[:_WARM]:
         work(given)
-    times = []
-    for given in inputs:
-        start = time.perf_counter()
-        work(given)
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
+    return statistics.median(_once(work, given) for given in inputs)
 
 
 def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
@@ -56,13 +60,18 @@ def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
     samples = read_dataset("aflw2000", root).samples[:count]
     paths = [root / f"{sample.name}.jpg" for sample in samples]
     images = [read_image(path) for path in paths]
-    with MediaPipeFaceMesh() as detector:
-        found = [next(iter(detector.detect(image)), None) for image in images]
-        points = [face.points[None] for face in found if face is not None]
+    framed = [in_frame(image) for image in images]
+    with MediaPipeFaceMesh() as theirs, FaceMeshOnnx() as ours:
+        shown = [image for image in framed if theirs.detect(image) and ours.detect(image)]
+        _faces(shown, theirs, ours)
+        found = [next(iter(ours.detect(image)), None) for image in images]
+        points = [face.points[None] for face in found if face is not None and face.points is not None]
         steps = {
             "decode a JPEG of 450 px": milliseconds(read_image, paths),
-            "detect (FaceMesh, one image afresh)": milliseconds(detector.detect, images),
+            "detect (our networks, one image afresh)": milliseconds(ours.detect, images),
         }
+    _folder(shown)
+    videos(framed)
     steps |= _after(points)
     faces = [Timed(i, s.box, None, 0.0) for i, s in zip(images, samples, strict=True) if s.box is not None]
     steps["peer: FSA-Net (ONNX), crop included, detection not"] = milliseconds(fsanet(nets), faces)
@@ -75,7 +84,66 @@ def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
         rows,
         [f"{len(images)} photographs of {root.name}, {len(points)} with a face."],
     )
-    report("latency_video", "A 640 x 480 video", [_video(images, refine) for refine in (True, False)])
+
+
+def in_frame(image: RgbImage) -> RgbImage:
+    """A square photograph in the middle of 640 x 480, its edges repeated at the sides."""
+    square = cv2.resize(image, (480, 480))
+    return np.asarray(cv2.copyMakeBorder(square, 0, 0, 80, 80, cv2.BORDER_REPLICATE), dtype=np.uint8)
+
+
+def _faces(images: Sequence[RgbImage], theirs: CascadeDetector, ours: CascadeDetector) -> None:
+    """One face's landmarks by each way; the ways take turns."""
+    spent: dict[str, list[float]] = {_MEDIAPIPE: [], "ours, one by one": [], "ours, in batches of 32": []}
+    for _ in range(_ROUNDS):
+        for start in range(0, len(images) - _BATCH + 1, _BATCH):
+            batch = images[start : start + _BATCH]
+            for image in batch:
+                spent[_MEDIAPIPE].append(_once(theirs.detect, image))
+                spent["ours, one by one"].append(_once(ours.detect, image))
+            spent["ours, in batches of 32"].append(_once(ours.detect_batch, batch) / _BATCH)
+    medians = {name: statistics.median(times) for name, times in spent.items()}
+    rows = [
+        {
+            "landmarks by": name,
+            "ms a face": ms,
+            f"over {_MEDIAPIPE}'s": ms / medians[_MEDIAPIPE],
+            "faces a second": 1e3 / ms,
+        }
+        for name, ms in medians.items()
+    ]
+    report("latency_faces", "Landmarks of one face in 640 x 480", rows, [f"{len(images)} photographs with a face."])
+
+
+def _folder(images: Sequence[RgbImage]) -> None:
+    """Files a second to poses with error bars: one by one with either detector, and in batches."""
+    with tempfile.TemporaryDirectory() as place, HeadPoseEstimator(detector=MediaPipeFaceMesh()) as theirs:
+        paths = [Path(place) / f"{number:03}.jpg" for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            cv2.imwrite(str(path), image[..., ::-1])
+        with HeadPoseEstimator(max_faces=1) as ours:
+            ways: dict[str, Callable[[], Any]] = {
+                f"{_MEDIAPIPE}'s landmarks, one by one": lambda: [theirs.predict(path) for path in paths],
+                "ours, one by one": lambda: [ours.predict(path) for path in paths],
+                "ours, in batches": lambda: ours.predict_batch(paths),
+            }
+            spent: dict[str, list[float]] = {name: [] for name in ways}
+            for _ in range(_ROUNDS):
+                for name, work in ways.items():
+                    start = time.perf_counter()
+                    work()
+                    spent[name].append(time.perf_counter() - start)
+    rates = {name: len(paths) / statistics.median(times) for name, times in spent.items()}
+    first = next(iter(rates.values()))
+    rows = [{"files to poses": name, "files a second": rate, "times": rate / first} for name, rate in rates.items()]
+    report("latency_folder", "A folder of 640 x 480 photographs", rows, [f"{len(paths)} files, a face in each."])
+
+
+def _once(work: Callable[[Any], Any], given: Any) -> float:
+    """Milliseconds of one call."""
+    start = time.perf_counter()
+    work(given)
+    return (time.perf_counter() - start) * 1e3
 
 
 def _after(points: Sequence[NDArray[np.float64]]) -> dict[str, float]:
@@ -101,26 +169,38 @@ def _after(points: Sequence[NDArray[np.float64]]) -> dict[str, float]:
     return steps
 
 
-def _video(images: Sequence[RgbImage], refine: bool) -> dict[str, Any]:
-    """Frames a second of the video command's own loop, with drawing and writing and without."""
+def videos(images: Sequence[RgbImage]) -> None:
+    """Frames a second of the video command's own loop, tracked, with drawing and writing and without."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "faces.mp4"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (640, 480))
         for number in range(25 * _SECONDS_OF_VIDEO):
             # Each photograph for a second, drifting: something to follow, and a cut.
-            still = cv2.resize(images[number // 25 % len(images)], (640, 480))
-            writer.write(np.roll(still, number % 25, axis=1)[..., ::-1])
+            writer.write(np.roll(images[number // 25 % len(images)], number % 25, axis=1)[..., ::-1])
         writer.release()
-        row: dict[str, Any] = {"route": "refined" if refine else "network"}
-        for name, output in (("frames a second", None), ("with axes drawn and written", Path(folder) / "out.mp4")):
-            with VideoSource(path) as source, HeadPoseEstimator(max_faces=1, tracking=True) as estimator:
-                start = time.perf_counter()
-                *_, summary = process(source, estimator, output, refine=refine)
-                seconds = time.perf_counter() - start
-            assert isinstance(summary, Summary)
-            row |= {name: summary.frames / seconds, "frames with a face": f"{summary.with_face} of {summary.frames}"}
-            row["ms a frame, detection included"] = statistics.median(summary.milliseconds)
-        return row
+        rows = [_video(path, MediaPipeFaceMesh, True, None)]
+        rows += [_video(path, FaceMeshOnnx, refine, path.with_name("out.mp4")) for refine in (True, False)]
+    for row in rows:
+        row[f"over {_MEDIAPIPE}'s ms"] = row["ms a frame"] / rows[0]["ms a frame"]
+    note = "Frames a second count reading the video, milliseconds do not."
+    report("latency_video", "A 640 x 480 video, one face tracked", rows, [note])
+
+
+def _video(path: Path, detector: type[CascadeDetector], refine: bool, copy: Path | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"landmarks by": _MEDIAPIPE if detector is MediaPipeFaceMesh else "ours"}
+    row["route"] = "refined" if refine else "network"
+    for name, output in (("frames a second", None), ("with axes drawn and written", copy)):
+        if name != "frames a second" and output is None:
+            continue
+        tracker = detector(max_faces=1, tracking=True)
+        with VideoSource(path) as source, HeadPoseEstimator(detector=tracker) as estimator:
+            start = time.perf_counter()
+            *_, summary = process(source, estimator, output, refine=refine)
+            seconds = time.perf_counter() - start
+        assert isinstance(summary, Summary)
+        row |= {name: summary.frames / seconds, "frames with a face": f"{summary.with_face} of {summary.frames}"}
+        row.setdefault("ms a frame", statistics.median(summary.milliseconds))
+    return row
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from trimesh.ray.ray_pyembree import RayMeshIntersector
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
 from benchmarks.common import development_data, report
-from nlml_hpe.detection.detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.manifold.extraction import Extraction
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import Angles, rotation_from_angles
@@ -174,7 +174,7 @@ def shares(
     normals = vertex_normals(mesh.vertices, mesh.faces)
     spent: dict[str, list[float]] = {name: [] for name in ("rasterise", "shade", "scene", "encode (JPEG)", "detect")}
     cv2.setNumThreads(1)
-    with MediaPipeFaceMesh() as detector:
+    with FaceMeshOnnx() as detector:
         for (points, camera), turn, scene in zip(views, turns, scenes, strict=True):
             ticks = [time.perf_counter()]
             fragments = draw(points, mesh.faces, camera, size)
@@ -194,7 +194,7 @@ def shares(
     medians = {name: statistics.median(values) for name, values in spent.items()}
     total = sum(medians.values())
     rows = [{"step": name, "ms": ms, "share": f"{ms / total:.0%}"} for name, ms in medians.items()]
-    note = "Medians in one process. The fused mode does not encode; the detector's own threads are not counted apart."
+    note = "Medians in one process. The fused mode does not encode."
     report("render_shares", "Where one image's time goes", rows, [note])
 
 

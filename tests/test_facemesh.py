@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nlml_hpe.config import GridConfig
 from nlml_hpe.detection import weights
 from nlml_hpe.detection.detectors import FaceMeshOnnx, MediaPipeFaceMesh
 from nlml_hpe.detection.facemesh import FaceMeshNetworks, anchors, merged
@@ -21,6 +22,8 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.rotation import geodesic_degrees
+from renderer.config import HeadsConfig, RenderConfig
+from renderer.people import People
 
 STORED = Path(__file__).parent / "facemesh_photograph.json"
 
@@ -49,21 +52,33 @@ def apart(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.median(np.linalg.norm(first - second, axis=1)) / np.ptp(first[:, 0]))
 
 
-def test_photographs_have_mediapipes_points_and_poses(
-    ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, shared_data: Path
-) -> None:
-    """Every tenth photograph; on the whole split they differ by a hundred-thousandth of the face's width."""
-    samples = read_dataset("aflw2000", shared_data / "aflw2000_dev").samples[::10]
-    pairs = [(ours.detect(image), theirs.detect(image)) for image in (sample.load() for sample in samples)]
+def require_the_same(ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, images: Iterable[RgbImage], least: int) -> None:
+    """The same faces, at least so many, in each image; their points and poses as near as the issue asks for."""
+    pairs = [(ours.detect(image), theirs.detect(image)) for image in images]
     assert all(len(a) == len(b) for a, b in pairs)
     faces = [(x, y) for a, b in pairs for x, y in zip(a, b, strict=True)]
-    assert len(faces) >= 45
-    # The issue asks for 0.1% of the width and 0.1 degrees on average.
-    assert np.median([apart(x.points, y.points) for x, y in faces]) <= 0.001
+    assert len(faces) >= least
+    # 0.1% of the width and 0.1 degrees on average; benchmarks/facemesh.py has found a hundredth of the first.
+    assert np.median([apart(x.landmarks, y.landmarks) for x, y in faces]) <= 0.001
     # Not as a context: it would close the detector that other tests use.
     estimator = HeadPoseEstimator(detector=ours)
     poses = [[p.rotation for p in estimator.poses(list(some))] for some in zip(*faces, strict=True)]
     assert geodesic_degrees(*map(np.array, poses)).mean() <= 0.1
+
+
+def test_photographs_have_mediapipes_points_and_poses(
+    ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, shared_data: Path
+) -> None:
+    """Every tenth photograph; ``benchmarks/facemesh.py`` takes all of them."""
+    samples = read_dataset("aflw2000", shared_data / "aflw2000_dev").samples[::10]
+    require_the_same(ours, theirs, (sample.load() for sample in samples), 45)
+
+
+def test_rendered_heads_have_mediapipes_points_and_poses(ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh) -> None:
+    """Two people of the embedded photograph, at poses off the grid, by the renderer itself."""
+    people = People(GridConfig().pose_grid(), HeadsConfig(), RenderConfig(random_poses_train=10), seed=0)
+    images = [image for person in (1, 2) for image in people.images(person, people.off_grid("train", person))]
+    require_the_same(ours, theirs, images, 16)
 
 
 def test_the_photograph_turned_and_shifted_has_mediapipes_points(

@@ -5,8 +5,8 @@ Input: ``crops`` (N, 3, 192, 192) float32, RGB in 0..255, of which each shows on
 - a square whose side is 1.5 times the longer side of the face's box (the box of its landmarks; a detector's box of the
   face, from brows to chin, is near enough), with the same middle;
 - where the square reaches beyond the image, the image's edge is repeated;
-- upright, or turned so that the eyes lie level, which the landmark network likes best. A crop that was turned by
-  t degrees clockwise in the image shows a face with roll near 0: the head's rotation in the image is
+- turned so that the eyes lie level, as the landmark network expects; upright will do for heads that are not rolled.
+  Where the crop was turned by t degrees clockwise in the image, the head's rotation in the image is
   ``rotation_from_angles(Angles(0, 0, t)) @ R`` for the crop's R (``nlml_hpe.rotation``).
 
 Outputs, each float32, in the model's named head frame:
