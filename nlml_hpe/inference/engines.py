@@ -51,7 +51,8 @@ class Estimates(NamedTuple):
     @classmethod
     def of_rotations(cls, rotation: NDArray[np.float64]) -> Estimates:
         """Rotations (N, 3, 3) of which nothing more is known."""
-        return cls.of_angles(rotation, np.full((len(rotation), 3), np.nan), np.full(len(rotation), np.nan))
+        unknown = np.full((len(rotation), 3, 3), np.nan)
+        return cls(rotation, unknown[:, 0], unknown[:, 0, 0], unknown)
 
     @classmethod
     def of_angles(
@@ -164,7 +165,8 @@ class OnnxEngine:
         )
         if not np.isfinite(angles).all():
             raise ValueError(COINCIDE)
-        return Estimates.of_angles(rotation_from_angles(Angles.from_columns(angles)), sigma, score)
+        rotation = rotation_from_angles(Angles.from_columns(angles))
+        return Estimates.of_rotations(rotation) if route == "network" else Estimates.of_angles(rotation, sigma, score)
 
 
 def _verify(path: Path) -> None:
