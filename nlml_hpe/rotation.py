@@ -107,25 +107,22 @@ def rotation_from_angles(angles: Angles) -> FloatArray:
     >>> nose.round(6) + 0.0  # yaw > 0 turns the face to image left
     array([-1.,  0.,  0.])
     """
-    yaw, pitch, roll = -np.moveaxis(np.radians(angles.columns()), -1, 0)
-    (sin_yaw, sin_pitch, sin_roll), (cos_yaw, cos_pitch, cos_roll) = (
-        [function(angle) for angle in (yaw, pitch, roll)] for function in (np.sin, np.cos)
-    )
+    negated = -np.radians(angles.columns())
+    sines, cosines = np.sin(negated), np.cos(negated)
+    sin_yaw, sin_pitch, sin_roll = (sines[..., axis] for axis in range(3))
+    cos_yaw, cos_pitch, cos_roll = (cosines[..., axis] for axis in range(3))
     # The product of the turns about x by pitch, about y by yaw, about z by roll, multiplied out.
-    rows = (
-        (cos_yaw * cos_roll, -cos_yaw * sin_roll, sin_yaw),
-        (
-            cos_pitch * sin_roll + sin_pitch * sin_yaw * cos_roll,
-            cos_pitch * cos_roll - sin_pitch * sin_yaw * sin_roll,
-            -sin_pitch * cos_yaw,
-        ),
-        (
-            sin_pitch * sin_roll - cos_pitch * sin_yaw * cos_roll,
-            sin_pitch * cos_roll + cos_pitch * sin_yaw * sin_roll,
-            cos_pitch * cos_yaw,
-        ),
-    )
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    rotation = np.empty((*negated.shape, 3))
+    rotation[..., 0, 0] = cos_yaw * cos_roll
+    rotation[..., 0, 1] = -cos_yaw * sin_roll
+    rotation[..., 0, 2] = sin_yaw
+    rotation[..., 1, 0] = cos_pitch * sin_roll + sin_pitch * sin_yaw * cos_roll
+    rotation[..., 1, 1] = cos_pitch * cos_roll - sin_pitch * sin_yaw * sin_roll
+    rotation[..., 1, 2] = -sin_pitch * cos_yaw
+    rotation[..., 2, 0] = sin_pitch * sin_roll - cos_pitch * sin_yaw * cos_roll
+    rotation[..., 2, 1] = sin_pitch * cos_roll + cos_pitch * sin_yaw * sin_roll
+    rotation[..., 2, 2] = cos_pitch * cos_yaw
+    return rotation
 
 
 def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Angles:
@@ -391,19 +388,30 @@ def sigma_from_covariance(rotation: ArrayLike, covariance: ArrayLike) -> FloatAr
     over = 1 / np.maximum(cosine, _GIMBAL_LOCK)
     inverse = np.stack([yaw, np.cross(roll, yaw) * over, np.cross(yaw, pitch) * over], axis=-2)
     variances = ((inverse @ np.asarray(covariance, dtype=np.float64)) * inverse).sum(axis=-1)
-    return np.minimum(np.degrees(np.sqrt(np.maximum(variances, 0.0))), _SIGMA_OF_NOTHING)
+    sigma = np.minimum(np.degrees(np.sqrt(np.maximum(variances, 0.0))), _SIGMA_OF_NOTHING)
+    sigma[..., 1:] = np.where(cosine < _GIMBAL_LOCK, np.maximum(sigma[..., 1:], _SIGMA_OF_NOTHING), sigma[..., 1:])
+    return sigma
 
 
 def _error_from_angles(rotation: ArrayLike) -> FloatArray:
-    """Jacobian (..., 3, 3): the error's rotation vector in the camera frame by errors of yaw, pitch and roll."""
+    """Jacobian (..., 3, 3): the error's rotation vector in the camera frame by errors of yaw, pitch and roll.
+
+    The signs of its columns are not determined, nor needed where errors of the angles are independent.
+    """
     matrices = np.asarray(rotation, dtype=np.float64)
-    pitch = np.radians(angles_from_rotation(matrices).pitch)
-    zero = np.zeros_like(pitch)
-    # Each angle turns about its own axis of the sequence: pitch about the camera's x; yaw about y after pitch; roll
-    # about the head's own z, the last column. All three are negated in the sequence.
-    about_yaw = np.stack([zero, -np.cos(pitch), np.sin(pitch)], axis=-1)
-    about_pitch = np.stack([zero - 1.0, zero, zero], axis=-1)
-    return np.stack([about_yaw, about_pitch, -matrices[..., :, 2]], axis=-1)
+    # Each angle turns about its own axis of the sequence: pitch about the camera's x; yaw about that y which pitch has
+    # turned; roll about the head's own z, the last column of R.
+    along_y, along_z = matrices[..., 2, 2], -matrices[..., 1, 2]
+    length = np.hypot(along_y, along_z)
+    locked = length < _GIMBAL_LOCK
+    if locked.any():  # then roll is taken for zero, and pitch is read off the second column
+        along_y, along_z = (np.where(locked, matrices[..., row, 1], free) for row, free in ((1, along_y), (2, along_z)))
+        length = np.hypot(along_y, along_z)
+    jacobian = np.zeros(matrices.shape)
+    jacobian[..., 1, 0], jacobian[..., 2, 0] = along_y / length, along_z / length
+    jacobian[..., 0, 1] = 1.0
+    jacobian[..., :, 2] = matrices[..., :, 2]
+    return jacobian
 
 
 def rotate_image_points(points: ArrayLike, rotation: ArrayLike) -> FloatArray:
