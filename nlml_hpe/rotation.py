@@ -24,6 +24,8 @@ IMAGE_FROM_CAMERA: NDArray[np.float64] = np.diag([1.0, -1.0, -1.0])
 MIRROR_SIGNS: NDArray[np.float64] = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
 """What the mirror multiplies the entries of a rotation by: ``M R M`` with ``M = diag(-1, 1, 1)``."""
 _GIMBAL_LOCK = 1e-12
+_LARGEST_SUM = 270.0
+"""Degrees: what yaw, pitch and roll of one rotation have together, in one of its two triples at most."""
 _SMALLEST = 1e-30
 _SIGMA_OF_NOTHING = 180 / np.sqrt(3)
 """Standard deviation of an angle that is anything between -180 and 180 degrees."""
@@ -128,9 +130,10 @@ def rotation_from_angles(angles: Angles) -> FloatArray:
 def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Angles:
     """Angles of rotations, read so that they go on without a jump where yaw passes 90 degrees.
 
-    Two triples have the same rotation: (yaw, pitch, roll) and (180 - yaw, pitch + 180, roll + 180). One of them has
-    ``|pitch| + |roll| <= 180`` and it is the answer: a head at yaw 85 that turns on by 10 degrees is at yaw 95, not
-    at yaw 85 upside down. All three angles lie in (-180, 180]. At yaw of exactly +-90 only the sum or the
+    Two triples have the same rotation: (yaw, pitch, roll) and (180 - yaw, pitch + 180, roll + 180). The answer is the
+    one with the smaller angles: their absolute values together are 270 degrees at most. So a head at yaw 85 that turns
+    on by 10 degrees is at yaw 95, not at yaw 85 upside down, and a face that hangs upside down has a roll of 180, not a
+    yaw of 180. All three angles lie in (-180, 180]. At yaw of exactly +-90 only the sum or the
     difference of pitch and roll is determined (gimbal lock), and roll is zero there: far to the side compare
     rotations, not angles.
 
@@ -171,14 +174,13 @@ def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Ang
         np.arctan2(-matrices[..., 1, 2], matrices[..., 2, 2]),
     )
     roll = np.where(locked, 0.0, np.arctan2(-matrices[..., 0, 1], matrices[..., 0, 0]))
-    first = -np.degrees(np.stack([yaw, pitch, roll], axis=-1))
-    second = _half_open([180.0, 0.0, 0.0] + np.array([-1.0, 1.0, 1.0]) * first + [0.0, 180.0, 180.0])
-    if near is None:
-        from_first, from_second = (np.abs(triple[..., 1:]).sum(axis=-1) for triple in (first, second))
-    else:
-        away = [np.abs(_half_open(triple - near.columns())).sum(axis=-1) for triple in (first, second)]
-        from_first, from_second = away
-    return Angles.from_columns(_half_open(np.where((from_first <= from_second)[..., None], first, second)))
+    first = _half_open(-np.degrees(np.stack([yaw, pitch, roll], axis=-1)))
+    from_first = np.abs(first if near is None else _half_open(first - near.columns())).sum(axis=-1)
+    if near is None and (from_first <= _LARGEST_SUM).all():
+        return Angles.from_columns(first)
+    second = _half_open([180.0, 180.0, 180.0] + np.array([-1.0, 1.0, 1.0]) * first)
+    from_second = np.abs(second if near is None else _half_open(second - near.columns())).sum(axis=-1)
+    return Angles.from_columns(np.where((from_first <= from_second)[..., None], first, second))
 
 
 def _half_open(degrees: FloatArray) -> FloatArray:

@@ -33,7 +33,7 @@ def rotation_from_degrees(degrees: Tensor) -> Tensor:
 def degrees_from_rotation(rotation: Tensor) -> Tensor:
     """Columns yaw, pitch, roll (N, 3) in degrees of rotations (N, 3, 3); as ``rotation.angles_from_rotation``.
 
-    Of the two triples of one rotation the one with ``|pitch| + |roll| <= 180``, so that yaw goes on past 90 degrees.
+    Of the two triples of one rotation the one with the smaller angles, so that yaw goes on past 90 degrees.
 
     Examples
     --------
@@ -44,5 +44,5 @@ def degrees_from_rotation(rotation: Tensor) -> Tensor:
     first = -torch.stack([yaw, pitch, roll], dim=-1)
     half = torch.where(first > 0, 180.0, -180.0)
     yaw_beyond, rest_beyond = (half - first)[..., :1], (first - half)[..., 1:]
-    beyond = first[..., 1:].abs().sum(dim=-1, keepdim=True) > 180.0
+    beyond = first.abs().sum(dim=-1, keepdim=True) > 270.0
     return torch.where(beyond, torch.cat([yaw_beyond, rest_beyond], dim=-1), first)

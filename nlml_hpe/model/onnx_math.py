@@ -37,8 +37,8 @@ def degrees_from_rotation(rotation: Var) -> Var:
     pitch = op.where(locked, atan2(zy, yy), atan2(op.neg(yz), zz))
     roll = op.where(locked, op.const(0.0), atan2(op.neg(xy), xx))
     yaw, pitch, roll = (scaled(angle, -np.degrees(1.0)) for angle in (yaw, pitch, roll))
-    # The other triple of the same rotation, where yaw has passed 90 degrees.
-    beyond = op.greater(op.add(op.abs(pitch), op.abs(roll)), op.const(180.0))
+    # The other triple of the same rotation, where its angles are the smaller ones: yaw has passed 90 degrees.
+    beyond = op.greater(op.add(op.add(op.abs(yaw), op.abs(pitch)), op.abs(roll)), op.const(270.0))
     half = [
         op.where(op.greater(angle, op.const(0.0)), op.const(180.0), op.const(-180.0)) for angle in (yaw, pitch, roll)
     ]
