@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from nlml_hpe.cli import main
+from nlml_hpe.evaluation.subject import open_subject
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
@@ -184,3 +185,15 @@ def test_the_command_line_names_the_eye(
     assert dict(zip(header.split(","), row.split(","), strict=True))["eye"] == "image"
     assert main(["predict", str(photo_path), "--eye", "both"]) != 0
     assert "this model has" in capsys.readouterr().err
+
+
+def test_the_evaluation_of_two_eyes_answers_by_both_and_misses_none(both: Path, photo: RgbImage) -> None:
+    subject = open_subject(both, torch.device("cpu"))
+    assert subject.default == "fused"
+    assert list(subject.routes) == ["network", "exact", "refined", "image", "fused"]
+    with HeadPoseEstimator(both) as estimator:
+        (face,) = estimator.detect(photo)
+        poses = estimator.poses([face, replace(face, points=None)])
+    given = subject.routes["fused"]([face, replace(face, points=None)])
+    # The model itself and its ONNX file agree to a thousandth of a degree.
+    assert geodesic_degrees(given.rotation, np.array([pose.rotation for pose in poses])).max() < 1e-3

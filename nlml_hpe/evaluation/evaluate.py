@@ -20,6 +20,8 @@ ROUTES: tuple[Route, ...] = ("network", "exact", "refined")
 
 IMAGE_ROUTE = "image"
 """The image eye, which has one route."""
+FUSED_ROUTE = "fused"
+"""Both eyes as one, as ``HeadPoseEstimator`` answers by default where a model has both."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nlml_hpe.config import ImageNetworkConfig
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.cost import Cost, bytes_of, cost_of_layers, cost_of_onnx
-from nlml_hpe.evaluation.evaluate import ROUTES
+from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, ROUTES
 from nlml_hpe.evaluation.faces import Answerer, landmark_route
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
@@ -90,7 +90,7 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
         for kind, opened in _EYES.items():
             routes |= opened(folder, own_frame, device) if kind in components else {}
         if components.keys() >= _EYES.keys():
-            routes["fused"] = _of_both_eyes(folder, own_frame, routes)
+            routes[FUSED_ROUTE] = _of_both_eyes(folder, own_frame, routes)
         return routes
     if (folder / MANIFEST).is_file() and (folder / WEIGHTS).is_file():
         return {"image": _of_trained_network(folder)}

@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, PointSet
-from nlml_hpe.evaluation.evaluate import IMAGE_ROUTE, ROUTES
+from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
 from nlml_hpe.evaluation.faces import Answerer, landmark_route
+from nlml_hpe.inference.calibration import Calibration
 from nlml_hpe.inference.engines import DEFAULT_ROUTE
+from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
+from nlml_hpe.inference.opening import read_calibration
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.folder import load_model
@@ -49,8 +52,13 @@ class Subject:
     needs_landmarks: bool = True
 
 
-def subject_of(landmarks: TorchEngine | None = None, image: ImageEngine | None = None) -> Subject:
-    """The routes of a landmark eye, an image eye or both. Raises ``ValueError`` where there is neither."""
+def subject_of(
+    landmarks: TorchEngine | None = None, image: ImageEngine | None = None, calibration: Calibration | None = None
+) -> Subject:
+    """The routes of a landmark eye, an image eye or both; both are also fused, where their head frames are the same.
+
+    Raises ``ValueError`` where there is neither.
+    """
     if landmarks is None:
         if image is None:
             raise ValueError("expected a landmark eye, an image eye or both; received neither")
@@ -62,8 +70,13 @@ def subject_of(landmarks: TorchEngine | None = None, image: ImageEngine | None =
     if image is not None:
         routes[IMAGE_ROUTE], turns[IMAGE_ROUTE] = image.estimate, image.named_from_own
         frames.append(image.frame)
+    default: str = DEFAULT_ROUTE
+    if image is not None and image.frame == landmarks.frame:
+        eyes = Eyes(landmarks, image, calibration)
+        default, turns[FUSED_ROUTE] = FUSED_ROUTE, landmarks.named_from_own
+        routes[FUSED_ROUTE] = lambda faces: eyes.answer(faces).estimates
     needs = (landmarks.point_set, landmarks.min_confidence)
-    return Subject(routes, DEFAULT_ROUTE, " / ".join(dict.fromkeys(frames)), turns, *needs)
+    return Subject(routes, default, " / ".join(dict.fromkeys(frames)), turns, *needs)
 
 
 def open_subject(folder: Path, device: torch.device) -> Subject:
@@ -73,4 +86,5 @@ def open_subject(folder: Path, device: torch.device) -> Subject:
     """
     kinds = read_components(folder)
     landmarks = TorchEngine(load_model(folder), device) if "landmark_eye" in kinds else None
-    return subject_of(landmarks, open_image_engine(folder) if "image_eye" in kinds else None)
+    image = open_image_engine(folder) if "image_eye" in kinds else None
+    return subject_of(landmarks, image, read_calibration(folder))

@@ -37,16 +37,25 @@ def open_eyes(
     components = read_components(place)
     image = open_image_engine(place, providers) if "image_eye" in components else None
     landmarks = open_engine(place, backend, device) if "landmark_eye" in components else None
-    calibration = None
-    if "calibration" in components:
-        try:
-            calibration = Calibration.from_settings(components["calibration"].settings)
-        except ValueError as error:
-            raise ArtifactError(f"{place}: {error}") from error
+    calibration = read_calibration(place)
     try:
         return Eyes(landmarks, image, calibration)
     except ValueError as error:
         raise ArtifactError(f"{place}: {error}") from error
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """The calibration of a model folder's eyes; None where nobody has calibrated them.
+
+    Raises ``ArtifactError`` where it does not read.
+    """
+    components = read_components(folder)
+    if "calibration" not in components:
+        return None
+    try:
+        return Calibration.from_settings(components["calibration"].settings)
+    except ValueError as error:
+        raise ArtifactError(f"{folder}: {error}") from error
 
 
 def engine_of(eyes: Eyes) -> Engine:
