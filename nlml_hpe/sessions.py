@@ -18,13 +18,14 @@ if TYPE_CHECKING:  # loaded with the first session
 CPU: tuple[str, ...] = ("cpu",)
 """The default: providers by their short names, the first choice first."""
 _CPU_PROVIDER = "CPUExecutionProvider"
+_INSTEAD = "pip uninstall onnxruntime, then pip install {} in its place"
 _PROVIDERS = {
-    "cpu": (_CPU_PROVIDER, "onnxruntime"),
-    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
-    "coreml": ("CoreMLExecutionProvider", "onnxruntime (on macOS)"),
-    "directml": ("DmlExecutionProvider", "onnxruntime-directml (on Windows)"),
+    "cpu": (_CPU_PROVIDER, "every onnxruntime has it"),
+    "cuda": ("CUDAExecutionProvider", _INSTEAD.format("onnxruntime-gpu")),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime has it on macOS"),
+    "directml": ("DmlExecutionProvider", _INSTEAD.format("onnxruntime-directml") + " (Windows)"),
 }
-"""Short names: onnxruntime's own name, and the distribution that has it. Only one of these can be installed."""
+"""Short names: onnxruntime's own name, and how to get it. Of onnxruntime's distributions only one can be installed."""
 
 
 class ProviderError(ValueError):
@@ -60,17 +61,14 @@ def resolve_providers(names: Sequence[str] | str = CPU) -> list[str]:
     there = onnxruntime.get_available_providers()
     chosen = []
     for name in [names] if isinstance(names, str) else names:
-        provider, package = _PROVIDERS.get(str(name).lower(), (str(name), ""))
+        provider, remedy = _PROVIDERS.get(str(name).lower(), (str(name), ""))
         if provider in there:
             chosen.append(provider)
             continue
         has = f"onnxruntime {onnxruntime.__version__} has {', '.join(there)}"
-        if not package:
+        if not remedy:
             raise ProviderError(f"unknown provider {name!r}; expected {', '.join(_PROVIDERS)}; this {has}")
-        raise ProviderError(
-            f"provider {name!r} was asked for, but this {has}; install {package} in place of the present one "
-            "(pip uninstall onnxruntime first), or use 'cpu'"
-        )
+        raise ProviderError(f"provider {name!r} was asked for, but this {has}; {remedy}, or use 'cpu'")
     return list(dict.fromkeys([*chosen, _CPU_PROVIDER]))
 
 

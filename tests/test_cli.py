@@ -293,8 +293,8 @@ def test_without_the_packages_of_training_the_extra_is_named(command: list[str],
 
 
 def test_the_backend_torch_works_without_the_packages_of_training(folder: Path) -> None:
-    """torch and safetensors are all that the torch extra brings."""
-    absent = ("pydantic", "yaml", "tensorly", "onnx", "spox", "sklearn", "numba", "joblib")
+    """torch, safetensors and scipy are all that the torch extra brings."""
+    absent = ("pydantic", "yaml", "tensorly", "onnx", "spox", "sklearn", "numba", "joblib", "roma", "mediapipe")
     program = (
         f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
         "from nlml_hpe.cli import main\nsys.exit(main(sys.argv[1:]))"
