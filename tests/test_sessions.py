@@ -40,7 +40,7 @@ def test_another_provider_is_asked_first(name: str) -> None:
 def test_a_provider_that_is_not_installed_names_its_package() -> None:
     with pytest.raises(ProviderError, match=rf"'{ABSENT}' was asked for(.|\n)*has {CPU if len(THERE) == 1 else ''}"):
         HeadPoseEstimator(providers=ABSENT)
-    with pytest.raises(ProviderError, match="onnxruntime has it on macOS|pip install onnxruntime-gpu"):
+    with pytest.raises(ProviderError, match=r"onnxruntime has it on macOS|pip install onnxruntime-gpu"):
         open_detector("facemesh_onnx", providers=[ABSENT, "cpu"])
 
 
