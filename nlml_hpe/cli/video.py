@@ -18,6 +18,7 @@ from nlml_hpe.cli.options import add_model, model_files, open_estimator
 from nlml_hpe.cli.places import require_output, require_table, shown
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.files.images import RgbImage, user_path
+from nlml_hpe.inference.smoothing import SMOOTHERS
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import VideoSource, require_video_name
 from nlml_hpe.words import BAR_DELAY_SECONDS
@@ -32,7 +33,10 @@ def add_parser(commands: Any) -> None:
     video.add_argument("output", nargs="?", type=user_path, metavar="OUT", help="a copy with axes drawn (.mp4)")
     video.add_argument("--webcam", type=int, metavar="N", help="camera number, in place of IN; q or Ctrl-C ends")
     video.add_argument("--overwrite", action="store_true", help="replace OUT where it is there already")
-    video.add_argument("--smooth", action="store_true", help="One-Euro smoothing; never use it to measure")
+    video.add_argument("--smooth", action="store_true", help="smooth the poses over time; never use it to measure")
+    video.add_argument(
+        "--smoother", choices=sorted(SMOOTHERS), default="one_euro", help="by which filter (default: one_euro)"
+    )
     video.add_argument("--csv", metavar="FILE", help="a row for each face and frame, to a file or to stdout (-)")
     video.add_argument(
         "--max-faces", type=int, default=1, metavar="N", help="faces to follow (default: 1, which is the fastest)"
@@ -55,7 +59,9 @@ def run(given: argparse.Namespace) -> int:
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
-        results = process(video, estimator, given.output, given.smooth, not given.no_refine, show, given.eye)
+        results = process(
+            video, estimator, given.output, given.smooth, not given.no_refine, show, given.eye, given.smoother
+        )
         bar = stack.enter_context(
             tqdm(desc="Video", unit="frame", total=video.expected or None, delay=BAR_DELAY_SECONDS)
         )

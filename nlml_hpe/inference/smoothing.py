@@ -1,4 +1,4 @@
-"""One-Euro smoothing of a pose over time (Casiez, Roussel & Vogel 2012): still when the head is, quick when it turns.
+"""Smoothing of poses over time, face by face: One-Euro (Casiez, Roussel & Vogel 2012), or a Kalman filter (``kalman``).
 
 For display only: figures of accuracy are never smoothed.
 """
@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.face import HeadPose
+from nlml_hpe.inference.kalman import FORGOTTEN_SECONDS, KalmanFilter
 from nlml_hpe.rotation import angles_from_rotation, rotation_from_vector, vector_from_rotation
 
 MIN_CUTOFF_HZ = 1.0
 BETA = 0.6
 """Hz of cutoff for every radian per second: a head that turns by 90 degrees a second is followed within 0.1 s."""
 _SPEED_CUTOFF_HZ = 1.0
-_FORGOTTEN_SECONDS = 0.5
 
 
 @dataclass
 class RotationFilter:
-    """The filter on rotations: the speed is that of the geodesic, the mean is taken along it.
+    """One-Euro on rotations: still when the head is, quick when it turns.
+
+    The speed is that of the geodesic, and the mean is taken along it.
 
     ``seconds`` between two calls may vary. After half a second without a call it starts anew.
     """
@@ -35,10 +38,15 @@ class RotationFilter:
     _speed: float = 0.0
     _time: float = field(default=-math.inf)
 
-    def __call__(self, rotation: NDArray[np.float64], time: float) -> NDArray[np.float64]:
-        """The smoothed rotation (3, 3) at ``time`` in seconds. A time that does not advance changes nothing."""
+    def __call__(
+        self, rotation: NDArray[np.float64], time: float, sigma: tuple[float, float, float] | None = None
+    ) -> NDArray[np.float64]:
+        """The smoothed rotation (3, 3) at ``time`` in seconds. A time that does not advance changes nothing.
+
+        ``sigma``, the pose's error bars in degrees, has no say here.
+        """
         seconds = time - self._time
-        if self._state is None or self._raw is None or seconds > _FORGOTTEN_SECONDS:
+        if self._state is None or self._raw is None or seconds > FORGOTTEN_SECONDS:
             self._state, self._speed = rotation, 0.0
         elif seconds > 0:
             speed = float(np.linalg.norm(vector_from_rotation(self._raw.T @ rotation))) / seconds
@@ -55,11 +63,23 @@ def _weight(cutoff: float, seconds: float) -> float:
     return 1 / (1 + 1 / (2 * math.pi * cutoff * seconds))
 
 
-class PoseSmoother:
-    """One filter for each face; a face is the one before whose box's middle is nearest, within half its size."""
+PoseFilter = RotationFilter | KalmanFilter
+SmootherName = Literal["one_euro", "kalman"]
+SMOOTHERS: dict[SmootherName, type[RotationFilter] | type[KalmanFilter]] = {
+    "one_euro": RotationFilter,
+    "kalman": KalmanFilter,
+}
 
-    def __init__(self) -> None:
-        self._faces: list[tuple[tuple[float, float], RotationFilter]] = []
+
+class PoseSmoother:
+    """One filter for each face; a face is the one before whose box's middle is nearest, within half its size.
+
+    ``smoother`` names the filter, "one_euro" or "kalman".
+    """
+
+    def __init__(self, smoother: SmootherName = "one_euro") -> None:
+        self._new_filter = SMOOTHERS[smoother]
+        self._faces: list[tuple[tuple[float, float], PoseFilter]] = []
 
     def __call__(self, poses: list[HeadPose], time: float) -> list[HeadPose]:
         """The same poses with smoothed angles and rotations."""
@@ -68,10 +88,10 @@ class PoseSmoother:
             left, top, right, bottom = pose.box
             middle, reach = ((left + right) / 2, (top + bottom) / 2), max(right - left, bottom - top) / 2
             near = [face for face in before if math.dist(face[0], middle) < reach]
-            found = min(near, key=lambda face: math.dist(face[0], middle), default=(middle, RotationFilter()))
+            found = min(near, key=lambda face: math.dist(face[0], middle), default=(middle, self._new_filter()))
             before = [face for face in before if face is not found]
             self._faces.append((middle, found[1]))
-            rotation = found[1](pose.rotation, time)
+            rotation = found[1](pose.rotation, time, pose.sigma)
             yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
             smoothed.append(replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation))
         return smoothed

@@ -15,7 +15,7 @@ from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import Eye
-from nlml_hpe.inference.smoothing import PoseSmoother
+from nlml_hpe.inference.smoothing import PoseSmoother, SmootherName
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoSource, VideoWriter
 from nlml_hpe.view.draw import draw_poses, draw_text
 from nlml_hpe.words import counted
@@ -99,6 +99,7 @@ def process(
     refine: bool = True,
     show: Callable[[FrameResult, RgbImage], bool] | None = None,
     eye: Eye | None = None,
+    smoother: SmootherName = "one_euro",
 ) -> Iterator[FrameResult | Summary]:
     """Poses of all frames of a video, one after the other; Ctrl-C ends the work and keeps what was done.
 
@@ -111,7 +112,9 @@ def process(
     output : pathlib.Path, optional
         A copy with axes, rate and latency drawn.
     smooth : bool
-        One-Euro smoothing of every face's rotation over time; never use it to measure.
+        Smooth every face's rotation over time; never use it to measure.
+    smoother : "one_euro" or "kalman"
+        By which filter; see ``smoothing`` and ``kalman``.
     refine, eye
         As of ``HeadPoseEstimator.predict``.
     show : callable, optional
@@ -140,7 +143,7 @@ def process(
     >>> len(frames), summary.with_face
     (3, 0)
     """
-    smoother, summary = PoseSmoother(), Summary(source.expected)
+    smoothed, summary = PoseSmoother(smoother), Summary(source.expected)
     writing: AbstractContextManager[VideoWriter | None] = (
         nullcontext() if output is None else VideoWriter(output, source.fps)
     )
@@ -149,7 +152,7 @@ def process(
             for frame in source:
                 start = time.perf_counter()
                 poses = estimator.predict(frame.image, refine, eye)
-                poses = smoother(poses, frame.seconds) if smooth else poses
+                poses = smoothed(poses, frame.seconds) if smooth else poses
                 result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
                 summary.milliseconds.append(result.milliseconds)
                 summary.with_face += bool(poses)

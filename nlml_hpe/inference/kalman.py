@@ -1,0 +1,118 @@
+"""A Kalman filter on the rotation group: a head that turns evenly is followed without lag, unsure frames count less.
+
+The state is a rotation and an angular velocity, both in the camera frame, and the covariance of their errors (an
+error-state filter; Sola 2017). Between frames the head turns on, and its velocity changes at random. A pose is a
+measurement whose noise is a share of its own error bars: most of a pose's error is the same from frame to frame, and
+only what changes is noise. Where a measurement lies further off than that allows, the head has begun to move: the
+filter then trusts it more, by letting the velocity change as much as it takes.
+
+For display only: figures of accuracy are never smoothed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.rotation import covariance_from_sigma, rotation_from_vector, vector_from_rotation
+
+ACCELERATION = 0.03
+"""Spectral density of a calm head's angular acceleration, in rad^2 / s^3."""
+NOISE_SHARE = 0.4
+"""What a pose's standard deviations are multiplied by to be those of the noise between frames."""
+_SURPRISE, _AGILITY = 1.5, 30.0
+"""Squared innovation, over its expectation, beyond which the density grows, and how much by each unit of it."""
+_UNKNOWN_DEG = 4.0
+"""Standard deviation of a pose that has no error bars."""
+_FIRST_SPEED = 0.7
+"""Standard deviation of a new head's angular velocity, in rad / s."""
+FORGOTTEN_SECONDS = 0.5
+"""After so long without a pose a filter starts anew."""
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class KalmanFilter:
+    """The filter of one head.
+
+    Parameters
+    ----------
+    acceleration : float
+        See ``ACCELERATION``.
+    noise_share : float
+        See ``NOISE_SHARE``.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+    >>> smooth = KalmanFilter()
+    >>> for frame in range(50):  # 20 degrees a second
+    ...     found = smooth(rotation_from_angles(Angles.from_columns((frame * 0.8, 0, 0))), frame / 25, (2.0, 3.0, 1.5))
+    >>> bool(abs(angles_from_rotation(found).yaw - 49 * 0.8) < 0.5)
+    True
+    """
+
+    acceleration: float = ACCELERATION
+    noise_share: float = NOISE_SHARE
+    _rotation: Floats | None = None
+    _velocity: Floats = field(default_factory=lambda: np.zeros(3))
+    _covariance: Floats = field(default_factory=lambda: np.zeros((6, 6)))
+    _time: float = field(default=-math.inf)
+
+    def __call__(self, rotation: Floats, time: float, sigma: tuple[float, float, float] | None = None) -> Floats:
+        """The smoothed rotation (3, 3) at ``time`` in seconds.
+
+        Parameters
+        ----------
+        rotation : float array (3, 3)
+            The pose of this frame, head to camera.
+        time : float
+            In seconds; one that does not advance changes nothing.
+        sigma : three floats, optional
+            Standard deviations of yaw, pitch and roll in degrees.
+        """
+        deviations = np.full(3, _UNKNOWN_DEG) if sigma is None else np.asarray(sigma)
+        noise = self.noise_share**2 * covariance_from_sigma(rotation, deviations)
+        seconds = time - self._time
+        if self._rotation is None or seconds > FORGOTTEN_SECONDS:
+            self._rotation, self._velocity = rotation, np.zeros(3)
+            self._covariance = np.zeros((6, 6))
+            self._covariance[:3, :3], self._covariance[3:, 3:] = noise, _FIRST_SPEED**2 * np.eye(3)
+        elif seconds > 0:
+            self._predict(seconds)
+            self._correct(rotation, noise, seconds)
+        self._time = max(self._time, time)
+        return self._rotation
+
+    def _predict(self, seconds: float) -> None:
+        """The head turns on by its velocity."""
+        assert self._rotation is not None
+        self._rotation = rotation_from_vector(self._velocity * seconds) @ self._rotation
+        onward = np.eye(6)
+        onward[:3, 3:] = seconds * np.eye(3)
+        self._covariance = onward @ self._covariance @ onward.T + self.acceleration * _process(seconds)
+
+    def _correct(self, rotation: Floats, noise: Floats, seconds: float) -> None:
+        """A pose of this frame draws rotation and velocity towards it."""
+        assert self._rotation is not None
+        innovation = vector_from_rotation(rotation @ self._rotation.T)
+        expected = self._covariance[:3, :3] + noise
+        surprise = float(innovation @ np.linalg.solve(expected, innovation)) / 3
+        if surprise > _SURPRISE:
+            growth = self.acceleration * _AGILITY * (surprise / _SURPRISE - 1)
+            self._covariance = self._covariance + growth * _process(seconds)
+        gain = self._covariance[:, :3] @ np.linalg.inv(self._covariance[:3, :3] + noise)
+        step = gain @ innovation
+        self._rotation = rotation_from_vector(step[:3]) @ self._rotation
+        self._velocity = self._velocity + step[3:]
+        kept = self._covariance - gain @ self._covariance[:3]
+        self._covariance = (kept + kept.T) / 2
+
+
+def _process(seconds: float) -> Floats:
+    """Covariance (6, 6) that an acceleration of unit density adds in so many seconds."""
+    blocks = [[seconds**3 / 3, seconds**2 / 2], [seconds**2 / 2, seconds]]
+    return np.kron(np.array(blocks), np.eye(3))
