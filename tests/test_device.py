@@ -12,9 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
+from nlml_hpe.config import AugmentationConfig, EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
 from nlml_hpe.evaluation import command
+from nlml_hpe.image_networks.augment import augment
+from nlml_hpe.image_networks.registry import NETWORKS, build
 from nlml_hpe.inference.backends import open_engine
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -112,6 +114,31 @@ def test_augmentation_keeps_to_its_device(there: torch.device) -> None:
     ]
     for change in changes:
         assert [tensor.device for tensor in change()] == [there, there]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_image_networks_and_their_losses_keep_to_their_device(name: str) -> None:
+    """Answer, loss and gradient, with labels of a batch that are elsewhere, too."""
+    torch.manual_seed(0)
+    network = build(name, 64).eval()
+    crops, rotations = torch.rand(2, 3, 64, 64) * 255, torch.eye(3).expand(2, 3, 3)
+    with elsewhere() as there:
+        away = network.to(there)
+        loss = away.loss(away(crops.to(there)), rotations.to(there))
+        loss.mean().backward()
+        assert loss.device == there
+        assert {weights.grad.device for weights in away.parameters() if weights.grad is not None} == {there}
+
+
+def test_augmentation_of_crops_keeps_to_its_device(there: torch.device) -> None:
+    """Every change to every crop: what has a probability has that of one."""
+    chances = dict.fromkeys(("mirror", "grey", "soft", "filter", "blocks", "erase", "frame"), 1.0)
+    settings = AugmentationConfig(**chances)
+    boxes = torch.tensor([[24.0, 24.0, 72.0, 72.0]]).expand(2, 4).to(there)
+    images = torch.full((2, 96, 96, 3), 99, dtype=torch.uint8).to(there)
+    generator = torch.Generator().manual_seed(0)  # this device has none of its own
+    crops, shown = augment(images, torch.eye(3).expand(2, 3, 3).to(there), boxes, 64, settings, generator)
+    assert (crops.device, shown.device) == (there, there)
 
 
 def test_factor_rows_keep_to_their_device(tiny: PoseManifold, there: torch.device) -> None:

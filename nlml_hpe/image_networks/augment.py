@@ -167,7 +167,7 @@ def _toned(crops: Tensor, settings: AugmentationConfig, generator: torch.Generat
     def drawn(*shape: int) -> Tensor:
         return _uniform((count, *shape), device, generator)
 
-    weights = torch.tensor([0.299, 0.587, 0.114], device=device)[:, None, None]
+    weights = torch.tensor([0.299, 0.587, 0.114]).to(device)[:, None, None]
     grey = (crops * weights).sum(dim=1, keepdim=True)
     saturation = 1 + 3 * settings.color * drawn(1, 1, 1)
     black_and_white = (drawn(1, 1, 1) + 1) / 2 < settings.grey

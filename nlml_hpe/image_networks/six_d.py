@@ -67,7 +67,7 @@ def _triangle(values: Tensor) -> Tensor:
     """Lower triangles (N, 3, 3) of six numbers each: the diagonal as logarithms, then what is below it."""
     # Beyond these bounds a standard deviation is below 0.3 degrees or above 460.
     diagonal = LEAST_SIGMA + FIRST_SIGMA * torch.exp(values[:, :3].clamp(*LOG_BOUNDS))
-    low = values[:, 3:] * diagonal[:, [1, 2, 2]]
+    low = values[:, 3:] * torch.cat([diagonal[:, 1:], diagonal[:, 2:]], dim=1)
     zero = torch.zeros_like(low[:, 0])
     rows = [
         torch.stack([diagonal[:, 0], zero, zero], 1),
