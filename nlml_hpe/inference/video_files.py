@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +76,7 @@ class VideoSource:
 
     def __init__(self, source: Path | int) -> None:
         self.is_camera, self._stopped = isinstance(source, int), False
+        self._reading = threading.Lock()
         name = f"camera {source}" if self.is_camera else str(source)
         if isinstance(source, Path) and not source.is_file():
             raise VideoError(f"{name}: {why_no_file(source, 'video file')}")
@@ -89,12 +92,25 @@ class VideoSource:
         self.expected = 0 if self.is_camera else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[Frame]:
+        frames = self._frames()
+        if self.is_camera:  # whose frames should be as fresh as they can be
+            yield from frames
+            return
+        # A file's next frame is read while this one is worked on.
+        with ThreadPoolExecutor(1, "video") as reader:
+            following = reader.submit(next, frames, None)
+            while (frame := following.result()) is not None and not self._stopped:
+                following = reader.submit(next, frames, None)
+                yield frame
+
+    def _frames(self) -> Iterator[Frame]:
         start, last, number = time.monotonic(), -1.0, 0
         while not self._stopped:
-            there, image = self._capture.read()
+            with self._reading:
+                there, image = self._capture.read()
+                stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if not there:
                 return
-            stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = time.monotonic() - start if self.is_camera else stamp
             # Some containers have no times, or times that stand still: then the rate tells.
             if seconds <= last:
@@ -113,7 +129,8 @@ class VideoSource:
 
     def close(self) -> None:
         """Release the file or camera."""
-        self._capture.release()
+        with self._reading:
+            self._capture.release()
 
     def __enter__(self) -> VideoSource:
         return self
