@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from nlml_hpe.image_networks.weights import load_backbone
 from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.folder import HeadFrame
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import geodesic_degrees
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
@@ -124,44 +127,50 @@ def test_a_recipe_runs_to_the_end_and_its_answers_follow_the_image(name: str, tm
     assert geodesic_degrees(found[0], found).max() > 5
 
 
+def evaluated(tmp_path: Path, *options: str) -> dict[str, Any]:
+    """What ``evaluate`` reports of tmp_path/model on tmp_path/data; the model gets an image eye of random weights."""
+    network = build("six_d", 32, width=8).eval()
+    eye = ImageEye(network, "six_d", HeadFrame("w300lp", pitch=3.0), ((-90, 90), (-90, 90), (-90, 90)))
+    export_image_eye(eye, tmp_path / "model" / IMAGE_EYE_FILE)
+    put_component(tmp_path / "model", "image_eye", eye.settings())
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    places = {"root": "data", "model": "model", "output": "test"}
+    given = [text for name, place in places.items() for text in (f"--{name}", str(tmp_path / place))]
+    assert run(parser.parse_args(["--dataset", "aflw2000", *given, *options]))
+    report: dict[str, Any] = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    return report
+
+
 def test_a_folder_with_an_image_eye_alone_is_evaluated_on_photographs(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """No detector is asked: the label's box is what it is shown."""
     write_photographs(tmp_path / "data", 60, "pt3d_68")
     write_photographs(tmp_path / "others", 60, "pt3d_68")
-    network = build("six_d", 32, width=8).eval()
-    eye = ImageEye(network, "six_d", HeadFrame("w300lp", pitch=3.0), ((-90, 90), (-90, 90), (-90, 90)))
     (tmp_path / "model").mkdir()
-    export_image_eye(eye, tmp_path / "model" / IMAGE_EYE_FILE)
-    put_component(tmp_path / "model", "image_eye", eye.settings())
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    options = [
-        "--dataset",
-        "aflw2000",
-        "--root",
-        "data",
-        "--model",
-        "model",
-        "--output",
-        "test",
-        "--align-on",
-        "others",
-    ]
-    given = [str(tmp_path / one) if one in ("data", "model", "test", "others") else one for one in options]
-    assert run(parser.parse_args(given))
-    report = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    report = evaluated(tmp_path, "--align-on", str(tmp_path / "others"))
     assert list(report["routes"]) == ["image"]
     assert (report["default_route"], report["frame"]) == ("image", "w300lp")
     assert report["routes"]["image"]["coverage"] == 1
     raw, own = report["routes"]["image"]["mae"], report["unaligned"]["routes"]["image"]["mae"]
     assert abs(raw["pitch"] - own["pitch"]) > 0.1
     # One rotation that was estimated on the same answers takes away what a constant answer has in common.
-    assert (
-        report["aligned"]["routes"]["image"]["geodesic"]["mean"] <= report["routes"]["image"]["geodesic"]["mean"] + 0.1
-    )
+    before, after = (rows["image"]["geodesic"]["mean"] for rows in (report["routes"], report["aligned"]["routes"]))
+    assert after <= before + 0.1
     assert "image *" in capsys.readouterr().out
+
+
+def test_of_both_eyes_the_fused_answer_is_the_default(tmp_path: Path) -> None:
+    """No landmarks are found in these pictures: the image eye answers for both."""
+    write_photographs(tmp_path / "data", 6, "pt3d_68")
+    shutil.copytree(SHIPPED, tmp_path / "model")
+    report = evaluated(tmp_path)
+    assert set(report["routes"]) == {"network", "exact", "refined", "image", "fused"}
+    assert (report["default_route"], report["frame"]) == ("fused", "w300lp")
+    assert [report["routes"][name]["n"] for name in ("refined", "image", "fused")] == [0, 6, 6]
+    image, fused = (report["routes"][name]["geodesic"]["mean"] for name in ("image", "fused"))
+    assert fused == pytest.approx(image, abs=1e-3)
 
 
 def test_stages_of_the_other_eye_are_no_part_of_a_chain(tmp_path: Path) -> None:

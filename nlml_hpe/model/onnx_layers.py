@@ -58,8 +58,7 @@ def _value(argument: Any, values: dict[str, Any]) -> Any:
 
 def _translated(traced: fx.GraphModule, node: fx.Node, arguments: list[Any]) -> Any:
     if node.op == "get_attr":
-        tensor = operator.attrgetter(str(node.target))(traced).detach().cpu()
-        return op.const(tensor.numpy().astype(_KINDS.get(tensor.dtype, np.float32)))
+        return operator.attrgetter(str(node.target))(traced).detach().cpu().numpy()
     if node.op == "call_module":
         layer = traced.get_submodule(str(node.target))
         key: Any = type(layer)
@@ -68,8 +67,10 @@ def _translated(traced: fx.GraphModule, node: fx.Node, arguments: list[Any]) -> 
             return translation(layer, arguments[0])
     else:
         key = node.target
-        if key in _OPERATIONS:
-            return _OPERATIONS[key](*arguments, **node.kwargs)
+        # Those of eight bits by name: they are known to torch once torchao is imported.
+        operation = _OPERATIONS.get(key) or _OPERATIONS.get(str(key))
+        if operation is not None:
+            return operation(*arguments, **node.kwargs)
     raise ValueError(f"{node.name}: {key} has no translation to ONNX")
 
 
@@ -138,11 +139,22 @@ def _stack(parts: list[Var], dim: int) -> Var:
     return op.concat([op.unsqueeze(part, op.const([dim])) for part in parts], axis=dim)
 
 
+def _variable(value: Any) -> Var:
+    """A variable, of an array a constant one; what a graph stores is in float32 but for eight bits."""
+    if isinstance(value, Var):
+        return value
+    return op.const(value if value.dtype in (np.int8, np.uint8) else np.asarray(value, dtype=np.float32))
+
+
 def _aten_convolution(
-    x: Var, weight: Var, bias: Var | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    x: Var, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Var:
     shape = {"strides": _pair(stride), "pads": _pair(padding) * 2, "dilations": _pair(dilation)}
-    return op.conv(x, weight, bias, group=groups, **shape)
+    return op.conv(x, _variable(weight), None if bias is None else _variable(bias), group=groups, **shape)
+
+
+def _aten_linear(x: Var, weight: Any, bias: Any) -> Var:
+    return op.gemm(x, _variable(weight), _variable(bias), transB=1)
 
 
 def _flattened(x: Var, start: int, _: int = -1) -> Var:
@@ -151,30 +163,29 @@ def _flattened(x: Var, start: int, _: int = -1) -> Var:
 
 def _quantized(x: Var, scale: float, zero: int, low: int, high: int, kind: torch.dtype) -> Var:
     """Rounded to eight bits with one scale; ``low`` and ``high`` are those of the kind."""
-    number = _KINDS[kind]
-    require_full_range(low, high, number)
-    return op.quantize_linear(x, op.const(np.float32(scale)), op.const(number(zero)))
+    _require_full_range(low, high, kind)
+    return op.quantize_linear(x, op.const(np.float32(scale)), op.const(_KINDS[kind](zero)))
 
 
-def _dequantized(x: Var, scale: float, zero: int, low: int, high: int, kind: torch.dtype, out_dtype: Any = None) -> Var:
-    return op.dequantize_linear(x, op.const(np.float32(scale)), op.const(_KINDS[kind](zero)))
+def _dequantized(x: Any, scale: float, zero: int, low: int, high: int, kind: torch.dtype, out_dtype: Any = None) -> Var:
+    return op.dequantize_linear(_variable(x), op.const(np.float32(scale)), op.const(_KINDS[kind](zero)))
 
 
 def _dequantized_channels(
-    x: Var, scales: Var, zeros: Var, axis: int, low: int, high: int, kind: torch.dtype, out_dtype: Any = None
+    x: Any, scales: Any, zeros: Any, axis: int, low: int, high: int, kind: torch.dtype, out_dtype: Any = None
 ) -> Var:
-    scale, zero = op.cast(scales, to=np.float32), op.cast(zeros, to=_KINDS[kind])
-    return op.dequantize_linear(x, scale, zero, axis=axis)
+    scale, zero = op.const(scales.astype(np.float32)), op.const(zeros.astype(_KINDS[kind]))
+    return op.dequantize_linear(_variable(x), scale, zero, axis=axis)
 
 
-def require_full_range(low: int, high: int, number: type[np.integer[Any]]) -> None:
+def _require_full_range(low: int, high: int, kind: torch.dtype) -> None:
     """Raise ``ValueError`` unless these are the bounds of the kind of number: ONNX has no others."""
-    bounds = np.iinfo(number)
+    bounds = np.iinfo(_KINDS[kind])
     if (low, high) != (bounds.min, bounds.max):
         raise ValueError(f"quantised to {low}..{high}; ONNX quantises to all of {bounds.min}..{bounds.max}")
 
 
-_KINDS: dict[torch.dtype, Any] = {torch.uint8: np.uint8, torch.int8: np.int8, torch.int32: np.int32}
+_KINDS: dict[torch.dtype, Any] = {torch.uint8: np.uint8, torch.int8: np.int8}
 _OPERATIONS: dict[Any, Callable[..., Any]] = {
     operator.add: _elementwise(op.add),
     operator.sub: _elementwise(op.sub),
@@ -191,7 +202,7 @@ _OPERATIONS: dict[Any, Callable[..., Any]] = {
 _aten = torch.ops.aten
 _OPERATIONS |= {
     _aten.conv2d.default: _aten_convolution,
-    _aten.linear.default: lambda x, weight, bias: op.gemm(x, weight, bias, transB=1),
+    _aten.linear.default: _aten_linear,
     _aten.relu.default: op.relu,
     _aten.hardtanh.default: lambda x, low, high: op.clip(x, op.const(np.float32(low)), op.const(np.float32(high))),
     _aten.add.Tensor: _elementwise(op.add),
@@ -205,4 +216,7 @@ _OPERATIONS |= {
     _aten.to.dtype: lambda x, kind: x,
     _aten.detach.default: lambda x: x,
     _aten._assert_tensor_metadata.default: lambda *_, **__: None,
+    "quantized_decomposed.quantize_per_tensor.default": _quantized,
+    "quantized_decomposed.dequantize_per_tensor.default": _dequantized,
+    "quantized_decomposed.dequantize_per_channel.default": _dequantized_channels,
 }
