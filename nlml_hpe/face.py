@@ -50,7 +50,10 @@ class Face:
     points : float array (N, 3), or None
         Landmarks in pixels and image axes (x right, y down, z into the scene); None where no detector gave any.
     found_by : str
-        Which step of the search found the face, one of ``detection.landmarks.SEARCHES``.
+        Which step of the search found the face, one of ``detection.landmarks.SEARCHES``; "turned" or "box" of one that
+        the search did not find.
+    looks : float array (K, N, 3), or None
+        Landmarks of the same face in K further looks at it, in pixels of the same image; see ``detection.looks``.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Face:
     box: Box
     points: NDArray[np.float64] | None = None
     found_by: str = "whole"
+    looks: NDArray[np.float64] | None = None
 
     @property
     def area(self) -> float:
@@ -107,8 +111,8 @@ class HeadPose:
     box : Box
         Left, top, right, bottom in pixels.
     score : float, or None
-        How well the face fits the manifold, in (0, 1]: a half for an average unseen face in training. None where
-        ``sigma`` is.
+        How sure the pose is, in 0..1: a half where the standard deviation about each axis is 5 degrees. MODEL_CARD.md
+        has the mean error of faces with a score above any value. None where ``sigma`` is.
     eye : str
         Which eye answered: "landmarks", "image", or "both" for a mean of the two.
 

@@ -39,7 +39,7 @@ def with_torch(tiny_run: Config) -> Iterator[HeadPoseEstimator]:
 
 @pytest.mark.parametrize("route", get_args(Route))
 def test_every_route_gives_one_pose_per_face(with_torch: HeadPoseEstimator, photo: RgbImage, route: Route) -> None:
-    (pose,) = with_torch.poses(with_torch.detect(photo), route)
+    (pose,) = with_torch.poses(with_torch.detect(photo, 1), route)
     assert pose.rotation == pytest.approx(
         rotation_from_angles(Angles.from_columns((pose.yaw, pose.pitch, pose.roll))), abs=1e-9
     )
@@ -61,7 +61,7 @@ def test_a_mirrored_face_has_the_mirrored_pose(
     estimator: HeadPoseEstimator, with_torch: HeadPoseEstimator, photo: RgbImage
 ) -> None:
     """Not of a mirrored picture, in which the detector finds other points, but of mirrored points."""
-    (face,) = estimator.detect(photo)
+    (face,) = estimator.detect(photo, 1)
     mirrored = Face.from_points(face.landmarks[mirror_of(FACEMESH)] * [-1, 1, 1] + [photo.shape[1], 0, 0])
     for engine in (estimator, with_torch):
         for route in ("network", "refined"):

@@ -137,7 +137,7 @@ def test_a_route_may_answer_faces_without_landmarks() -> None:
         """Answers what has an image, and is off by 2 degrees of pitch."""
         rotation = rotation_from_angles(Angles.from_columns(np.add(labels, (0, 2, 0))))
         rotation[[face.image is None for face in faces]] = np.nan
-        return Estimates.of_angles(rotation, np.full((5, 3), 1.5), np.full(5, np.nan))
+        return Estimates.of_angles(rotation, np.full((5, 3), 1.5))
 
     def nothing(faces: Sequence[Face]) -> Estimates:
         return Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
+from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
 from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import EYES
@@ -36,6 +37,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
         help="what computes the networks that see pixels: cuda, coreml or directml, where onnxruntime's package for it "
         "is installed (default: cpu)",
     )
+    command.add_argument("--looks", type=int, choices=sorted(LOOKS), help=LOOKS_HELP)
     command.add_argument(
         "--eye",
         choices=EYES,

@@ -96,7 +96,7 @@ def run(given: argparse.Namespace) -> int:
     outcome = _Outcome()
     with open_estimator(given, MAX_FACES, tracking=False) as estimator, stopping(outcome.stop):
         # Detectors print lines of their own when they start, which would tear the bar.
-        estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
+        estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8), given.looks)
         few = len(inputs.entries) < 2
         total = len(inputs.entries)
         with tqdm(total=total, desc="Predict", unit="image", disable=few, delay=BAR_DELAY_SECONDS) as bar:
@@ -154,7 +154,7 @@ def _predict_batch(
     outcome: _Outcome,
 ) -> None:
     images = [image for _, image in batch if not isinstance(image, ImageReadError)]
-    answers = iter(estimator.predict_batch(images, not given.no_refine, given.eye))
+    answers = iter(estimator.predict_batch(images, not given.no_refine, given.eye, given.looks))
     for entry, image in batch:
         row: dict[str, Any] = {"image": shown(entry.path), "status": UNREADABLE, "faces_found": 0, "faces": []}
         if isinstance(image, ImageReadError):

@@ -59,9 +59,8 @@ def run(given: argparse.Namespace) -> int:
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
-        results = process(
-            video, estimator, given.output, given.smooth, not given.no_refine, show, given.eye, given.smoother
-        )
+        options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
+        results = process(video, estimator, given.output, *options)
         bar = stack.enter_context(
             tqdm(desc="Video", unit="frame", total=video.expected or None, delay=BAR_DELAY_SECONDS)
         )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.facemesh import FaceMeshNetworks, box_of_region, distinct, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
+from nlml_hpe.detection.looks import Look, look_again
 from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError, Points, beside
 from nlml_hpe.extras import how_to_install
 from nlml_hpe.face import Face
@@ -86,6 +87,13 @@ class FaceMeshOnnx(CascadeDetector):
         (regions,) = self._networks.regions([image], self._max_faces, _BOX_CONFIDENCE)
         boxes = beside([box_of_region(region) for region in regions], faces)
         return [Face(image, box, None, "box") for box in boxes[:room]]
+
+    def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
+        """The faces with the landmarks of further looks at them; see ``looks.look_again``."""
+        if not looks or not faces:
+            return list(faces)
+        # That there is a face is known, as in an annotated box.
+        return look_again(self._networks, faces, looks, GIVEN_BOX_CONFIDENCE)
 
     def close(self) -> None:
         """Give the networks' memory and threads back."""

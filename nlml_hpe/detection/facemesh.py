@@ -262,10 +262,10 @@ def _upright(region: Floats) -> Floats:
     return np.concatenate([region[:2] - region[2] / 2, region[:2] + region[2] / 2])
 
 
-def in_image(points: Floats, region: Floats) -> Floats:
-    """The network's points (468, 3), in pixels of the region's 192, in pixels of the image."""
+def in_image(points: Floats, region: Floats, size: int = LANDMARKS_PX) -> Floats:
+    """Points (N, 3) in pixels of a region that is shown in ``size`` of them, in pixels of the image."""
     x, y, side, turn = region
-    shares = points / LANDMARKS_PX
+    shares = points / size
     right, down = (shares[:, :2] - 0.5).T
     cos, sin = np.cos(turn), np.sin(turn)
     placed = np.stack([cos * right - sin * down, sin * right + cos * down, shares[:, 2]], axis=1)

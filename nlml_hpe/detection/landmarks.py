@@ -236,6 +236,11 @@ def mirror_of(points: PointSet) -> NDArray[np.int64]:
     return facemesh_mirror() if points == FACEMESH else _IBUG68_MIRROR
 
 
+def mirrored_points(points: NDArray[np.float64], width: int, point_set: PointSet) -> NDArray[np.float64]:
+    """Landmarks (..., N, 3) found in the mirror image of an image ``width`` pixels wide, as those of the image."""
+    return points[..., mirror_of(point_set), :] * [-1, 1, 1] + [width, 0, 0]
+
+
 def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArray[np.float32]:
     """Features of the mirrored faces: yaw and roll change their signs. Both normalisations commute with it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, PointSet, mirror_of
+from nlml_hpe.detection.facemesh import in_image, letterbox, warped
+from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, PointSet, mirrored_points
 from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage, require_rgb
 
@@ -32,6 +34,14 @@ GIVEN_BOX_CONFIDENCE = 0.1
 _CROP = 2.5
 """Side of that crop in the box's longer sides. Of 364 faces of aflw2000_dev in the paper's range the whole image
 shows 359, its mirror image one more, and of crops of 1.25 to 3 sides this one finds most of the rest (3 of 4)."""
+
+
+_SQUARES, _TURNS, _SQUARE_PX = (1.6, 2.0, 2.5, 3.0), (0.0, -15.0, 15.0), 384
+"""Sides, in the box's longer sides, turns in degrees and pixels of the squares that are tried last around a box."""
+
+
+_WHOLE_TURNS = (30.0, -30.0, 60.0, -60.0)
+"""Degrees by which the whole image is turned where nothing else shows a face."""
 
 
 class DetectorError(RuntimeError):
@@ -95,11 +105,28 @@ class CascadeDetector(ABC):
                 break
         return found
 
+    def detect_turned(self, image: RgbImage) -> list[Face]:
+        """Faces in the image turned by 30 and 60 degrees, for one in which ``detect`` finds none; largest first.
+
+        Raises ``ValueError`` for other arrays than RGB uint8 ``(H, W, 3)``.
+        """
+        require_rgb(image)
+        x, y, side, _ = letterbox(image)
+        size = max(1, round(min(side, MAX_DETECTION_SIDE)))
+        for turn in np.radians(_WHOLE_TURNS):
+            square = np.array([x, y, side, turn])
+            some = self._find(warped(image, square, size, cv2.BORDER_REPLICATE), self._max_faces, self._min_confidence)
+            if some:
+                faces = [Face.from_points(in_image(points, square, size), "turned", image) for points in some]
+                return sorted(faces, key=lambda face: -face.area)
+        return []
+
     def detect_in_box(self, image: RgbImage, box: Box) -> Face | None:
         """The face whose centre lies in ``box``, that of best overlap where there are several.
 
-        The whole image and its mirror image are tried, then, with a lower threshold, a loose crop around
-        the box. Raises ``ValueError`` for other arrays and for a box that is empty or not finite.
+        The whole image and its mirror image are tried, then, with a lower threshold, a loose crop around the box, and
+        last squares of several sides around it, turned and mirrored; what all of these show becomes the face's looks.
+        Raises ``ValueError`` for other arrays and for a box that is empty or not finite.
         """
         return self.detect_in_boxes([image], [box])[0]
 
@@ -118,7 +145,8 @@ class CascadeDetector(ABC):
                 found[index] = _best_in(faces, boxes[index])
         for index, face in enumerate(found):
             if face is None:
-                found[index] = self._in_crop(images[index], boxes[index])
+                shown = images[index], boxes[index]
+                found[index] = self._in_crop(*shown) or self._in_squares(*shown)
         return found
 
     def _in_crop(self, image: RgbImage, box: Box) -> Face | None:
@@ -129,15 +157,38 @@ class CascadeDetector(ABC):
         some = self._find(reduced, 1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
         return _best_in([Face.from_points(points / factor + [left, top, 0], "crop", image) for points in some], box)
 
+    def _in_squares(self, image: RgbImage, box: Box) -> Face | None:
+        """The face of a box in squares around it, each shown upright, turned and mirrored, with a lower threshold.
+
+        Of the faces found the one that overlaps the box most; the landmarks of the others are further looks at it.
+        """
+        left, top, right, bottom = box
+        x, y, longest = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top)
+        squares = [np.array([x, y, side * longest, turn]) for side in _SQUARES for turn in np.radians(_TURNS)]
+        shown = [warped(image, square, _SQUARE_PX, cv2.BORDER_REPLICATE) for square in squares]
+        mirrored = [np.ascontiguousarray(square[:, ::-1]) for square in shown]
+        found = self._find_each([*shown, *mirrored], 1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
+        upright = found[: len(squares)] + [
+            [mirrored_points(points, _SQUARE_PX, self.point_set) for points in some] for some in found[len(squares) :]
+        ]
+        faces = [
+            Face.from_points(in_image(points, square, _SQUARE_PX), "crop", image)
+            for square, some in zip(squares * 2, upright, strict=True)
+            for points in some
+        ]
+        best = _best_in(faces, box)
+        others = [face.landmarks for face in faces if face is not best and _centre_within(face.box, box)]
+        return replace(best, looks=np.stack(others)) if best and others else best
+
     def _whole(self, images: Sequence[RgbImage]) -> list[Points]:
         contiguous = [np.ascontiguousarray(image) for image in images]
         return self._find_each(contiguous, self._max_faces, self._min_confidence)
 
     def _mirrored(self, images: Sequence[RgbImage]) -> list[Points]:
         """Landmarks found in the mirror images, as those of the images themselves."""
-        order, found = mirror_of(self.point_set), self._whole([image[:, ::-1] for image in images])
+        found = self._whole([image[:, ::-1] for image in images])
         return [
-            [points[order] * [-1, 1, 1] + [image.shape[1], 0, 0] for points in some]
+            [mirrored_points(points, image.shape[1], self.point_set) for points in some]
             for image, some in zip(images, found, strict=True)
         ]
 
@@ -253,9 +304,19 @@ def _overlap(first: Box, second: Box) -> float:
 
 def _reduced(image: RgbImage) -> tuple[RgbImage, float]:
     """The image, made smaller where it is too long, and the factor by which it was."""
-    height, width = image.shape[:2]
-    factor = min(1.0, MAX_DETECTION_SIDE / max(height, width))
+    factor = reduction(image)
+    return resized(image, factor), factor
+
+
+def reduction(image: RgbImage) -> float:
+    """The factor by which an image is made smaller before it is searched."""
+    return min(1.0, MAX_DETECTION_SIDE / max(image.shape[:2]))
+
+
+def resized(image: RgbImage, factor: float) -> RgbImage:
+    """The image ``factor`` times as large, 1 or less."""
     if factor == 1.0:
-        return image, factor
+        return image
+    height, width = image.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), factor
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

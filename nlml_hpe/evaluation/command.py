@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
+from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where the model is computed (default: the first of cuda, mps and cpu that is there)",
     )
+    group.add_argument("--looks", type=int, choices=sorted(LOOKS), help=LOOKS_HELP)
     group.add_argument(
         "--align-on",
         type=user_path,
@@ -97,12 +99,12 @@ def run(given: argparse.Namespace) -> bool:
     subject = open_subject(given.model, device)
     try:
         with fresh_folder(given.output, KIND) as folder:
-            evaluation = _evaluated(subject, data, other, protocol)
+            evaluation = _evaluated(subject, data, other, protocol, given.looks)
             reports = {protocol: evaluation.report}
             write_json(folder / "metrics.json", evaluation.report)
             write_tables(folder, reports)
             write_faces(folder, evaluation)
-            asked = ("dataset", "root", "protocol", "list", "model", "align_on")
+            asked = ("dataset", "root", "protocol", "list", "model", "align_on", "looks")
             write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
     except KeyboardInterrupt:
         # Who catches it prints this sentence, and no other one.
@@ -146,25 +148,25 @@ def _frame_data(dataset: str, root: Path) -> Dataset:
     return data
 
 
-def _evaluated(subject: Subject, data: Dataset, other: Dataset | None, protocol: str) -> Evaluation:
+def _evaluated(subject: Subject, data: Dataset, other: Dataset | None, protocol: str, looks: int | None) -> Evaluation:
     with ExitStack() as opened:
         detector: LandmarkDetector | None = None
         if subject.needs_landmarks or any(sample.box is None for sample in data.samples):
             found_by = open_detector(detector_for(subject.points), MAX_FACES, subject.min_confidence)
             detector = opened.enter_context(found_by)
-        aligned = None if other is None else alignment(subject, other, detector)
+        aligned = None if other is None else alignment(subject, other, detector, looks)
         if aligned is not None:
             print(aligned.text())
-        answered = answers(subject, data, detector)
+        answered = answers(subject, data, detector, looks)
     return on_protocol(subject, data, answered, protocol, aligned)
 
 
-def answers(subject: Subject, data: Dataset, detector: LandmarkDetector | None) -> Answered:
+def answers(subject: Subject, data: Dataset, detector: LandmarkDetector | None, looks: int | None = None) -> Answered:
     """Every route's answers to all samples of a data set whose image reads, in the model's named head frame.
 
     Without a detector routes that look at pixels are shown the labels' boxes.
     """
-    return ask(photographs(data, detector), subject.routes)
+    return ask(photographs(data, detector, looks=looks), subject.routes)
 
 
 def on_protocol(
@@ -190,12 +192,14 @@ def on_protocol(
     )
 
 
-def alignment(subject: Subject, data: Dataset, detector: LandmarkDetector | None) -> FrameEstimate:
+def alignment(
+    subject: Subject, data: Dataset, detector: LandmarkDetector | None, looks: int | None = None
+) -> FrameEstimate:
     """The head frame of a data set's labels, by the default route's answers to all its samples.
 
     Raises ``ValueError`` where too few faces are found.
     """
-    answered = ask(photographs(data, detector), {subject.default: subject.routes[subject.default]})
+    answered = ask(photographs(data, detector, looks=looks), {subject.default: subject.routes[subject.default]})
     given = answered.answers[subject.default]
     name = f"aligned on {data.root.resolve().name}"
     known = is_known(given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nlml_hpe.detection.landmarks import SEARCHES, LandmarkDetector, PointSet
+from nlml_hpe.detection.looks import looks_by, seen, seen_again
 from nlml_hpe.evaluation.datasets import Dataset
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import ImageReadError, RgbImage
@@ -98,7 +99,9 @@ class Answered:
         )
 
 
-def photographs(data: Dataset, detector: LandmarkDetector | None, work: str = "Evaluate") -> Iterator[LabelledFace]:
+def photographs(
+    data: Dataset, detector: LandmarkDetector | None, work: str = "Evaluate", looks: int | None = None
+) -> Iterator[LabelledFace]:
     """The annotated face of every sample: the one in the label's box, where there is a box, or the largest.
 
     Without a detector, for routes that need no landmarks, every label must have a box.
@@ -112,6 +115,10 @@ def photographs(data: Dataset, detector: LandmarkDetector | None, work: str = "E
         What is read; its ``left_out`` grows on the way.
     detector : LandmarkDetector
         What finds faces.
+    work : str
+        What the progress bar says.
+    looks : int, optional
+        How often each face is looked at, as of ``HeadPoseEstimator.predict``.
 
     Yields
     ------
@@ -138,19 +145,27 @@ def photographs(data: Dataset, detector: LandmarkDetector | None, work: str = "E
             data.leave_out(UNREADABLE, sample.name)
             continue
         usable.append(sample)
-        face = None if detector is None else annotated_face(detector, image, sample.box)
+        face = None if detector is None else annotated_face(detector, image, sample.box, looks)
         whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         if face is None:
             yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NOT_FOUND))
         else:
-            box = sample.box or face.box
-            yield LabelledFace(sample.name, sample.angles, Face(image, box, face.points, face.found_by))
+            yield LabelledFace(sample.name, sample.angles, replace(face, box=sample.box or face.box))
     data.samples = usable
 
 
-def annotated_face(detector: LandmarkDetector, image: RgbImage, box: Box | None) -> Face | None:
-    """The face that a label is of: the one in its box, where it has one, or the largest; None where none is found."""
-    return detector.detect_in_box(image, box) if box else next(iter(detector.detect(image)), None)
+def annotated_face(
+    detector: LandmarkDetector, image: RgbImage, box: Box | None, looks: int | None = None
+) -> Face | None:
+    """The face that a label is of: the one in its box, where it has one, or the largest; None where none is found.
+
+    ``looks`` says how often it is looked at, as of ``HeadPoseEstimator.predict``. Raises ``ValueError`` as that does.
+    """
+    further = looks_by(detector, looks)
+    if box is None:
+        return next(iter(seen(detector, [image], further)[0]), None)
+    face = detector.detect_in_box(image, box)
+    return None if face is None else seen_again(detector, [face], further)[0]
 
 
 def rendered_faces(tensor: LandmarkTensor, points: PointSet) -> dict[str, list[LabelledFace]]:

@@ -14,9 +14,16 @@ from nlml_hpe.detection.landmarks import COINCIDE, POINT_SETS, PointSet, check_l
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_digest
+from nlml_hpe.inference.looks import mean_of_looks, score_of
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import CONFIG_FILE, METADATA, ONNX_FILE, ONNX_FORMAT, ONNX_FORMATS
-from nlml_hpe.rotation import CONVENTION, Angles, covariance_from_sigma, rotation_from_angles
+from nlml_hpe.rotation import (
+    CONVENTION,
+    Angles,
+    covariance_from_sigma,
+    rotation_from_angles,
+    sigma_from_covariance,
+)
 from nlml_hpe.sessions import open_session
 
 Route = Literal["network", "exact", "refined", "powell"]
@@ -36,8 +43,7 @@ class Estimates(NamedTuple):
     sigma : float array (N, 3)
         Standard deviations of yaw, pitch and roll in degrees; NaN where they are not known.
     score : float array (N,)
-        One where the face lies on the manifold, a half where it is as far from it as unseen training people are on
-        average; NaN where it is not known.
+        How sure each pose is, in 0..1, as ``looks.score_of``; NaN where it is not known.
     covariance : float array (N, 3, 3)
         Of the error's rotation vector w in the camera frame, ``R(true) = exp([w]) R(estimated)``, in square radians;
         NaN where it is not known. It is the same in every head frame.
@@ -55,11 +61,17 @@ class Estimates(NamedTuple):
         return cls(rotation, unknown[:, 0], unknown[:, 0, 0], unknown)
 
     @classmethod
-    def of_angles(
-        cls, rotation: NDArray[np.float64], sigma: NDArray[np.float64], score: NDArray[np.float64]
-    ) -> Estimates:
+    def of_angles(cls, rotation: NDArray[np.float64], sigma: NDArray[np.float64]) -> Estimates:
         """Rotations (N, 3, 3) with the standard deviations (N, 3) of their angles, whose errors are independent."""
-        return cls(rotation, sigma, score, covariance_from_sigma(rotation, sigma))
+        covariance = covariance_from_sigma(rotation, sigma)
+        return cls(rotation, sigma, score_of(covariance), covariance)
+
+    def joined(self, counts: Sequence[int]) -> Estimates:
+        """Of looks, those of a face side by side and ``counts`` of each face: one estimate of each of N faces."""
+        if max(counts, default=1) == 1:
+            return self
+        rotation, covariance = mean_of_looks(self.rotation, self.covariance, counts)
+        return Estimates(rotation, sigma_from_covariance(rotation, covariance), score_of(covariance), covariance)
 
     def turned(self, named_from_own: NDArray[np.float64]) -> Estimates:
         """The same poses in another head frame, which a constant rotation (3, 3) leads to."""
@@ -103,10 +115,20 @@ class Engine(Protocol):
 
 
 def points_of(faces: Sequence[Face], point_set: PointSet) -> NDArray[np.float64]:
-    """Landmarks (N, P, 3) of faces. Raises ``ValueError`` where a face has none, or other ones."""
+    """Landmarks (M, P, 3) of all looks at N faces, those of a face side by side; of faces seen once M is N.
+
+    Raises ``ValueError`` where a face has none, or other ones.
+    """
     if not faces:
         return np.empty((0, point_set.n_points, 3))
-    return np.stack([check_landmarks(face.landmarks, point_set) for face in faces])
+    first = [check_landmarks(face.landmarks, point_set)[None] for face in faces]
+    further = [face.looks for face in faces]
+    return np.concatenate([part for pair in zip(first, further, strict=True) for part in pair if part is not None])
+
+
+def n_looks(faces: Sequence[Face]) -> list[int]:
+    """How many looks there are at each face, the first one included."""
+    return [1 + (0 if face.looks is None else len(face.looks)) for face in faces]
 
 
 class OnnxEngine:
@@ -160,13 +182,12 @@ class OnnxEngine:
         if not len(points):
             return Estimates.of_rotations(np.empty((0, 3, 3)))
         inputs = {"landmarks": points.astype(np.float32), "refine": np.array(route == "refined")}
-        angles, sigma, score = (
-            values.astype(np.float64) for values in self._session.run([route, "sigma", "score"], inputs)
-        )
+        angles, sigma = (values.astype(np.float64) for values in self._session.run([route, "sigma"], inputs))
         if not np.isfinite(angles).all():
             raise ValueError(COINCIDE)
         rotation = rotation_from_angles(Angles.from_columns(angles))
-        return Estimates.of_rotations(rotation) if route == "network" else Estimates.of_angles(rotation, sigma, score)
+        single = Estimates.of_rotations(rotation) if route == "network" else Estimates.of_angles(rotation, sigma)
+        return single.joined(n_looks(faces))
 
 
 def _verify(path: Path) -> None:

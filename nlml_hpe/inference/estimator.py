@@ -15,6 +15,7 @@ import numpy as np
 
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
+from nlml_hpe.detection.looks import looks_by, seen
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
@@ -98,6 +99,8 @@ class HeadPoseEstimator:
         if detector is not None:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
+        # From frame to frame a face is seen again anyway, and smoothing takes the mean.
+        self._looks = 1 if tracking else None
         resolve_providers(providers)
         self.eyes = open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
@@ -124,7 +127,9 @@ class HeadPoseEstimator:
         """An estimator of a model folder, by default the shipped one. Raises as the class itself does."""
         return cls(folder, backend, max_faces=max_faces)
 
-    def predict(self, image: ImageLike, refine: bool = True, eye: Eye | None = None) -> list[HeadPose]:
+    def predict(
+        self, image: ImageLike, refine: bool = True, eye: Eye | None = None, looks: int | None = None
+    ) -> list[HeadPose]:
         """Poses of all faces in an image.
 
         Parameters
@@ -137,6 +142,10 @@ class HeadPoseEstimator:
         eye : "both", "landmarks" or "image", optional
             Which eye answers; by default both, where the model has both. The image eye also answers a face of which
             no landmarks were found.
+        looks : 1, 2, 5 or 11, optional
+            How often each face is looked at, framed, turned and mirrored otherwise. The answer is the mean; from two
+            looks on, their scatter enters ``sigma`` and ``score``, and every answer has both. By default
+            ``detection.looks.DEFAULT_LOOKS``; one with ``tracking``, and where the detector cannot look again.
 
         Returns
         -------
@@ -152,10 +161,10 @@ class HeadPoseEstimator:
         RuntimeError
             In a forked child.
         """
-        return self.predict_batch([image], refine, eye)[0]
+        return self.predict_batch([image], refine, eye, looks)[0]
 
     def predict_batch(
-        self, images: Iterable[ImageLike], refine: bool = True, eye: Eye | None = None
+        self, images: Iterable[ImageLike], refine: bool = True, eye: Eye | None = None, looks: int | None = None
     ) -> list[list[HeadPose]]:
         """As ``predict`` for several images, in less time: read in threads, searched and answered together.
 
@@ -170,7 +179,7 @@ class HeadPoseEstimator:
         for batch in read_batches(images, self._read):
             found = [
                 [face for face in faces if face.points is not None or not by_landmarks]
-                for faces in self.detect_batch([image for _, image in batch])
+                for faces in self.detect_batch([image for _, image in batch], looks)
             ]
             poses = iter(self.poses([face for faces in found for face in faces], route, eye))
             answers += [[next(poses) for _ in faces] for faces in found]
@@ -183,21 +192,21 @@ class HeadPoseEstimator:
         with self._lock:
             return as_rgb(image)
 
-    def detect(self, image: RgbImage) -> list[Face]:
-        """Faces in an RGB uint8 image (H, W, 3), largest first. Raises ``ValueError`` for other arrays.
+    def detect(self, image: RgbImage, looks: int | None = None) -> list[Face]:
+        """Faces in an RGB uint8 image (H, W, 3), largest first, with so many looks at each as ``predict`` has.
+
+        Raises ``ValueError`` for other arrays, for another number of looks, and where the detector cannot look again.
 
         Where the model has an image eye and the detector can tell a face's place without its landmarks, faces without
         any are among them (``points`` is None).
         """
-        return self.detect_batch([image])[0]
+        return self.detect_batch([image], looks)[0]
 
-    def detect_batch(self, images: Sequence[RgbImage]) -> list[list[Face]]:
+    def detect_batch(self, images: Sequence[RgbImage], looks: int | None = None) -> list[list[Face]]:
         """What ``detect`` gives for each of the images. Raises ``ValueError`` as ``detect`` does."""
         with self._alone():
-            if hasattr(self.detector, "detect_batch"):
-                found = self.detector.detect_batch(images)
-            else:
-                found = [self.detector.detect(image) for image in images]
+            further = looks_by(self.detector, self._looks if looks is None else looks)
+            found = seen(self.detector, images, further)
             if self.eyes.image is not None and isinstance(self.detector, FaceMeshOnnx):
                 found = [
                     sorted([*faces, *self.detector.further(image, faces)], key=lambda face: -face.area)

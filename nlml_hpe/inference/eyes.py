@@ -14,6 +14,7 @@ from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, Interval, Route
 from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
 from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.inference.looks import score_of
 from nlml_hpe.rotation import sigma_from_covariance
 
 
@@ -106,8 +107,7 @@ class Eyes:
         first, second = (Gaussians(each.rotation, each.covariance) for each in (landmarks, image))
         fused = self.calibration.answer(first, second)
         sigma = sigma_from_covariance(fused.rotation, fused.covariance)
-        score = np.where(np.isfinite(landmarks.score), landmarks.score, image.score)
-        estimates = Estimates(fused.rotation, sigma, score, fused.covariance)
+        estimates = Estimates(fused.rotation, sigma, score_of(fused.covariance), fused.covariance)
         return Answer(estimates, _marked(fused.rotation, fused.eye))
 
     def by_landmarks(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> Estimates:

@@ -15,6 +15,7 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.inference.engines import Estimates, Interval
+from nlml_hpe.inference.looks import score_of
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT, METADATA
 from nlml_hpe.rotation import (
@@ -111,7 +112,7 @@ class ImageEngine:
             rows = given[start : start + _BATCH]
             rotation[rows], covariance[rows] = self._from_looks([faces[row] for row in rows])
         sigma = sigma_from_covariance(rotation, covariance)
-        return Estimates(rotation, sigma, np.full(len(faces), np.nan), covariance)
+        return Estimates(rotation, sigma, score_of(covariance), covariance)
 
     def _from_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all looks' answers."""

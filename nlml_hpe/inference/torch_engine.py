@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import PointSet, mirrored_features, normalize_landmarks
 from nlml_hpe.face import Face
-from nlml_hpe.inference.engines import Estimates, Interval, Route, points_of
+from nlml_hpe.inference.engines import Estimates, Interval, Route, n_looks, points_of
 from nlml_hpe.manifold.powell import infer_powell
 from nlml_hpe.model.folder import HeadPoseModel
 from nlml_hpe.model.format import REFINE_MARGIN_DEG
@@ -82,10 +82,10 @@ class TorchEngine:
         return self.model.frame.named_from_own
 
     def estimate(self, faces: Sequence[Face], route: Route) -> Estimates:
-        """As ``Engine.estimate``; ``score`` is known where the exact step was taken."""
+        """As ``Engine.estimate``; ``sigma`` of one look alone is known where the exact step was taken."""
         points = points_of(faces, self.point_set)
         answer = self.own_estimates(normalize_landmarks(points, self.point_set, self.model.normalization), route)
-        return answer.turned(self.named_from_own)
+        return answer.turned(self.named_from_own).joined(n_looks(faces))
 
     def own_estimates(self, features: Features, route: Route) -> Estimates:
         """Poses of features (N, F), in the model's own head frame: that of the heads it was trained on.
@@ -102,8 +102,8 @@ class TorchEngine:
         both = one_sided(np.concatenate([features, mirrored_features(features, self.point_set)]))
         first, second = np.split(both.rotation, 2)
         # Both answers err together, so the mean of them is no surer.
-        sigma, score = (np.mean(np.split(values, 2), axis=0) for values in (both.sigma, both.score))
-        return Estimates.of_angles(midpoint(first, mirrored(second)), sigma, score)
+        sigma = np.mean(np.split(both.sigma, 2), axis=0)
+        return Estimates.of_angles(midpoint(first, mirrored(second)), sigma)
 
     def _network_columns(self, features: Features) -> NDArray[np.float64]:
         """Yaw, pitch and roll (N, 3) in degrees."""
@@ -118,7 +118,7 @@ class TorchEngine:
 
     def _exact(self, features: Features) -> Estimates:
         found = self.model.manifold.infer(features, device=self.device)
-        return Estimates.of_angles(rotation_from_angles(found.angles), found.sigma, found.score)
+        return Estimates.of_angles(rotation_from_angles(found.angles), found.sigma)
 
     def _powell(self, features: Features) -> Estimates:
         slow = [infer_powell(self.model.manifold, feature) for feature in features]
@@ -128,11 +128,11 @@ class TorchEngine:
     def _refined(self, features: Features) -> Estimates:
         """The exact inverse started from the network's answer, where that lies within the manifold's reach."""
         columns = self._network_columns(features)
-        sigma, score = np.full((len(features), 3), np.nan), np.full(len(features), np.nan)
+        sigma = np.full((len(features), 3), np.nan)
         low, high = np.array(self.range).T
         near = ((columns >= low - REFINE_MARGIN_DEG) & (columns <= high + REFINE_MARGIN_DEG)).all(axis=1)
         if near.any():
             seeds = Angles.from_columns(columns[near])
             found = self.model.manifold.infer(features[near], seeds=seeds, device=self.device)
-            columns[near], sigma[near], score[near] = found.angles.columns(), found.sigma, found.score
-        return Estimates.of_angles(rotation_from_angles(Angles.from_columns(columns)), sigma, score)
+            columns[near], sigma[near] = found.angles.columns(), found.sigma
+        return Estimates.of_angles(rotation_from_angles(Angles.from_columns(columns)), sigma)

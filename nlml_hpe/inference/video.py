@@ -100,6 +100,7 @@ def process(
     show: Callable[[FrameResult, RgbImage], bool] | None = None,
     eye: Eye | None = None,
     smoother: SmootherName = "one_euro",
+    looks: int | None = None,
 ) -> Iterator[FrameResult | Summary]:
     """Poses of all frames of a video, one after the other; Ctrl-C ends the work and keeps what was done.
 
@@ -119,6 +120,8 @@ def process(
         As of ``HeadPoseEstimator.predict``.
     show : callable, optional
         Called with every result and its drawn frame; false ends the work.
+    looks : int, optional
+        As of ``HeadPoseEstimator.predict``.
 
     Yields
     ------
@@ -151,7 +154,7 @@ def process(
         try:
             for frame in source:
                 start = time.perf_counter()
-                poses = estimator.predict(frame.image, refine, eye)
+                poses = estimator.predict(frame.image, refine, eye, looks)
                 poses = smoothed(poses, frame.seconds) if smooth else poses
                 result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
                 summary.milliseconds.append(result.milliseconds)

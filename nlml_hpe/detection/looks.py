@@ -1,0 +1,234 @@
+"""Further looks at a face that was found: FaceMesh's landmark network is shown it again, turned and mirrored.
+
+The network does not see quite the same from every side, and errs in its own way in each look. The mean of the poses
+from several looks is more exact than one of them, and how far they lie apart tells large errors from small ones
+(``inference.looks``). The face detector is not asked again: where the face is, is known from its landmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.facemesh import FaceMeshNetworks, regions_from_landmarks
+from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, mirrored_points
+from nlml_hpe.detection.search import reduction, resized
+from nlml_hpe.face import Face
+from nlml_hpe.files.images import RgbImage
+
+Floats = NDArray[np.float64]
+_HALF_DIAGONAL = 0.5 * np.sqrt(2)
+_MARGIN = 2
+"""Pixels around a window, so that interpolation at its edge sees what it would see in the whole image."""
+
+
+class Look(NamedTuple):
+    """One more view of a face.
+
+    Parameters
+    ----------
+    side : float
+        Side of the square that is shown, in sides of the square around the face's landmarks that FaceMesh is shown.
+    turn : float
+        By how many degrees the square is turned, clockwise in the image.
+    mirrored : bool
+        Whether its mirror image is shown.
+    """
+
+    side: float
+    turn: float
+    mirrored: bool
+
+
+_SIDES_AND_TURNS = ((1.0, 0.0), (1.0, 15.0), (1.0, -15.0), (0.9, 0.0), (1.2, 0.0))
+LOOKS: dict[int, tuple[Look, ...]] = {
+    1: (),
+    2: (Look(1.0, 0.0, True),),
+    5: (Look(1.0, 0.0, True), Look(1.0, 0.0, False), Look(1.0, 15.0, True), Look(1.0, -15.0, True)),
+    11: tuple(Look(side, turn, mirrored) for side, turn in _SIDES_AND_TURNS for mirrored in (False, True)),
+}
+"""Number of looks, the first one included -> the further ones."""
+DEFAULT_LOOKS = 5
+LOOKS_HELP = f"how often each face is looked at; the answer is the mean (default: {DEFAULT_LOOKS}; in a video 1)"
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of an image that all looks at one face show, reduced as far as the search reduces the image.
+
+    Attributes
+    ----------
+    image : RGB uint8 array (h, w, 3)
+    left_top : float array (2,)
+        Where the window lies in the image, in pixels of the image.
+    factor : float
+        Pixels of the window in one of the image, 1 or less.
+    region : float array (4,)
+        Of the face, as ``facemesh`` has them, in pixels of the window.
+    """
+
+    image: RgbImage
+    left_top: Floats
+    factor: float
+    region: Floats
+
+    @classmethod
+    def around(cls, face: Face, looks: Sequence[Look]) -> _Window:
+        """The window of a face."""
+        if face.image is None:
+            raise ValueError("this face has no image, and a further look needs one")
+        (region,) = regions_from_landmarks(face.landmarks[None])
+        reach = region[2] * max(look.side for look in looks) * _HALF_DIAGONAL + _MARGIN
+        size = np.array(face.image.shape[1::-1])
+        low = np.clip(np.floor(region[:2] - reach), 0, size - 1).astype(int)
+        high = np.clip(np.ceil(region[:2] + reach), low + 1, size).astype(int)
+        factor = reduction(face.image)
+        shown = resized(np.ascontiguousarray(face.image[low[1] : high[1], low[0] : high[0]]), factor)
+        inside = (region - [*low, 0, 0]) * [factor, factor, factor, 1]
+        return cls(shown, low.astype(np.float64), factor, inside)
+
+    def shown(self, mirrored: bool) -> RgbImage:
+        """The window or its mirror image."""
+        return np.ascontiguousarray(self.image[:, ::-1]) if mirrored else self.image
+
+    def regions(self, looks: Sequence[Look], mirrored: bool) -> Floats:
+        """Regions (n, 4) of the looks of one kind, in pixels of what is ``shown``."""
+        chosen = [look for look in looks if look.mirrored == mirrored]
+        x, y, side, turn = self.region
+        regions = np.array([(x, y, side * look.side, turn + np.radians(look.turn)) for look in chosen]).reshape(-1, 4)
+        if mirrored:
+            regions = regions * np.array([-1.0, 1, 1, -1]) + np.array([self.image.shape[1], 0.0, 0, 0])
+        return regions
+
+    def in_image(self, points: Sequence[Floats], mirrored: bool) -> Floats:
+        """Landmarks (n, 468, 3) found in what is ``shown``, in pixels of the image."""
+        found = np.array(points).reshape(-1, FACEMESH.n_points, 3)
+        upright = mirrored_points(found, self.image.shape[1], FACEMESH) if mirrored else found
+        return upright / self.factor + [*self.left_top, 0]
+
+
+def further_looks(count: int) -> tuple[Look, ...]:
+    """The looks beside the first one.
+
+    Parameters
+    ----------
+    count : int
+        How many looks there are in all: 1, 2, 5 or 11.
+
+    Raises
+    ------
+    ValueError
+        For another number.
+
+    Examples
+    --------
+    >>> further_looks(2)
+    (Look(side=1.0, turn=0.0, mirrored=True),)
+    >>> further_looks(3)
+    Traceback (most recent call last):
+    ...
+    ValueError: looks: expected 1, 2, 5 or 11; received 3
+    """
+    if isinstance(count, bool) or count not in LOOKS:
+        *first, last = map(str, LOOKS)
+        raise ValueError(f"looks: expected {', '.join(first)} or {last}; received {count!r}")
+    return LOOKS[count]
+
+
+@runtime_checkable
+class LooksAgain(Protocol):
+    """A detector that can look again at the faces that it found."""
+
+    def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
+        """The faces with the landmarks of further looks at them, as of the function ``look_again``."""
+        ...
+
+    def detect_turned(self, image: RgbImage) -> list[Face]:
+        """Faces in the turned image, where it shows none upright."""
+        ...
+
+
+def looks_by(detector: LandmarkDetector, count: int | None) -> tuple[Look, ...]:
+    """The looks beside the first one that a detector is asked for.
+
+    Parameters
+    ----------
+    detector : LandmarkDetector
+        Which finds the faces.
+    count : int or None
+        As of ``further_looks``; None for ``DEFAULT_LOOKS`` where the detector can look again, and one where it cannot.
+
+    Raises
+    ------
+    ValueError
+        For another number, and for more than one where the detector cannot look again.
+    """
+    able = isinstance(detector, LooksAgain)
+    looks = further_looks((DEFAULT_LOOKS if able else 1) if count is None else count)
+    if looks and not able:
+        raise ValueError(
+            f"looks: {type(detector).__name__} cannot look at a face again; use looks=1, or 'facemesh_onnx'"
+        )
+    return looks
+
+
+def seen(detector: LandmarkDetector, images: Sequence[RgbImage], looks: Sequence[Look]) -> list[list[Face]]:
+    """Faces in each image with the landmarks of all looks; where the search finds none, those in the turned image.
+
+    One look alone does not go further than the search.
+    """
+    if hasattr(detector, "detect_batch"):
+        found: list[list[Face]] = detector.detect_batch(images)
+    else:
+        found = [detector.detect(image) for image in images]
+    if looks and isinstance(detector, LooksAgain):
+        found = [faces or detector.detect_turned(image) for image, faces in zip(images, found, strict=True)]
+    again = iter(seen_again(detector, [face for faces in found for face in faces], looks))
+    return [[next(again) for _ in faces] for faces in found]
+
+
+def seen_again(detector: LandmarkDetector, faces: list[Face], looks: Sequence[Look]) -> list[Face]:
+    """The faces with the landmarks of further looks, where there are any."""
+    if not (looks and faces and isinstance(detector, LooksAgain)):
+        return faces
+    return detector.look_again(faces, looks)
+
+
+def look_again(
+    networks: FaceMeshNetworks, faces: Sequence[Face], looks: Sequence[Look], confidence: float
+) -> list[Face]:
+    """The faces with the landmarks of further looks at them; all go through the landmark network together.
+
+    Parameters
+    ----------
+    networks : FaceMeshNetworks
+        Of which the landmark network is run.
+    faces : sequence of Face
+        With their images and FaceMesh's landmarks.
+    looks : sequence of Look
+        The views, which are added to those that a face has. One that shows the network no face is left out.
+    confidence : float
+        How sure the network must be, in 0..1.
+
+    Raises
+    ------
+    ValueError
+        For a face without image or landmarks.
+    """
+    windows = [_Window.around(face, looks) for face in faces]
+    sides = [(window, mirrored) for window in windows for mirrored in (False, True)]
+    found = networks.landmarks(
+        [window.shown(mirrored) for window, mirrored in sides],
+        [window.regions(looks, mirrored) for window, mirrored in sides],
+        confidence,
+    )
+    in_image = [window.in_image(points, mirrored) for (window, mirrored), points in zip(sides, found, strict=True)]
+    both = (np.concatenate(in_image[index : index + 2]) for index in range(0, len(in_image), 2))
+    return [
+        replace(face, looks=points if face.looks is None else np.concatenate([face.looks, points]))
+        for face, points in zip(faces, both, strict=True)
+    ]
