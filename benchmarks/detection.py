@@ -34,7 +34,7 @@ def main(workdir: Path, root: Path) -> None:
     rendered = np.broadcast_to(tensor.grid.angles().columns().reshape(-1, 3), (len(routes), routes.shape[1], 3))
     data = read_dataset("aflw2000", root)
     with FaceMeshOnnx(MAX_FACES) as detector:
-        found = ask(photographs(data, detector), {})
+        found = ask(photographs(data, detector, looks=1), {})
     found = found.chosen(PROTOCOLS["aflw2000-nlml"].includes(found.labels))
     angles, real = found.labels.columns(), np.array([SEARCHES.index(step) for step in found.found_by], dtype=np.uint8)
     rows = [_row("all", rendered.reshape(-1, 3), routes.ravel(), angles, real, None)]

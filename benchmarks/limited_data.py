@@ -91,7 +91,7 @@ def main(config: Config, root: Path, counts: tuple[int, ...]) -> None:
     data = read_dataset("aflw2000", root)
     with FaceMeshOnnx(MAX_FACES, config.landmarks.min_confidence) as detector:
         # Landmarks stay in memory, images do not.
-        faces = [replace(seen, face=replace(seen.face, image=None)) for seen in photographs(data, detector)]
+        faces = [replace(seen, face=replace(seen.face, image=None)) for seen in photographs(data, detector, looks=1)]
     rows = []
     for people in counts:
         epochs = min(config.encoder.epochs * counts[-1] // people, MOST_EPOCHS)
