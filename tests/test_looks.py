@@ -16,6 +16,7 @@ from nlml_hpe.detection.landmarks import FACEMESH, mirrored_points
 from nlml_hpe.detection.looks import LOOKS, Look, further_looks
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.looks import mean_of_looks
 from nlml_hpe.rotation import (
     Angles,
@@ -259,3 +260,11 @@ def test_squares_around_a_box_show_its_face_where_it_is(finder: FaceMeshOnnx, ph
     # A square that was mirrored or turned back the wrong way would lie tens of pixels off.
     assert apart.max() < 0.08 * np.ptp(face.landmarks[:, 0])
     assert finder._in_squares(np.full((300, 300, 3), 90, dtype=np.uint8), (50.0, 50.0, 150.0, 150.0)) is None
+
+
+def test_what_is_not_known_of_estimates_is_written_apart() -> None:
+    """Answers to some of the faces are written into these arrays: sigma must not be the covariance's memory."""
+    nothing = Estimates.of_rotations(np.tile(np.eye(3), (2, 1, 1)))
+    nothing.sigma[:], nothing.score[:], nothing.covariance[:] = 1.0, 2.0, 3.0
+    assert (nothing.sigma == 1.0).all()
+    assert (nothing.score == 2.0).all()

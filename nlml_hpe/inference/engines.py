@@ -57,8 +57,9 @@ class Estimates(NamedTuple):
     @classmethod
     def of_rotations(cls, rotation: NDArray[np.float64]) -> Estimates:
         """Rotations (N, 3, 3) of which nothing more is known."""
-        unknown = np.full((len(rotation), 3, 3), np.nan)
-        return cls(rotation, unknown[:, 0], unknown[:, 0, 0], unknown)
+        count = len(rotation)
+        # Each an array of its own: whoever joins estimates writes into them.
+        return cls(rotation, np.full((count, 3), np.nan), np.full(count, np.nan), np.full((count, 3, 3), np.nan))
 
     @classmethod
     def of_angles(cls, rotation: NDArray[np.float64], sigma: NDArray[np.float64]) -> Estimates:
