@@ -36,8 +36,9 @@ TASKS_URL = (
 class FaceMeshOnnx(CascadeDetector):
     """FaceMesh by onnxruntime alone: MediaPipe's two networks and steps without mediapipe, on every Python.
 
-    On 503 development photographs of AFLW2000-3D and 500 rendered images it found the same faces as MediaPipe; the
-    points differ by a hundred-thousandth of the face's width (median; at most 0.02%), the poses by 0.002 degrees.
+    On 503 development photographs of AFLW2000-3D and 200 rendered images it found the same faces as MediaPipe; the
+    points differ by a hundred-thousandth of the face's width (median; at most 0.02%), the poses by 0.003 degrees on
+    average and 0.14 at most (``benchmarks/facemesh.py``).
     ``folder`` holds the two ONNX files; by default ``weights.default_folder()``. ``providers`` says what computes, as
     for ``sessions.resolve_providers``. Raises ``ArtifactError`` where the files are missing or damaged, with the
     command that makes them, and ``ProviderError`` where a provider is not there.
