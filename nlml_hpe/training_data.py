@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import ImageReadError
+
 Key = tuple[NDArray[np.int64], tuple[int, ...] | None]
 """Which samples a batch holds, and the seed of its random changes; no seed, no changes."""
 Augment = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
@@ -143,7 +146,10 @@ class Batches:
     def _batches(self, keys: list[Key]) -> Iterator[tuple[Any, Any, int]]:
         # The same list, which worker processes that live on refer to.
         self._keys[:] = keys
-        for (indices, _), (inputs, targets) in zip(keys, self._loader, strict=True):
+        for (indices, _), read in zip(keys, self._loader, strict=True):
+            if isinstance(read, Exception):
+                raise read
+            inputs, targets = read
             yield on_device(inputs, self.device), on_device(targets, self.device), len(indices)
 
 
@@ -211,8 +217,14 @@ class _Fetch:
     def __init__(self, data: AnyDataset) -> None:
         self.data = data
 
-    def __getitem__(self, key: Key) -> tuple[Any, Any]:
-        indices, seed = key
+    def __getitem__(self, key: Key) -> tuple[Any, Any] | Exception:
+        """Inputs and targets; a file that does not read is a value: torch makes a page of what is raised."""
+        try:
+            return self._batch(*key)
+        except (ArtifactError, ImageReadError, OSError) as error:
+            return error
+
+    def _batch(self, indices: NDArray[np.int64], seed: tuple[int, ...] | None) -> tuple[Any, Any]:
         if isinstance(self.data, BatchedDataset):
             return self.data.batch(indices, None if seed is None else np.random.default_rng(seed))
         inputs, targets = default_collate([self.data[int(index)] for index in indices])

@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from nlml_hpe.evaluation.datasets import read_dataset, write_lists
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import ImageReadError, read_image
 from nlml_hpe.files.manifests import read_manifest, write_manifest
 from nlml_hpe.image_networks import training_data
 from nlml_hpe.image_networks.augment import PLAIN, reframed
@@ -268,6 +270,18 @@ def test_photographs_are_cut_as_crops_are_stored() -> None:
     # Both have one pixel of the crop to one of the photograph.
     difference = np.abs(finished[0].permute(1, 2, 0).numpy() - crop(image, boxes[0], 96))
     assert difference.mean() < 1.0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_does_not_read_is_named_in_one_line(folder: Path, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8 no more")
+    boxes, labels = np.tile([2.0, 2.0, 6.0, 6.0], (32, 1)), np.tile(np.eye(3), (32, 1, 1))
+    parts = [Weighted(Photographs([partial(read_image, tmp_path / "cut.jpg")] * 32, boxes, labels, SIDE))]
+    with pytest.raises(ImageReadError, match=r"cut\.jpg: .*; leave it out by a list") as caught:
+        train_image_network(
+            network_of(NETWORK, 0), parts, sources(folder, "validation"), SHORT, 0, Run(workers=workers)
+        )
+    assert "\n" not in str(caught.value)
 
 
 def test_a_batch_larger_than_the_data_is_refused(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import ImageReadError, RgbImage
 from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import stored_crop
 from nlml_hpe.image_networks.network import Labels
@@ -91,7 +91,11 @@ class Photographs:
 
     def stored(self, chosen: NDArray[np.int64]) -> Shard:
         """The crops of these numbers. Raises ``ImageReadError`` where an image does not read."""
-        images, boxes = zip(*(stored_crop(self.images[n](), self.boxes[n], self.size) for n in chosen), strict=True)
+        try:
+            cut = [stored_crop(self.images[n](), self.boxes[n], self.size) for n in chosen]
+        except ImageReadError as error:
+            raise ImageReadError(f"{error}; leave it out by a list of the others (`list` in image_trainer)") from error
+        images, boxes = zip(*cut, strict=True)
         return Shard(
             np.stack(images),
             self.rotations()[chosen],
