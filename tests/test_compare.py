@@ -20,6 +20,7 @@ from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
 from nlml_hpe.evaluation.cost import cost_of_onnx
 from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
 from nlml_hpe.evaluation.routes import open_routes
+from nlml_hpe.evaluation.subject import subject_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.network import size_of
@@ -69,8 +70,8 @@ def test_models_beside_one_another_have_the_figures_that_they_have_alone(
     comparison = compare({"shipped": SHIPPED, "new": trained}, data, protocols)
     assert list(comparison.costs) == ["shipped/network", "shipped/exact", "shipped/refined", "new/image"]
     found = comparison.evaluations["aflw2000"].report
-    engine = TorchEngine(load_model(SHIPPED))
-    alone = on_protocol(engine, data, answers(engine, data, detector), "aflw2000").report
+    subject = subject_of(TorchEngine(load_model(SHIPPED)))
+    alone = on_protocol(subject, data, answers(subject, data, detector), "aflw2000").report
     for route in ("network", "exact", "refined"):
         row = found["routes"][f"shipped/{route}"]
         # Two of them are computed by the ONNX file here, which agrees to a thousandth of a degree or so.
