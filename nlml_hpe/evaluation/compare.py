@@ -16,7 +16,7 @@ from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, L
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.cost import Cost, timed
 from nlml_hpe.evaluation.datasets import Dataset, Sample, bare_name, chosen_by_list
-from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
+from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, annotated_face, ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.report import write_faces, write_tables
@@ -24,7 +24,7 @@ from nlml_hpe.evaluation.routes import ModelRoute, open_routes
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.view.comparison import Draw, plot_comparison, pose_sheet, with_axes, with_cube
 from nlml_hpe.view.plots import save_image
 
@@ -105,12 +105,19 @@ def compare(
             protocol=faces,
             frame=one.copy().pop() if len(one) == 1 else "named",
             n_total=len(answered.names),
+            default_route=_default_of(routes),
             left_out=data.left_out,
             fitted=True,
         )
         for faces, chosen in sets.items()
     }
     return Comparison(evaluations, costs, frames, answered, data)
+
+
+def _default_of(routes: Mapping[str, ModelRoute]) -> str:
+    """What a model answers by default: the best way that any of these has."""
+    known = {name.rpartition("/")[2] for name in routes}
+    return next(name for name in (FUSED_ROUTE, DEFAULT_ROUTE, IMAGE_ROUTE) if name in known)
 
 
 def _sets_of_faces(

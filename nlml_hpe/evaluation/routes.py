@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from nlml_hpe.config import ImageNetworkConfig
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.cost import Cost, bytes_of, cost_of_layers, cost_of_onnx
-from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, ROUTES
+from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
 from nlml_hpe.evaluation.faces import Answerer, landmark_route
+from nlml_hpe.evaluation.subject import open_subject
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
-from nlml_hpe.inference.engines import DEFAULT_ROUTE, ONNX_ROUTES, Engine, Estimates, OnnxEngine
-from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
-from nlml_hpe.inference.opening import engine_of, open_eyes
-from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.model.components import IMAGE_EYE_FILE, MANIFOLD_FILE, WEIGHTS_FILE, ComponentKind, read_components
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, ONNX_ROUTES, Estimates, OnnxEngine
+from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.inference.opening import open_eyes
+from nlml_hpe.model.components import IMAGE_EYE_FILE, MANIFOLD_FILE, WEIGHTS_FILE, read_components
 from nlml_hpe.model.folder import HeadFrame, load_model, load_weights
 from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
@@ -85,61 +85,51 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
     ['network', 'exact', 'refined']
     """
     if (folder / CONFIG_FILE).is_file():
-        components = read_components(folder)
-        routes: dict[str, ModelRoute] = {}
-        for kind, opened in _EYES.items():
-            routes |= opened(folder, own_frame, device) if kind in components else {}
-        if components.keys() >= _EYES.keys():
-            routes[FUSED_ROUTE] = _of_both_eyes(folder, own_frame, routes)
-        return routes
+        return _of_model(folder, own_frame, device)
     if (folder / MANIFEST).is_file() and (folder / WEIGHTS).is_file():
-        return {"image": _of_trained_network(folder)}
+        return {IMAGE_ROUTE: _of_trained_network(folder)}
     raise ArtifactError(
         f"{folder}: expected a model folder ({CONFIG_FILE}) or an image network's ({WEIGHTS} with {MANIFEST})"
     )
 
 
-def _of_landmark_eye(folder: Path, own_frame: bool, device: str) -> dict[str, ModelRoute]:
-    model = load_model(folder)
-    engine = TorchEngine(model, resolve_device(device))
-    # What users get by default is timed, where the folder has it.
-    fast: Engine = OnnxEngine(folder / ONNX_FILE) if (folder / ONNX_FILE).is_file() else engine
-    network = cost_of_layers(model.network, (folder / WEIGHTS_FILE,))
-    manifold = Cost(model.manifold.basis.size, None, bytes_of((folder / MANIFOLD_FILE,)))
-    costs = {"network": network, "exact": manifold, "refined": network + manifold}
-    needs = (engine.point_set.name, engine.min_confidence)
-    routes: dict[str, ModelRoute] = {}
-    for name in ROUTES:
-        asked = fast if name in ONNX_ROUTES else engine
-        answer = _in_own_frame(landmark_route(asked, name), asked.named_from_own, own_frame)
-        routes[name] = ModelRoute(answer, costs[name], _frame(model.frame.name, own_frame), needs)
-    return routes
+def _of_model(folder: Path, own_frame: bool, device: str) -> dict[str, ModelRoute]:
+    subject, costs = open_subject(folder, resolve_device(device)), _costs(folder)
+    answers = dict(subject.routes)
+    if (folder / ONNX_FILE).is_file():
+        # What users get by default is what is timed.
+        engine = OnnxEngine(folder / ONNX_FILE)
+        answers |= {name: landmark_route(engine, name) for name in ONNX_ROUTES}
+        if FUSED_ROUTE in answers:
+            eyes = open_eyes(folder)
+            answers[FUSED_ROUTE] = lambda faces: eyes.answer(faces).estimates
+    frame = HeadFrame().name if own_frame else subject.frame
+    needs = (subject.points.name, subject.min_confidence)
+    return {
+        name: ModelRoute(
+            _in_own_frame(answer, subject.named_from_own[name], own_frame),
+            costs[name],
+            frame,
+            None if name == IMAGE_ROUTE else needs,
+        )
+        for name, answer in answers.items()
+    }
 
 
-def _of_image_eye(folder: Path, own_frame: bool, device: str) -> dict[str, ModelRoute]:
-    engine = open_image_engine(folder)
-    answer = _in_own_frame(engine.estimate, engine.named_from_own, own_frame)
-    cost = cost_of_onnx(folder / IMAGE_EYE_FILE)
-    return {"image": ModelRoute(answer, cost, _frame(engine.frame, own_frame))}
-
-
-_EYES: dict[ComponentKind, Callable[[Path, bool, str], dict[str, ModelRoute]]] = {
-    "landmark_eye": _of_landmark_eye,
-    "image_eye": _of_image_eye,
-}
-
-
-def _of_both_eyes(folder: Path, own_frame: bool, single: Mapping[str, ModelRoute]) -> ModelRoute:
-    """A face without landmarks is shown to the image eye alone."""
-    eyes = open_eyes(folder)
-
-    def answer(faces: Sequence[Face]) -> Estimates:
-        return eyes.answer(faces).estimates
-
-    landmarks = single[DEFAULT_ROUTE]
-    turn = engine_of(eyes).named_from_own
-    cost = landmarks.cost + single["image"].cost
-    return ModelRoute(_in_own_frame(answer, turn, own_frame), cost, landmarks.frame, landmarks.landmarks)
+def _costs(folder: Path) -> dict[str, Cost]:
+    """What every route of a model folder costs, without the times."""
+    components = read_components(folder)
+    costs: dict[str, Cost] = {}
+    if "landmark_eye" in components:
+        model = load_model(folder)
+        network = cost_of_layers(model.network, (folder / WEIGHTS_FILE,))
+        manifold = Cost(model.manifold.basis.size, None, bytes_of((folder / MANIFOLD_FILE,)))
+        costs |= {"network": network, "exact": manifold, "refined": network + manifold}
+    if "image_eye" in components:
+        costs[IMAGE_ROUTE] = cost_of_onnx(folder / IMAGE_EYE_FILE)
+    if len(costs) > len(ROUTES):
+        costs[FUSED_ROUTE] = costs[DEFAULT_ROUTE] + costs[IMAGE_ROUTE]
+    return costs
 
 
 def _of_trained_network(folder: Path) -> ModelRoute:
@@ -163,7 +153,3 @@ def _in_own_frame(answer: Answerer, named_from_own: NDArray[np.float64], wanted:
         return answer(faces).turned(named_from_own.T)
 
     return turned
-
-
-def _frame(name: str, own_frame: bool) -> str:
-    return HeadFrame().name if own_frame else name
