@@ -38,6 +38,8 @@ def network_outputs(network: nn.Module, inputs: Var) -> Var:
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             values[node.name] = inputs
+        elif node.op != "output" and not node.users:
+            continue  # what torch.export checks on the way
         elif node.op == "output":
             # An exported graph gives a tuple of one.
             last = node.args[0][0] if isinstance(node.args[0], tuple | list) else node.args[0]
@@ -215,7 +217,6 @@ _OPERATIONS |= {
     _aten.dropout.default: lambda x, share, training: x,
     _aten.to.dtype: lambda x, kind: x,
     _aten.detach.default: lambda x: x,
-    _aten._assert_tensor_metadata.default: lambda *_, **__: None,
     "quantized_decomposed.quantize_per_tensor.default": _quantized,
     "quantized_decomposed.dequantize_per_tensor.default": _dequantized,
     "quantized_decomposed.dequantize_per_channel.default": _dequantized_channels,
