@@ -65,4 +65,4 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
         )
     confidence = engine_of(open_eyes(given.model, given.backend)).min_confidence
     detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
-    return HeadPoseEstimator(given.model, given.backend, detector)
+    return HeadPoseEstimator(given.model, given.backend, detector, providers=given.providers)
