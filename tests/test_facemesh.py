@@ -166,7 +166,7 @@ def test_a_face_half_outside_is_a_face_or_none_and_a_hundred_are_sixteen(ours: F
     assert 0 < len(ours.detect(with_many)) <= 16
 
 
-@pytest.mark.parametrize("size", [110, 130])
+@pytest.mark.parametrize("size", [112, 128])
 def test_small_faces_are_found_in_tiles(ours: FaceMeshOnnx, photo: RgbImage, size: int) -> None:
     """Faces of 4% to 5% of the image's side, of which the whole image shows none, each once."""
     import cv2
