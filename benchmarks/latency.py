@@ -4,7 +4,7 @@ Photographs of ``--root`` (by default the development data), set into images of 
 image by image or file by file, in one run, so that whatever else the machine does is shared; medians and ratios.
 
 - ``latency_faces``: landmarks of one face, by MediaPipe, by our networks one by one, and in batches of 32.
-- ``latency_folder``: JPEG files to poses, reading included.
+- ``latency_folder``: JPEG files to poses, reading included, by the number of looks at each face.
 - ``latency_video``: frames that are tracked, to poses.
 - ``latency``: each step by itself, with FSA-Net (ONNX, two files) and MediaPipe's face matrix beside it.
 
@@ -17,7 +17,8 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks.common import development_data, report
 from benchmarks.peers import Timed, fsanet, mediapipe_matrix
 from nlml_hpe.detection.detectors import FaceMeshOnnx, MediaPipeFaceMesh
 from nlml_hpe.detection.landmarks import normalize_landmarks
+from nlml_hpe.detection.looks import LOOKS
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Face
@@ -116,27 +118,44 @@ def _faces(images: Sequence[RgbImage], theirs: CascadeDetector, ours: CascadeDet
 
 
 def _folder(images: Sequence[RgbImage]) -> None:
-    """Files a second to poses with error bars: one by one with either detector, and in batches."""
+    """Files a second to poses with error bars: one by one with either detector, and in batches; by number of looks."""
     with tempfile.TemporaryDirectory() as place, HeadPoseEstimator(detector=MediaPipeFaceMesh()) as theirs:
         paths = [Path(place) / f"{number:03}.jpg" for number in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             cv2.imwrite(str(path), image[..., ::-1])
         with HeadPoseEstimator(max_faces=1) as ours:
             ways: dict[str, Callable[[], Any]] = {
-                f"{_MEDIAPIPE}'s landmarks, one by one": lambda: [theirs.predict(path) for path in paths],
-                "ours, one by one": lambda: [ours.predict(path) for path in paths],
-                "ours, in batches": lambda: ours.predict_batch(paths),
+                f"{_MEDIAPIPE}'s landmarks, one by one": lambda: [theirs.predict(path) for path in paths]
             }
-            spent: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(_ROUNDS):
-                for name, work in ways.items():
-                    start = time.perf_counter()
-                    work()
-                    spent[name].append(time.perf_counter() - start)
-    rates = {name: len(paths) / statistics.median(times) for name, times in spent.items()}
-    first = next(iter(rates.values()))
-    rows = [{"files to poses": name, "files a second": rate, "times": rate / first} for name, rate in rates.items()]
+            for looks in LOOKS:
+                ways |= {
+                    f"ours, one by one, looks: {looks}": partial(_one_by_one, ours, paths, looks),
+                    f"ours, in batches, looks: {looks}": partial(ours.predict_batch, paths, looks=looks),
+                }
+            spent = _in_turns(ways)
+    medians = {name: statistics.median(times) / len(paths) for name, times in spent.items()}
+    first = medians[next(iter(ways))]
+    rows = [
+        {"files to poses": name, "ms a file": 1e3 * each, "files a second": 1 / each, "times": first / each}
+        for name, each in medians.items()
+    ]
     report("latency_folder", "A folder of 640 x 480 photographs", rows, [f"{len(paths)} files, a face in each."])
+
+
+def _one_by_one(estimator: HeadPoseEstimator, paths: Sequence[Path], looks: int) -> None:
+    for path in paths:
+        estimator.predict(path, looks=looks)
+
+
+def _in_turns(ways: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of each way, several times."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(_ROUNDS):
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            spent[name].append(time.perf_counter() - start)
+    return spent
 
 
 def _once(work: Callable[[Any], Any], given: Any) -> float:
@@ -193,7 +212,7 @@ def _video(path: Path, detector: type[CascadeDetector], refine: bool, copy: Path
         if name != "frames a second" and output is None:
             continue
         tracker = detector(max_faces=1, tracking=True)
-        with VideoSource(path) as source, HeadPoseEstimator(detector=tracker) as estimator:
+        with VideoSource(path) as source, HeadPoseEstimator(detector=tracker, tracking=True) as estimator:
             start = time.perf_counter()
             *_, summary = process(source, estimator, output, refine=refine)
             seconds = time.perf_counter() - start
