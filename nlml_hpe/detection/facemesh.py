@@ -54,7 +54,7 @@ class FaceMeshNetworks:
         Where the ONNX files lie; by default ``weights.default_folder()``.
     threads
         How many batches are worked on at the same time, each on one thread; by default as many as OpenCV may use here,
-        which is one in worker processes. Within one image nothing is shared out: the layers are so small that a
+        which is one in worker processes; one where not the CPU computes. Within one image nothing is shared out: the layers are so small that a
         second thread makes a face slower where the cores have other work.
     providers
         What computes, as for ``sessions.resolve_providers``.
@@ -72,9 +72,11 @@ class FaceMeshNetworks:
     ) -> None:
         contents = read_weights(folder)
         self._sessions = {name: open_session(content, providers, threads=1) for name, content in contents.items()}
-        self._batch = _BATCH if resolve_providers(providers) == resolve_providers(CPU) else _BATCH_ELSEWHERE
+        on_cpu = resolve_providers(providers) == resolve_providers(CPU)
+        self._batch = _BATCH if on_cpu else _BATCH_ELSEWHERE
         # Where OpenCV leaves its threads to the system, it names a number beyond all processors.
-        self._threads = threads or max(1, min(cv2.getNumThreads(), os.cpu_count() or 1))
+        own = max(1, min(cv2.getNumThreads(), os.cpu_count() or 1))
+        self._threads = (threads or own) if on_cpu else 1
         self._pool: ThreadPoolExecutor | None = None
 
     def find(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[list[Floats]]:
@@ -117,7 +119,8 @@ class FaceMeshNetworks:
 
     def _in_batches(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
         """What ``work`` gives for batches of the items, in their order; several at the same time."""
-        parts = [items[start : start + self._batch] for start in range(0, len(items), self._batch)]
+        size = max(1, min(self._batch, -(-len(items) // self._threads)))
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
         if len(parts) < 2 or self._threads == 1:
             done: Iterable[list[Result]] = map(work, parts)
         else:
