@@ -53,9 +53,9 @@ class FaceMeshNetworks:
     folder
         Where the ONNX files lie; by default ``weights.default_folder()``.
     threads
-        How many batches are worked on at the same time, each on one thread; by default as many as OpenCV may use here,
-        which is one in worker processes; one where not the CPU computes. Within one image nothing is shared out: the layers are so small that a
-        second thread makes a face slower where the cores have other work.
+        How many batches are worked on at the same time, each on one thread of the CPU; by default as many as OpenCV may
+        use here, which is one in worker processes. A network's own layers are not shared out: they are so small that
+        a second thread makes a face slower where the cores have other work.
     providers
         What computes, as for ``sessions.resolve_providers``.
 
