@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -309,6 +310,16 @@ def test_help_says_every_default(capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert words in capfd.readouterr().out
+
+
+@pytest.fixture
+def clip(tmp_path: Path, photo: RgbImage) -> Path:
+    """Four frames with a face."""
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (256, 256))
+    for _ in range(4):
+        writer.write(cv2.resize(photo, (256, 256))[..., ::-1])
+    writer.release()
+    return tmp_path / "clip.mp4"
 
 
 def test_a_video_is_never_written_over(clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
