@@ -25,6 +25,7 @@ _SHOWN = 2.2
 _AXIS, _CUBE = 0.32, 0.42
 """Length of an axis and of a cube's side, over the picture's side."""
 _HEADER, _GREY = 46, 70
+_BARS = "MAE (degrees); line: 95% interval, mark: misses charged"
 
 
 def plot_comparison(reports: Mapping[str, Mapping[str, Any]], ms: Mapping[str, float | None], path: Path) -> Path:
@@ -57,11 +58,10 @@ def plot_comparison(reports: Mapping[str, Mapping[str, Any]], ms: Mapping[str, f
         colors = [f"C{number % 10}" for number in range(len(routes))]
         bars.barh(place, mean, color=colors, height=0.6)
         bars.hlines(place, low, high, color="black", lw=1.4)
-        bars.plot(charged, place, "k|", ms=14, mew=2, label="misses charged")
+        bars.plot(charged, place, "k|", ms=14, mew=2)
         found = [f"{name}  ({row['coverage']:.0%})" for name, row in routes.items()]
-        bars.set(yticks=place, yticklabels=found, xlabel="MAE (degrees), with 95% interval", title=faces)
+        bars.set(yticks=place, yticklabels=found, xlabel=_BARS, title=faces)
         bars.invert_yaxis()
-        bars.legend(fontsize=8)
         for name, error, color in zip(routes, charged, colors, strict=True):
             if ms.get(name):
                 points.plot(ms[name], error, "o", color=color, label=name)
