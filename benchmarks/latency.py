@@ -4,6 +4,7 @@ Photographs of ``--root`` (by default the development data), set into images of 
 image by image or file by file, in one run, so that whatever else the machine does is shared; medians and ratios.
 
 - ``latency_faces``: landmarks of one face, by MediaPipe, by our networks one by one, and in batches of 32.
+- ``latency_looks``: one image to its pose, by the number of looks at the face.
 - ``latency_folder``: JPEG files to poses, reading included, by the number of looks at each face.
 - ``latency_video``: frames that are tracked, to poses.
 - ``latency``: each step by itself, with FSA-Net (ONNX, two files) and MediaPipe's face matrix beside it.
@@ -72,6 +73,7 @@ def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
             "decode a JPEG of 450 px": milliseconds(read_image, paths),
             "detect (our networks, one image afresh)": milliseconds(ours.detect, images),
         }
+    looks(shown)
     _folder(shown)
     videos(framed)
     steps |= _after(points)
@@ -115,6 +117,22 @@ def _faces(images: Sequence[RgbImage], theirs: CascadeDetector, ours: CascadeDet
         for name, ms in medians.items()
     ]
     report("latency_faces", "Landmarks of one face in 640 x 480", rows, [f"{len(images)} photographs with a face."])
+
+
+def looks(images: Sequence[RgbImage]) -> None:
+    """One 640 x 480 image to its pose, with every number of looks; they take turns."""
+    spent: dict[int, list[float]] = {count: [] for count in LOOKS}
+    with HeadPoseEstimator(max_faces=1) as estimator:
+        for number, image in enumerate(images):
+            for count, times in spent.items():
+                ms = _once(partial(estimator.predict, looks=count), image)
+                if number >= _WARM:
+                    times.append(ms)
+    medians = {count: statistics.median(times) for count, times in spent.items()}
+    rows = [{"looks": count, "ms an image": ms, "over one look's": ms / medians[1]} for count, ms in medians.items()]
+    report(
+        "latency_looks", "An image to the pose of its face", rows, [f"{len(images) - _WARM} photographs with a face."]
+    )
 
 
 def _folder(images: Sequence[RgbImage]) -> None:

@@ -179,6 +179,14 @@ def test_a_detector_that_cannot_look_again_says_so(photo: RgbImage) -> None:
             other.predict(photo, looks=2)
 
 
+def test_a_detector_that_follows_faces_gives_one_look_unless_asked(photo: RgbImage) -> None:
+    with FaceMeshOnnx(tracking=True) as detector, HeadPoseEstimator(detector=detector) as video:
+        assert video.detect(photo)[0].looks is None
+        again = video.detect(photo, 5)[0].looks
+        assert again is not None
+        assert len(again) == 4
+
+
 def test_the_number_of_looks_is_judged_before_the_first_image(estimator: HeadPoseEstimator) -> None:
     with pytest.raises(ValueError, match="looks: expected 1, 2, 5 or 11; received 3"):
         estimator.predict(np.zeros((64, 64, 3), dtype=np.uint8), looks=3)

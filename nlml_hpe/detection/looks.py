@@ -143,6 +143,11 @@ def further_looks(count: int) -> tuple[Look, ...]:
 class LooksAgain(Protocol):
     """A detector that can look again at the faces that it found."""
 
+    @property
+    def is_tracking(self) -> bool:
+        """Whether images are the frames of one video."""
+        ...
+
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
         """The faces with the landmarks of further looks at them, as of the function ``look_again``."""
         ...
@@ -160,16 +165,18 @@ def looks_by(detector: LandmarkDetector, count: int | None) -> tuple[Look, ...]:
     detector : LandmarkDetector
         Which finds the faces.
     count : int or None
-        As of ``further_looks``; None for ``DEFAULT_LOOKS`` where the detector can look again, and one where it cannot.
+        As of ``further_looks``; None for ``DEFAULT_LOOKS``, and one where the detector cannot look again or follows
+        faces through a video: from frame to frame they are seen again anyway.
 
     Raises
     ------
     ValueError
         For another number, and for more than one where the detector cannot look again.
     """
-    able = isinstance(detector, LooksAgain)
-    looks = further_looks((DEFAULT_LOOKS if able else 1) if count is None else count)
-    if looks and not able:
+    if count is None:
+        count = DEFAULT_LOOKS if isinstance(detector, LooksAgain) and not detector.is_tracking else 1
+    looks = further_looks(count)
+    if looks and not isinstance(detector, LooksAgain):
         raise ValueError(
             f"looks: {type(detector).__name__} cannot look at a face again; use looks=1, or 'facemesh_onnx'"
         )

@@ -65,6 +65,11 @@ class CascadeDetector(ABC):
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking
 
+    @property
+    def is_tracking(self) -> bool:
+        """Whether images are the frames of one video."""
+        return self._tracking
+
     @abstractmethod
     def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         """Landmarks (N, 3) in pixels of up to so many faces."""

@@ -99,8 +99,6 @@ class HeadPoseEstimator:
         if detector is not None:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
-        # From frame to frame a face is seen again anyway, and smoothing takes the mean.
-        self._looks = 1 if tracking else None
         resolve_providers(providers)
         self.eyes = open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
@@ -205,7 +203,7 @@ class HeadPoseEstimator:
     def detect_batch(self, images: Sequence[RgbImage], looks: int | None = None) -> list[list[Face]]:
         """What ``detect`` gives for each of the images. Raises ``ValueError`` as ``detect`` does."""
         with self._alone():
-            further = looks_by(self.detector, self._looks if looks is None else looks)
+            further = looks_by(self.detector, looks)
             found = seen(self.detector, images, further)
             if self.eyes.image is not None and isinstance(self.detector, FaceMeshOnnx):
                 found = [
