@@ -55,7 +55,8 @@ def measure(true: Floats, given: Gaussians) -> dict[str, Any]:
         ``n_total`` and ``n``, the faces and those with an answer and a covariance. With any: ``mae`` in degrees with
         its 95% bootstrap interval ``mae_interval``; ``held``, by nominal share the shares of yaw, pitch and roll whose
         interval holds, and ``held_interval`` of the 95% ones; ``risk``, by share of the surest faces their MAE, and
-        ``risk_80``, that of the surest 80% over the whole, with ``risk_80_interval``; ``spearman`` of doubt and error.
+        ``risk_80``, that of the surest 80% over the whole, with ``risk_80_interval``; ``spearman`` of doubt and error, None
+        where all doubts are equal.
 
     Examples
     --------
@@ -92,7 +93,7 @@ def measure(true: Floats, given: Gaussians) -> dict[str, Any]:
         "risk_80": float(risk[SUREST.index(0.8)] / risk[0]),
         "risk_80_interval": bounds["risk_80"],
         # Equal doubts have no order.
-        "spearman": float(spearmanr(doubt, found.geodesic).statistic) if np.ptp(doubt) > _EQUAL else float("nan"),
+        "spearman": float(spearmanr(doubt, found.geodesic).statistic) if np.ptp(doubt) > _EQUAL else None,
     }
 
 
@@ -141,8 +142,12 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield (
             f"{start}{row['mae']:5.2f} {f'{low:.2f}..{high:.2f}':>13}  "
             + "  ".join(f"{share:>28}" for share in held)
-            + f"  {surest:>20} {row['spearman']:10.2f}"
+            + f"  {surest:>20} {_rank(row):>10}"
         )
+
+
+def _rank(row: dict[str, Any]) -> str:
+    return "-" if row["spearman"] is None else f"{row['spearman']:.2f}"
 
 
 _NOTES = (
