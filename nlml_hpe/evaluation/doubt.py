@@ -55,8 +55,8 @@ def measure(true: Floats, given: Gaussians) -> dict[str, Any]:
         ``n_total`` and ``n``, the faces and those with an answer and a covariance. With any: ``mae`` in degrees with
         its 95% bootstrap interval ``mae_interval``; ``held``, by nominal share the shares of yaw, pitch and roll whose
         interval holds, and ``held_interval`` of the 95% ones; ``risk``, by share of the surest faces their MAE, and
-        ``risk_80``, that of the surest 80% over the whole, with ``risk_80_interval``; ``spearman`` of doubt and error, None
-        where all doubts are equal.
+        ``risk_80``, that of the surest 80% over the whole, with ``risk_80_interval``; ``spearman`` of doubt and error,
+        None where all doubts are equal.
 
     Examples
     --------
