@@ -14,6 +14,8 @@ from hypothesis import settings
 from benchmarks.common import development_data
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.model.components import put_component, require_component
+from nlml_hpe.model.format import SHIPPED
 from renderer.heads.ict_kit import LANDMARKS, NEUTRAL, Kit
 from renderer.heads.photo import embedded_photo
 from stages import run_pipeline
@@ -107,3 +109,14 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
     path.write_text(yaml.safe_dump({**data, "workdir": str(folder / "work")}))
     run_pipeline.main(path, run_pipeline.NAMES[0], run_pipeline.NAMES[-1], force=False)
     return load_config(path)
+
+
+@pytest.fixture(scope="session")
+def landmark_eye_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model without its image eye and their calibration."""
+    folder = tmp_path_factory.mktemp("landmark_eye")
+    component = require_component(SHIPPED, "landmark_eye")
+    for name in component.sha256:
+        shutil.copyfile(SHIPPED / name, folder / name)
+    put_component(folder, "landmark_eye", component.settings)
+    return folder

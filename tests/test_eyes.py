@@ -146,8 +146,8 @@ def test_an_image_eye_alone_predicts(alone: Path, photo: RgbImage) -> None:
                 opened.predict(photo, eye=eye)  # type: ignore[arg-type]
 
 
-def test_a_model_of_one_eye_refuses_the_other(photo: RgbImage) -> None:
-    with HeadPoseEstimator() as opened, pytest.raises(ValueError, match=r"\['landmarks'\], which this model has"):
+def test_a_model_of_one_eye_refuses_the_other(landmark_eye_alone: Path, photo: RgbImage) -> None:
+    with HeadPoseEstimator(landmark_eye_alone) as opened, pytest.raises(ValueError, match=r"\['landmarks'\], which this model has"):
         opened.predict(photo, eye="image")
 
 
@@ -176,14 +176,14 @@ def test_eyes_that_answer_in_other_head_frames_are_refused(both: Path, tmp_path:
 
 
 def test_the_command_line_names_the_eye(
-    both: Path, photo: RgbImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    both: Path, landmark_eye_alone: Path, photo: RgbImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo_path = tmp_path / "photo.png"
     Image.fromarray(photo).save(photo_path)
     assert main(["predict", str(photo_path), "--model", str(both), "--eye", "image", "--csv"]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["eye"] == "image"
-    assert main(["predict", str(photo_path), "--eye", "both"]) != 0
+    assert main(["predict", str(photo_path), "--model", str(landmark_eye_alone), "--eye", "both"]) != 0
     assert "this model has" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from dataclasses import replace
 
 import numpy as np
@@ -35,8 +36,8 @@ def finder() -> Iterator[FaceMeshOnnx]:
 
 
 @pytest.fixture(scope="module")
-def estimator() -> Iterator[HeadPoseEstimator]:
-    with HeadPoseEstimator() as opened:
+def estimator(landmark_eye_alone: Path) -> Iterator[HeadPoseEstimator]:
+    with HeadPoseEstimator(landmark_eye_alone) as opened:
         yield opened
 
 
@@ -144,9 +145,11 @@ def test_faces_seen_more_or_less_often_answer_as_each_does_alone(estimator: Head
         assert pose.sigma == pytest.approx(alone.sigma, abs=1e-3)
 
 
-def test_both_backends_join_looks_alike(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
+def test_both_backends_join_looks_alike(
+    estimator: HeadPoseEstimator, landmark_eye_alone: Path, photo: RgbImage
+) -> None:
     faces = estimator.detect(photo, 5)
-    with HeadPoseEstimator(backend="torch") as other:
+    with HeadPoseEstimator(landmark_eye_alone, backend="torch") as other:
         (first,), (second,) = estimator.poses(faces), other.poses(faces)
         (exact,) = other.poses(faces, "exact")
     assert geodesic_degrees(first.rotation, second.rotation) < 1e-3
