@@ -147,7 +147,10 @@ def test_an_image_eye_alone_predicts(alone: Path, photo: RgbImage) -> None:
 
 
 def test_a_model_of_one_eye_refuses_the_other(landmark_eye_alone: Path, photo: RgbImage) -> None:
-    with HeadPoseEstimator(landmark_eye_alone) as opened, pytest.raises(ValueError, match=r"\['landmarks'\], which this model has"):
+    with (
+        HeadPoseEstimator(landmark_eye_alone) as opened,
+        pytest.raises(ValueError, match=r"\['landmarks'\], which this model has"),
+    ):
         opened.predict(photo, eye="image")
 
 
