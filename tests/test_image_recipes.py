@@ -91,7 +91,7 @@ RECIPES: dict[str, tuple[str, str, dict[str, object], dict[str, object]]] = {
         "pt2d",
         # From random weights its published rate would learn nothing in so few steps.
         {"size": 64, "width": 8, "backbone_weights": None},
-        {"epochs": 8, "learning_rate": 1e-3, "stored_px": 86},
+        {"epochs": 28, "learning_rate": 1e-3, "stored_px": 86},
     ),
     "custom_cnn": (
         "custom_cnn_aflw2000.yaml",
