@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nlml_hpe.image_networks.crop import box_of, crop, image_from_crop, mirrored, square_around, turned
-from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+from nlml_hpe.image_networks.crop import box_of, crop, image_from_crop, square_around, turned
+from nlml_hpe.rotation import Angles, angles_from_rotation, mirrored, rotation_from_angles
 
 
 def dot(size: int, x: float, y: float) -> np.ndarray:

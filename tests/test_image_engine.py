@@ -175,9 +175,9 @@ def test_calibration_stands_in_the_folder(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(scaled.estimate(some).rotation, plain.estimate(some).rotation)
 
 
-def test_what_is_no_image_eye_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_what_is_no_image_eye_is_refused(folder: Path, landmark_eye_alone: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="has no image_eye; it holds"):
-        open_image_engine(SHIPPED)
+        open_image_engine(landmark_eye_alone)
     with pytest.raises(ArtifactError, match="expected 'nlml-hpe image onnx 1'"):
         ImageEngine(SHIPPED / ONNX_FILE)
     with pytest.raises(ArtifactError, match="is missing"):

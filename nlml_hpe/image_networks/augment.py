@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nlml_hpe.config import AugmentationConfig
-from nlml_hpe.image_networks.crop import SHARE, image_from_crop, mirrored, square_around, turned
+from nlml_hpe.image_networks.crop import SHARE, image_from_crop, square_around, turned
+from nlml_hpe.rotation import mirrored
 
 PLAIN = AugmentationConfig(**dict.fromkeys(AugmentationConfig.model_fields, 0.0))
 """No change at all: the crop as inference cuts it."""

@@ -185,15 +185,3 @@ def turned(rotation: ArrayLike, turn_deg: ArrayLike) -> FloatArray:
     rows = ((cos, -sin, zero), (sin, cos, zero), (zero, zero, zero + 1))
     about_z = np.stack([np.stack(row, -1) for row in rows], -2)
     return about_z @ np.asarray(rotation, dtype=np.float64)
-
-
-def mirrored(rotation: ArrayLike) -> FloatArray:
-    """Rotations (..., 3, 3), head to camera, of the mirror images: left and right change places.
-
-    Examples
-    --------
-    >>> bool((mirrored(turned(np.eye(3), 30.0)) == turned(np.eye(3), -30.0)).all())
-    True
-    """
-    flip = np.array([-1.0, 1.0, 1.0])
-    return np.asarray(rotation, dtype=np.float64) * flip * flip[:, None]

@@ -199,13 +199,23 @@ def _verify(path: Path) -> None:
             require_digest(path, component.sha256[ONNX_FILE])
 
 
-def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
-    """What the file says of itself."""
+def said_of_itself(path: Path, properties: dict[str, str]) -> dict[str, Any]:
+    """What an ONNX file of this project says of itself: ``format``, ``convention`` and more, by its metadata.
+
+    Raises ``ArtifactError`` where it says nothing that reads.
+    """
     try:
         about: dict[str, Any] = json.loads(properties[METADATA])
-        form, convention = about["format"], about["convention"]
+        about["format"], about["convention"]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is no ONNX model of this project ({error}); export it again") from error
+    return about
+
+
+def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
+    """The same, of a landmark eye that is known here."""
+    about = said_of_itself(path, properties)
+    form, convention = about["format"], about["convention"]
     if form not in ONNX_FORMATS or convention != CONVENTION or about.get("point_set") not in POINT_SETS:
         raise ArtifactError(
             f"{path}: expected {ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r} and points "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.crop import crop, turned
-from nlml_hpe.inference.engines import Estimates, Interval
+from nlml_hpe.inference.engines import Estimates, Interval, said_of_itself
 from nlml_hpe.inference.looks import score_of
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
-from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT, METADATA
+from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
 from nlml_hpe.rotation import (
     CONVENTION,
     MIRROR_SIGNS,
@@ -161,12 +160,9 @@ def _has_size(box: Sequence[float]) -> bool:
 
 
 def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
-    """What the file says of itself."""
-    try:
-        about: dict[str, Any] = json.loads(properties[METADATA])
-        form, convention = about["format"], about["convention"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} is no ONNX model of this project ({error}); export it again") from error
+    """What the file says of itself, where it is an image eye's that is known here."""
+    about = said_of_itself(path, properties)
+    form, convention = about["format"], about["convention"]
     if form != IMAGE_ONNX_FORMAT or convention != CONVENTION:
         raise ArtifactError(
             f"{path}: expected {IMAGE_ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r}; "
