@@ -87,7 +87,8 @@ class ImageEngine:
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
         if not (np.isfinite(covariance_scale) and covariance_scale > 0):
             raise ValueError(f"covariance_scale: expected a positive number; received {covariance_scale!r}")
-        self._session = open_session(path, providers)
+        # A small network: a second thread would cost more than it saves.
+        self._session = open_session(path, providers, threads=1)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
         yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
         self.name, self.frame = str(about["network"]), str(about["frame"])
@@ -115,20 +116,22 @@ class ImageEngine:
 
     def _from_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all looks' answers."""
-        answers = [self._of_look(faces, side * self.share, turn) for side, turn in self.looks]
-        rotation, covariance = (np.concatenate(part, axis=1) for part in zip(*answers, strict=True))
+        rotation, covariance = self._of_looks(faces)
         mean = mean_rotation(rotation)
         away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
         # The looks err together, so the mean is no surer than they are; where they differ it is less sure.
         spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
         return mean @ self.named_from_own, self.covariance_scale * covariance.mean(axis=1) + spread
 
-    def _of_look(
-        self, faces: Sequence[Face], share: float, turn: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rotations, in the own frame, and covariances (N, 2, 3, 3) of one crop of each face and its mirror image."""
+    def _of_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rotations, in the own frame, and covariances (N, 2 L, 3, 3) of all L looks at each face, each also mirrored."""
         crops = np.stack(
-            [crop(face.image, box_of_68(face), self.size, share, turn) for face in faces if face.image is not None]
+            [
+                crop(face.image, box_of_68(face), self.size, side * self.share, turn)
+                for face in faces
+                if face.image is not None
+                for side, turn in self.looks
+            ]
         )
         both = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32)
         rotation, covariance = (
@@ -136,10 +139,15 @@ class ImageEngine:
         )
         own, other = np.split(rotation @ self.named_from_own.T, 2)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
-        covariance[len(faces) :] *= MIRROR_SIGNS
-        upright = turned(np.eye(3), -turn)
-        seen = upright @ np.stack([own, mirrored(other)], axis=1)
-        return seen, upright @ np.stack(np.split(covariance, 2), axis=1) @ upright.T
+        covariance[len(crops) :] *= MIRROR_SIGNS
+        upright = turned(np.eye(3), [-turn for _, turn in self.looks])[:, None]
+        seen, said = (
+            np.stack(pair, axis=1).reshape(len(faces), len(self.looks), 2, 3, 3)
+            for pair in ((own, mirrored(other)), np.split(covariance, 2))
+        )
+        back = (upright @ seen, upright @ said @ np.swapaxes(upright, -1, -2))
+        rotations, covariances = (values.reshape(len(faces), -1, 3, 3) for values in back)
+        return rotations, covariances
 
 
 def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:
