@@ -124,7 +124,7 @@ class ImageEngine:
         return mean @ self.named_from_own, self.covariance_scale * covariance.mean(axis=1) + spread
 
     def _of_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rotations, in the own frame, and covariances (N, 2 L, 3, 3) of all L looks at each face, each also mirrored."""
+        """Rotations, in the own frame, and covariances (N, 2 L, 3, 3) of L looks at each face, each also mirrored."""
         crops = np.stack(
             [
                 crop(face.image, box_of_68(face), self.size, side * self.share, turn)
