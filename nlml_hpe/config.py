@@ -273,9 +273,6 @@ class ImageModelConfig(Section):
         default=None, description="a model folder; its landmark eye is put beside the image eye"
     )
     int8: bool = Field(default=False, description="the network in eight bits, which ImageQuantizer has trained")
-    covariance_scale: float = Field(
-        default=1.0, gt=0, le=1e6, description="what the network's covariance is multiplied by, from held-out faces"
-    )
 
 
 class AngleHeadsConfig(TrainingConfig):

@@ -47,7 +47,7 @@ def main(config: Config) -> Path:
     beside = config.image_model.landmark_eye
     with fresh_folder(work.image_model, KIND) as folder:
         export_image_eye(eye, folder / IMAGE_EYE_FILE, _in_eight_bits(config))
-        put_component(folder, "image_eye", {**eye.settings(), "covariance_scale": config.image_model.covariance_scale})
+        put_component(folder, "image_eye", eye.settings())
         card = image_card(eye, size_of(eye.network), manifest["config"], manifest["facts"])
         if beside is not None:
             component = _copied(beside, folder)

@@ -37,7 +37,7 @@ def add_image_eye(folder: Path, frame: HeadFrame = FRAME) -> None:
     torch.manual_seed(0)
     eye = ImageEye(build("six_d", 64, width=8).eval(), "six_d", frame, RANGE)
     export_image_eye(eye, folder / IMAGE_EYE_FILE)
-    put_component(folder, "image_eye", {**eye.settings(), "covariance_scale": 1.0})
+    put_component(folder, "image_eye", eye.settings())
 
 
 def two_eyes(folder: Path) -> None:

@@ -163,18 +163,6 @@ def test_the_square_of_landmarks_is_that_of_the_labels_points(shared_data: Path)
     assert np.median(off, axis=0).max() < 0.05
 
 
-def test_calibration_stands_in_the_folder(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "calibrated")
-    some = faces(3)
-    plain, scaled = open_image_engine(folder), open_image_engine(tmp_path / "calibrated")
-    put_component(tmp_path / "calibrated", "image_eye", {"covariance_scale": 4.0})
-    scaled = open_image_engine(tmp_path / "calibrated")
-    assert (plain.covariance_scale, scaled.covariance_scale) == (1.0, 4.0)
-    more = scaled.estimate(some).covariance - plain.estimate(some).covariance
-    assert (np.trace(more, axis1=1, axis2=2) > 0).all()
-    np.testing.assert_array_equal(scaled.estimate(some).rotation, plain.estimate(some).rotation)
-
-
 def test_what_is_no_image_eye_is_refused(folder: Path, landmark_eye_alone: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="has no image_eye; it holds"):
         open_image_engine(landmark_eye_alone)
@@ -190,5 +178,3 @@ def test_what_is_no_image_eye_is_refused(folder: Path, landmark_eye_alone: Path,
         stream.write(b"\0")
     with pytest.raises(ArtifactError, match="was changed after the model was built"):
         open_image_engine(tmp_path / "changed")
-    with pytest.raises(ValueError, match="positive number"):
-        ImageEngine(folder / IMAGE_EYE_FILE, covariance_scale=0.0)

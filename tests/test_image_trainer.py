@@ -375,7 +375,7 @@ def answers_follow_the_image(config: Config) -> None:
 def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
     data = {split: (LabelledDataConfig(root=folder / f"crops_{split}"),) for split in ("train", "validation")}
     trainer = SHORT.model_copy(update={"epochs": 1, "data": data["train"], "validation": data["validation"]})
-    beside = ImageModelConfig(landmark_eye=SHIPPED, covariance_scale=2.5)
+    beside = ImageModelConfig(landmark_eye=SHIPPED)
     frame = FrameConfig(name="w300lp", pitch=2.0)
     config = Config(
         workdir=tmp_path, workers=1, image_network=NETWORK, image_trainer=trainer, image_model=beside, frame=frame
@@ -384,7 +384,7 @@ def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
     model = run_stage(ImageModelBuilder.STAGE, config)
     assert set(read_components(model)) == {"landmark_eye", "image_eye"}
     engine = open_image_engine(model)
-    assert (engine.covariance_scale, engine.frame) == (2.5, "w300lp")
+    assert engine.frame == "w300lp"
     np.testing.assert_allclose(engine.named_from_own, HeadFrame("w300lp", pitch=2.0).named_from_own)
     # The landmark eye is the one that was put beside it, to the byte.
     for name in read_components(SHIPPED)["landmark_eye"].sha256:

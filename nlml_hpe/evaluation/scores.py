@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +18,31 @@ from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.looks import DEFAULT_LOOKS, LOOKS
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate
-from nlml_hpe.evaluation.faces import Answered, ask, is_known, landmark_route, photographs
+from nlml_hpe.evaluation.faces import Answered, ask, is_known, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
-from nlml_hpe.inference.engines import DEFAULT_ROUTE, OnnxEngine
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.inference.eyes import Eyes
+from nlml_hpe.inference.fusion import EYES, Eye
+from nlml_hpe.inference.opening import engine_of, open_eyes
+from nlml_hpe.model.format import SHIPPED
 
-SCORES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8)
+SCORES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75)
 """Scores above which the mean error is given."""
+_ROUTE = "answer"
 
 
-def answers(engine: OnnxEngine, data: Dataset, looks: int) -> Answered:
-    """The default route's answers, each face seen so many times."""
+def answers(eyes: Eyes, data: Dataset, looks: int, eye: Eye | None = None) -> Answered:
+    """What users are answered, by one eye or, by default, by all that there are, each face seen so many times."""
+    engine = engine_of(eyes)
+
+    def answer(faces: Sequence[Face]) -> Estimates:
+        return eyes.answer(faces, eye=eye).estimates
+
     with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
-        route = landmark_route(engine, DEFAULT_ROUTE)
-        return ask(photographs(data, detector, f"{looks} looks,", looks), {DEFAULT_ROUTE: route})
+        return ask(photographs(data, detector, f"{looks} looks,", looks), {_ROUTE: answer})
 
 
 def rank_correlation(score: NDArray[np.float64], error: NDArray[np.float64]) -> float:
@@ -55,12 +63,12 @@ def looks_row(answered: Answered, protocol: str, frame: str) -> str:
     """One row of the table over looks, of the faces that a protocol chooses."""
     chosen = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     found = evaluate(chosen, protocol=protocol, frame=frame)
-    row, given = found.report["routes"][DEFAULT_ROUTE], chosen.answers[DEFAULT_ROUTE]
+    row, given = found.report["routes"][_ROUTE], chosen.answers[_ROUTE]
     known = is_known(given)
     low, high = row["mae_interval"]["mean"]
     bars = row["within_sigma"]
     held = " / ".join(f"{share:.0%}" for share in bars.get("1.96", []))
-    rank = rank_correlation(given.score[known], found.errors[DEFAULT_ROUTE].angle.mean(axis=1))
+    rank = rank_correlation(given.score[known], found.errors[_ROUTE].angle.mean(axis=1))
     return (
         f"{row['n']} of {row['n_total']} | {row['mae']['mean']:.2f} ({low:.2f}..{high:.2f}) | "
         f"{row['mae_all']['mean']:.2f} | {rank:.2f} | {held} of {bars['n']}"
@@ -70,8 +78,8 @@ def looks_row(answered: Answered, protocol: str, frame: str) -> str:
 def score_rows(answered: Answered, protocol: str, frame: str) -> Iterator[str]:
     """Rows of the table over scores: share of the faces found, and mean error, of those with a score above a value."""
     chosen = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
-    errors = evaluate(chosen, protocol=protocol, frame=frame).errors[DEFAULT_ROUTE].angle.mean(axis=1)
-    given = chosen.answers[DEFAULT_ROUTE]
+    errors = evaluate(chosen, protocol=protocol, frame=frame).errors[_ROUTE].angle.mean(axis=1)
+    given = chosen.answers[_ROUTE]
     score = given.score[is_known(given)]
     for least in SCORES:
         above = score > least
@@ -79,19 +87,21 @@ def score_rows(answered: Answered, protocol: str, frame: str) -> Iterator[str]:
         yield f"{least:g} | {above.mean():.0%} ({above.sum()}) | {mean}"
 
 
-def main(data: Dataset, engine: OnnxEngine, numbers: Sequence[int]) -> None:
-    """Print both tables."""
+def main(data: Dataset, eyes: Eyes, numbers: Sequence[int], eye: Eye | None = None) -> None:
+    """Print both tables. Raises ``ValueError`` for an eye that the model does not have."""
+    frame = engine_of(eyes).frame
+    eyes.chosen(eye)
     protocols = (f"{data.name}-nlml", data.name)
-    by_looks = {looks: answers(engine, data, looks) for looks in numbers}
+    by_looks = {looks: answers(eyes, data, looks, eye) for looks in numbers}
     print("| protocol | looks | found | MAE (95% interval) | misses charged | rank | 1.96 sigma holds |")
     print("|---|---|---|---|---|---|---|")
     for protocol in protocols:
         for looks, answered in by_looks.items():
-            print(f"| {protocol} | {looks} | {looks_row(answered, protocol, engine.frame)} |")
+            print(f"| {protocol} | {looks} | {looks_row(answered, protocol, frame)} |")
     shown = DEFAULT_LOOKS if DEFAULT_LOOKS in by_looks else numbers[-1]
     print(f"\n{shown} looks:\n\n| protocol | score above | faces | MAE |\n|---|---|---|---|")
     for protocol in protocols:
-        for row in score_rows(by_looks[shown], protocol, engine.frame):
+        for row in score_rows(by_looks[shown], protocol, frame):
             print(f"| {protocol} | {row} |")
 
 
@@ -104,10 +114,10 @@ def command() -> int:
     parser.add_argument(
         "--looks", type=int, nargs="+", choices=sorted(LOOKS), default=sorted(LOOKS), help="default: all numbers"
     )
+    parser.add_argument("--eye", choices=EYES, help="which eye answers (default: all that the model has)")
     given = parser.parse_args()
-    model: Path = given.model
     try:
-        main(read_dataset(given.dataset, given.root), OnnxEngine(model / ONNX_FILE), given.looks)
+        main(read_dataset(given.dataset, given.root), open_eyes(given.model), given.looks, given.eye)
     except (ArtifactError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

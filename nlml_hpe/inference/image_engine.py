@@ -44,8 +44,6 @@ class ImageEngine:
     ----------
     path : Path
         The ``.onnx`` file.
-    covariance_scale : float
-        What the network's covariance is multiplied by, as calibration on held-out faces has it.
     providers : sequence of str, or str
         What computes the network, as for ``sessions.resolve_providers``.
     looks : sequence of (float, float)
@@ -79,14 +77,11 @@ class ImageEngine:
     def __init__(
         self,
         path: Path,
-        covariance_scale: float = 1.0,
         providers: Sequence[str] | str = CPU,
         looks: Sequence[tuple[float, float]] = LOOKS,
     ) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
-        if not (np.isfinite(covariance_scale) and covariance_scale > 0):
-            raise ValueError(f"covariance_scale: expected a positive number; received {covariance_scale!r}")
         # A small network: a second thread would cost more than it saves.
         self._session = open_session(path, providers, threads=1)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
@@ -95,7 +90,6 @@ class ImageEngine:
         self.size, self.share = int(about["size"]), float(about["share"])
         self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
         self.named_from_own: NDArray[np.float64] = np.array(about["named_from_own"], dtype=np.float64)
-        self.covariance_scale = covariance_scale
         self.looks = tuple(looks)
         if not self.looks:
             raise ValueError("looks: expected one or more pairs of side and turn; received none")
@@ -121,7 +115,7 @@ class ImageEngine:
         away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
         # The looks err together, so the mean is no surer than they are; where they differ it is less sure.
         spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
-        return mean @ self.named_from_own, self.covariance_scale * covariance.mean(axis=1) + spread
+        return mean @ self.named_from_own, covariance.mean(axis=1) + spread
 
     def _of_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rotations, in the own frame, and covariances (N, 2 L, 3, 3) of L looks at each face, each also mirrored."""
@@ -151,15 +145,14 @@ class ImageEngine:
 
 
 def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:
-    """The image eye of a model folder, with its calibration.
+    """The image eye of a model folder; its covariances are those that the network says.
 
     Raises ``ArtifactError`` where the folder has none, and where a file was changed after it was written.
     """
     component = require_component(Path(folder), "image_eye")
     if IMAGE_EYE_FILE not in component.sha256:
         raise ArtifactError(f"{folder}: the image eye has no {IMAGE_EYE_FILE}; run ImageModelBuilder again")
-    scale = float(component.settings.get("covariance_scale", 1.0))
-    return ImageEngine(Path(folder) / IMAGE_EYE_FILE, scale, providers)
+    return ImageEngine(Path(folder) / IMAGE_EYE_FILE, providers)
 
 
 def _has_size(box: Sequence[float]) -> bool:
