@@ -200,3 +200,12 @@ def test_the_evaluation_of_two_eyes_answers_by_both_and_misses_none(both: Path, 
     given = subject.routes["fused"]([face, replace(face, points=None)])
     # The model itself and its ONNX file agree to a thousandth of a degree.
     assert geodesic_degrees(given.rotation, np.array([pose.rotation for pose in poses])).max() < 1e-3
+
+
+def test_info_says_which_eyes_a_model_has(both: Path, alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for folder in (SHIPPED, both, alone):
+        assert main(["info", "--model", str(folder)]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("eyes "))
+        said.append(line.split(maxsplit=1)[1])
+    assert said == ["landmarks, image; their error bars are calibrated", "landmarks, image", "image"]

@@ -12,8 +12,9 @@ from nlml_hpe.cli.places import require_output, shown
 from nlml_hpe.detection.weights import default_folder
 from nlml_hpe.extras import how_to_install, needs
 from nlml_hpe.files.images import user_path
-from nlml_hpe.inference.engines import OnnxEngine
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION
+from nlml_hpe.inference.opening import engine_of, open_eyes
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.page.server import LOOPBACK, serve
 from nlml_hpe.rotation import AXES, CONVENTION
 
@@ -101,13 +102,17 @@ def _demo(given: argparse.Namespace) -> int:
 def _info(given: argparse.Namespace) -> int:
     import onnxruntime
 
-    path = given.model if given.model.suffix == ".onnx" else given.model / ONNX_FILE
-    engine = OnnxEngine(path)
+    eyes = open_eyes(given.model)
+    engine = engine_of(eyes)
+    is_calibrated = eyes.calibration not in (None, DEFAULT_CALIBRATION)
+    size = sum(path.stat().st_size for path in model_files(given))
+    names = [name for name, eye in (("landmarks", eyes.landmarks), ("image", eyes.image)) if eye is not None]
     limits = ", ".join(f"{axis} {low:g}..{high:g}" for axis, (low, high) in zip(AXES, engine.range, strict=True))
     lines = {
         "nlml-hpe": _version("nlml-hpe"),
         "python": platform.python_version(),
-        "model": f"{shown(path)} ({path.stat().st_size / 1e6:.1f} MB)",
+        "model": f"{shown(given.model)} ({size / 1e6:.1f} MB)",
+        "eyes": ", ".join(names) + ("; their error bars are calibrated" if is_calibrated else ""),
         "head frame": engine.frame,
         "range": f"{limits} degrees",
         "points": engine.point_set.name,
