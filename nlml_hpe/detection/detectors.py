@@ -76,18 +76,20 @@ class FaceMeshOnnx(CascadeDetector):
             return super()._find_each(images, max_faces, confidence)
         return self._networks.find(images, max_faces, confidence)
 
-    def further(self, image: RgbImage, faces: Sequence[Face]) -> list[Face]:
-        """Faces beside those that ``detect`` found, without landmarks: as many as ``max_faces`` leaves room for.
+    def further(self, images: Sequence[RgbImage], faces: Sequence[Sequence[Face]]) -> list[list[Face]]:
+        """Faces in each image beside those that ``detect`` found there: without landmarks, ``max_faces`` in all.
 
         The face detector alone places them, and so also faces whose landmarks the other network does not see. Their
         boxes are those of the 68 contour-and-feature points; ``found_by`` is "box".
         """
-        room = self._max_faces - len(faces)
-        if room <= 0:
-            return []
-        (regions,) = self._networks.regions([image], self._max_faces, _BOX_CONFIDENCE)
-        boxes = beside([box_of_region(region) for region in regions], faces)
-        return [Face(image, box, None, "box") for box in boxes[:room]]
+        found: list[list[Face]] = [[] for _ in images]
+        some = [index for index, known in enumerate(faces) if len(known) < self._max_faces]
+        placed = self._networks.regions([images[index] for index in some], self._max_faces, _BOX_CONFIDENCE)
+        for index, regions in zip(some, placed, strict=True):
+            boxes = beside([box_of_region(region) for region in regions], faces[index])
+            room = self._max_faces - len(faces[index])
+            found[index] = [Face(images[index], box, None, "box") for box in boxes[:room]]
+        return found
 
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
         """The faces with the landmarks of further looks at them; see ``looks.look_again``."""

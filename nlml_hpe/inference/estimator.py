@@ -171,14 +171,11 @@ class HeadPoseEstimator:
         """
         if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
             raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
-        by_landmarks = self.eyes.chosen(eye) == "landmarks"
+        boxes = self.eyes.chosen(eye) != "landmarks"
         route: Route = "refined" if refine else "network"
         answers: list[list[HeadPose]] = []
         for batch in read_batches(images, self._read):
-            found = [
-                [face for face in faces if face.points is not None or not by_landmarks]
-                for faces in self.detect_batch([image for _, image in batch], looks)
-            ]
+            found = self._detect([image for _, image in batch], looks, boxes)
             poses = iter(self.poses([face for faces in found for face in faces], route, eye))
             answers += [[next(poses) for _ in faces] for faces in found]
         return answers
@@ -202,13 +199,17 @@ class HeadPoseEstimator:
 
     def detect_batch(self, images: Sequence[RgbImage], looks: int | None = None) -> list[list[Face]]:
         """What ``detect`` gives for each of the images. Raises ``ValueError`` as ``detect`` does."""
+        return self._detect(images, looks, self.eyes.image is not None)
+
+    def _detect(self, images: Sequence[RgbImage], looks: int | None, boxes: bool) -> list[list[Face]]:
+        """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         with self._alone():
-            further = looks_by(self.detector, looks)
-            found = seen(self.detector, images, further)
-            if self.eyes.image is not None and isinstance(self.detector, FaceMeshOnnx):
+            found = seen(self.detector, images, looks_by(self.detector, looks))
+            if boxes and isinstance(self.detector, FaceMeshOnnx):
+                further = self.detector.further(images, found)
                 found = [
-                    sorted([*faces, *self.detector.further(image, faces)], key=lambda face: -face.area)
-                    for image, faces in zip(images, found, strict=True)
+                    sorted([*faces, *others], key=lambda face: -face.area)
+                    for faces, others in zip(found, further, strict=True)
                 ]
         return found
 
