@@ -4,9 +4,11 @@ Photographs of ``--root`` (by default the development data), set into images of 
 image by image or file by file, in one run, so that whatever else the machine does is shared; medians and ratios.
 
 - ``latency_faces``: landmarks of one face, by MediaPipe, by our networks one by one, and in batches of 32.
-- ``latency_looks``: one image to its pose, by the number of looks at the face.
+- ``latency_looks``: one image to its pose, by the number of looks at the face, by the landmark eye and by both.
 - ``latency_folder``: JPEG files to poses, reading included, by the number of looks at each face.
 - ``latency_video``: frames that are tracked, to poses.
+
+Beside MediaPipe stands the landmark eye, which needs what MediaPipe gives; rows of both eyes are named so.
 - ``latency``: each step by itself, with FSA-Net (ONNX, two files) and MediaPipe's face matrix beside it.
 
 Needs ``pip install 'nlml-hpe[torch,mediapipe]'``.
@@ -38,6 +40,7 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import OnnxEngine, Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.inference.video import Summary, process
 from nlml_hpe.inference.video_files import VideoSource
@@ -49,6 +52,7 @@ _BATCH = 32
 _ROUNDS = 3
 _SECONDS_OF_VIDEO = 12
 _MEDIAPIPE = "MediaPipe"
+_EYES: tuple[Eye, ...] = ("landmarks", "both")
 
 
 def milliseconds(work: Callable[[Any], Any], inputs: Sequence[Any]) -> float:
@@ -120,16 +124,24 @@ def _faces(images: Sequence[RgbImage], theirs: CascadeDetector, ours: CascadeDet
 
 
 def looks(images: Sequence[RgbImage]) -> None:
-    """One 640 x 480 image to its pose, with every number of looks; they take turns."""
-    spent: dict[int, list[float]] = {count: [] for count in LOOKS}
+    """One 640 x 480 image to its pose, with every number of looks, by the landmark eye and by both; they take turns."""
+    spent: dict[tuple[int, Eye], list[float]] = {(count, eye): [] for count in LOOKS for eye in _EYES}
     with HeadPoseEstimator(max_faces=1) as estimator:
         for number, image in enumerate(images):
-            for count, times in spent.items():
-                ms = _once(partial(estimator.predict, looks=count), image)
+            for (count, eye), times in spent.items():
+                ms = _once(partial(estimator.predict, looks=count, eye=eye), image)
                 if number >= _WARM:
                     times.append(ms)
-    medians = {count: statistics.median(times) for count, times in spent.items()}
-    rows = [{"looks": count, "ms an image": ms, "over one look's": ms / medians[1]} for count, ms in medians.items()]
+    medians = {way: statistics.median(times) for way, times in spent.items()}
+    rows = [
+        {
+            "looks": count,
+            "landmark eye, ms an image": medians[count, "landmarks"],
+            "over one look's": medians[count, "landmarks"] / medians[1, "landmarks"],
+            "both eyes, ms an image": medians[count, "both"],
+        }
+        for count in LOOKS
+    ]
     report(
         "latency_looks", "An image to the pose of its face", rows, [f"{len(images) - _WARM} photographs with a face."]
     )
@@ -143,13 +155,16 @@ def _folder(images: Sequence[RgbImage]) -> None:
             cv2.imwrite(str(path), image[..., ::-1])
         with HeadPoseEstimator(max_faces=1) as ours:
             ways: dict[str, Callable[[], Any]] = {
-                f"{_MEDIAPIPE}'s landmarks, one by one": lambda: [theirs.predict(path) for path in paths]
+                f"{_MEDIAPIPE}'s landmarks, one by one": partial(_one_by_one, theirs, paths, 1)
             }
             for looks in LOOKS:
                 ways |= {
                     f"ours, one by one, looks: {looks}": partial(_one_by_one, ours, paths, looks),
-                    f"ours, in batches, looks: {looks}": partial(ours.predict_batch, paths, looks=looks),
+                    f"ours, in batches, looks: {looks}": partial(
+                        ours.predict_batch, paths, looks=looks, eye="landmarks"
+                    ),
                 }
+            ways["both eyes, in batches, as by default"] = partial(ours.predict_batch, paths)
             spent = _in_turns(ways)
     medians = {name: statistics.median(times) / len(paths) for name, times in spent.items()}
     first = medians[next(iter(ways))]
@@ -162,7 +177,7 @@ def _folder(images: Sequence[RgbImage]) -> None:
 
 def _one_by_one(estimator: HeadPoseEstimator, paths: Sequence[Path], looks: int) -> None:
     for path in paths:
-        estimator.predict(path, looks=looks)
+        estimator.predict(path, looks=looks, eye="landmarks")
 
 
 def _in_turns(ways: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
@@ -215,24 +230,26 @@ def videos(images: Sequence[RgbImage]) -> None:
             # Each photograph for a second, drifting: something to follow, and a cut.
             writer.write(np.roll(images[number // 25 % len(images)], number % 25, axis=1)[..., ::-1])
         writer.release()
-        rows = [_video(path, MediaPipeFaceMesh, True, None)]
-        rows += [_video(path, FaceMeshOnnx, refine, path.with_name("out.mp4")) for refine in (True, False)]
+        rows = [_video(path, MediaPipeFaceMesh, True, None, "landmarks")]
+        output = path.with_name("out.mp4")
+        rows += [_video(path, FaceMeshOnnx, refine, output, "landmarks") for refine in (True, False)]
+        rows += [_video(path, FaceMeshOnnx, True, output, "both")]
     for row in rows:
         row[f"over {_MEDIAPIPE}'s ms"] = row["ms a frame"] / rows[0]["ms a frame"]
     note = "Frames a second count reading the video, milliseconds do not."
     report("latency_video", "A 640 x 480 video, one face tracked", rows, [note])
 
 
-def _video(path: Path, detector: type[CascadeDetector], refine: bool, copy: Path | None) -> dict[str, Any]:
+def _video(path: Path, detector: type[CascadeDetector], refine: bool, copy: Path | None, eye: Eye) -> dict[str, Any]:
     row: dict[str, Any] = {"landmarks by": _MEDIAPIPE if detector is MediaPipeFaceMesh else "ours"}
-    row["route"] = "refined" if refine else "network"
+    row |= {"route": "refined" if refine else "network", "eye": eye}
     for name, output in (("frames a second", None), ("with axes drawn and written", copy)):
         if name != "frames a second" and output is None:
             continue
         tracker = detector(max_faces=1, tracking=True)
         with VideoSource(path) as source, HeadPoseEstimator(detector=tracker, tracking=True) as estimator:
             start = time.perf_counter()
-            *_, summary = process(source, estimator, output, refine=refine)
+            *_, summary = process(source, estimator, output, refine=refine, eye=eye)
             seconds = time.perf_counter() - start
         assert isinstance(summary, Summary)
         row |= {name: summary.frames / seconds, "frames with a face": f"{summary.with_face} of {summary.frames}"}

@@ -112,6 +112,7 @@ class CropsConfig(Section):
     limits_deg: Turns = Field(default=(100.0, 90.0, 90.0), description="yaw, pitch, roll: no pose lies beyond")
     spread_deg: Turns = Field(default=(38.0, 20.0, 20.0), description="standard deviation of the usual poses")
     wide: Share = Field(default=0.4, description="share of poses that are drawn evenly up to the limits")
+    around: Share = Field(default=0.0, description="share of poses turned evenly all the way round, beyond the limits")
     occluded: Share = Field(default=0.3, description="share of crops with a hand or a thing over the face")
     backgrounds: UserPath | None = Field(
         default=None, description="folder of pictures without people; else packages' own"

@@ -33,7 +33,8 @@ class Crop(NamedTuple):
 
 
 def draw_poses(config: CropsConfig, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Rotations (crops_per_person, 3, 3), head to camera: some evenly up to the limits, the others about the front.
+    """Rotations (crops_per_person, 3, 3), head to camera: some evenly up to the limits, some turned evenly all the way
+    round, the others about the front.
 
     Angles beyond 90 degrees of yaw are meant as they stand: the head is turned on, away from the camera.
     """
@@ -41,6 +42,8 @@ def draw_poses(config: CropsConfig, rng: np.random.Generator) -> NDArray[np.floa
     near = np.clip(rng.normal(0, config.spread_deg, size=(count, 3)), -limits, limits)
     far = rng.uniform(-limits, limits, size=(count, 3))
     columns = np.where(rng.uniform(size=(count, 1)) < config.wide, far, near)
+    if config.around > 0:
+        columns[:, 0] = np.where(rng.uniform(size=count) < config.around, rng.uniform(-180, 180, count), columns[:, 0])
     return rotation_from_angles(Angles.from_columns(columns))
 
 
