@@ -81,7 +81,7 @@ def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
     _folder(shown)
     videos(framed)
     steps |= _after(points)
-    faces = [Timed(i, s.box, None, 0.0) for i, s in zip(images, samples, strict=True) if s.box is not None]
+    faces = [Timed(i, s.box, None, 0.0, None, 0.0) for i, s in zip(images, samples, strict=True) if s.box is not None]
     steps["peer: FSA-Net (ONNX), crop included, detection not"] = milliseconds(fsanet(nets), faces)
     steps["peer: MediaPipe's face matrix, detection included"] = milliseconds(mediapipe_matrix(bundle), faces)
     ours = steps["ONNX: landmarks to refined angles and error bars"]
