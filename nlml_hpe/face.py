@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,8 @@ from nlml_hpe.files.images import RgbImage
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
+Facing = Literal["front", "side", "rear"]
+_FRONT_DEG, _REAR_DEG = 60.0, 120.0
 
 
 def box_of(points: ArrayLike) -> Box:
@@ -35,6 +37,31 @@ def box_of(points: ArrayLike) -> Box:
     array = np.asarray(points, dtype=np.float64)[:, :2]
     (left, top), (right, bottom) = array.min(axis=0).tolist(), array.max(axis=0).tolist()
     return (left, top, right, bottom)
+
+
+def facing_of(rotation: ArrayLike) -> Facing:
+    """Which side of a head the camera sees.
+
+    Parameters
+    ----------
+    rotation : array (3, 3)
+        Maps head to camera.
+
+    Returns
+    -------
+    "front", "side" or "rear"
+        By the angle between where the face looks and the direction to the camera: up to 60 degrees, up to 120, beyond.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, rotation_from_angles
+    >>> [facing_of(rotation_from_angles(Angles.from_columns((yaw, 0, 0)))) for yaw in (20, -90, 170)]
+    ['front', 'side', 'rear']
+    """
+    away = float(np.degrees(np.arccos(np.clip(np.asarray(rotation, dtype=np.float64)[2, 2], -1.0, 1.0))))
+    if away <= _FRONT_DEG:
+        return "front"
+    return "side" if away <= _REAR_DEG else "rear"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +161,11 @@ class HeadPose:
     score: float | None
     eye: str = "landmarks"
 
+    @property
+    def facing(self) -> Facing:
+        """Which side of the head the camera sees: "front", "side" or "rear"; see ``facing_of``."""
+        return facing_of(self.rotation)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON, without the landmarks."""
         return {
@@ -146,4 +178,5 @@ class HeadPose:
             "box": list(self.box),
             "score": self.score,
             "eye": self.eye,
+            "facing": self.facing,
         }

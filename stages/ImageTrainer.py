@@ -15,7 +15,7 @@ from safetensors.torch import save
 from nlml_hpe.config import LabelledDataConfig
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import digest_of_file, write_manifest
+from nlml_hpe.files.manifests import digest_of_file, manifest_digest, write_manifest
 from nlml_hpe.image_networks.network import WeightsError, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source
@@ -37,19 +37,20 @@ def plan(config: Config) -> Plan:
 
 
 def data_read(config: Config) -> tuple[dict[Path, str], dict[str, str]]:
-    """Folders of rendered crops with their kind, and digests of all other data, of both splits.
-
-    Raises ``ValueError`` where two folders are told apart by their place alone.
-    """
+    """The workdir's own folders of crops with their kind, and digests of all other data, of both splits."""
     reads: dict[Path, str] = {}
     others: dict[str, str] = {}
     for split, part, crops, _ in _parts(config):
-        if part.kind == "crops":
-            reads[part.root or crops] = CROPS
-        others |= {f"{split} {name}": digest for name, digest in inputs_of(part).items()}
-    if len({folder.name for folder in reads}) < len(reads):
-        raise ValueError(f"folders of crops must have names of their own; received {', '.join(map(str, reads))}")
+        if part.kind == "crops" and part.root is None:
+            reads[crops] = CROPS
+        others |= {f"{split} {name}": digest for name, digest in data_digests(part).items()}
     return reads, others
+
+
+def data_digests(part: LabelledDataConfig) -> dict[str, str]:
+    """Digests of an entry's data, by name; the workdir's own crops are no part of them."""
+    other = {str(part.root): manifest_digest(part.root, CROPS)} if part.kind == "crops" and part.root else {}
+    return other | inputs_of(part)
 
 
 def _digest_of_weights(file: Path) -> str:

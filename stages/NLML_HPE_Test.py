@@ -25,7 +25,6 @@ from nlml_hpe.files.manifests import require_equal, write_manifest
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.labelling.sources import inputs_of
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import HeadFrame, load_model
@@ -34,6 +33,7 @@ from renderer.crops import KIND as CROPS
 from stages import ModelBuilder
 from stages.common import Plan, Stage, Workdir, add_eye, config_of, guarded, run_stage, stage_parser
 from stages.config import Config
+from stages.ImageTrainer import data_digests
 
 KIND = "test"
 _BOXED = ("crops", "aflw2000", "300w_lp")
@@ -78,9 +78,9 @@ def image_plan(config: Config) -> Plan:
     reads = {work.image_model: ModelBuilder.KIND}
     others: dict[str, str] = {}
     for part, folder in _held_out(config):
-        if part.kind == "crops":
+        if part.kind == "crops" and part.root is None:
             reads[folder] = CROPS
-        others |= inputs_of(part)
+        others |= data_digests(part)
     return Plan((work.image_test,), KIND, config.sections("test", "image_trainer"), reads, others)
 
 

@@ -21,6 +21,7 @@ COLUMNS = (
     "in_range",
     "score",
     "eye",
+    "facing",
     "left",
     "top",
     "right",
@@ -57,6 +58,7 @@ def face_rows(faces: Sequence[dict[str, Any]], status: str = NO_FACE) -> Iterato
             "in_range": face["in_range"],
             "score": "" if face["score"] is None else round(face["score"], 4),
             "eye": face["eye"],
+            "facing": face["facing"],
             **dict(zip(("left", "top", "right", "bottom"), (round(v, 1) for v in face["box"]), strict=True)),
         }
 
