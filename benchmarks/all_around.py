@@ -1,0 +1,162 @@
+"""Heads all the way round, with a mask and without: ``python benchmarks/all_around.py --kit FACEXMODEL``, ten minutes.
+
+Unseen people of ICT-FaceKit are rendered as crops with backgrounds and answered by each eye of a model, in the crops'
+own box; angles between rotations, in degrees.
+
+- ``all_around``: yaw evenly over the full circle, pitch and roll about zero, by the side of the head that is seen.
+- ``masks``: the same people at the same poses of the paper's range, under the same light, with a face mask and without.
+- ``all_around.jpg``: a head that turns once around, each picture with the answer's axes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.common import RESULTS, development_data, report
+from nlml_hpe.detection.detectors import FaceMeshOnnx
+from nlml_hpe.device import resolve_device
+from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE
+from nlml_hpe.evaluation.faces import annotated_face
+from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.evaluation.subject import Subject, open_subject
+from nlml_hpe.face import Face, facing_of
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
+from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.rotation import Angles, rotation_from_angles
+from nlml_hpe.view.draw import draw_axes
+from nlml_hpe.view.plots import save_image, tiled
+from renderer.config import CropsConfig, HeadsConfig, LooksConfig
+from renderer.crop_drawing import Crop, draw_crop
+from renderer.crop_people import draw_person, small_kit
+from renderer.crop_scene import pictures
+from renderer.crops import CropSet
+from renderer.heads.ict_kit import Kit
+
+_SEED = 4_711
+_PX = 224
+_ROUTES = (DEFAULT_ROUTE, IMAGE_ROUTE, FUSED_ROUTE)
+_BATCH = 64
+_LOOKS = LooksConfig(bald=0.07, long_hair=0.45, beard=0.25, glasses=0.2, sunglasses=0.06, head_covering=0.14)
+_ROUND = CropsConfig(size=_PX, around=1.0, wide=0.0, spread_deg=(0, 22, 22))
+_IN_RANGE = CropsConfig(size=_PX, wide=1.0, limits_deg=(50, 40, 30), occluded=0.0)
+_TURN_DEG = tuple(range(0, 360, 15))
+
+
+def main(model: Path, kit: Path, people: int) -> None:
+    """Render, ask, and write both tables and the picture."""
+    subject = open_subject(model, resolve_device("cpu"))
+    with tempfile.TemporaryDirectory() as cache, FaceMeshOnnx(max_faces=1) as detector:
+
+        def rendered(crops: CropsConfig, masks: float) -> list[Crop]:
+            looks = _LOOKS.model_copy(update={"face_mask": masks})
+            heads = HeadsConfig(source="ict_facekit", folder=kit, validation=people, expressions="all", looks=looks)
+            unseen = CropSet(heads, crops, _SEED, "validation", Path(cache))
+            return [crop for person in tqdm(unseen.people(), unit="person") for crop in unseen.of_person(person)]
+
+        crops = rendered(_ROUND, masks=0.1)
+        answers = _answers(crops, subject, detector)
+        sides = np.array([facing_of(crop.rotation) for crop in crops])
+        rows = []
+        for side in ("front", "side", "rear", "all"):
+            chosen = (sides == side) | (side == "all")
+            rows += [{"seen": side, **_row(crops, answers, route, chosen)} for route in _ROUTES]
+        notes = [f"{people} people of ICT-FaceKit that no training has seen, a tenth with face masks."]
+        report("all_around", "Rendered heads all the way round", rows, notes)
+        report("masks", "Rendered heads with a face mask and without", *_masks(rendered, subject, detector, people))
+        save_image(_turning(kit, Path(cache), subject, detector), RESULTS / "all_around.jpg")
+
+
+def _masks(
+    rendered: Callable[[CropsConfig, float], list[Crop]], subject: Subject, detector: FaceMeshOnnx, people: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A row for each eye, and the note below the table."""
+    plain, masked = (rendered(_IN_RANGE, share) for share in (0.0, 1.0))
+    first, second = (_answers(crops, subject, detector) for crops in (plain, masked))
+    rows = []
+    for route in _ROUTES:
+        every = np.ones(len(plain), dtype=bool)
+        one, other = _row(plain, first, route, every), _row(masked, second, route, every)
+        row = {
+            f"{name}, {what}": part[name]
+            for name in ("answered", "MAE", "sigma")
+            for what, part in (("without", one), ("with", other))
+        }
+        rows.append({"eye": route, **row, "MAE with over without": other["MAE"] / one["MAE"]})
+    return rows, [f"{len(plain)} crops of {people} unseen people in the paper's range, twice: same poses and light."]
+
+
+def _answers(crops: Sequence[Crop], subject: Subject, detector: FaceMeshOnnx) -> dict[str, Estimates]:
+    """What each route answers, in the heads' own frame."""
+    parts: dict[str, list[Estimates]] = {route: [] for route in _ROUTES}
+    for start in range(0, len(crops), _BATCH):
+        faces = [_face(crop, detector) for crop in crops[start : start + _BATCH]]
+        for route, given in parts.items():
+            given.append(subject.routes[route](faces))
+    joined = {route: Estimates(*map(np.concatenate, zip(*given, strict=True))) for route, given in parts.items()}
+    return {
+        route: given._replace(rotation=given.rotation @ subject.named_from_own[route].T)
+        for route, given in joined.items()
+    }
+
+
+def _face(crop: Crop, detector: FaceMeshOnnx) -> Face:
+    left, top, right, bottom = map(float, crop.box)
+    box = (left, top, right, bottom)
+    found = annotated_face(detector, crop.image, box)
+    return Face(crop.image, box) if found is None else replace(found, box=box)
+
+
+def _row(
+    crops: Sequence[Crop], answers: Mapping[str, Estimates], route: str, chosen: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Errors of a route's answers to some of the crops."""
+    given = answers[route]
+    known = chosen & np.isfinite(given.rotation).all(axis=(1, 2))
+    row = {"eye": route, "heads": int(chosen.sum()), "answered": int(known.sum())}
+    if not known.any():
+        return row
+    found = errors(given.rotation[known], np.stack([crop.rotation for crop in crops])[known])
+    return row | {
+        "MAE": float(found.angle.mean()),
+        "geodesic, mean": float(found.geodesic.mean()),
+        "geodesic, median": float(np.median(found.geodesic)),
+        "95% below": float(np.quantile(found.geodesic, 0.95)),
+        "sigma": float(np.sqrt(np.trace(given.covariance[known], axis1=1, axis2=2).mean() / 3) * 180 / np.pi),
+    }
+
+
+def _turning(kit: Path, cache: Path, subject: Subject, detector: FaceMeshOnnx) -> RgbImage:
+    """A head that turns once around, with the answer's axes."""
+    heads = HeadsConfig(source="ict_facekit", folder=kit, looks=_LOOKS)
+    found = pictures(None)
+    kit_of_crops = small_kit(Kit.open(kit, cache / "ict_facekit.npz"))
+    person = draw_person(kit_of_crops, heads, 1, found, np.random.default_rng(_SEED))
+    turns = rotation_from_angles(Angles.from_columns([(yaw - 180, 0, 0) for yaw in _TURN_DEG]))
+    crops = []
+    for turn in turns:
+        crops.append(draw_crop(person, person.takes[0], turn, _IN_RANGE, found, np.random.default_rng(_SEED)))
+    answers = _answers(crops, subject, detector)[FUSED_ROUTE].rotation
+    drawn = [
+        draw_axes(crop.image, rotation, (_PX / 2, _PX / 2), 0.3 * _PX)
+        for crop, rotation in zip(crops, answers, strict=True)
+    ]
+    return tiled([drawn[start : start + 8] for start in range(0, len(drawn), 8)], _PX)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=SHIPPED)
+    parser.add_argument("--kit", type=Path, default=development_data() / "ict_facekit" / "FaceXModel")
+    parser.add_argument("--people", type=int, default=30)
+    given = parser.parse_args()
+    main(given.model, given.kit, given.people)
