@@ -1,0 +1,186 @@
+"""Rotations as such, in any frame: means, rotation vectors, distances, and what best takes points to points."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_SMALLEST = 1e-30
+
+FloatArray = NDArray[np.float64]
+
+
+def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
+    """The rotations ``(..., 3, 3)`` half-way from ``a`` to ``b``: the mean of two on the rotation group.
+
+    ``a`` times the square root of ``a.T @ b``; the geodesic midpoint and the chordal mean of two rotations are the
+    same. Two rotations that are half a turn apart have no single midpoint: then the answer is no rotation.
+
+    Parameters
+    ----------
+    rotation_a, rotation_b : array_like of shape (..., 3, 3)
+        In any order.
+
+    Returns
+    -------
+    ndarray of shape (..., 3, 3)
+        The means.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+    >>> first, second = (rotation_from_angles(Angles.from_columns((yaw, 0, 0))) for yaw in (10, 40))
+    >>> round(float(angles_from_rotation(midpoint(first, second)).yaw), 6)
+    25.0
+    """
+    a, b = np.asarray(rotation_a, dtype=np.float64), np.asarray(rotation_b, dtype=np.float64)
+    between = np.swapaxes(a, -1, -2) @ b
+    # Rodrigues' formula for half the angle, by its cosine alone: no division by the sine of a small angle.
+    trace = np.trace(between, axis1=-2, axis2=-1)[..., None, None]
+    cosine = np.sqrt(np.maximum(1.0 + trace, _SMALLEST)) / 2
+    skew = (between - np.swapaxes(between, -1, -2)) / (4 * cosine)
+    return np.asarray(a @ (np.eye(3) + skew + skew @ skew / (1 + cosine)))
+
+
+def mean_rotation(rotations: ArrayLike, weights: ArrayLike | None = None) -> FloatArray:
+    """The chordal mean (..., 3, 3) of several rotations: the one nearest to all in the sum of squares of entries.
+
+    The mean of the matrices, projected onto the rotations by a singular value decomposition (Hartley et al. 2013,
+    section 5.1). Of two rotations it is ``midpoint``.
+
+    Parameters
+    ----------
+    rotations : array (..., K, 3, 3)
+        Of which each mean is taken over K.
+    weights : array (..., K), optional
+        How much each counts; zero or more. By default all count alike.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+    >>> seen = rotation_from_angles(Angles.from_columns([(10, 0, 0), (20, 0, 0), (30, 0, 0)]))
+    >>> round(float(angles_from_rotation(mean_rotation(seen)).yaw), 6)
+    20.0
+    """
+    matrices = np.asarray(rotations, dtype=np.float64)
+    counts = np.ones(matrices.shape[:-2]) if weights is None else np.asarray(weights, dtype=np.float64)
+    left, _, right = np.linalg.svd((matrices * counts[..., None, None]).sum(axis=-3))
+    left[..., :, 2] *= np.sign(np.linalg.det(left @ right))[..., None]
+    return np.asarray(left @ right)
+
+
+def rotation_from_vector(vector: ArrayLike) -> FloatArray:
+    """Rotations ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` in radians: axis times angle (Rodrigues' formula).
+
+    Examples
+    --------
+    >>> rotation_from_vector([0.0, 0.0, np.pi / 2]).round(6) @ [1.0, 0.0, 0.0]
+    array([0., 1., 0.])
+    """
+    vectors = np.asarray(vector, dtype=np.float64)
+    angle = np.linalg.norm(vectors, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    zero = np.zeros_like(x)
+    rows = ((zero, -z, y), (z, zero, -x), (-y, x, zero))
+    skew = np.stack([np.stack(row, -1) for row in rows], -2)
+    # numpy's sinc is that of pi times its argument; both factors stay exact where the angle is zero.
+    linear, square = np.sinc(angle / np.pi), np.sinc(angle / (2 * np.pi)) ** 2 / 2
+    return np.asarray(np.eye(3) + linear * skew + square * (skew @ skew))
+
+
+def vector_from_rotation(rotation: ArrayLike) -> FloatArray:
+    """Rotation vectors ``(..., 3)`` in radians, no longer than pi: the inverse of ``rotation_from_vector``.
+
+    Of half a turn there are two, and either is the answer.
+
+    Examples
+    --------
+    >>> vector_from_rotation(rotation_from_vector([0.1, -0.2, 3.0])).round(6)
+    array([ 0.1, -0.2,  3. ])
+    """
+    matrices = np.asarray(rotation, dtype=np.float64)
+    xx, yy, zz = (matrices[..., axis, axis] for axis in range(3))
+    x = matrices[..., 2, 1] - matrices[..., 1, 2]
+    y = matrices[..., 0, 2] - matrices[..., 2, 0]
+    z = matrices[..., 1, 0] - matrices[..., 0, 1]
+    xy, xz, yz = (matrices[..., a, b] + matrices[..., b, a] for a, b in ((0, 1), (0, 2), (1, 2)))
+    # The quaternion (w, x, y, z) up to its length, four times over; the row that begins with the largest entry is exact
+    # where others vanish (Shepperd 1978).
+    of_w, of_x = (1 + xx + yy + zz, x, y, z), (x, 1 + xx - yy - zz, xy, xz)
+    of_y, of_z = (y, xy, 1 - xx + yy - zz, yz), (z, xz, yz, 1 - xx - yy + zz)
+    four = np.stack([np.stack(row, -1) for row in (of_w, of_x, of_y, of_z)], -2)
+    largest = np.argmax(np.stack([four[..., n, n] for n in range(4)], -1), -1)
+    quaternion = np.take_along_axis(four, largest[..., None, None], -2)[..., 0, :]
+    quaternion = quaternion * np.where(quaternion[..., :1] < 0, -1.0, 1.0)
+    sine = np.linalg.norm(quaternion[..., 1:], axis=-1, keepdims=True)
+    half = np.arctan2(sine, quaternion[..., :1])
+    tiny = sine < _SMALLEST
+    return np.asarray(quaternion[..., 1:] * np.where(tiny, 0.0, 2 * half / np.where(tiny, 1.0, sine)))
+
+
+def geodesic_degrees(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
+    """Angle of the rotation that takes one rotation to another.
+
+    Parameters
+    ----------
+    rotation_a, rotation_b : array_like of shape (..., 3, 3)
+        In any order.
+
+    Returns
+    -------
+    ndarray of shape (...)
+        In degrees, 0 to 180.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, rotation_from_angles
+    >>> turned = rotation_from_angles(Angles.from_columns((30, 0, 0)))
+    >>> round(float(geodesic_degrees(np.eye(3), turned)), 6)
+    30.0
+    """
+    relative = np.swapaxes(np.asarray(rotation_a, float), -1, -2) @ np.asarray(rotation_b, float)
+    return np.asarray(np.degrees(np.linalg.norm(vector_from_rotation(relative), axis=-1)))
+
+
+def kabsch(source: ArrayLike, target: ArrayLike) -> tuple[FloatArray, float, float]:
+    """Similarity that best takes some points to others (Umeyama 1991, eqs. 40-42).
+
+    Parameters
+    ----------
+    source, target : array_like of shape (N, 3)
+        Points in the same order.
+
+    Returns
+    -------
+    rotation : ndarray of shape (3, 3)
+        Of the points of ``source`` about their mean.
+    scale : float
+        What they are multiplied by.
+    residual : float
+        Root mean square of what is left, in the unit of ``target``.
+
+    Raises
+    ------
+    ValueError
+        For arrays of other or different shapes.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, rotation_from_angles
+    >>> points = np.random.default_rng(0).normal(size=(5, 3))
+    >>> turn = rotation_from_angles(Angles.from_columns((30, 0, 0)))
+    >>> rotation, scale, residual = kabsch(points, 2 * points @ turn.T + 1)
+    >>> bool(np.allclose(rotation, turn)), round(scale, 6), round(residual, 6)
+    (True, 2.0, 0.0)
+    """
+    source_array, target_array = np.asarray(source, float), np.asarray(target, float)
+    if source_array.shape != target_array.shape or source_array.ndim != 2 or source_array.shape[1] != 3:
+        raise ValueError(f"expected two (N, 3) arrays; received {source_array.shape} and {target_array.shape}")
+    centred_source = source_array - source_array.mean(axis=0)
+    centred_target = target_array - target_array.mean(axis=0)
+    left, singular, right = np.linalg.svd(centred_target.T @ centred_source)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
+    rotation = (left * sign) @ right
+    scale = float((singular * sign).sum() / (centred_source**2).sum())
+    residual = centred_target - scale * centred_source @ rotation.T
+    return rotation, scale, float(np.sqrt((residual**2).sum(axis=1).mean()))
