@@ -18,7 +18,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.rotation import AXES, Angles, rotation_from_angles
 from nlml_hpe.view.draw import draw_axes
-from nlml_hpe.view.plots import save_image, tiled
+from nlml_hpe.view.pictures import save_image, tiled
 from renderer.config import AppearanceConfig, RenderConfig
 from renderer.drawing import render_pose
 from renderer.heads import open_heads

@@ -9,7 +9,7 @@ import stages.guard  # noqa: F401
 
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.shards import read_shards
-from nlml_hpe.view.plots import save_image, tiled
+from nlml_hpe.view.pictures import save_image, tiled
 from renderer.crops import KIND, CropSet, Split, render_crops
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config

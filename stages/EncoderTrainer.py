@@ -17,7 +17,7 @@ from nlml_hpe.manifold.encoder_training import train_encoder
 from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
-from nlml_hpe.view.plots import plot_history
+from nlml_hpe.view.training_plots import plot_history
 from stages import TD_main
 from stages.common import Plan, Stage, Workdir, stage_command, training_run
 from stages.config import Config

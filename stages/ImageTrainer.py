@@ -20,7 +20,7 @@ from nlml_hpe.image_networks.network import WeightsError, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source
 from nlml_hpe.rotation import angles_from_rotation
-from nlml_hpe.view.plots import plot_measures
+from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import KIND as CROPS
 from stages.common import Plan, Stage, Workdir, stage_command, training_run
 from stages.config import Config

@@ -16,7 +16,7 @@ from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write
 from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, misses
 from nlml_hpe.manifold.tensor_writer import PersonRows
 from nlml_hpe.version import VERSION, version_of
-from nlml_hpe.view.plots import plot_misses
+from nlml_hpe.view.manifold_plots import plot_misses
 from renderer.grid import KIND as RENDERS
 from renderer.people import People
 from stages.common import Plan, Stage, Workdir, stage_command

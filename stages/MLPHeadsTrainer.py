@@ -16,7 +16,7 @@ from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.manifold.head_training import train_heads
 from nlml_hpe.manifold.manifold_file import read_manifold
-from nlml_hpe.view.plots import plot_history
+from nlml_hpe.view.training_plots import plot_history
 from stages import TD_main
 from stages.common import Plan, Stage, Workdir, stage_command, training_run
 from stages.config import Config

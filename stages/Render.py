@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from nlml_hpe.files.folders import require_replaceable
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.view.plots import save_image, tiled
+from nlml_hpe.view.pictures import save_image, tiled
 from renderer.grid import KIND, render_people
 from renderer.heads import HeadDataError, check_heads, open_heads
 from renderer.people import People

@@ -17,7 +17,7 @@ from nlml_hpe.manifold.manifold_file import write_manifold
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import run_tasks
-from nlml_hpe.view.plots import plot_energy, plot_factors
+from nlml_hpe.view.manifold_plots import plot_energy, plot_factors
 from stages.common import Plan, Stage, Workdir, config_of, guarded, run_stage, stage_parser
 from stages.config import Config
 

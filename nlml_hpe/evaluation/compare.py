@@ -26,7 +26,7 @@ from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.view.comparison import Draw, plot_comparison, pose_sheet, with_axes, with_cube
-from nlml_hpe.view.plots import save_image
+from nlml_hpe.view.pictures import save_image
 
 OWN_FRAME_DATA = ("rendered", "crops")
 """Data sets whose labels are in the head frame of the training heads."""

@@ -15,7 +15,7 @@ from nlml_hpe.evaluation.faces import is_known
 from nlml_hpe.evaluation.metrics import VECTORS
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.rotation import AXES, angles_from_rotation
-from nlml_hpe.view.plots import plot_error_cdf, plot_intervals
+from nlml_hpe.view.error_plots import plot_error_cdf, plot_intervals
 
 _MEASURES = [("mae", key) for key in (*AXES, "mean")] + [("maev", key) for key in (*VECTORS, "mean")]
 _MEASURES += [("geodesic", key) for key in ("mean", "median")]

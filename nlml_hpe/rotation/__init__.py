@@ -1,6 +1,7 @@
 """Rotations (..., 3, 3), head to camera, which is what travels: THE angle convention, means and distances, covariances.
 
-Import from here. ``convention`` has the signs and orders, which CONVENTIONS.md shows in pictures; ``group`` knows no angles.
+Import from here. ``convention`` has the signs and orders, which CONVENTIONS.md shows in pictures; ``group`` knows no
+angles.
 """
 
 from nlml_hpe.rotation.convention import (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nlml_hpe.face import Box
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.view.draw import draw_axes, draw_cube, draw_text
-from nlml_hpe.view.plots import save_figure
+from nlml_hpe.view.figures import save_figure
 
 Draw = Callable[[RgbImage, NDArray[np.float64]], RgbImage]
 """A picture (S, S, 3) and a rotation (3, 3) to a picture in which it is drawn."""

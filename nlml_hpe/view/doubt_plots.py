@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlml_hpe.rotation import AXES
-from nlml_hpe.view.plots import save_figure
+from nlml_hpe.view.figures import save_figure
 
 
 def plot_held(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:

@@ -1,0 +1,85 @@
+"""Plots of errors: over the true angle, and the share of faces below each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+
+from nlml_hpe.rotation import AXES
+from nlml_hpe.view.figures import save_figure
+
+
+def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
+    """Draw the MAE over the true angle, one panel per angle, one line per route.
+
+    Parameters
+    ----------
+    tables : mapping
+        Route -> what ``metrics.per_interval`` gives.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> rows = [{"from": -10.0, "to": 0.0, "n": 5, "mae": 2.0}, {"from": 0.0, "to": 10.0, "n": 7, "mae": 1.5}]
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_intervals({"refined": dict.fromkeys(AXES, rows)}, Path(folder) / "intervals.png").name
+    'intervals.png'
+    """
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.4), sharey=True)
+    for panel, name in zip(panels, AXES, strict=True):
+        for route, table in tables.items():
+            middle = [(row["from"] + row["to"]) / 2 for row in table[name]]
+            panel.plot(middle, [row["mae"] for row in table[name]], "o-", ms=3, label=route)
+        panel.set(xlabel=f"true {name} (degrees)", title=name)
+    panels[0].set_ylim(bottom=0)  # shared, so after all panels have scaled it
+    panels[0].set_ylabel("MAE (degrees)")
+    panels[0].legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit: float = 15.0) -> Path:
+    """Draw the share of faces whose error is at most so many degrees, one line per route.
+
+    Parameters
+    ----------
+    errors : mapping of str to ndarray
+        Route -> (n,) mean error of the three angles, in degrees.
+    path : Path
+        The PNG file to write.
+    limit : float
+        Where the axis of errors ends, in degrees.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_error_cdf({"refined": np.array([1.0, 2.0, 4.0])}, Path(folder) / "cdf.png").name
+    'cdf.png'
+    """
+    figure, panel = plt.subplots(figsize=(5.5, 3.6))
+    for route, values in errors.items():
+        panel.plot(np.sort(values), (np.arange(len(values)) + 1) / len(values), label=route)
+    panel.set(
+        xlim=(0, limit),
+        ylim=(0, 1),
+        xlabel="mean error of the three angles (degrees)",
+        ylabel="share of detected faces",
+    )
+    panel.legend(fontsize=8)
+    return save_figure(figure, path)

@@ -1,0 +1,87 @@
+"""Plots of trainings: losses, metrics and the learning rate by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib import pyplot as plt
+
+from nlml_hpe.view.figures import save_figure
+
+if TYPE_CHECKING:  # a plot needs no torch
+    from nlml_hpe.training_run import History
+
+
+def plot_history(histories: Mapping[str, History], path: Path) -> Path:
+    """Draw loss curves of one or several trainings; the epoch that was kept is marked.
+
+    Parameters
+    ----------
+    histories : mapping of str to History
+        Losses by the training's name, one panel for each.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.training_run import History
+    >>> history = History([0.9, 0.5], [0.8, 0.6], best_epoch=1, learning_rate=[1e-3, 1e-3])
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_history({"encoder": history}, Path(folder) / "losses.png").name
+    'losses.png'
+    """
+    figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.2), squeeze=False)
+    for panel, (name, history) in zip(panels[0], histories.items(), strict=True):
+        panel.plot(history.train, label="train")
+        panel.plot(history.validation, label="validation")
+        panel.axvline(history.best_epoch, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
+        panel.set(title=name, xlabel="epoch", ylabel="loss", yscale="log")
+        panel.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def plot_measures(history: History, path: Path) -> Path:
+    """Draw loss, every metric and the learning rate of one training by epoch; the kept epoch is marked.
+
+    Parameters
+    ----------
+    history : History
+        Of one epoch or more.
+    path : Path
+        The PNG file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nlml_hpe.training_run import History
+    >>> history = History([0.9, 0.5], [0.8, 0.6], 1, [1e-3, 1e-3], {"yaw": [9.0, 5.0]})
+    >>> with TemporaryDirectory() as folder:
+    ...     plot_measures(history, Path(folder) / "measures.png").name
+    'measures.png'
+    """
+    curves = {"loss": {"train": history.train, "validation": history.validation}}
+    if history.metrics:
+        curves["validation, degrees"] = history.metrics
+    curves["learning rate"] = {"": history.learning_rate}
+    size = (4.5 * len(curves), 3.2)
+    figure, panels = plt.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
+    for panel, (title, lines) in zip(panels[0], curves.items(), strict=True):
+        for name, values in lines.items():
+            panel.plot(range(1, len(values) + 1), values, label=name)
+        panel.axvline(history.best_epoch + 1, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
+        panel.set(title=title, xlabel="epoch")
+        panel.legend(fontsize=8)
+    return save_figure(figure, path)
