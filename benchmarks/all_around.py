@@ -34,7 +34,7 @@ from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.view.draw import draw_axes
-from nlml_hpe.view.plots import save_image, tiled
+from nlml_hpe.view.pictures import save_image, tiled
 from renderer.config import CropsConfig, HeadsConfig, LooksConfig
 from renderer.crop_drawing import Crop, draw_crop
 from renderer.crop_people import draw_person, small_kit
