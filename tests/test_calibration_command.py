@@ -47,7 +47,8 @@ def test_numbers_are_fitted_written_read_back_and_drawn(
     assert calibration.main([*asked, "--fit", "--output", str(output)]) == 0
     fitted = capsys.readouterr().out
     settings = read_components(model)["calibration"].settings
-    assert settings["fitted_on"] == {"dataset": "aflw2000", "folder": "few", "faces": 120}
+    fitted_on = {"dataset": "aflw2000", "folder": "few", "faces": 120}
+    assert settings["fitted_on"] == {"in_range": fitted_on, "wide": fitted_on}
     # The landmark eye is near, the other one has learnt nothing: it is weighed by that.
     numbers = open_eyes(model).calibration
     assert numbers is not None

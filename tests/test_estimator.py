@@ -44,7 +44,18 @@ def test_every_route_gives_one_pose_per_face(with_torch: HeadPoseEstimator, phot
         rotation_from_angles(Angles.from_columns((pose.yaw, pose.pitch, pose.roll))), abs=1e-9
     )
     assert (pose.sigma is not None) == (pose.score is not None) == (route in ("exact", "refined"))
-    assert {"yaw", "pitch", "roll", "rotation", "sigma", "in_range", "box", "score", "eye", "facing"} == pose.as_dict().keys()
+    assert {
+        "yaw",
+        "pitch",
+        "roll",
+        "rotation",
+        "sigma",
+        "in_range",
+        "box",
+        "score",
+        "eye",
+        "facing",
+    } == pose.as_dict().keys()
 
 
 @pytest.mark.parametrize("refine", [True, False])

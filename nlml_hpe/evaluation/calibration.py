@@ -3,7 +3,8 @@
 ``--dataset D --root R`` prints for a labelled set how often intervals of 50, 80 and 95% hold, for each eye of the
 model, each angle and each range of pose, and how the error falls with the share of the surest faces. ``--fit`` first
 fits the numbers of ``inference.calibration`` on this set and writes them into the model folder; figures on the same set
-are then those of a fit, and what holds elsewhere is for another set to say.
+are then those of a fit, and what holds elsewhere is for another set to say. ``--fit turned`` does so for heads that
+look away, which rendered people have (``--dataset crops``), and leaves the numbers of photographs as they are.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
-from nlml_hpe.evaluation.calibration_fit import Labelled, fit
+from nlml_hpe.evaluation.calibration_fit import ON_PHOTOGRAPHS, Labelled, fit
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, DatasetError, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
@@ -26,12 +28,12 @@ from nlml_hpe.files.atomic import ArtifactError, write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.images import user_path
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.inference.calibration import RANGES, Calibration
+from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, RANGES, Calibration
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import EYES, Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
-from nlml_hpe.model.components import put_component
+from nlml_hpe.model.components import put_component, read_components
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.view.doubt_plots import plot_held, plot_risk
 
@@ -55,7 +57,12 @@ def parser() -> argparse.ArgumentParser:
         help="the model (default: the one that is shipped)",
     )
     made.add_argument(
-        "--fit", action="store_true", help="fit the numbers on these faces and write them into the model folder"
+        "--fit",
+        nargs="*",
+        choices=RANGES,
+        metavar="RANGE",
+        help=f"fit the numbers of these ranges of {', '.join(RANGES)} on these faces and write them into the model "
+        f"folder; without a name those of {', '.join(ON_PHOTOGRAPHS)}",
     )
     made.add_argument(
         "--output",
@@ -74,14 +81,16 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     data = read_dataset(given.dataset, given.root)
     if given.list is not None:
         data = chosen_by_list(data, given.list)
-    if given.fit and not given.model.is_dir():
+    if given.fit is not None and not given.model.is_dir():
         raise ValueError(f"--fit writes into a model folder; {given.model} is none")
     print(data.summary())
     eyes = open_eyes(given.model)
     faces = labelled_faces(eyes, data)
-    if given.fit:
-        calibration = fit(faces)
-        put_component(given.model, "calibration", {**calibration.settings(), "fitted_on": _about(given, faces)})
+    if given.fit is not None:
+        ranges = given.fit or ON_PHOTOGRAPHS
+        calibration = fit(faces, ranges, eyes.calibration or DEFAULT_CALIBRATION)
+        origin = _fitted_on(given.model) | dict.fromkeys(ranges, _about(given, faces))
+        put_component(given.model, "calibration", {**calibration.settings(), "fitted_on": origin})
         print(numbers_text(calibration))
         eyes = open_eyes(given.model)
     rows = doubt_rows(faces.true, answers(eyes, faces))
@@ -92,7 +101,8 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
-    """What each eye says of the faces of a data set that its protocol within 99 degrees counts, uncalibrated.
+    """What each eye says of the faces of a data set, uncalibrated: of rendered people all, of photographs those whose
+    label lies within 99 degrees, as their usual protocol has it.
 
     Raises ``ValueError`` where there are none.
     """
@@ -104,7 +114,8 @@ def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
         said["image"] = eyes.image.estimate
     with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
         answered = ask(photographs(data, detector), said)
-    answered = answered.chosen(PROTOCOLS[protocol_of(data.name)].includes(answered.labels))
+    protocol = protocol_of(data.name, "crops-round" if data.name == "crops" else None)
+    answered = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     if not answered.names:
         raise ValueError(f"{data.root}: no label lies within 99 degrees")
     nothing = Estimates.of_rotations(np.full((len(answered.names), 3, 3), np.nan))
@@ -140,6 +151,13 @@ def numbers_text(calibration: Calibration) -> str:
         wider = ", ".join(f"{axis} {value:.2f}" for axis, value in numbers.widening["both"].items())
         lines.append(f"{name}: {own}; shared {shared} deg; widened (both) {wider}")
     return "\n".join(lines)
+
+
+def _fitted_on(model: Path) -> dict[str, Any]:
+    """Which faces the numbers of each range in a model folder were fitted on, as far as it says so."""
+    components = read_components(model)
+    said = components["calibration"].settings.get("fitted_on", {}) if "calibration" in components else {}
+    return {name: said[name] for name in RANGES if name in said}
 
 
 def _about(given: argparse.Namespace, faces: Labelled) -> dict[str, Any]:

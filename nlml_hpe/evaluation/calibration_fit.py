@@ -14,6 +14,7 @@ In 1 and 2 errors are clipped at four of their standard deviations, so that few 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,9 +23,9 @@ from numpy.typing import NDArray
 
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.inference.calibration import (
+    DEFAULT_CALIBRATION,
     HEAD_AXES,
     LIMITS_DEG,
-    RANGES,
     Calibration,
     OwnError,
     RangeName,
@@ -35,8 +36,11 @@ from nlml_hpe.rotation import AXES, angles_from_rotation, sigma_from_covariance,
 
 LEAST_FACES = 50
 """Fewer faces of a range leave its numbers uncertain by a quarter."""
+_LEAST_ANSWERS = 5
+_UNKNOWN = OwnError(1.0, 0.0, 60.0)
+"""Of an eye that answers hardly any face of a range: what it says there is believed little."""
 _SCALES = np.concatenate([[0.0], np.geomspace(0.25, 8.0, 21)])
-_FLOORS_DEG = np.concatenate([[0.0], np.geomspace(0.25, 16.0, 25)])
+_FLOORS_DEG = np.concatenate([[0.0], np.geomspace(0.25, 128.0, 37)])
 _CLIP, _ONE_DEVIATION = 4.0, 0.683
 _HOLD = 0.95
 _STANDARD_DEVIATIONS = 1.96
@@ -58,41 +62,52 @@ class Labelled(NamedTuple):
         return Labelled(self.true[index], *parts)
 
 
-def in_range(true: Floats) -> NDArray[np.bool_]:
-    """Which labels (N, 3, 3) lie within ``LIMITS_DEG``."""
-    return np.asarray((np.abs(angles_from_rotation(true).columns()) <= LIMITS_DEG).all(axis=-1))
+ON_PHOTOGRAPHS: tuple[RangeName, ...] = ("in_range", "wide")
+"""Ranges that are fitted where nobody names any: labelled photographs have hardly a head that looks away."""
 
 
-def fit(faces: Labelled) -> Calibration:
+def of_range(true: Floats) -> dict[RangeName, NDArray[np.bool_]]:
+    """Which labels (N, 3, 3) are of which range."""
+    inside = np.asarray((np.abs(angles_from_rotation(true).columns()) <= LIMITS_DEG).all(axis=-1))
+    turned = true[:, 2, 2] < 0
+    return {"in_range": inside & ~turned, "wide": ~inside & ~turned, "turned": turned}
+
+
+def fit(
+    faces: Labelled, ranges: Sequence[RangeName] = ON_PHOTOGRAPHS, base: Calibration = DEFAULT_CALIBRATION
+) -> Calibration:
     """The calibration of a model's eyes.
 
     Parameters
     ----------
     faces : Labelled
-        Labelled faces that the eyes were not trained on, some in range and some beyond. An eye that answers none of
-        them is left as it is.
+        Labelled faces that the eyes were not trained on. An eye that answers none of a range is left as it is.
+    ranges : sequence of RangeName
+        Which ranges are fitted; ``base`` has the numbers of the others.
 
     Raises
     ------
     ValueError
         Where a range has fewer than ``LEAST_FACES`` faces.
     """
-    inside = in_range(faces.true)
-    parts: dict[RangeName, Labelled] = {"in_range": faces.chosen(inside), "wide": faces.chosen(~inside)}
+    parts = {name: faces.chosen(mask) for name, mask in of_range(faces.true).items() if name in ranges}
     for name, part in parts.items():
         if len(part.true) < LEAST_FACES:
             raise ValueError(
                 f"a calibration needs {LEAST_FACES} labelled faces or more of each range; {name} has {len(part.true)}"
             )
-    calibration = Calibration(_numbers(parts["in_range"]), _numbers(parts["wide"]))
-    for name in RANGES:
-        calibration = calibration.with_numbers(name, _widened(calibration, name, parts[name]))
+    calibration = base
+    for name, part in parts.items():
+        # Of a head that looks away the landmark eye sees a face that is not there: it shares nothing with the other.
+        shared = np.zeros(3) if name == "turned" else shared_variance(part)
+        calibration = calibration.with_numbers(name, _numbers(part, shared))
+    for name, part in parts.items():
+        calibration = calibration.with_numbers(name, _widened(calibration, name, part))
     return calibration
 
 
-def _numbers(faces: Labelled) -> RangeNumbers:
-    """Scale, floor and shared error of one range; nothing is widened."""
-    shared = shared_variance(faces)
+def _numbers(faces: Labelled, shared: Floats) -> RangeNumbers:
+    """Scale and floor of one range, given the variances (3,) of the shared error; nothing is widened."""
     landmarks, image = (own_error(faces.true, each, shared) for each in (faces.landmarks, faces.image))
     deviations = _by_axis(np.degrees(np.sqrt(shared)))
     return RangeNumbers(landmarks, image, deviations, {eye: _by_axis(np.ones(3)) for eye in EYES})
@@ -127,8 +142,8 @@ def shared_variance(faces: Labelled) -> Floats:
 def own_error(true: Floats, said: Gaussians, shared: Floats) -> OwnError:
     """The most likely scale and floor of one eye, given the variances (3,) of the shared error."""
     known = said.is_known
-    if not known.any():
-        return OwnError(1.0, 0.0, 0.0)
+    if known.sum() < _LEAST_ANSWERS:
+        return _UNKNOWN
     error = clipped(head_errors(true[known], said.rotation[known]))
     back = said.rotation[known]
     stated = np.swapaxes(back, -1, -2) @ said.covariance[known] @ back
@@ -160,7 +175,8 @@ def _widened(calibration: Calibration, name: RangeName, faces: Labelled) -> Rang
         widening = {}
         for eye in EYES:
             found = surprise(faces.true, answered(at, eye, faces))
-            factors = np.quantile(found, _HOLD, axis=0) / _STANDARD_DEVIATIONS if len(found) else np.ones(3)
+            enough = len(found) >= _LEAST_ANSWERS
+            factors = np.quantile(found, _HOLD, axis=0) / _STANDARD_DEVIATIONS if enough else np.ones(3)
             before = numbers.widening[eye]
             widening[eye] = _by_axis(factors * [before[axis] for axis in HEAD_AXES])
         numbers = replace(numbers, widening=widening)

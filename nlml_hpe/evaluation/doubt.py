@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
 
-from nlml_hpe.evaluation.calibration_fit import in_range
+from nlml_hpe.evaluation.calibration_fit import of_range
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.inference.fusion import Gaussians
 from nlml_hpe.rotation import AXES, sigma_from_covariance
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def doubt_rows(true: Floats, answers: Mapping[str, Gaussians]) -> list[dict[str, Any]]:
-    """Figures of every eye in range, out of range, and over all faces.
+    """Figures of every eye in each range of pose that has faces, and over all of them.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def doubt_rows(true: Floats, answers: Mapping[str, Gaussians]) -> list[dict[str,
     list of dict
         As ``measure`` gives them, with ``eye`` and ``faces``.
     """
-    inside = in_range(true)
-    parts = {"in range": inside, "wide": ~inside, "all": np.ones(len(true), dtype=bool)}
+    ranges = {name.replace("_", " "): mask for name, mask in of_range(true).items() if mask.any()}
+    parts = ranges | {"all": np.ones(len(true), dtype=bool)}
     return [
         {"eye": eye, "faces": name, **measure(true[mask], Gaussians(given.rotation[mask], given.covariance[mask]))}
         for eye, given in answers.items()

@@ -52,8 +52,10 @@ _DATASETS = ("aflw2000", "300w_lp", "biwi", "fsanet", "rendered", "crops")
 PROTOCOLS = {
     **{name: Protocol(name, _ALL) for name in _DATASETS},
     **{f"{name}-nlml": Protocol(name, _PAPER) for name in _DATASETS},
+    "crops-round": Protocol("crops", (180.0, 180.0, 180.0)),
 }
-"""``aflw2000`` is the field's usual one (1,969 of 2,000 faces); ``-nlml`` is the range of the method's paper."""
+"""``aflw2000`` is the field's usual one (1,969 of 2,000 faces); ``-nlml`` is the range of the method's paper, and
+``-round`` has every head, seen from any side."""
 
 
 def protocol_of(dataset: str, name: str | None = None) -> str:

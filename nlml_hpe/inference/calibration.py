@@ -1,7 +1,7 @@
 """How far off each eye is: few numbers, fitted on labelled faces, that turn what an eye says of its doubt into doubt.
 
 A network says how sure it is of the heads that it was trained on. On photographs it is less sure, and by how much is
-measured: for each eye and each of two ranges of pose the covariance of its own error is
+measured: for each eye and each of three ranges of pose the covariance of its own error is
 
     own = scale^2 * (what the eye says) + floor^2 * identity,
 
@@ -24,12 +24,15 @@ from numpy.typing import ArrayLike, NDArray
 from nlml_hpe.inference.fusion import CONTRADICTION, EYES, PRIOR, Eye, Fused, Gaussians, fuse
 from nlml_hpe.rotation import angles_from_rotation
 
-RangeName = Literal["in_range", "wide"]
-RANGES: tuple[RangeName, ...] = ("in_range", "wide")
+RangeName = Literal["in_range", "wide", "turned"]
+RANGES: tuple[RangeName, ...] = ("in_range", "wide", "turned")
+"""``turned`` are heads that look away from the camera."""
 LIMITS_DEG = (50.0, 40.0, 30.0)
 """Yaw, pitch and roll to which a pose is in range: those of the method's paper."""
 _BLEND = 0.2
-"""Numbers of the two ranges go over into each other within this share beyond the limits, so that no answer jumps."""
+"""Numbers of two ranges go over into each other within this share beyond the limits, so that no answer jumps."""
+_TURNED_DEG = (90.0, 110.0)
+"""Angles between where a face looks and the camera from which a head begins to count as turned, and is."""
 HEAD_AXES = ("pitch", "yaw", "roll")
 """The head's own x, y and z, by the angles that turn about them where it is frontal."""
 Floats = NDArray[np.float64]
@@ -79,12 +82,12 @@ class RangeNumbers:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The numbers of both ranges and the rule of fusion.
+    """The numbers of all ranges and the rule of fusion.
 
     Parameters
     ----------
-    in_range, wide : RangeNumbers
-        For poses within ``LIMITS_DEG`` and beyond them.
+    in_range, wide, turned : RangeNumbers
+        For poses within ``LIMITS_DEG``, beyond them, and for heads that look away from the camera.
     contradiction, prior : float
         As of ``fusion.fuse``.
 
@@ -93,7 +96,7 @@ class Calibration:
     >>> own = OwnError(scale=1.0, floor_deg=2.0, typical_deg=5.0)
     >>> each = {"pitch": 1.0, "yaw": 1.0, "roll": 1.0}
     >>> numbers = RangeNumbers(own, own, each, {eye: each for eye in EYES})
-    >>> calibration = Calibration(numbers, numbers)
+    >>> calibration = Calibration(numbers, numbers, numbers)
     >>> Calibration.from_settings(calibration.settings()) == calibration
     True
     >>> sure = Gaussians(np.eye(3)[None], np.zeros((1, 3, 3)))
@@ -104,6 +107,7 @@ class Calibration:
 
     in_range: RangeNumbers
     wide: RangeNumbers
+    turned: RangeNumbers
     contradiction: float = CONTRADICTION
     prior: float = PRIOR
 
@@ -112,34 +116,33 @@ class Calibration:
 
         Where an eye has no answer its rotation is NaN; see ``fusion.fuse``.
         """
-        # An eye that is lost often says "frontal": a face that either eye sees out of range counts as that.
-        wide = np.fmax(share_wide(landmarks.rotation), share_wide(image.rotation))
-        own_landmarks, own_image = self.own("landmarks", landmarks, wide), self.own("image", image, wide)
-        typical = (self.typical("landmarks", wide), self.typical("image", wide))
+        shares = range_shares(landmarks.rotation, image.rotation)
+        own_landmarks, own_image = self.own("landmarks", landmarks, shares), self.own("image", image, shares)
+        typical = (self.typical("landmarks", shares), self.typical("image", shares))
         fused = fuse(own_landmarks, own_image, typical, self.contradiction, self.prior)
-        return fused._replace(covariance=self.finished(fused, wide))
+        return fused._replace(covariance=self.finished(fused, shares))
 
-    def own(self, eye: Literal["landmarks", "image"], said: Gaussians, wide: Floats) -> Gaussians:
+    def own(self, eye: Literal["landmarks", "image"], said: Gaussians, shares: Floats) -> Gaussians:
         """An eye's answers with the covariance of its own error, in place of what it says.
 
-        ``wide`` (N,) is how far the faces are out of range, as of ``share_wide``.
+        ``shares`` (N, 3) is how far each face is in which range, as of ``range_shares``.
         """
         known = np.isfinite(said.covariance).all(axis=(-2, -1))[:, None, None]
         parts = {}
         for name in RANGES:
             error: OwnError = getattr(self.numbers(name), eye)
             parts[name] = error.scale**2 * said.covariance + np.radians(error.floor_deg) ** 2 * np.eye(3)
-        return said._replace(covariance=np.where(known, _blended(wide, parts), self.typical(eye, wide)))
+        return said._replace(covariance=np.where(known, _blended(shares, parts), self.typical(eye, shares)))
 
-    def typical(self, eye: Literal["landmarks", "image"], wide: Floats) -> Floats:
+    def typical(self, eye: Literal["landmarks", "image"], shares: Floats) -> Floats:
         """Covariances (N, 3, 3) of an eye's typical own error."""
         parts = {}
         for name in RANGES:
             error: OwnError = getattr(self.numbers(name), eye)
             parts[name] = np.radians(error.typical_deg) ** 2 * np.eye(3)
-        return _blended(wide, parts)
+        return _blended(shares, parts)
 
-    def finished(self, fused: Fused, wide: Floats) -> Floats:
+    def finished(self, fused: Fused, shares: Floats) -> Floats:
         """The whole covariance (N, 3, 3) of answers: with the shared error, and widened."""
         back = np.swapaxes(fused.rotation, -1, -2)
         about_head, parts = back @ fused.covariance @ fused.rotation, {}
@@ -149,15 +152,16 @@ class Calibration:
             table = np.array([[numbers.widening[eye][axis] for axis in HEAD_AXES] for eye in EYES])
             widening = table[[EYES.index(eye) for eye in fused.eye.tolist()]]
             parts[name] = widening[:, :, None] * (about_head + np.diag(shared)) * widening[:, None, :]
-        return fused.rotation @ _blended(wide, parts) @ back
+        return fused.rotation @ _blended(shares, parts) @ back
 
     def numbers(self, name: RangeName) -> RangeNumbers:
         """Those of one range."""
-        return self.in_range if name == "in_range" else self.wide
+        numbers: RangeNumbers = getattr(self, name)
+        return numbers
 
     def with_numbers(self, name: RangeName, numbers: RangeNumbers) -> Calibration:
         """The same with other numbers of one range."""
-        return replace(self, in_range=numbers) if name == "in_range" else replace(self, wide=numbers)
+        return replace(self, **{name: numbers})
 
     def settings(self) -> dict[str, Any]:
         """As JSON, for a model folder."""
@@ -167,8 +171,10 @@ class Calibration:
     def from_settings(cls, settings: Mapping[str, Any]) -> Calibration:
         """Read what ``settings`` wrote. Raises ``ValueError`` where a number is missing or has no meaning."""
         try:
-            in_range, wide = (_range_numbers(settings[name]) for name in RANGES)
-            return cls(in_range, wide, _positive(settings["contradiction"]), _positive(settings["prior"]))
+            # Models of before heads were seen all the way round know two ranges.
+            parts = {"turned": settings["wide"], **settings}
+            in_range, wide, turned = (_range_numbers(parts[name]) for name in RANGES)
+            return cls(in_range, wide, turned, _positive(settings["contradiction"]), _positive(settings["prior"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"the calibration does not read ({error!r}); calibrate the model again") from error
 
@@ -181,29 +187,51 @@ def _default() -> Calibration:
         {eye: dict.fromkeys(HEAD_AXES, 1.0) for eye in EYES},
     )
     wide = replace(narrow, landmarks=OwnError(1.0, 3.5, 5.5), image=OwnError(1.0, 3.5, 5.5))
-    return Calibration(narrow, wide)
+    turned = replace(narrow, landmarks=OwnError(0.0, 40.0, 40.0), image=OwnError(1.0, 3.5, 5.5))
+    return Calibration(narrow, wide, turned)
 
 
 DEFAULT_CALIBRATION = _default()
 """For two eyes that nobody has calibrated: round numbers, so that they can be weighed at all."""
 
 
-def share_wide(rotation: Floats) -> Floats:
-    """How far (N,) poses (N, 3, 3) are out of range: 0 within the limits, 1 from a fifth beyond them on.
+def range_shares(*rotations: Floats) -> Floats:
+    """How far each face is in which range, shares (N, 3) in the order of ``RANGES`` whose sum is one.
+
+    Parameters
+    ----------
+    *rotations : float arrays (N, 3, 3)
+        The answers of one eye or of several to the same faces, NaN where there is none. An eye that is lost often says
+        "frontal", so a face counts as that of the answer farthest from there.
 
     Examples
     --------
     >>> from nlml_hpe.rotation import Angles, rotation_from_angles
-    >>> share_wide(rotation_from_angles(Angles.from_columns([(50, 0, 0), (55, 0, 0), (0, 60, 0)]))).round(3)
-    array([0. , 0.5, 1. ])
+    >>> faces = Angles.from_columns([(50, 0, 0), (55, 0, 0), (0, 60, 0), (100, 0, 0)])
+    >>> range_shares(rotation_from_angles(faces)).round(3)
+    array([[1. , 0. , 0. ],
+           [0.5, 0.5, 0. ],
+           [0. , 1. , 0. ],
+           [0. , 0.5, 0.5]])
     """
+    wide, turned = (np.fmax.reduce([share(rotation) for rotation in rotations]) for share in (_wide, _turned))
+    return np.stack([(1 - wide) * (1 - turned), wide * (1 - turned), turned], axis=-1)
+
+
+def _wide(rotation: Floats) -> Floats:
+    """0 within the limits, 1 from a fifth beyond them on."""
     beyond = (np.abs(angles_from_rotation(rotation).columns()) / LIMITS_DEG).max(axis=-1) - 1
     return np.clip(beyond / _BLEND, 0.0, 1.0)
 
 
-def _blended(wide: Floats, parts: Mapping[RangeName, Floats]) -> Floats:
-    share = wide[:, None, None]
-    return (1 - share) * parts["in_range"] + share * parts["wide"]
+def _turned(rotation: Floats) -> Floats:
+    low, high = _TURNED_DEG
+    away = np.degrees(np.arccos(np.clip(rotation[..., 2, 2], -1.0, 1.0)))
+    return np.clip((away - low) / (high - low), 0.0, 1.0)
+
+
+def _blended(shares: Floats, parts: Mapping[RangeName, Floats]) -> Floats:
+    return np.asarray(sum(shares[:, [number], None] * parts[name] for number, name in enumerate(RANGES)))
 
 
 def _range_numbers(data: Mapping[str, Any]) -> RangeNumbers:
