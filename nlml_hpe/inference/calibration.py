@@ -161,7 +161,8 @@ class Calibration:
 
     def with_numbers(self, name: RangeName, numbers: RangeNumbers) -> Calibration:
         """The same with other numbers of one range."""
-        return replace(self, **{name: numbers})
+        in_range, wide, turned = (numbers if each == name else self.numbers(each) for each in RANGES)
+        return Calibration(in_range, wide, turned, self.contradiction, self.prior)
 
     def settings(self) -> dict[str, Any]:
         """As JSON, for a model folder."""
