@@ -131,7 +131,7 @@ def _row(
         "geodesic, mean": float(found.geodesic.mean()),
         "geodesic, median": float(np.median(found.geodesic)),
         "95% below": float(np.quantile(found.geodesic, 0.95)),
-        "sigma": float(np.sqrt(np.trace(given.covariance[known], axis1=1, axis2=2).mean() / 3) * 180 / np.pi),
+        "sigma": float(np.degrees(np.sqrt(np.nanmean(np.trace(given.covariance[known], axis1=1, axis2=2)) / 3))),
     }
 
 

@@ -143,7 +143,8 @@ class HeadPoseEstimator:
         looks : 1, 2, 5 or 11, optional
             How often each face is looked at, framed, turned and mirrored otherwise. The answer is the mean; from two
             looks on, their scatter enters ``sigma`` and ``score``, and every answer has both. By default
-            ``detection.looks.DEFAULT_LOOKS``; one with ``tracking``, and where the detector cannot look again.
+            ``detection.looks.DEFAULT_LOOKS``; one with ``tracking``, for the image eye alone, and where the detector
+            cannot look again.
 
         Returns
         -------
@@ -171,7 +172,11 @@ class HeadPoseEstimator:
         """
         if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
             raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
-        boxes = self.eyes.chosen(eye) != "landmarks"
+        chosen = self.eyes.chosen(eye)
+        boxes = chosen != "landmarks"
+        if chosen == "image" and looks is None:
+            # The image eye takes its crop from the first look, and has looks of its own.
+            looks = 1
         route: Route = "refined" if refine else "network"
         answers: list[list[HeadPose]] = []
         for batch in read_batches(images, self._read):
