@@ -112,11 +112,11 @@ def test_colours_change_and_stay_in_range(head: Mesh) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["grey", "color", "contrast", "gamma", "soft", "filter", "blocks", "noise", "erase", "frame"]
+    "change", ["grey", "color", "contrast", "gamma", "soft", "filter", "blocks", "noise", "erase", "frame", "surround"]
 )
 def test_each_change_alone_does_something_and_none_does_nothing(head: Mesh, change: str) -> None:
     crops = reframed(*batch(drawn(head, (30.0, 0.0, 0.0)), (30.0, 0.0, 0.0), 16), SIZE, PLAIN, torch.Generator())[0]
-    full = 1.0 if change in ("grey", "soft", "filter", "blocks", "erase", "frame") else 0.5
+    full = 1.0 if change in ("grey", "soft", "filter", "blocks", "erase", "frame", "surround") else 0.5
     changed = recolored(crops, PLAIN.model_copy(update={change: full}), torch.Generator().manual_seed(1))
     assert (changed - crops).abs().mean() > 0.5
     # Black is lifted by less than a fortieth of a grey value, lest its power be infinite.

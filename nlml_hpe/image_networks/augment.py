@@ -94,6 +94,8 @@ def reframed(
 def recolored(crops: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
     """The same, of colour, sharpness and what hides a part: crops (N, 3, s, s) in 0..255 to such crops."""
     crops = crops / 255
+    if settings.surround:
+        crops = _surrounded(crops, settings.surround, generator)
     if settings.soft:
         crops = _softened(crops, settings.soft, generator)
     if settings.filter:
@@ -127,6 +129,24 @@ def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Gene
 def _chosen(count: int, share: float, device: torch.device, generator: torch.Generator) -> Tensor:
     """Indices of about this share of a batch."""
     return torch.nonzero(torch.rand(count, device=device, generator=generator) < share)[:, 0]
+
+
+def _surrounded(crops: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Some crops with the surroundings of another one, or with one colour in their place.
+
+    Rendered necks, shoulders and hair go with a pose otherwise than people's do; what lies about the face must not tell
+    it. Each side is hidden up to the face itself, or less, or not at all.
+    """
+    count, device, size = len(crops), crops.device, crops.shape[-1]
+    place = ((torch.arange(size, device=device) + 0.5) / size)[None]
+    reach = 0.18 * torch.rand((4, count, 1), device=device, generator=generator)
+    reach = reach * (torch.rand((4, count, 1), device=device, generator=generator) < 0.75)
+    across, down = ((place > reach[side]) & (place < 1 - reach[side + 1]) for side in (0, 2))
+    seen = across[:, None, :] & down[:, :, None]
+    color = torch.rand((count, 3, 1, 1), device=device, generator=generator)
+    flat, hidden = (torch.rand((2, count, 1, 1, 1), device=device, generator=generator)).unbind()
+    around = torch.where(flat < 0.5, color, crops.roll(1, 0))
+    return torch.where(seen[:, None] | (hidden >= share), crops, around)
 
 
 def _softened(crops: Tensor, share: float, generator: torch.Generator) -> Tensor:
