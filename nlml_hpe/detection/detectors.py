@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.facemesh import FaceMeshNetworks, box_of_region, distinct, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
 from nlml_hpe.detection.looks import Look, look_again
-from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError, Points, beside
+from nlml_hpe.detection.places import Points, beside
+from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError
 from nlml_hpe.extras import how_to_install
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.facemesh import FaceMeshNetworks, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, mirrored_points
-from nlml_hpe.detection.search import reduction, resized
+from nlml_hpe.detection.places import reduction, resized
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 

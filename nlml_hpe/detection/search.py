@@ -10,36 +10,32 @@ from typing import Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from nlml_hpe.detection.facemesh import in_image, letterbox, warped
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, PointSet, mirrored_points
-from nlml_hpe.face import Box, Face, box_of
+from nlml_hpe.detection.places import (
+    MAX_DETECTION_SIDE,
+    Points,
+    best_in,
+    centre_within,
+    crop_around,
+    reduced_copy,
+    tile_starts,
+    without_repeats,
+)
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage, require_rgb
 
-Points = list[NDArray[np.float64]]
-"""Landmarks (N, 3) in pixels of each face of one image."""
-MAX_DETECTION_SIDE = 2048
-"""Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
 _BORDER = 0.3
 _TILE_SHARES = (0.5, 0.25)
 """Sides of the tiles in which small faces are looked for, in the image's longer sides: faces below about 12% of a
 side are seldom found, so that these reach down to about 4%."""
-_SAME_FACE = 0.3
-"""Faces of two tiles whose boxes overlap by more (intersection over union) are one."""
 _MIN_TILE = 192
 """A tile of fewer pixels would show the landmark network no more than the whole image does."""
 GIVEN_BOX_CONFIDENCE = 0.1
 """Threshold in a crop around a face that is known to be there."""
-_CROP = 2.5
-"""Side of that crop in the box's longer sides. Of 364 faces of aflw2000_dev in the paper's range the whole image
-shows 359, its mirror image one more, and of crops of 1.25 to 3 sides this one finds most of the rest (3 of 4)."""
-
-
 _SQUARES, _TURNS, _SQUARE_PX = (1.6, 2.0, 2.5, 3.0), (0.0, -15.0, 15.0), 384
 """Sides, in the box's longer sides, turns in degrees and pixels of the squares that are tried last around a box."""
-
-
 _WHOLE_TURNS = (30.0, -30.0, 60.0, -60.0)
 """Degrees by which the whole image is turned where nothing else shows a face."""
 
@@ -93,7 +89,7 @@ class CascadeDetector(ABC):
         """
         for image in images:
             require_rgb(image)
-        reduced = [_reduced(image) for image in images]
+        reduced = [reduced_copy(image) for image in images]
         found: list[list[Face]] = [[] for _ in images]
         steps = {
             "whole": self._whole,
@@ -140,14 +136,14 @@ class CascadeDetector(ABC):
         for image, box in zip(images, boxes, strict=True):
             require_rgb(image)
             _require_box(box)
-        reduced = [_reduced(image) for image in images]
+        reduced = [reduced_copy(image) for image in images]
         found: list[Face | None] = [None] * len(images)
         steps = {"whole": self._whole, "mirrored": self._mirrored}
         for step, search in steps.items():
             pending = [index for index, face in enumerate(found) if face is None]
             for index, some in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
                 faces = [Face.from_points(points / reduced[index][1], step, images[index]) for points in some]
-                found[index] = _best_in(faces, boxes[index])
+                found[index] = best_in(faces, boxes[index])
         for index, face in enumerate(found):
             if face is None:
                 shown = images[index], boxes[index]
@@ -156,11 +152,11 @@ class CascadeDetector(ABC):
 
     def _in_crop(self, image: RgbImage, box: Box) -> Face | None:
         """The face of a box in a loose crop around it, with a lower threshold."""
-        crop, (left, top) = _crop(image, box)
-        reduced, factor = _reduced(crop)
+        crop, (left, top) = crop_around(image, box)
+        reduced, factor = reduced_copy(crop)
         # The surest candidate alone: at this threshold the others are seldom faces.
         some = self._find(reduced, 1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
-        return _best_in([Face.from_points(points / factor + [left, top, 0], "crop", image) for points in some], box)
+        return best_in([Face.from_points(points / factor + [left, top, 0], "crop", image) for points in some], box)
 
     def _in_squares(self, image: RgbImage, box: Box) -> Face | None:
         """The face of a box in squares around it, each shown upright, turned and mirrored, with a lower threshold.
@@ -181,8 +177,8 @@ class CascadeDetector(ABC):
             for square, some in zip(squares * 2, upright, strict=True)
             for points in some
         ]
-        best = _best_in(faces, box)
-        others = [face.landmarks for face in faces if face is not best and _centre_within(face.box, box)]
+        best = best_in(faces, box)
+        others = [face.landmarks for face in faces if face is not best and centre_within(face.box, box)]
         return replace(best, looks=np.stack(others)) if best and others else best
 
     def _whole(self, images: Sequence[RgbImage]) -> list[Points]:
@@ -219,7 +215,9 @@ class CascadeDetector(ABC):
             side = round(share * max(image.shape[:2]))
             if side < _MIN_TILE:
                 break
-            corners = [(top, left) for top in _steps(image.shape[0], side) for left in _steps(image.shape[1], side)]
+            corners = [
+                (top, left) for top in tile_starts(image.shape[0], side) for left in tile_starts(image.shape[1], side)
+            ]
             tiles = self._whole([image[top : top + side, left : left + side] for top, left in corners])
             found = [
                 points + np.array([left, top, 0])
@@ -227,7 +225,7 @@ class CascadeDetector(ABC):
                 for points in some
             ]
             if found:
-                return _without_repeats(found)[: self._max_faces]
+                return without_repeats(found)[: self._max_faces]
         return []
 
     def __enter__(self) -> Self:
@@ -243,85 +241,3 @@ def _require_box(box: Box) -> None:
     left, top, right, bottom = box
     if not (np.isfinite(box).all() and right > left and bottom > top):
         raise ValueError(f"expected a box (left, top, right, bottom) in pixels that is not empty; received {box}")
-
-
-def _crop(image: RgbImage, box: Box) -> tuple[RgbImage, tuple[int, int]]:
-    """A square around the box of ``_CROP`` times its longer side, edges repeated; and its left top corner."""
-    left, top, right, bottom = box
-    # A box much greater than the image would ask for a crop without bounds.
-    longest = 2 * max(image.shape[:2])
-    length = int(np.clip(round(_CROP * max(right - left, bottom - top)), 2, longest))
-    x, y = round((left + right - length) / 2), round((top + bottom - length) / 2)
-    columns = np.clip(np.arange(x, x + length), 0, image.shape[1] - 1)
-    rows = np.clip(np.arange(y, y + length), 0, image.shape[0] - 1)
-    return np.ascontiguousarray(image[rows[:, None], columns]), (x, y)
-
-
-def _steps(length: int, side: int) -> list[int]:
-    """Starts of tiles of this side that cover the length and overlap by half or more."""
-    count = 1 + max(0, -(-2 * (length - side) // side))
-    return [round(start) for start in np.linspace(0, max(0, length - side), count)]
-
-
-def _without_repeats(faces: Points) -> Points:
-    """Largest first; of faces of the same place, which several tiles show, the largest."""
-    kept: Points = []
-    for points in sorted(faces, key=lambda points: -float(np.prod(np.ptp(points[:, :2], axis=0)))):
-        if all(_overlap(box_of(points), box_of(other)) < _SAME_FACE for other in kept):
-            kept.append(points)
-    return kept
-
-
-def _centre_within(inner: Box, outer: Box) -> bool:
-    x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
-    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3]
-
-
-def _best_in(faces: list[Face], box: Box) -> Face | None:
-    """Of the faces whose centre lies in the box the one that overlaps it most."""
-    inside = [face for face in faces if _centre_within(face.box, box)]
-    return max(inside, key=lambda face: _overlap(face.box, box), default=None)
-
-
-def beside(boxes: Sequence[Box], faces: Sequence[Face]) -> list[Box]:
-    """Those of the boxes that show none of these faces: neither's middle lies in the other.
-
-    Examples
-    --------
-    >>> beside([(0, 0, 10, 10), (20, 0, 30, 10)], [Face(None, (1, 1, 12, 12))])
-    [(20, 0, 30, 10)]
-    """
-    return [
-        box
-        for box in boxes
-        if not any(_centre_within(box, face.box) or _centre_within(face.box, box) for face in faces)
-    ]
-
-
-def _overlap(first: Box, second: Box) -> float:
-    """Intersection over union."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared)
-
-
-def _reduced(image: RgbImage) -> tuple[RgbImage, float]:
-    """The image, made smaller where it is too long, and the factor by which it was."""
-    factor = reduction(image)
-    return resized(image, factor), factor
-
-
-def reduction(image: RgbImage) -> float:
-    """The factor by which an image is made smaller before it is searched."""
-    return min(1.0, MAX_DETECTION_SIDE / max(image.shape[:2]))
-
-
-def resized(image: RgbImage, factor: float) -> RgbImage:
-    """The image ``factor`` times as large, 1 or less."""
-    if factor == 1.0:
-        return image
-    height, width = image.shape[:2]
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
