@@ -74,7 +74,7 @@ def of_library(networks: FaceMeshNetworks, crops: list[RgbImage]) -> Estimates:
 
 
 def test_it_gives_what_the_library_gives(path: Path, networks: FaceMeshNetworks, photo: RgbImage) -> None:
-    (regions,) = networks.regions([photo], 1, 0.3)
+    regions = networks.detections([photo])[0].regions(1, 0.3)
     crops = crops_of(photo, regions_around(regions[0]))
     found, expected = answers(path, crops), of_library(networks, crops)
     assert geodesic_degrees(rotation_of(found), expected.rotation).max() < PARITY_DEG
@@ -91,7 +91,7 @@ def test_a_picture_without_a_face_has_no_presence(path: Path) -> None:
 
 def test_a_turned_crop_is_turned_back_as_the_text_says(path: Path, networks: FaceMeshNetworks, photo: RgbImage) -> None:
     """Against the library's answer in the image, whose landmarks it turns back before it asks the model."""
-    (regions,) = networks.regions([photo], 1, 0.3)
+    regions = networks.detections([photo])[0].regions(1, 0.3)
     turn = np.degrees(regions[0, 3])
     assert turn > 5
     found = answers(path, crops_of(photo, [regions[0]]))

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ import pytest
 from nlml_hpe.config import GridConfig
 from nlml_hpe.detection import weights
 from nlml_hpe.detection.detectors import FaceMeshOnnx, MediaPipeFaceMesh
-from nlml_hpe.detection.facemesh import FaceMeshNetworks, anchors, merged
+from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, anchors, box_of_region, merged
 from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -148,6 +149,59 @@ def test_a_video_is_followed_and_a_cut_ends_it(folder: Path, photo: RgbImage) ->
         assert np.median((moved[0].points - first[0].points)[:, 0]) == pytest.approx(6, abs=2)
         assert detector.detect(np.zeros_like(photo)) == []
         assert len(detector.detect(photo)) == 1
+
+
+def as_before(detector: FaceMeshOnnx, image: RgbImage, known: list[Face]) -> list[Box]:
+    """Boxes that the detection network places, asked anew; none where no further face may be found."""
+    (detection,) = detector._networks.detections([image])
+    placed = [box_of_region(region) for region in detection.regions(detector.max_faces, 0.5)]
+    return placed if len(known) < detector.max_faces else []
+
+
+def test_what_the_search_saw_places_the_faces_too(
+    ours: FaceMeshOnnx, photo: RgbImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The boxes of another run of the detection network, without that run."""
+    images = [photo, np.zeros((30, 20, 3), dtype=np.uint8), np.tile(photo[0:260, 100:360], (1, 2, 1))]
+    faces, expected = ours.detect_batch(images), []
+    for image, known in zip(images, faces, strict=True):
+        expected.append(as_before(ours, image, known))
+    asked: list[int] = []
+    detections = FaceMeshNetworks.detections
+
+    def counted(networks: FaceMeshNetworks, some: Sequence[RgbImage]) -> list[Detection]:
+        asked.extend(len(image) for image in some)
+        return detections(networks, some)
+
+    monkeypatch.setattr(FaceMeshNetworks, "detections", counted)
+    again, boxes = ours.detect_and_place(images)
+    assert boxes == expected
+    assert [len(some) for some in boxes][:2] == [1, 0]
+    assert [[face.box for face in some] for some in again] == [[face.box for face in some] for some in faces]
+    assert (asked.count(len(photo)), asked.count(len(images[2]))) == (1, 1)
+
+
+@pytest.mark.parametrize("max_faces", [1, 16])
+def test_a_video_places_its_faces_too(folder: Path, photo: RgbImage, max_faces: int) -> None:
+    """Where one face is followed and may be, its loss in a frame asks the detection network of that frame."""
+    with (
+        FaceMeshOnnx(max_faces, tracking=True, folder=folder) as placing,
+        FaceMeshOnnx(max_faces, tracking=True, folder=folder) as plain,
+    ):
+        for frame in (photo, np.roll(photo, 6, axis=1), np.roll(photo, -150, axis=1)):
+            known = plain.detect(frame)
+            (faces,), (boxes,) = placing.detect_and_place([frame])
+            assert [face.box for face in faces] == [face.box for face in known]
+            assert boxes == as_before(plain, frame, known)
+
+
+def test_a_large_image_has_its_boxes_in_its_own_pixels(ours: FaceMeshOnnx, photo: RgbImage) -> None:
+    """What the search saw was a copy of half the size."""
+    large = np.repeat(np.repeat(photo, 10, axis=0), 10, axis=1)
+    _, (boxes,) = ours.detect_and_place([large])
+    (expected,) = as_before(ours, photo, [])
+    # A hundredth of the photograph: the network saw another reduction of it.
+    np.testing.assert_allclose(boxes, [np.array(expected) * 10], atol=0.1 * photo.shape[0])
 
 
 @pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1), (2, 20_000), (20_000, 30)])

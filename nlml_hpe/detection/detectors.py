@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.facemesh import FaceMeshNetworks, box_of_region, distinct, regions_from_landmarks
+from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, box_of_region, distinct, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
 from nlml_hpe.detection.looks import Look, look_again
-from nlml_hpe.detection.places import Points, beside
-from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError
+from nlml_hpe.detection.places import Points
+from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError, reduced_copies
 from nlml_hpe.extras import how_to_install
-from nlml_hpe.face import Face
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
 
@@ -61,36 +61,58 @@ class FaceMeshOnnx(CascadeDetector):
         """Regions (n, 4) in which the last frame's faces are looked for."""
 
     def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
-        if not self._tracking:
-            return self._networks.find([image], max_faces, confidence)[0]
-        regions = self._followed
-        if len(regions) < max_faces:
-            (fresh,) = self._networks.regions([image], max_faces, confidence)
-            # Of a face that is followed and found anew the last region counts: the one that is followed.
-            regions = distinct(np.concatenate([fresh, regions]))[-max_faces:]
-        (found,) = self._networks.landmarks([image], [regions], max(confidence, _TRACKING_CONFIDENCE))
-        self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
-        return found
+        return self._find_each([image], max_faces, confidence)[0]
 
     def _find_each(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Points]:
         if self._tracking:
-            return super()._find_each(images, max_faces, confidence)
+            return [self._follow(image, max_faces, confidence)[0] for image in images]
         return self._networks.find(images, max_faces, confidence)
 
-    def further(self, images: Sequence[RgbImage], faces: Sequence[Sequence[Face]]) -> list[list[Face]]:
-        """Faces in each image beside those that ``detect`` found there: without landmarks, ``max_faces`` in all.
+    def _follow(self, image: RgbImage, max_faces: int, confidence: float) -> tuple[Points, Detection | None]:
+        """Landmarks in a video's next frame, and what the detection network says of it, where it is asked."""
+        regions, detection = self._followed, None
+        if len(regions) < max_faces:
+            (detection,) = self._networks.detections([image])
+            # Of a face that is followed and found anew the last region counts: the one that is followed.
+            fresh = detection.regions(max_faces, confidence)
+            regions = distinct(np.concatenate([fresh, regions]))[-max_faces:]
+        (found,) = self._networks.landmarks([image], [regions], max(confidence, _TRACKING_CONFIDENCE))
+        self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
+        return found, detection
 
-        The face detector alone places them, and so also faces whose landmarks the other network does not see. Their
-        boxes are those of the 68 contour-and-feature points; ``found_by`` is "box".
+    def detect_and_place(self, images: Sequence[RgbImage]) -> tuple[list[list[Face]], list[list[Box]]]:
+        """What ``detect_batch`` gives, and where else the detection network alone places faces.
+
+        So faces are known, too, whose landmarks the other network does not see. Raises ``ValueError`` as ``detect``
+        does.
+
+        Returns
+        -------
+        faces : list of list of Face
+            Of each image, largest first.
+        boxes : list of list of Box
+            Of each image that shows fewer faces than ``max_faces``, surest first: boxes of the 68 contour-and-feature
+            points, those of ``faces`` among them.
         """
-        found: list[list[Face]] = [[] for _ in images]
-        some = [index for index, known in enumerate(faces) if len(known) < self._max_faces]
-        placed = self._networks.regions([images[index] for index in some], self._max_faces, _BOX_CONFIDENCE)
-        for index, regions in zip(some, placed, strict=True):
-            boxes = beside([box_of_region(region) for region in regions], faces[index])
-            room = self._max_faces - len(faces[index])
-            found[index] = [Face(images[index], box, None, "box") for box in boxes[:room]]
-        return found
+        reduced = reduced_copies(images)
+        copies = [np.ascontiguousarray(copy) for copy, _ in reduced]
+        points, detections = self._seen(copies)
+        faces = self._completed(images, reduced, points)
+        boxes: list[list[Box]] = [[] for _ in images]
+        for index in (index for index, known in enumerate(faces) if len(known) < self._max_faces):
+            detection = detections[index] or self._networks.detections([copies[index]])[0]
+            regions = detection.regions(self._max_faces, _BOX_CONFIDENCE) / [*[reduced[index][1]] * 3, 1.0]
+            boxes[index] = [box_of_region(region) for region in regions]
+        return faces, boxes
+
+    def _seen(self, images: Sequence[RgbImage]) -> tuple[list[Points], Sequence[Detection | None]]:
+        """Landmarks in whole images, and what the detection network says of each, where it is asked."""
+        if self._tracking:
+            followed = [self._follow(image, self._max_faces, self._min_confidence) for image in images]
+            return [points for points, _ in followed], [detection for _, detection in followed]
+        detections = self._networks.detections(images)
+        regions = [detection.regions(self._max_faces, self._min_confidence) for detection in detections]
+        return self._networks.landmarks(images, regions, self._min_confidence), detections
 
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
         """The faces with the landmarks of further looks at them; see ``looks.look_again``."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -43,6 +43,29 @@ _BATCH_ELSEWHERE = 32
 Floats = NDArray[np.float64]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Detection(NamedTuple):
+    """What the detection network says of one image, before any threshold.
+
+    Parameters
+    ----------
+    raw : float32 array (896, 16)
+        The network's numbers for each candidate; ``candidates`` reads them.
+    logits : float32 array (896,)
+        How sure it is of each.
+    shape : sequence of int
+        Of the image.
+    """
+
+    raw: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    shape: Sequence[int]
+
+    def regions(self, max_faces: int, confidence: float) -> Floats:
+        """Regions (n, 4) of the faces, surest first: centre x, y, side in pixels, turn in radians."""
+        faces = merged(*candidates(self.raw.astype(np.float64), self.logits.astype(np.float64), confidence))
+        return distinct(regions_of(faces[:max_faces], self.shape))
 
 
 class FaceMeshNetworks:
@@ -84,20 +107,17 @@ class FaceMeshNetworks:
 
         ``confidence`` in 0..1 is the threshold of both networks.
         """
-        regions = self.regions(images, max_faces, confidence)
+        regions = [detection.regions(max_faces, confidence) for detection in self.detections(images)]
         return self.landmarks(images, regions, confidence)
 
-    def regions(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Floats]:
-        """Regions (n, 4) of the faces in each image, surest first: centre x, y, side in pixels, turn in radians."""
-        return self._in_batches(lambda part: self._regions(part, max_faces, confidence), images)
+    def detections(self, images: Sequence[RgbImage]) -> list[Detection]:
+        """What the detection network says of each RGB uint8 image (H, W, 3)."""
+        return self._in_batches(self._detections, images)
 
-    def _regions(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Floats]:
+    def _detections(self, images: Sequence[RgbImage]) -> list[Detection]:
         squares = np.stack([warped(image, letterbox(image), DETECTION_PX, cv2.BORDER_CONSTANT) for image in images])
-        found = []
-        for image, raw, scores in zip(images, *self._run(DETECTION, squares), strict=True):
-            faces = merged(*candidates(raw.astype(np.float64), scores.astype(np.float64), confidence))
-            found.append(distinct(regions_of(faces[:max_faces], image.shape)))
-        return found
+        answers = zip(images, *self._run(DETECTION, squares), strict=True)
+        return [Detection(raw, logits, image.shape) for image, raw, logits in answers]
 
     def landmarks(self, images: Sequence[RgbImage], regions: Sequence[Floats], confidence: float) -> list[list[Floats]]:
         """Landmarks (468, 3) in pixels of the regions (n, 4) of each image that show a face."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.facemesh import FaceMeshNetworks, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, mirrored_points
-from nlml_hpe.detection.places import reduction, resized
-from nlml_hpe.face import Face
+from nlml_hpe.detection.places import beside, reduction, resized
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
 
 Floats = NDArray[np.float64]
@@ -183,19 +183,49 @@ def looks_by(detector: LandmarkDetector, count: int | None) -> tuple[Look, ...]:
     return looks
 
 
-def seen(detector: LandmarkDetector, images: Sequence[RgbImage], looks: Sequence[Look]) -> list[list[Face]]:
+@runtime_checkable
+class PlacesFaces(Protocol):
+    """A detector that can tell where a face is without its landmarks."""
+
+    @property
+    def max_faces(self) -> int:
+        """At most so many faces are found in an image."""
+        ...
+
+    def detect_and_place(self, images: Sequence[RgbImage]) -> tuple[list[list[Face]], list[list[Box]]]:
+        """Faces in each image, and boxes of faces with landmarks and without."""
+        ...
+
+
+def seen(
+    detector: LandmarkDetector, images: Sequence[RgbImage], looks: Sequence[Look], boxes: bool = False
+) -> list[list[Face]]:
     """Faces in each image with the landmarks of all looks; where the search finds none, those in the turned image.
 
-    One look alone does not go further than the search.
+    One look alone does not go further than the search. With ``boxes`` there are also faces without landmarks
+    (``found_by`` is "box"), where the detector can place them; all are largest first.
     """
-    if hasattr(detector, "detect_batch"):
-        found: list[list[Face]] = detector.detect_batch(images)
+    placed: list[list[Box]] = [[] for _ in images]
+    if boxes and isinstance(detector, PlacesFaces):
+        found, placed = detector.detect_and_place(images)
+    elif hasattr(detector, "detect_batch"):
+        found = detector.detect_batch(images)
     else:
         found = [detector.detect(image) for image in images]
     if looks and isinstance(detector, LooksAgain):
         found = [faces or detector.detect_turned(image) for image, faces in zip(images, found, strict=True)]
     again = iter(seen_again(detector, [face for faces in found for face in faces], looks))
-    return [[next(again) for _ in faces] for faces in found]
+    marked = [[next(again) for _ in faces] for faces in found]
+    return [_with_boxes(detector, *all_of_one) for all_of_one in zip(images, marked, placed, strict=True)]
+
+
+def _with_boxes(detector: LandmarkDetector, image: RgbImage, faces: list[Face], boxes: Sequence[Box]) -> list[Face]:
+    """The faces and, as long as the detector has room, those of boxes that show none of them; largest first."""
+    if not (boxes and isinstance(detector, PlacesFaces)):
+        return faces
+    room = max(0, detector.max_faces - len(faces))
+    others = [Face(image, box, None, "box") for box in beside(boxes, faces)[:room]]
+    return sorted([*faces, *others], key=lambda face: -face.area)
 
 
 def seen_again(detector: LandmarkDetector, faces: list[Face], looks: Sequence[Look]) -> list[Face]:

@@ -66,6 +66,11 @@ class CascadeDetector(ABC):
         """Whether images are the frames of one video."""
         return self._tracking
 
+    @property
+    def max_faces(self) -> int:
+        """At most so many faces are found in an image."""
+        return self._max_faces
+
     @abstractmethod
     def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         """Landmarks (N, 3) in pixels of up to so many faces."""
@@ -87,23 +92,22 @@ class CascadeDetector(ABC):
 
         Raises ``ValueError`` as ``detect`` does.
         """
-        for image in images:
-            require_rgb(image)
-        reduced = [reduced_copy(image) for image in images]
-        found: list[list[Face]] = [[] for _ in images]
-        steps = {
-            "whole": self._whole,
-            "mirrored": self._mirrored,
-            "bordered": self._bordered,
-            "crop": self._in_tiles,
-        }
-        for step, search in steps.items():
+        reduced = reduced_copies(images)
+        return self._completed(images, reduced, self._whole([copy for copy, _ in reduced]))
+
+    def _completed(
+        self, images: Sequence[RgbImage], reduced: Sequence[tuple[RgbImage, float]], whole: Sequence[Points]
+    ) -> list[list[Face]]:
+        """The faces that the whole images show, and those of the search's further steps where they show none."""
+        found = [
+            _faces_of(points, "whole", image, factor)
+            for points, image, (_, factor) in zip(whole, images, reduced, strict=True)
+        ]
+        steps = {"mirrored": self._mirrored, "bordered": self._bordered, "crop": self._in_tiles}
+        for step, search in ({} if self._tracking else steps).items():
             pending = [index for index, faces in enumerate(found) if not faces]
-            for index, some in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
-                faces = [Face.from_points(points / reduced[index][1], step, images[index]) for points in some]
-                found[index] = sorted(faces, key=lambda face: -face.area)
-            if self._tracking:
-                break
+            for index, points in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
+                found[index] = _faces_of(points, step, images[index], reduced[index][1])
         return found
 
     def detect_turned(self, image: RgbImage) -> list[Face]:
@@ -118,8 +122,7 @@ class CascadeDetector(ABC):
             square = np.array([x, y, side, turn])
             some = self._find(warped(image, square, size, cv2.BORDER_REPLICATE), self._max_faces, self._min_confidence)
             if some:
-                faces = [Face.from_points(in_image(points, square, size), "turned", image) for points in some]
-                return sorted(faces, key=lambda face: -face.area)
+                return _faces_of([in_image(points, square, size) for points in some], "turned", image)
         return []
 
     def detect_in_box(self, image: RgbImage, box: Box) -> Face | None:
@@ -133,17 +136,15 @@ class CascadeDetector(ABC):
 
     def detect_in_boxes(self, images: Sequence[RgbImage], boxes: Sequence[Box]) -> list[Face | None]:
         """What ``detect_in_box`` gives for each image and its box. Raises ``ValueError`` as that does."""
-        for image, box in zip(images, boxes, strict=True):
-            require_rgb(image)
+        for _, box in zip(images, boxes, strict=True):
             _require_box(box)
-        reduced = [reduced_copy(image) for image in images]
+        reduced = reduced_copies(images)
         found: list[Face | None] = [None] * len(images)
         steps = {"whole": self._whole, "mirrored": self._mirrored}
         for step, search in steps.items():
             pending = [index for index, face in enumerate(found) if face is None]
             for index, some in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
-                faces = [Face.from_points(points / reduced[index][1], step, images[index]) for points in some]
-                found[index] = best_in(faces, boxes[index])
+                found[index] = best_in(_faces_of(some, step, images[index], reduced[index][1]), boxes[index])
         for index, face in enumerate(found):
             if face is None:
                 shown = images[index], boxes[index]
@@ -235,6 +236,19 @@ class CascadeDetector(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _faces_of(found: Points, step: str, image: RgbImage, factor: float = 1.0) -> list[Face]:
+    """Faces, largest first, of landmarks in pixels of a copy of the image that is ``factor`` times as large."""
+    faces = [Face.from_points(points / factor, step, image) for points in found]
+    return sorted(faces, key=lambda face: -face.area)
+
+
+def reduced_copies(images: Sequence[RgbImage]) -> list[tuple[RgbImage, float]]:
+    """``reduced_copy`` of each. Raises ``ValueError`` for other arrays than RGB uint8 ``(H, W, 3)``."""
+    for image in images:
+        require_rgb(image)
+    return [reduced_copy(image) for image in images]
 
 
 def _require_box(box: Box) -> None:

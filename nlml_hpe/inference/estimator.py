@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, detector_for, open_detector
+from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import looks_by, seen
 from nlml_hpe.device import DeviceName
@@ -209,14 +209,7 @@ class HeadPoseEstimator:
     def _detect(self, images: Sequence[RgbImage], looks: int | None, boxes: bool) -> list[list[Face]]:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         with self._alone():
-            found = seen(self.detector, images, looks_by(self.detector, looks))
-            if boxes and isinstance(self.detector, FaceMeshOnnx):
-                further = self.detector.further(images, found)
-                found = [
-                    sorted([*faces, *others], key=lambda face: -face.area)
-                    for faces, others in zip(found, further, strict=True)
-                ]
-        return found
+            return seen(self.detector, images, looks_by(self.detector, looks), boxes)
 
     def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:
         """Poses of faces that were found before.
