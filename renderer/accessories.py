@@ -11,7 +11,6 @@ from renderer.looks import Looks
 from renderer.painting import covering_share, hair_share, mask_share
 
 FloatArray = NDArray[np.float32]
-Box = tuple[float, float, float, float]
 _RIM_SIDES = 6
 _SCALP_MM = 95.0
 _LONG_COLUMNS, _LONG_ROWS = 48, 14

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.image_networks.crop import STORED_SHARE, box_of, square_around
+from nlml_hpe.face import box_of
+from nlml_hpe.image_networks.crop import STORED_SHARE, square_around
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
 from renderer.config import CropsConfig
@@ -70,7 +71,7 @@ def draw_crop(
     middle[2] += np.float32(back)
     vertices, marks = vertices - middle, marks - middle
     fine = size * _FINER
-    flat = box_of(np.stack([marks[:, 0] / -marks[:, 2], marks[:, 1] / marks[:, 2]], axis=1))
+    flat = np.array(box_of(np.stack([marks[:, 0] / -marks[:, 2], marks[:, 1] / marks[:, 2]], axis=1)))
     x, y, side = square_around(flat, STORED_SHARE)
     camera = Camera(fine / side, (fine / 2 - x * fine / side, fine / 2 - y * fine / side), 0.0)
     fragments = get_rasterizer("numba_zbuffer")(vertices, person.faces, camera, (fine, fine))

@@ -392,7 +392,8 @@ def test_lines_of_a_detector_come_before_the_bar(folder: Path) -> None:
     assert not [line for line in err[bar:].splitlines() if line.startswith(("INFO", "WARNING", "W0", "I0"))]
 
 
-def test_a_named_detector_has_the_models_threshold(tmp_path: Path) -> None:
+def test_a_named_detector_has_the_models_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the model's file is opened once."""
     model = onnx.load(SHIPPED / ONNX_FILE)
     (about,) = (entry for entry in model.metadata_props if entry.key == METADATA)
     about.value = json.dumps({**json.loads(about.value), "min_confidence": 0.31})
@@ -400,10 +401,19 @@ def test_a_named_detector_has_the_models_threshold(tmp_path: Path) -> None:
     given = parser().parse_args(
         ["predict", "a.jpg", "--model", str(tmp_path / "other.onnx"), "--detector", "mediapipe_facemesh"]
     )
+    opened: list[Path] = []
+    opens = OnnxEngine.__init__
+
+    def counted(engine: OnnxEngine, path: Path) -> None:
+        opened.append(path)
+        opens(engine, path)
+
+    monkeypatch.setattr(OnnxEngine, "__init__", counted)
     with open_estimator(given, 1, tracking=False) as estimator:
         detector = estimator.detector
         assert isinstance(detector, CascadeDetector)
         assert detector._min_confidence == 0.31
+    assert opened == [tmp_path / "other.onnx"]
 
 
 def test_a_file_is_exported_that_answers_as_the_shipped_one(tmp_path: Path, photo: RgbImage) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nlml_hpe.image_networks.crop import box_of, crop, image_from_crop, square_around, turned
+from nlml_hpe.face import box_of
+from nlml_hpe.image_networks.crop import crop, image_from_crop, square_around, turned
 from nlml_hpe.rotation import Angles, angles_from_rotation, mirrored, rotation_from_angles
 
 
@@ -79,4 +80,4 @@ def test_turn_and_mirror_are_rotations_that_undo_themselves() -> None:
 
 
 def test_the_box_of_points_ignores_depth() -> None:
-    np.testing.assert_array_equal(box_of([[[1, 5, 900], [4, 2, -900]]]), [[1, 2, 4, 5]])
+    assert box_of([[1, 5, 900], [4, 2, -900]]) == (1, 2, 4, 5)

@@ -63,6 +63,7 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
         return HeadPoseEstimator(
             given.model, given.backend, max_faces=max_faces, tracking=tracking, providers=given.providers
         )
-    confidence = engine_of(open_eyes(given.model, given.backend)).min_confidence
+    eyes = open_eyes(given.model, given.backend, providers=given.providers)
+    confidence = engine_of(eyes).min_confidence
     detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
-    return HeadPoseEstimator(given.model, given.backend, detector, providers=given.providers)
+    return HeadPoseEstimator(eyes, detector=detector, providers=given.providers)

@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels."""
 FloatArray = NDArray[np.float64]
 
 SHARE = 1.5
@@ -156,18 +154,6 @@ def stored_crop(image: NDArray[np.uint8], box: ArrayLike, size: int) -> tuple[ND
     corner = np.array([x - side / 2, y - side / 2])
     inside = (np.asarray(box, dtype=np.float64) - np.tile(corner, 2)) * (size / side)
     return crop(image, box, size, STORED_SHARE), inside
-
-
-def box_of(points: ArrayLike) -> FloatArray:
-    """Left, top, right, bottom of points (..., n, 2 or more), of which the first two coordinates are taken.
-
-    Examples
-    --------
-    >>> box_of([[1.0, 5.0, 0.0], [4.0, 2.0, 9.0]])
-    array([1., 2., 4., 5.])
-    """
-    flat = np.asarray(points, dtype=np.float64)[..., :2]
-    return np.concatenate([flat.min(axis=-2), flat.max(axis=-2)], axis=-1)
 
 
 def turned(rotation: ArrayLike, turn_deg: ArrayLike) -> FloatArray:

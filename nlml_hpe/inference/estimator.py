@@ -22,6 +22,7 @@ from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
 from nlml_hpe.inference.backends import Backend
 from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
+from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
@@ -42,8 +43,9 @@ class HeadPoseEstimator:
 
     Parameters
     ----------
-    model : str, Path or HeadPoseModel
-        A model folder, by default the shipped one, an ``.onnx`` file, or a model that is in memory (torch).
+    model : str, Path, HeadPoseModel or Eyes
+        A model folder, by default the shipped one, an ``.onnx`` file, a model that is in memory (torch), or the eyes of
+        one, which ``inference.opening.open_eyes`` opened; backend, device and providers are then theirs.
     backend : "onnx" or "torch"
         "onnx" needs onnxruntime alone; "torch" also has the routes ``exact`` and ``powell``, which need no network.
     detector : LandmarkDetector, optional
@@ -85,7 +87,7 @@ class HeadPoseEstimator:
 
     def __init__(
         self,
-        model: HeadPoseModel | str | Path = SHIPPED,
+        model: HeadPoseModel | Eyes | str | Path = SHIPPED,
         backend: Backend = "onnx",
         detector: LandmarkDetector | None = None,
         max_faces: int = MAX_FACES,
@@ -100,7 +102,7 @@ class HeadPoseEstimator:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
         resolve_providers(providers)
-        self.eyes = open_eyes(model, backend, device, providers)
+        self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
         self.detector = detector or open_detector(
             detector_for(self.engine.point_set),

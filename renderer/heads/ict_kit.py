@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.files.atomic import atomic_path, read_json
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
-from renderer.accessories import Box, Extra, glasses, joined, long_hair, volume
+from renderer.accessories import Extra, glasses, joined, long_hair, volume
 from renderer.atlas import Texels, openness
 from renderer.heads import HeadDataError
 from renderer.looks import Looks
@@ -37,9 +37,11 @@ _PIVOT_MM = np.array([0.0, 20.0, 20.0], dtype=np.float32)
 """The point the head turns about, between the ears and a little before them."""
 _CACHE_VERSION = 2
 _ATLAS = (640, 1024)
-# Parts that are drawn, and the boxes of their charts in the atlas: left, top, width, height in texels. Tear
-# film, lashes and the mesh over the eye are transparent in the kit; the iris is painted on the eyeball before it.
-_CHARTS: dict[str, Box] = {
+Chart = tuple[float, float, float, float]
+"""A box of the atlas: left, top, width, height in texels."""
+# Parts that are drawn, and their charts. Tear film, lashes and the mesh over the eye are transparent in the kit; the
+# iris is painted on the eyeball before it.
+_CHARTS: dict[str, Chart] = {
     "M_Face": (0, 0, 512, 512),
     "M_BackHead": (512, 0, 512, 512),
     "M_GumsTongue": (0, 512, 128, 128),
@@ -47,9 +49,9 @@ _CHARTS: dict[str, Box] = {
     "M_ScleraLeft": (256, 512, 128, 128),
     "M_ScleraRight": (384, 512, 128, 128),
 }
-_FRAME: Box = (512, 512, 64, 128)
-_LENS: Box = (576, 512, 64, 128)
-_LONG_HAIR: Box = (640, 512, 384, 128)
+_FRAME: Chart = (512, 512, 64, 128)
+_LENS: Chart = (576, 512, 64, 128)
+_LONG_HAIR: Chart = (640, 512, 384, 128)
 
 
 @dataclass(frozen=True)
@@ -243,15 +245,15 @@ def _ears(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([head[head[:, 0].argmin()], head[head[:, 0].argmax()]])
 
 
-def _placed(piece: Extra, box: Box) -> Extra:
-    """The piece with its texture coordinates in a box of the atlas, a texel inside its edge."""
-    left, top, width, height = box
+def _placed(piece: Extra, chart: Chart) -> Extra:
+    """The piece with its texture coordinates in a chart, a texel inside its edge."""
+    left, top, width, height = chart
     inside = np.array([left + 1, top + 1]) + piece.uv * [width - 2, height - 2]
     return piece._replace(uv=(inside / [_ATLAS[1], _ATLAS[0]]).astype(np.float32))
 
 
-def _fill(texture: NDArray[np.uint8], box: Box, color: NDArray[np.floating]) -> None:
-    left, top, width, height = (int(value) for value in box)
+def _fill(texture: NDArray[np.uint8], chart: Chart, color: NDArray[np.floating]) -> None:
+    left, top, width, height = (int(value) for value in chart)
     texture[top : top + height, left : left + width] = np.clip(color, 0, 255).astype(np.uint8)
 
 
