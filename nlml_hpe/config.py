@@ -268,6 +268,9 @@ class ImageQuantizerConfig(Section):
     crops_per_epoch: int | None = Field(default=None, ge=1, le=10**9, description="without it image_trainer's")
 
 
+Border = Annotated[float, Field(ge=0, le=0.4)]
+
+
 class ImageModelConfig(Section):
     """The model folder of the image eye, and what may stand beside it there."""
 
@@ -275,6 +278,10 @@ class ImageModelConfig(Section):
         default=None, description="a model folder; its landmark eye is put beside the image eye"
     )
     int8: bool = Field(default=False, description="the network in eight bits, which ImageQuantizer has trained")
+    covered: tuple[Border, Border, Border, Border] = Field(
+        default=(0.0, 0.0, 0.0, 0.0),
+        description="shares of the crop's side at its left, top, right and bottom that the network is not shown",
+    )
 
 
 class AngleHeadsConfig(TrainingConfig):

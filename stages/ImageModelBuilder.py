@@ -73,7 +73,8 @@ def image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:
     limits = facts.get("range") or [[-bound, bound] for bound in config.crops.limits_deg]
     yaw, pitch, roll = ((float(low), float(high)) for low, high in limits)
     frame = HeadFrame(**config.frame.model_dump())
-    return ImageEye(network.eval(), config.image_network.name, frame, (yaw, pitch, roll))
+    covered = config.image_model.covered
+    return ImageEye(network.eval(), config.image_network.name, frame, (yaw, pitch, roll), covered)
 
 
 def _copied(source: Path, folder: Path) -> Component:

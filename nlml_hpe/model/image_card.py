@@ -26,6 +26,8 @@ def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapp
     ranges = ", ".join(f"{axis} {low:.0f}..{high:.0f}" for axis, (low, high) in zip(AXES, eye.range, strict=True))
     errors = ", ".join(f"{name} {value:.2f}" for name, value in facts["validation"].items())
     settings = eye.settings()
+    borders = ", ".join(f"{share:.1%}" for share in eye.covered)
+    covered = f"; covered at its left, top, right and bottom: {borders}" if any(eye.covered) else ""
     left_out = f"; {counts['left_out']} left out, for the network has no bin for their label"
     return f"""# Head-pose model
 
@@ -36,7 +38,7 @@ Made by the NLML-HPE pipeline. The image eye looks at a crop of the head and nee
 |---|---|
 | components | {component_row("image_eye", (IMAGE_EYE_FILE,))} |
 | network | `{eye.name}`, {size} |
-| crop | {settings["size"]} px over {settings["share"]:g} times the longer side of the box of the 68 points |
+| crop | {settings["size"]} px over {settings["share"]:g} times the longer side of the box of the 68 points{covered} |
 | convention | `{CONVENTION}` |
 | head frame | {frame_text(eye.frame)} |
 | training data | {_data(trainer["data"])}: {counts["training"]} crops{left_out if counts["left_out"] else ""} |

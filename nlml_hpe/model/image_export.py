@@ -1,6 +1,7 @@
 """One ONNX file from crops to pose: normalisation, image network, head frame and covariance inside.
 
-Input: ``crops`` (N, 3, S, S) float32, RGB in 0..255, cut as ``image_networks.crop`` cuts them. Outputs, in the named
+Input: ``crops`` (N, 3, S, S) float32, RGB in 0..255, cut as ``image_networks.crop`` cuts them; what lies about the face
+may be covered inside. Outputs, in the named
 head frame: ``rotation`` (N, 3, 3) float32, head to camera; ``angles`` (N, 3), yaw, pitch, roll in degrees, read off
 it; ``covariance`` (N, 3, 3), in square radians, of the error's rotation vector in the camera frame, NaN of a network
 that gives none. The layers are computed in float32, what follows them in float64. What a reader of the file must
@@ -59,19 +60,24 @@ class ImageEye:
         The head frame of the answers, beside that of the training data's labels.
     range : three intervals
         Lowest and highest yaw, pitch and roll of the training data, in degrees, in their own frame.
+    covered : four floats
+        Shares of the crop's side at its left, top, right and bottom that the network is not shown: they are grey.
     """
 
     network: ImageNetwork
     name: str
     frame: HeadFrame
     range: tuple[Interval, Interval, Interval]
+    covered: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
     def settings(self) -> dict[str, Any]:
-        """What a reader must know, as JSON: network, pixels on a side, share of the crop, head frame and range."""
+        """What a reader must know, as JSON: network, pixels on a side, share of the crop, what of it is covered, head
+        frame and range."""
         return {
             "network": self.name,
             "size": self.network.size,
             "share": SHARE,
+            "covered": list(self.covered),
             "frame": self.frame.name,
             "named_from_own": self.frame.named_from_own.tolist(),
             "range": [list(interval) for interval in self.range],
@@ -106,10 +112,11 @@ def export_image_eye(eye: ImageEye, path: Path, outputs: onnx.ModelProto | None 
     """
     size = eye.network.size
     crops = argument(Tensor(np.float32, ("faces", 3, size, size)))
+    shown = _shown(crops, size, eye.covered)
     if outputs is None:
-        proto = _pose_graph(eye, crops, network_outputs(eye.network, crops), "float32")
+        proto = _pose_graph(eye, crops, network_outputs(eye.network, shown), "float32")
     else:
-        (values,) = inline(outputs)(crops).values()
+        (values,) = inline(outputs)(shown).values()
         proto = _pose_graph(eye, crops, values, "int8")
     write_bytes(path, proto.SerializeToString(deterministic=True))
     return path
@@ -124,6 +131,16 @@ def outputs_graph(graph: fx.GraphModule, size: int) -> onnx.ModelProto:
     proto = build({IMAGE_INPUT: crops}, {"outputs": network_outputs(graph, crops)})
     onnx.checker.check_model(proto)
     return proto
+
+
+def _shown(crops: Var, size: int, covered: tuple[float, float, float, float]) -> Var:
+    """The crops with their covered borders grey."""
+    if not any(covered):
+        return crops
+    left, top, right, bottom = (round(share * size) for share in covered)
+    mask = np.zeros((1, 1, size, size), dtype=np.float32)
+    mask[..., top : size - bottom, left : size - right] = 1
+    return op.add(op.mul(crops, op.const(mask)), op.const(127.5 * (1 - mask)))
 
 
 def _pose_graph(eye: ImageEye, crops: Var, outputs: Var, precision: str) -> onnx.ModelProto:
