@@ -78,7 +78,7 @@ class Face:
         Landmarks in pixels and image axes (x right, y down, z into the scene); None where no detector gave any.
     found_by : str
         Which step of the search found the face, one of ``detection.landmarks.SEARCHES``; "turned" or "box" of one that
-        the search did not find.
+        the search did not find, "track" of a head that a video's frames before showed there.
     looks : float array (K, N, 3), or None
         Landmarks of the same face in K further looks at it, in pixels of the same image; see ``detection.looks``.
 
@@ -142,6 +142,8 @@ class HeadPose:
         has the mean error of faces with a score above any value. None where ``sigma`` is.
     eye : str
         Which eye answered: "landmarks", "image", or "both" for a mean of the two.
+    track : int or None
+        Number of the head in a video, from 1; None elsewhere, and in the first frame of a head that comes later.
 
     Examples
     --------
@@ -160,6 +162,7 @@ class HeadPose:
     box: Box
     score: float | None
     eye: str = "landmarks"
+    track: int | None = None
 
     @property
     def facing(self) -> Facing:

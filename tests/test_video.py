@@ -18,7 +18,7 @@ from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
 from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter
 from nlml_hpe.inference.video import FrameResult, Summary, process
-from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, VideoError, VideoSource, VideoWriter
+from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoError, VideoSource, VideoWriter
 from nlml_hpe.rotation import geodesic_degrees
 
 FPS = 25
@@ -161,6 +161,28 @@ def test_a_gap_of_two_seconds_stays_one(estimator: HeadPoseEstimator, tmp_path: 
     assert seconds == pytest.approx(2.4 + 0.4, abs=0.3)
 
 
+class Dropping(VideoSource):
+    """A source that drops frames, as a camera does whose frames are not fetched in time."""
+
+    kept = (0, 1, 5, 6, 11)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (frame for frame in super().__iter__() if frame.number in self.kept)
+
+
+def test_dropped_frames_do_not_shorten_the_copy(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
+    with Dropping(video) as source:
+        *results, summary = process(source, estimator, tmp_path / "copy.mp4")
+    assert isinstance(summary, Summary)
+    assert (len(results), summary.frames) == (len(Dropping.kept), len(Dropping.kept))
+    levels, seconds = written(tmp_path / "copy.mp4")
+    assert len(levels) == COUNT
+    assert seconds == pytest.approx(COUNT / FPS)
+    # What was dropped is the frame before, shown on: 5 and 6 are grey, and so is all until 11.
+    assert len(set(levels[5:11])) == 1
+    assert levels[5] != levels[11]
+
+
 def test_a_damaged_time_does_not_fill_the_disk_and_is_said(tmp_path: Path) -> None:
     path = tmp_path / "jump.mp4"
     with VideoWriter(path, 10.0) as writer:
@@ -291,9 +313,11 @@ def test_an_unsure_frame_moves_the_kalman_filter_less() -> None:
 def test_faces_keep_their_own_filter(photo: RgbImage) -> None:
     with HeadPoseEstimator.from_pretrained() as fresh:
         (pose,) = fresh.predict(photo)
-    left, right = pose, dataclasses.replace(pose, box=(1000.0, 0.0, 1100.0, 100.0), rotation=np.eye(3))
+    left, right = dataclasses.replace(pose, track=1), dataclasses.replace(pose, track=2, rotation=np.eye(3))
     smoother = PoseSmoother()
     smoother([left, right], 0.0)
     swapped = smoother([right, left], 0.04)
     np.testing.assert_allclose(swapped[0].rotation, right.rotation, atol=1e-9)
     np.testing.assert_allclose(swapped[1].rotation, left.rotation, atol=1e-9)
+    new = dataclasses.replace(pose, rotation=np.diag([-1.0, 1.0, -1.0]))
+    assert smoother([new], 0.08) == [new]

@@ -17,6 +17,7 @@ from nlml_hpe.cli.interrupt import STOPPED, stopping
 from nlml_hpe.cli.options import add_model, model_files, open_estimator
 from nlml_hpe.cli.places import require_output, require_table, shown
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
+from nlml_hpe.detection.detectors import MAX_FACES
 from nlml_hpe.files.images import RgbImage, user_path
 from nlml_hpe.inference.smoothing import SMOOTHERS
 from nlml_hpe.inference.video import FrameResult, Summary, process
@@ -37,9 +38,9 @@ def add_parser(commands: Any) -> None:
     video.add_argument(
         "--smoother", choices=sorted(SMOOTHERS), default="one_euro", help="by which filter (default: one_euro)"
     )
-    video.add_argument("--csv", metavar="FILE", help="a row for each face and frame, to a file or to stdout (-)")
+    video.add_argument("--csv", metavar="FILE", help="a row for each head and frame, to a file or to stdout (-)")
     video.add_argument(
-        "--max-faces", type=int, default=1, metavar="N", help="faces to follow (default: 1, which is the fastest)"
+        "--max-faces", type=int, default=MAX_FACES, metavar="N", help=f"faces to follow (default: {MAX_FACES})"
     )
     add_model(video)
     video.set_defaults(work=run)
@@ -72,7 +73,7 @@ def run(given: argparse.Namespace) -> int:
                 rows += _frame_rows(result)
     written = True
     if given.csv or not given.output:
-        written = write_table(as_csv(("frame", "seconds", *COLUMNS), rows), table)
+        written = write_table(as_csv(("frame", "seconds", "track", *COLUMNS), rows), table)
     print(summary.text(), file=sys.stderr)
     if summary.stopped and given.webcam is None:
         return STOPPED
@@ -95,7 +96,9 @@ def _check(given: argparse.Namespace, table: Path | None) -> None:
 
 def _frame_rows(result: FrameResult) -> list[dict[str, Any]]:
     at = {"frame": result.frame.number, "seconds": round(result.frame.seconds, 4)}
-    return [{**at, **row} for row in face_rows([pose.as_dict() for pose in result.poses])]
+    tracks = [pose.track for pose in result.poses] or [None]
+    rows = face_rows([pose.as_dict() for pose in result.poses])
+    return [{**at, "track": track, **row} for track, row in zip(tracks, rows, strict=True)]
 
 
 def _has_windows() -> bool:

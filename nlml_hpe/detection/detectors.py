@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, box_of_region, distinct, regions_from_landmarks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
 from nlml_hpe.detection.looks import Look, look_again
-from nlml_hpe.detection.places import Points
+from nlml_hpe.detection.places import Points, beside
 from nlml_hpe.detection.search import GIVEN_BOX_CONFIDENCE, CascadeDetector, DetectorError, reduced_copies
 from nlml_hpe.extras import how_to_install
 from nlml_hpe.face import Box, Face
@@ -25,6 +25,8 @@ DetectorName = Literal["facemesh_onnx", "mediapipe_facemesh", "mediapipe_tasks",
 DEFAULT_DETECTOR: DetectorName = "facemesh_onnx"
 MAX_FACES = 16
 _TRACKING_CONFIDENCE = 0.5
+_CALM_FRAMES, _SEARCH_EVERY = 25, 5
+"""In a video: after so many frames with the same faces only each of so many is searched for further ones."""
 _BOX_CONFIDENCE = 0.5
 """Of a face of which no landmarks are needed; 485 of the 492 faces of aflw2000_dev within 99 degrees have so much."""
 _MAX_BUNDLE_BYTES = 64 * 1024 * 1024
@@ -59,6 +61,8 @@ class FaceMeshOnnx(CascadeDetector):
         self._networks = FaceMeshNetworks(folder, providers=providers)
         self._followed = np.empty((0, 4))
         """Regions (n, 4) in which the last frame's faces are looked for."""
+        self._calm = 0
+        """Frames since the last one in which faces came or went, or one showed no landmarks."""
 
     def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         return self._find_each([image], max_faces, confidence)[0]
@@ -71,12 +75,13 @@ class FaceMeshOnnx(CascadeDetector):
     def _follow(self, image: RgbImage, max_faces: int, confidence: float) -> tuple[Points, Detection | None]:
         """Landmarks in a video's next frame, and what the detection network says of it, where it is asked."""
         regions, detection = self._followed, None
-        if len(regions) < max_faces:
+        if len(regions) < max_faces and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
             (detection,) = self._networks.detections([image])
             # Of a face that is followed and found anew the last region counts: the one that is followed.
             fresh = detection.regions(max_faces, confidence)
             regions = distinct(np.concatenate([fresh, regions]))[-max_faces:]
         (found,) = self._networks.landmarks([image], [regions], max(confidence, _TRACKING_CONFIDENCE))
+        self._calm = self._calm + 1 if len(found) == len(self._followed) > 0 else 0
         self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
         return found, detection
 
@@ -92,17 +97,20 @@ class FaceMeshOnnx(CascadeDetector):
             Of each image, largest first.
         boxes : list of list of Box
             Of each image that shows fewer faces than ``max_faces``, surest first: boxes of the 68 contour-and-feature
-            points, those of ``faces`` among them.
+            points, those of ``faces`` among them. With ``tracking`` of those frames alone that are searched for
+            further faces.
         """
         reduced = reduced_copies(images)
-        copies = [np.ascontiguousarray(copy) for copy, _ in reduced]
-        points, detections = self._seen(copies)
+        points, detections = self._seen([np.ascontiguousarray(copy) for copy, _ in reduced])
         faces = self._completed(images, reduced, points)
         boxes: list[list[Box]] = [[] for _ in images]
-        for index in (index for index, known in enumerate(faces) if len(known) < self._max_faces):
-            detection = detections[index] or self._networks.detections([copies[index]])[0]
+        for index, detection in enumerate(detections):
+            if detection is None or len(faces[index]) >= self._max_faces:
+                continue
             regions = detection.regions(self._max_faces, _BOX_CONFIDENCE) / [*[reduced[index][1]] * 3, 1.0]
             boxes[index] = [box_of_region(region) for region in regions]
+            if beside(boxes[index], faces[index]):
+                self._calm = 0
         return faces, boxes
 
     def _seen(self, images: Sequence[RgbImage]) -> tuple[list[Points], Sequence[Detection | None]]:

@@ -206,6 +206,17 @@ _FACEMESH_68 = np.array(
         *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87),
     ]
 )
+
+
+def canonical_68() -> NDArray[np.float64]:
+    """The 68 points ``(68, 3)`` of MediaPipe's canonical face, as ``facemesh_canonical``.
+
+    >>> canonical_68().shape
+    (68, 3)
+    """
+    return facemesh_canonical()[_FACEMESH_68]
+
+
 _INDICES_68 = {FACEMESH.n_points: _FACEMESH_68, IBUG68.n_points: np.arange(68)}
 
 

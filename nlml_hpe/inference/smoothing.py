@@ -1,4 +1,4 @@
-"""Smoothing of poses over time, face by face: One-Euro (Casiez, Roussel & Vogel 2012), or a Kalman filter (``kalman``).
+"""Smoothing of poses over time, head by head: One-Euro (Casiez, Roussel & Vogel 2012), or a Kalman filter (``kalman``).
 
 For display only: figures of accuracy are never smoothed.
 """
@@ -72,26 +72,20 @@ SMOOTHERS: dict[SmootherName, type[RotationFilter] | type[KalmanFilter]] = {
 
 
 class PoseSmoother:
-    """One filter for each face; a face is the one before whose box's middle is nearest, within half its size.
+    """One filter for each head of a video, by the numbers of their tracks; a pose without a number stays as it is.
 
     ``smoother`` names the filter, "one_euro" or "kalman".
     """
 
     def __init__(self, smoother: SmootherName = "one_euro") -> None:
         self._new_filter = SMOOTHERS[smoother]
-        self._faces: list[tuple[tuple[float, float], PoseFilter]] = []
+        self._filters: dict[int, PoseFilter] = {}
 
     def __call__(self, poses: list[HeadPose], time: float) -> list[HeadPose]:
         """The same poses with smoothed angles and rotations."""
-        before, self._faces, smoothed = self._faces, [], []
-        for pose in poses:
-            left, top, right, bottom = pose.box
-            middle, reach = ((left + right) / 2, (top + bottom) / 2), max(right - left, bottom - top) / 2
-            near = [face for face in before if math.dist(face[0], middle) < reach]
-            found = min(near, key=lambda face: math.dist(face[0], middle), default=(middle, self._new_filter()))
-            before = [face for face in before if face is not found]
-            self._faces.append((middle, found[1]))
-            rotation = found[1](pose.rotation, time, pose.sigma)
-            yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
-            smoothed.append(replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation))
-        return smoothed
+        return [pose if pose.track is None else self._smoothed(pose, pose.track, time) for pose in poses]
+
+    def _smoothed(self, pose: HeadPose, track: int, time: float) -> HeadPose:
+        rotation = self._filters.setdefault(track, self._new_filter())(pose.rotation, time, pose.sigma)
+        yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
+        return replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation)

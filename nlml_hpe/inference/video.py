@@ -14,6 +14,7 @@ import numpy as np
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.following import BoxSource, HeadFollower
 from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.smoothing import PoseSmoother, SmootherName
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoSource, VideoWriter
@@ -23,7 +24,7 @@ from nlml_hpe.words import counted
 
 @dataclass
 class FrameResult:
-    """What was found in a frame, and the milliseconds that it took, detection included."""
+    """The poses of a frame's heads, with the numbers of their tracks, and how long they took, detection included."""
 
     frame: Frame
     poses: list[HeadPose]
@@ -39,18 +40,20 @@ class Summary:
     expected : int
         Frames that the file's header announces; 0 where that is not known.
     with_face : int
-        Frames with a face.
+        Frames with a pose.
     milliseconds : list of float
         How long each frame took.
     stopped : bool
         Whether the user ended the work before the end.
     seconds_cut : float
         Seconds by which the copy is shorter than the video; see ``LONGEST_GAP_SECONDS``.
+    heads : int
+        How many heads were told apart.
 
     Examples
     --------
-    >>> Summary(expected=3, with_face=1, milliseconds=[10.0]).text()
-    '1 frame, 1 with a face; 10.0 ms a frame (95%: 10.0 ms), 100 frames a second; \
+    >>> Summary(expected=3, with_face=1, heads=1, milliseconds=[10.0]).text()
+    '1 frame, 1 with a face; 1 head; 10.0 ms a frame (95%: 10.0 ms), 100 frames a second; \
 the video ends early: its header announces 3 frames'
     """
 
@@ -59,6 +62,7 @@ the video ends early: its header announces 3 frames'
     milliseconds: list[float] = field(default_factory=list)
     stopped: bool = False
     seconds_cut: float = 0.0
+    heads: int = 0
 
     @property
     def frames(self) -> int:
@@ -77,7 +81,8 @@ the video ends early: its header announces 3 frames'
         median = statistics.median(self.milliseconds)
         late = float(np.quantile(self.milliseconds, 0.95))
         speed = f"{median:.1f} ms a frame (95%: {late:.1f} ms), {1000 / median:.0f} frames a second"
-        lines = [f"{counted(self.frames, 'frame')}, {self.with_face} with a face; {speed}"]
+        seen = f"{counted(self.frames, 'frame')}, {self.with_face} with a face"
+        lines = [seen, counted(self.heads, "head"), speed]
         if self.stopped:
             of = f" of {self.expected}" if self.expected else ""
             lines.append(f"stopped after {self.frames}{of}; what was done until then is kept")
@@ -101,6 +106,7 @@ def process(
     eye: Eye | None = None,
     smoother: SmootherName = "one_euro",
     looks: int | None = None,
+    boxes: BoxSource | None = None,
 ) -> Iterator[FrameResult | Summary]:
     """Poses of all frames of a video, one after the other; Ctrl-C ends the work and keeps what was done.
 
@@ -113,7 +119,7 @@ def process(
     output : pathlib.Path, optional
         A copy with axes, rate and latency drawn.
     smooth : bool
-        Smooth every face's rotation over time; never use it to measure.
+        Smooth every head's rotation over time; never use it to measure.
     smoother : "one_euro" or "kalman"
         By which filter; see ``smoothing`` and ``kalman``.
     refine, eye
@@ -122,6 +128,8 @@ def process(
         Called with every result and its drawn frame; false ends the work.
     looks : int, optional
         As of ``HeadPoseEstimator.predict``.
+    boxes : callable, optional
+        Finds heads whose faces are not seen; see ``following.HeadFollower``, which follows the heads.
 
     Yields
     ------
@@ -146,6 +154,7 @@ def process(
     >>> len(frames), summary.with_face
     (3, 0)
     """
+    follow = HeadFollower(estimator, refine, eye, looks, boxes)
     smoothed, summary = PoseSmoother(smoother), Summary(source.expected)
     writing: AbstractContextManager[VideoWriter | None] = (
         nullcontext() if output is None else VideoWriter(output, source.fps)
@@ -154,11 +163,12 @@ def process(
         try:
             for frame in source:
                 start = time.perf_counter()
-                poses = estimator.predict(frame.image, refine, eye, looks)
+                poses = follow(frame.image, frame.seconds)
                 poses = smoothed(poses, frame.seconds) if smooth else poses
                 result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
                 summary.milliseconds.append(result.milliseconds)
                 summary.with_face += bool(poses)
+                summary.heads = follow.count
                 yield result
                 if not _shown(result, writer, show):
                     source.stop()
@@ -182,7 +192,7 @@ def _shown(
 
 
 def drawn_frame(result: FrameResult) -> RgbImage:
-    """The frame with every face's axes and angles, and how long it took."""
+    """The frame with every head's axes, angles and number, and how long it took."""
     image = draw_poses(result.frame.image, result.poses)
     rate = 1000 / max(result.milliseconds, 1e-3)
     return draw_text(image, f"{rate:.0f} fps, {result.milliseconds:.1f} ms", (8, 22))

@@ -101,14 +101,14 @@ def _point(place: NDArray[np.int64]) -> tuple[int, int]:
 
 
 def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
-    """A copy of an image with the axes of one face, from the middle of its box, and its angles below it.
+    """A copy of an image with the axes of one head, from the middle of its box, and its angles below it.
 
     Parameters
     ----------
     image : numpy.ndarray
         RGB uint8 (H, W, 3), the one that the pose is of.
     pose : HeadPose
-        Behind the angles stands the largest of their standard deviations.
+        Behind the angles stands the largest of their standard deviations, before them a head's number in a video.
 
     Returns
     -------
@@ -127,7 +127,8 @@ def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
     middle = ((left + right) / 2, (top + bottom) / 2)
     drawn = draw_axes(image, pose.rotation, middle, 0.7 * max(right - left, bottom - top))
     sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
-    text = f"yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
+    number = "" if pose.track is None else f"#{pose.track} "
+    text = f"{number}yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
     return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))))
 
 

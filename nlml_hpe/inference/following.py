@@ -1,0 +1,137 @@
+"""Poses of the heads of a video: those that are found, and those that are known to be there though no face is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.detection.places import beside
+from nlml_hpe.face import Box, Face, HeadPose
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.engines import Route
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.fusion import Eye
+from nlml_hpe.inference.tracks import HeadTracker
+
+BoxSource = Callable[[RgbImage], Sequence[Box]]
+"""Boxes of the 68 points, in pixels, of all heads in an RGB image (H, W, 3): a head detector."""
+_SEARCH_EVERY = 10
+"""Frames between two searches for heads without a face, where no head is missed."""
+_THUMB_PX = 32
+_CUT_CORRELATION, _CUT_LEVELS = 0.4, 12.0
+"""Two frames whose reduced copies correlate less, and differ by more grey levels on average, are of two scenes."""
+
+
+class HeadFollower:
+    """The heads of one video: call it with every frame, in order.
+
+    A head that turns away is answered by the image eye, at the place where it is expected (``tracks``). ``found_by`` of
+    its face is "track". Where the model has no image eye, or ``eye`` is "landmarks", it has no pose until its face is
+    seen again, and keeps its number.
+
+    Parameters
+    ----------
+    estimator : HeadPoseEstimator
+        Best one with ``tracking``.
+    refine, eye, looks
+        As of ``HeadPoseEstimator.predict``.
+    boxes : callable, optional
+        Finds heads whose faces are not seen; asked where a head is missed, and every tenth frame for new ones.
+
+    Examples
+    --------
+    >>> with HeadPoseEstimator(tracking=True) as estimator:
+    ...     follow = HeadFollower(estimator)
+    ...     follow(np.zeros((64, 64, 3), dtype=np.uint8), 0.0), follow.count
+    ([], 0)
+    """
+
+    def __init__(
+        self,
+        estimator: HeadPoseEstimator,
+        refine: bool = True,
+        eye: Eye | None = None,
+        looks: int | None = None,
+        boxes: BoxSource | None = None,
+    ) -> None:
+        self._estimator, self._looks, self._boxes = estimator, looks, boxes
+        self._route: Route = "refined" if refine else "network"
+        self._eye: Eye = estimator.eyes.chosen(eye)
+        self._tracker, self._thumb, self._frames = HeadTracker(), np.empty(0), 0
+
+    @property
+    def count(self) -> int:
+        """How many heads were given a number."""
+        return self._tracker.count
+
+    def __call__(self, image: RgbImage, seconds: float) -> list[HeadPose]:
+        """Poses of the heads in a frame, largest first, with the numbers of their tracks.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+            RGB uint8 (H, W, 3).
+        seconds : float
+            The frame's time.
+
+        Raises
+        ------
+        ValueError
+            For another array.
+        """
+        if self._is_cut(image):
+            self._tracker.cut()
+        faces = self._faces(image)
+        found = self._estimator.poses(faces, self._route, self._eye)
+        boxes, rotations = [box_of_68(face) for face in faces], [pose.rotation for pose in found]
+        tracks = self._tracker.see(boxes, rotations, seconds, (image.shape[1], image.shape[0]))
+        self._frames += 1
+        poses = [replace(pose, track=track.number) for pose, track in zip(found, tracks, strict=True)]
+        return sorted([*poses, *self._unseen(image)], key=lambda pose: -_area(pose.box))
+
+    def _faces(self, image: RgbImage) -> list[Face]:
+        """What the detectors find: faces, and where it is needed heads without one."""
+        faces = self._estimator.detect(image, self._looks)
+        if self._eye == "landmarks":
+            return [face for face in faces if face.points is not None]
+        if self._boxes is None or not (self._tracker.lost or self._frames % _SEARCH_EVERY == 0):
+            return faces
+        return faces + [Face(image, box, None, "box") for box in beside(self._boxes(image), faces)]
+
+    def _unseen(self, image: RgbImage) -> list[HeadPose]:
+        """The image eye's answers where heads are known to be that no detector found."""
+        if self._eye == "landmarks":
+            return []
+        lost = self._tracker.lost
+        poses = self._estimator.poses([Face(image, track.box, None, "track") for track in lost], self._route, self._eye)
+        for track, pose in zip(lost, poses, strict=True):
+            track.answer(pose.rotation, pose.score)
+        pairs = zip(lost, poses, strict=True)
+        return [replace(pose, track=track.number) for track, pose in pairs if not track.is_doubted]
+
+    def _is_cut(self, image: RgbImage) -> bool:
+        """Whether this frame shows another scene than the one before."""
+        before, self._thumb = self._thumb, _thumb(image)
+        if before.shape != self._thumb.shape:
+            return bool(before.size)
+        if np.abs(before - self._thumb).mean() < _CUT_LEVELS:
+            return False
+        deviations = [each - each.mean() for each in (before, self._thumb)]
+        strength = float(np.prod([np.linalg.norm(each) for each in deviations]))
+        return float((deviations[0] * deviations[1]).sum()) < _CUT_CORRELATION * strength or strength == 0.0
+
+
+def _thumb(image: RgbImage) -> NDArray[np.float64]:
+    """A grey copy of few pixels."""
+    small = cv2.resize(np.ascontiguousarray(image), (_THUMB_PX, _THUMB_PX), interpolation=cv2.INTER_AREA)
+    return np.asarray(small.mean(axis=2), dtype=np.float64)
+
+
+def _area(box: Box) -> float:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)

@@ -1,0 +1,270 @@
+"""Heads followed through a video by their places: a head that turns away and back keeps its number.
+
+What is followed is not the face's box, which wanders from one side of the head to the other as the head turns, but the
+point between the ears, which stays. MediaPipe's canonical face, turned as the head is, says where that point lies
+beside the box of the 68 points, and where the box lies beside that point: so the box of a head is known whose face
+nobody sees, and the image eye can be asked there.
+
+Each frame's heads are given to the tracks one by one, the nearest pair first, if they lie near enough. A track's place
+is smoothed with its velocity (an alpha-beta filter). A head that no detector finds stays where it was, its velocity
+dying away. It ends where it leaves the picture, ``PATIENCE_SECONDS`` after it was found last or the image eye was sure
+enough to see a head there, and ``LONGEST_UNSEEN_SECONDS`` after it was found last; its pose is given for
+``DOUBTED_SECONDS`` after the image eye was sure of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.landmarks import canonical_68
+from nlml_hpe.detection.places import overlap
+from nlml_hpe.face import Box
+
+DOUBTED_SECONDS, PATIENCE_SECONDS, LONGEST_UNSEEN_SECONDS = 0.5, 2.0, 10.0
+SURE_SCORE = 0.15
+"""Where the image eye answers by a lower score, it sees no head: 132 squares of pictures without one had 0.13 at most,
+49 views of a rendered head all the way round 0.19 at least (by an eye that was trained to 100 degrees of yaw)."""
+_BETWEEN_EARS_CM = (0.0, -1.2, -7.5)
+"""In the frame of the canonical face: the ears of ICT-FaceKit's neutral head, laid over it by the 68 points."""
+_REACH, _REACH_PER_SECOND = 0.5, 0.5
+"""How far from where it is expected a head may be found, in its size, and how much further for each second unseen."""
+_LARGEST_RATIO = 1.7
+"""Of two sizes of one head."""
+_ALPHA, _BETA = 0.7, 0.3
+_COASTING_SECONDS = 0.3
+"""Within so long the velocity of a head that is not found falls to a third."""
+_HIDDEN = 0.3
+"""A head that is not found, whose box overlaps that of one that is by more (IoU), is behind it."""
+Floats = NDArray[np.float64]
+
+
+@cache
+def _canonical() -> Floats:
+    """The 68 points (68, 3) in the head frame, from between the ears, in longer sides of their box seen from before."""
+    points = canonical_68()
+    longest = float(np.ptp(points[:, :2], axis=0).max())
+    return (points - np.array(_BETWEEN_EARS_CM)) / longest
+
+
+def _corners(rotation: Floats) -> tuple[Floats, Floats]:
+    """Lowest and highest x and y, in image axes, of the canonical points of a head that is turned so."""
+    shown = (_canonical() @ rotation.T)[:, :2] * [1, -1]
+    return shown.min(axis=0), shown.max(axis=0)
+
+
+def place_of(box: Box, rotation: Floats) -> Floats:
+    """Where a head is: the point between the ears, and its size.
+
+    Parameters
+    ----------
+    box : Box
+        Of the 68 contour-and-feature points, in pixels.
+    rotation : float array (3, 3)
+        Head to camera.
+
+    Returns
+    -------
+    float array (3,)
+        x and y in pixels, and the logarithm of the size: of the longer side that the box has from before, in pixels.
+
+    Examples
+    --------
+    >>> x, y, size = place_of((100.0, 100.0, 206.0, 200.0), np.eye(3))
+    >>> round(float(x), 1), round(float(np.exp(size)), 1)  # in the middle of the face
+    (153.0, 106.0)
+    """
+    low, high = _corners(rotation)
+    corners = np.array(box).reshape(2, 2)
+    size = float((corners[1] - corners[0]).max() / (high - low).max())
+    return np.array([*(corners.mean(axis=0) - size * (low + high) / 2), math.log(size)])
+
+
+def box_at(place: Floats, rotation: Floats) -> Box:
+    """The box of the 68 points, in pixels, of a head at a ``place_of`` such; of hidden points, too.
+
+    Examples
+    --------
+    >>> back = np.diag([-1.0, 1.0, -1.0])
+    >>> np.round(box_at(place_of((100.0, 90.0, 200.0, 196.0), np.eye(3)), back)).tolist()  # seen from behind
+    [94.0, 95.0, 206.0, 201.0]
+    """
+    low, high = _corners(rotation)
+    size = math.exp(place[2])
+    left, top, right, bottom = (float(value) for value in np.concatenate([low, high]) * size + np.tile(place[:2], 2))
+    return (left, top, right, bottom)
+
+
+@dataclass(eq=False)
+class Track:
+    """One head of a video.
+
+    Attributes
+    ----------
+    place, velocity : float array (3,)
+        As ``place_of`` has it, and its change in a second.
+    rotation : float array (3, 3)
+        The last one that is known.
+    time, seen, sure : float
+        Seconds: of ``place``; when the head was found last; and when it was, or the image eye was sure of it.
+    number : int or None
+        From 1; None of one that was found once, in the middle of a video: it may be none.
+    """
+
+    place: Floats
+    rotation: Floats
+    time: float
+    seen: float
+    sure: float
+    number: int | None = None
+    velocity: Floats = field(default_factory=lambda: np.zeros(3))
+
+    @property
+    def box(self) -> Box:
+        """Of the 68 points, in pixels, where the head is expected."""
+        return box_at(self.place, self.rotation)
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether nobody has been sure of the head for so long that an answer at its place may be one to a wall."""
+        return self.time - self.sure > DOUBTED_SECONDS
+
+    def move(self, time: float, is_seen: bool) -> None:
+        """Go on to a time, in seconds; the velocity of a head that was not found dies away."""
+        seconds = max(time - self.time, 0.0)
+        if not is_seen:
+            self.velocity = self.velocity * math.exp(-seconds / _COASTING_SECONDS)
+        self.place, self.time = self.place + self.velocity * seconds, max(time, self.time)
+
+    def correct(self, place: Floats, rotation: Floats, seconds: float) -> None:
+        """The head was found, ``seconds`` after the frame before."""
+        apart = place - self.place
+        self.place = self.place + _ALPHA * apart
+        # A head's size changes by its way to the camera, which is slow: what is measured of it is noise.
+        self.velocity = self.velocity + _BETA * apart / max(seconds, 1e-3) * [1, 1, 0]
+        self.rotation, self.seen, self.sure = rotation, self.time, self.time
+
+    def answer(self, rotation: Floats, score: float | None) -> None:
+        """What the image eye says of the head at ``box``, where no detector finds it; doubtful answers say nothing."""
+        if score is not None and score >= SURE_SCORE:
+            self.rotation, self.sure = rotation, self.time
+
+
+class HeadTracker:
+    """The tracks of one video. It knows boxes and rotations alone, whoever found them.
+
+    Attributes
+    ----------
+    count : int
+        How many heads were given a number.
+
+    Examples
+    --------
+    >>> tracker = HeadTracker()
+    >>> boxes, front = [(10.0, 10.0, 50.0, 50.0), (200.0, 10.0, 240.0, 50.0)], [np.eye(3)] * 2
+    >>> [track.number for track in tracker.see(boxes, front, 0.0, (320, 240))]
+    [1, 2]
+    >>> [track.number for track in tracker.see(boxes[1:], front[1:], 0.04, (320, 240))]
+    [2]
+    >>> [track.number for track in tracker.lost]  # and where it is expected: track.box
+    [1]
+    """
+
+    def __init__(self) -> None:
+        self.count, self._is_fresh = 0, True
+        self._tracks: list[Track] = []
+        self._time = -math.inf
+
+    @property
+    def lost(self) -> list[Track]:
+        """Heads with a number that the last frame's detectors did not find, and that no other head hides."""
+        seen = [track.box for track in self._tracks if track.seen == self._time]
+        return [
+            track
+            for track in self._tracks
+            if track.seen < self._time and all(overlap(track.box, box) < _HIDDEN for box in seen)
+        ]
+
+    def cut(self) -> None:
+        """Another scene begins: all heads of the next frame are new ones."""
+        self._tracks, self._is_fresh = [], True
+
+    def see(self, boxes: Sequence[Box], rotations: Sequence[Floats], time: float, size: tuple[int, int]) -> list[Track]:
+        """The track of each head of a frame.
+
+        Parameters
+        ----------
+        boxes : sequence of Box
+            Of the 68 points of each head, in pixels.
+        rotations : sequence of float arrays (3, 3)
+            Of the heads, head to camera.
+        time : float
+            Of the frame, in seconds; later than the one before.
+        size : (int, int)
+            Width and height of the frame in pixels.
+        """
+        seconds = time - self._time
+        self._tracks = [track for track in self._tracks if _is_awaited(track, time)]
+        for track in self._tracks:
+            track.move(time, track.seen == self._time)
+        self._time = time
+        owners = self._owners(boxes, rotations)
+        for index, (box, rotation) in enumerate(zip(boxes, rotations, strict=True)):
+            place = place_of(box, rotation)
+            if index in owners:
+                owners[index].correct(place, rotation, seconds)
+                owners[index].number = owners[index].number or self._number()
+            else:
+                owners[index] = Track(place, rotation, time, time, time, self._number() if self._is_fresh else None)
+                self._tracks.append(owners[index])
+        self._tracks = [track for track in self._tracks if self._stays(track, size)]
+        self._is_fresh = self._is_fresh and not boxes
+        return [owners[index] for index in range(len(boxes))]
+
+    def _owners(self, boxes: Sequence[Box], rotations: Sequence[Floats]) -> dict[int, Track]:
+        """Which track each head belongs to, of those that belong to one: the nearest pair first."""
+        pairs = [
+            (distance, index, number)
+            for index, (box, rotation) in enumerate(zip(boxes, rotations, strict=True))
+            for number, track in enumerate(self._tracks)
+            if (distance := _distance(track, box, rotation)) < 1
+        ]
+        owners: dict[int, Track] = {}
+        taken: set[int] = set()
+        for _, index, number in sorted(pairs):
+            if index not in owners and number not in taken:
+                owners[index] = self._tracks[number]
+                taken.add(number)
+        return owners
+
+    def _number(self) -> int:
+        self.count += 1
+        return self.count
+
+    def _stays(self, track: Track, size: tuple[int, int]) -> bool:
+        """Whether a head is still there: found now, or numbered and within the picture."""
+        inside = 0 <= track.place[0] <= size[0] and 0 <= track.place[1] <= size[1]
+        return track.seen == self._time or (track.number is not None and inside)
+
+
+def _is_awaited(track: Track, time: float) -> bool:
+    """Whether a head may still be where it was found last."""
+    return time - track.sure <= PATIENCE_SECONDS and time - track.seen <= LONGEST_UNSEEN_SECONDS
+
+
+def _distance(track: Track, box: Box, rotation: Floats) -> float:
+    """How far a head that was found lies from where a track expects it: 1 as far as may be; 2 for another size."""
+    place = place_of(box, rotation)
+    if abs(place[2] - track.place[2]) > math.log(_LARGEST_RATIO):
+        return 2.0
+    expected = track.box
+    middles = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in (box, expected)]
+    # By the box, too: of a face far to the side the rotation may be wrong, and with it the point between the ears.
+    apart = min(math.dist(place[:2], track.place[:2]), math.dist(*middles))
+    reach = _REACH + _REACH_PER_SECOND * (track.time - track.seen)
+    return apart / (math.exp(track.place[2]) * reach)
