@@ -62,7 +62,7 @@ class FaceMeshOnnx(CascadeDetector):
         self._followed = np.empty((0, 4))
         """Regions (n, 4) in which the last frame's faces are looked for."""
         self._calm = 0
-        """Frames since the last one in which faces came or went, or one showed no landmarks."""
+        """Frames of a video since the last one in which faces came or went, or one showed no landmarks."""
 
     def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         return self._find_each([image], max_faces, confidence)[0]
@@ -101,12 +101,14 @@ class FaceMeshOnnx(CascadeDetector):
             further faces.
         """
         reduced = reduced_copies(images)
-        points, detections = self._seen([np.ascontiguousarray(copy) for copy, _ in reduced])
+        copies = [np.ascontiguousarray(copy) for copy, _ in reduced]
+        points, detections = self._seen(copies)
         faces = self._completed(images, reduced, points)
         boxes: list[list[Box]] = [[] for _ in images]
-        for index, detection in enumerate(detections):
-            if detection is None or len(faces[index]) >= self._max_faces:
-                continue
+        for index in (index for index, known in enumerate(faces) if len(known) < self._max_faces):
+            if detections[index] is None and self._calm:
+                continue  # the same faces as in the frame before, which was not searched for further ones
+            detection = detections[index] or self._networks.detections([copies[index]])[0]
             regions = detection.regions(self._max_faces, _BOX_CONFIDENCE) / [*[reduced[index][1]] * 3, 1.0]
             boxes[index] = [box_of_region(region) for region in regions]
             if beside(boxes[index], faces[index]):
