@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,15 @@ def real_faces(folder: Path) -> NDArray[np.float64]:
         paths = sorted(folder.glob("*.jpg"))
         found = [detector.detect(read_image(path)) for path in tqdm(paths, desc="Detect")]
     print(f"{sum(map(bool, found))} of {len(found)} photographs show a face that was found")
-    return np.array([normalize_landmarks(faces[0].points) for faces in found if faces], dtype=np.float64)
+    return np.array([normalize_landmarks(faces[0].landmarks) for faces in found if faces], dtype=np.float64)
 
 
-def median_ms(work: Callable[[int], Any], repeats: int) -> float:
-    """Median milliseconds of ``work`` over faces 0, 1, ..."""
+def median_ms(work: Callable[[], Any], repeats: int) -> float:
+    """Median milliseconds of ``work``."""
     times = []
-    for face in range(repeats):
+    for _ in range(repeats):
         start = time.perf_counter()
-        work(face)
+        work()
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)
 
@@ -98,10 +99,9 @@ def compare(
     # Alternating, so that a noisy minute of the machine meets both.
     slow, fast = [], []
     for face in range(_TIMED):
-        slow.append(median_ms(lambda _, f=face: reference_powell(weights, manifold.cosines, single[f]), 1))
-        fast.append(
-            median_ms(lambda _, f=face: manifold.infer(features[f : f + 1], statistical=False, margin=MARGIN_DEG), 9)
-        )
+        slow.append(median_ms(partial(reference_powell, weights, manifold.cosines, single[face]), 1))
+        exact = partial(manifold.infer, features[face : face + 1], statistical=False, margin=MARGIN_DEG)
+        fast.append(median_ms(exact, 9))
     tasks = (delayed(one_thread)(manifold, x) for x in features)
     reference = list(tqdm(Parallel(n_jobs=-1, return_as="generator")(tasks), total=len(features), desc=name))
     found = manifold.infer(features, statistical=False, margin=MARGIN_DEG)
@@ -129,7 +129,7 @@ def throughput(manifold: PoseManifold, features: NDArray[np.float64]) -> list[di
         batch = np.resize(features, (size, features.shape[1]))
         manifold.infer(batch, statistical=False)
         repeats = max(5, 200 // size)
-        milliseconds = median_ms(lambda _, b=batch: manifold.infer(b, statistical=False), repeats)
+        milliseconds = median_ms(partial(manifold.infer, batch, statistical=False), repeats)
         rows.append({"batch": size, "ms per batch": milliseconds, "faces a second": 1000 * size / milliseconds})
     return rows
 

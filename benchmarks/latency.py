@@ -38,7 +38,7 @@ from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage, read_image
-from nlml_hpe.inference.engines import OnnxEngine, Route
+from nlml_hpe.inference.engines import Engine, OnnxEngine, Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.torch_engine import TorchEngine
@@ -84,8 +84,8 @@ def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
     faces = [Timed(i, s.box, None, 0.0, None, 0.0) for i, s in zip(images, samples, strict=True) if s.box is not None]
     steps["peer: FSA-Net (ONNX), crop included, detection not"] = milliseconds(fsanet(nets), faces)
     steps["peer: MediaPipe's face matrix, detection included"] = milliseconds(mediapipe_matrix(bundle), faces)
-    ours = steps["ONNX: landmarks to refined angles and error bars"]
-    rows = [{"step": name, "ms": ms, "over ours, refined": ms / ours} for name, ms in steps.items()]
+    refined = steps["ONNX: landmarks to refined angles and error bars"]
+    rows = [{"step": name, "ms": ms, "over ours, refined": ms / refined} for name, ms in steps.items()]
     report(
         "latency",
         "Milliseconds a face",
@@ -203,22 +203,16 @@ def _after(points: Sequence[NDArray[np.float64]]) -> dict[str, float]:
     onnx, model = OnnxEngine(SHIPPED / ONNX_FILE), load_model(SHIPPED)
     torch = TorchEngine(model)
 
-    def faces(points: NDArray[np.float64]) -> list[Face]:
-        return [Face.from_points(face) for face in points]
+    def timed(engine: Engine, route: Route) -> float:
+        return milliseconds(lambda some: engine.estimate([Face.from_points(face) for face in some], route), points)
 
-    steps = {
-        "normalise": milliseconds(lambda p: normalize_landmarks(p, model.point_set, model.normalization), points),
-        "ONNX: landmarks to the network's angles": milliseconds(lambda p: onnx.estimate(faces(p), "network"), points),
-        "ONNX: landmarks to refined angles and error bars": milliseconds(
-            lambda p: onnx.estimate(faces(p), "refined"), points
-        ),
-    }
     routes: tuple[Route, ...] = ("network", "refined", "exact")
-    for route in routes:
-        steps[f"torch: landmarks to {route} angles"] = milliseconds(
-            lambda p, route=route: torch.estimate(faces(p), route), points
-        )
-    return steps
+    return {
+        "normalise": milliseconds(lambda some: normalize_landmarks(some, model.point_set, model.normalization), points),
+        "ONNX: landmarks to the network's angles": timed(onnx, "network"),
+        "ONNX: landmarks to refined angles and error bars": timed(onnx, "refined"),
+        **{f"torch: landmarks to {route} angles": timed(torch, route) for route in routes},
+    }
 
 
 def videos(images: Sequence[RgbImage]) -> None:

@@ -23,6 +23,8 @@ from benchmarks.common import report
 from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
 from nlml_hpe.evaluation.faces import ask, photographs
 from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.quantize import FakeQuantized
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.inference.image_engine import ImageEngine
@@ -86,7 +88,8 @@ def of_experiment(path: Path, folder: Path) -> tuple[dict[str, Path], int]:
     if not config.image_model.int8:
         raise SystemExit(f"{path}: image_model.int8 is off; there is nothing to compare")
     rounded = Workdir(config.workdir).image_model / IMAGE_EYE_FILE
-    whole = export_image_eye(ImageModelBuilder.image_eye(config), folder / "float32.onnx")
+    facts = read_manifest(Workdir(config.workdir).image_network, IMAGE_NETWORK)["facts"]
+    whole = export_image_eye(ImageModelBuilder.image_eye(config, facts), folder / "float32.onnx")
     return {"float32": whole, "int8": rounded}, config.image_network.size
 
 

@@ -125,7 +125,7 @@ def drop_caches() -> bool:
 def main(identities: int, repeats: int, skip_tensorly: bool) -> None:
     """Write the tensor, run every rival, print and save the table."""
     names = [n for n in RIVALS if n != "tensorly tucker" or not (skip_tensorly or identities > TENSORLY_LIMIT)]
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tensor.npy"
         write_tensor(path, identities)
