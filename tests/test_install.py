@@ -95,7 +95,7 @@ def test_the_wheel_holds_the_library_the_checkpoint_and_facemesh_alone(wheel: Pa
     assert tops == {"nlml_hpe"}
     for name in ("model.onnx", "model.safetensors", "manifold.npz", "image_eye.onnx", "config.json"):
         assert f"nlml_hpe/checkpoint/{name}" in names
-    assert "nlml_hpe/page/page.html" in names
+    assert {"nlml_hpe/page/page.html", "nlml_hpe/py.typed"} <= set(names)
     assert wheel.stat().st_size < 18_000_000
 
 

@@ -117,26 +117,36 @@ def evaluate(
         "routes": _rows(answered, dict.fromkeys(answered.answers, np.eye(3)), interval),
     }
     if own_from_named is not None:
-        if not isinstance(own_from_named, Mapping):
-            own_from_named = dict.fromkeys(answered.answers, own_from_named)
-        own = _rows(answered, own_from_named, interval)
-        for name, row in report["routes"].items():
-            row["unaligned"] = own[name]
-        report["unaligned"] = {"frame": "own", "routes": own}
-        if aligned is not None:
-            report["aligned"] = {
-                "frame": aligned.name,
-                "n_faces": aligned.faces,
-                "angles": aligned.angles(),
-                "interval": aligned.interval,
-                "routes": _rows(
-                    answered, {name: turn @ aligned.named_from_own for name, turn in own_from_named.items()}, interval
-                ),
-            }
+        given = own_from_named
+        turns = given if isinstance(given, Mapping) else dict.fromkeys(answered.answers, given)
+        _add_other_frames(report, answered, turns, aligned, interval)
     if fitted:
         report["fitted"] = {"frame": "fitted", "routes": _fitted_rows(answered, interval)}
     raw = {name: _errors(given, answered.true, np.eye(3)) for name, given in answered.answers.items()}
     return Evaluation(report, answered, raw)
+
+
+def _add_other_frames(
+    report: dict[str, Any],
+    answered: Answered,
+    own_from_named: Mapping[str, NDArray[np.float64]],
+    aligned: FrameEstimate | None,
+    interval: float,
+) -> None:
+    """Figures in the model's own head frame, and in one that was estimated on other faces."""
+    own = _rows(answered, own_from_named, interval)
+    for name, row in report["routes"].items():
+        row["unaligned"] = own[name]
+    report["unaligned"] = {"frame": "own", "routes": own}
+    if aligned is not None:
+        turns = {name: turn @ aligned.named_from_own for name, turn in own_from_named.items()}
+        report["aligned"] = {
+            "frame": aligned.name,
+            "n_faces": aligned.faces,
+            "angles": aligned.angles(),
+            "interval": aligned.interval,
+            "routes": _rows(answered, turns, interval),
+        }
 
 
 def _rows(answered: Answered, turns: Mapping[str, NDArray[np.float64]], interval: float) -> dict[str, dict[str, Any]]:
