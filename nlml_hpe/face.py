@@ -81,6 +81,9 @@ class Face:
         the search did not find, "track" of a head that a video's frames before showed there.
     looks : float array (K, N, 3), or None
         Landmarks of the same face in K further looks at it, in pixels of the same image; see ``detection.looks``.
+    given_box : Box, or None
+        A box of the face's 68 contour-and-feature points that was not found here, as a label's: the image eye cuts its
+        crop around it, and around that of the landmarks where there is none.
 
     Examples
     --------
@@ -94,6 +97,7 @@ class Face:
     points: NDArray[np.float64] | None = None
     found_by: str = "whole"
     looks: NDArray[np.float64] | None = None
+    given_box: Box | None = None
 
     @property
     def area(self) -> float:

@@ -221,13 +221,17 @@ _INDICES_68 = {FACEMESH.n_points: _FACEMESH_68, IBUG68.n_points: np.arange(68)}
 
 
 def box_of_68(face: Face) -> Box:
-    """The box of the 68 contour-and-feature points, around which crops are cut: ``face.box`` without landmarks.
+    """The box of the 68 contour-and-feature points, around which crops are cut.
+
+    The one that was given, otherwise that of the landmarks, and ``face.box`` of a face that has neither.
 
     Examples
     --------
     >>> box_of_68(Face(None, (1.0, 2.0, 3.0, 4.0)))
     (1.0, 2.0, 3.0, 4.0)
     """
+    if face.given_box is not None:
+        return face.given_box
     indices = None if face.points is None else _INDICES_68.get(len(face.points))
     return face.box if face.points is None or indices is None else box_of(face.points[indices])
 

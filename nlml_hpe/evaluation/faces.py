@@ -150,7 +150,7 @@ def photographs(
         if face is None:
             yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NOT_FOUND))
         else:
-            yield LabelledFace(sample.name, sample.angles, replace(face, box=sample.box or face.box))
+            yield LabelledFace(sample.name, sample.angles, replace(face, box=sample.box or face.box, given_box=sample.box))
     data.samples = usable
 
 
