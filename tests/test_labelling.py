@@ -21,7 +21,7 @@ from nlml_hpe.image_networks.shards import read_shards, write_shard
 from nlml_hpe.inference.engines import DEFAULT_ROUTE
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.labelling import photographs
-from nlml_hpe.labelling.photographs import KIND, CropLabel, Found, rolls_of, summary, write_photograph_crops
+from nlml_hpe.labelling.photographs import KIND, CropLabel, FaceLabels, image_files, summary, write_photograph_crops
 from nlml_hpe.labelling.pseudo_labels import DISAGREES, NO_FACE, PseudoLabeller, confidence
 from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.format import SHIPPED
@@ -76,17 +76,17 @@ def test_a_label_is_what_the_model_says_in_its_own_frame(label: PseudoLabeller, 
 
 def test_what_the_looks_do_not_agree_on_has_no_label(photo: RgbImage) -> None:
     with PseudoLabeller(SHIPPED, agreement_deg=1e-6) as strict:
-        assert strict(photo) == Found([], [DISAGREES])
-        assert strict(np.zeros((64, 64, 3), np.uint8)) == Found([], [NO_FACE])
+        assert strict(photo) == FaceLabels([], [DISAGREES])
+        assert strict(np.zeros((64, 64, 3), np.uint8)) == FaceLabels([], [NO_FACE])
     assert confidence(0) == 1 > confidence(4) > confidence(25) > 0
 
 
 def test_photographs_and_videos_become_crops_and_the_rest_is_counted(
     label: PseudoLabeller, places: Path, tmp_path: Path
 ) -> None:
-    rolls = rolls_of(places, label, every=2)
-    assert [roll.name for roll in rolls] == ["a", "cut", "holiday/b", "meadow", "talk.avi"]
-    folder = write_photograph_crops(rolls, tmp_path / "crops", SIDE, {}, {})
+    files = image_files(places, label, every=2)
+    assert [file.name for file in files] == ["a", "cut", "holiday/b", "meadow", "talk.avi"]
+    folder = write_photograph_crops(files, tmp_path / "crops", SIDE, {}, {})
     shards = read_shards(folder)
     assert [len(shard) for shard in shards] == [2, 3]  # frames 0, 2 and 4
     facts = read_manifest(folder, KIND)["facts"]
@@ -109,39 +109,39 @@ def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(photographs, "_TOGETHER", 1)
     asked: list[int] = []
 
-    def counting(image: RgbImage, break_at: int = 10**9) -> Found:
+    def counting(image: RgbImage, break_at: int = 10**9) -> FaceLabels:
         asked.append(len(asked))
         if len(asked) == break_at:
             raise KeyboardInterrupt
-        return Found([CropLabel((10, 10, 40, 50), np.eye(3), 0.5)], ["faces of statues"])
+        return FaceLabels([CropLabel((10, 10, 40, 50), np.eye(3), 0.5)], ["faces of statues"])
 
     names = tmp_path / "names.txt"
     write_lists({names: ["a", "cut.jpg", "holiday/b", "meadow"]})
-    rolls = rolls_of(places, lambda image: counting(image, 3), names=names)
+    files = image_files(places, lambda image: counting(image, 3), names=names)
     with pytest.raises(KeyboardInterrupt):
-        write_photograph_crops(rolls, tmp_path / "crops", SIDE, {}, {})
+        write_photograph_crops(files, tmp_path / "crops", SIDE, {}, {})
     assert len(asked) == 3
     asked.clear()
-    folder = write_photograph_crops(rolls_of(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
+    folder = write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
     assert len(asked) == 1  # a, an unreadable file, and b were done
     assert read_manifest(folder, KIND)["facts"]["left_out"] == {"faces of statues": 3, "files not readable": 1}
     asked.clear()
-    write_photograph_crops(rolls_of(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
+    write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
     assert not asked  # it is up to date
-    write_photograph_crops(rolls_of(places, counting, names=names), tmp_path / "crops", SIDE, {"other": 1}, {})
+    write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {"other": 1}, {})
     assert len(asked) == 3
 
 
 def test_bad_folders_are_named(label: PseudoLabeller, places: Path, tmp_path: Path) -> None:
     for root, text in ((tmp_path / "none", "no such file or folder"), (tmp_path, "neither photographs nor videos")):
         with pytest.raises(DatasetError, match=text):
-            rolls_of(root, label)
+            image_files(root, label)
     write_lists({tmp_path / "l.txt": ["a", "nobody"]})
     with pytest.raises(DatasetError, match=r"of 2 names these are not in .*: 1 \(nobody\)"):
-        rolls_of(places, label, names=tmp_path / "l.txt")
+        image_files(places, label, names=tmp_path / "l.txt")
     write_lists({tmp_path / "meadow.txt": ["meadow"]})
     with pytest.raises(ArtifactError, match="of 1 files no face has a label; no face found 1"):
-        write_photograph_crops(rolls_of(places, label, names=tmp_path / "meadow.txt"), tmp_path / "x", SIDE, {}, {})
+        write_photograph_crops(image_files(places, label, names=tmp_path / "meadow.txt"), tmp_path / "x", SIDE, {}, {})
     with pytest.raises(ValidationError, match="belong to data of kind 'unlabelled'"):
         LabelledDataConfig(kind="crops", pseudo_labels=PseudoLabelConfig(every=3))
     with pytest.raises(ValidationError, match="'unlabelled' needs root"):

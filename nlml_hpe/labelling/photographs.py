@@ -47,18 +47,18 @@ class CropLabel(NamedTuple):
     confidence: float = 1.0
 
 
-class Found(NamedTuple):
+class FaceLabels(NamedTuple):
     """The faces of an image that are labelled, and of each other one why it is not."""
 
     labels: Sequence[CropLabel]
     left_out: Sequence[str] = ()
 
 
-Labeller = Callable[[RgbImage], Found]
+Labeller = Callable[[RgbImage], FaceLabels]
 
 
 @dataclass(frozen=True)
-class Roll:
+class ImageFile:
     """Images that are labelled in the same way: one photograph, or the frames of a video.
 
     Attributes
@@ -66,7 +66,7 @@ class Roll:
     name : str
         Path below the root, without suffix.
     images : callable
-        Opens the images. May raise ``ImageReadError`` or ``VideoError``: then the roll is left out and counted.
+        Opens the images. May raise ``ImageReadError`` or ``VideoError``: then the file is left out and counted.
     label : callable
         An image to its faces.
     is_video : bool
@@ -79,7 +79,7 @@ class Roll:
     is_video: bool = False
 
 
-def rolls_of(root: Path, label: Labeller, every: int = 1, names: Path | None = None) -> list[Roll]:
+def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None = None) -> list[ImageFile]:
     """All photographs and videos below a folder, or one video file.
 
     Parameters
@@ -101,22 +101,22 @@ def rolls_of(root: Path, label: Labeller, every: int = 1, names: Path | None = N
     if not root.exists():
         raise DatasetError(f"{root}: no such file or folder")
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
-    rolls = {}
+    files = {}
     for path in paths:
         name = path.name if root.is_file() else str(path.relative_to(root))
         if path.suffix.lower() in VIDEOS:
-            rolls[name] = Roll(name, _frames(path, every), label, is_video=True)
+            files[name] = ImageFile(name, _frames(path, every), label, is_video=True)
         elif path.suffix.lower() in IMAGE_SUFFIXES:
-            rolls[bare_name(name)] = Roll(bare_name(name), _photograph(path), label)
-    if not rolls:
+            files[bare_name(name)] = ImageFile(bare_name(name), _photograph(path), label)
+    if not files:
         known = ", ".join((*IMAGE_SUFFIXES, *VIDEOS))
         raise DatasetError(f"{root}: neither photographs nor videos; expected names that end in one of {known}")
     if names is None:
-        return list(rolls.values())
+        return list(files.values())
     wanted = [bare_name(name) for name in read_list(names)]
-    if unknown := [name for name in wanted if name not in rolls]:
+    if unknown := [name for name in wanted if name not in files]:
         raise DatasetError(f"{names}: of {len(wanted)} names these are not in {root}: {counted(unknown)}")
-    return [rolls[name] for name in wanted]
+    return [files[name] for name in wanted]
 
 
 def _photograph(path: Path) -> Callable[[], Iterable[RgbImage]]:
@@ -134,13 +134,13 @@ def _frames(path: Path, every: int) -> Callable[[], Iterator[RgbImage]]:
 
 
 def write_photograph_crops(
-    rolls: Sequence[Roll], folder: Path, size: int, settings: Mapping[str, Any], inputs: Mapping[str, str]
+    files: Sequence[ImageFile], folder: Path, size: int, settings: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> Path:
-    """Cut and label the faces of all rolls, unless ``folder`` holds just that already.
+    """Cut and label the faces of all files, unless ``folder`` holds just that already.
 
     Parameters
     ----------
-    rolls : sequence of Roll
+    files : sequence of ImageFile
         What is looked at, in this order.
     folder : Path
         The artefact to write.
@@ -157,17 +157,17 @@ def write_photograph_crops(
     Raises
     ------
     ArtifactError
-        Where ``folder`` holds anything else, and where no face of all rolls has a label.
+        Where ``folder`` holds anything else, and where no face of all files has a label.
     """
     config = {**settings, "stored_px": size}
     if is_current(folder, KIND, config, inputs):
         return folder
     with exclusive(folder):
-        partial = begun_folder(folder, KIND, digest_of([config, dict(inputs), [roll.name for roll in rolls]]))
+        partial = begun_folder(folder, KIND, digest_of([config, dict(inputs), [file.name for file in files]]))
         left_out: Counter[str] = Counter()
         counts = []
-        with tqdm(total=len(rolls), desc=f"Label {folder.name}", unit="file", delay=BAR_DELAY_SECONDS) as bar:
-            for number, group in enumerate(_groups(rolls)):
+        with tqdm(total=len(files), desc=f"Label {folder.name}", unit="file", delay=BAR_DELAY_SECONDS) as bar:
+            for number, group in enumerate(_groups(files)):
                 counts.append(partial / f"left_out_{number:05d}.json")
                 if not is_written(partial, number):
                     _write_group(partial, number, group, size, counts[-1])
@@ -175,10 +175,10 @@ def write_photograph_crops(
                 bar.update(len(group))
         crops = sum(map(len, read_shards(partial)))
         if not crops:
-            raise ArtifactError(f"{folder}: of {len(rolls)} files no face has a label; {_reasons(left_out)}")
+            raise ArtifactError(f"{folder}: of {len(files)} files no face has a label; {_reasons(left_out)}")
         for path in (*counts, partial / BEGUN):
             path.unlink()
-        facts = {"crops": crops, "files": len(rolls), "left_out": dict(left_out), "side_over_box": STORED_SHARE}
+        facts = {"crops": crops, "files": len(files), "left_out": dict(left_out), "side_over_box": STORED_SHARE}
         write_manifest(partial, KIND, config, inputs, facts)
         replace_folder(partial, folder, KIND)
     return folder
@@ -195,23 +195,23 @@ def _reasons(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in sorted(left_out.items()))
 
 
-def _groups(rolls: Sequence[Roll]) -> Iterator[list[Roll]]:
+def _groups(files: Sequence[ImageFile]) -> Iterator[list[ImageFile]]:
     """What becomes one shard: some photographs, or one video."""
-    together: list[Roll] = []
-    for roll in rolls:
-        if together and (roll.is_video or together[-1].is_video or len(together) == _TOGETHER):
+    together: list[ImageFile] = []
+    for file in files:
+        if together and (file.is_video or together[-1].is_video or len(together) == _TOGETHER):
             yield together
             together = []
-        together.append(roll)
+        together.append(file)
     if together:
         yield together
 
 
-def _write_group(partial: Path, number: int, group: Sequence[Roll], size: int, counts: Path) -> None:
+def _write_group(partial: Path, number: int, group: Sequence[ImageFile], size: int, counts: Path) -> None:
     images, boxes, labels, people = [], [], [], []
     left_out: Counter[str] = Counter()
-    for index, roll in enumerate(group):
-        for image, label in _labelled(roll, left_out):
+    for index, file in enumerate(group):
+        for image, label in _labelled(file, left_out):
             cut, box = stored_crop(image, label.box, size)
             images.append(cut)
             boxes.append(box)
@@ -228,14 +228,14 @@ def _write_group(partial: Path, number: int, group: Sequence[Roll], size: int, c
     write_shard(partial, number, shard)
 
 
-def _labelled(roll: Roll, left_out: Counter[str]) -> Iterator[tuple[RgbImage, CropLabel]]:
-    """The faces of a roll's images that have a label; the others are counted."""
+def _labelled(file: ImageFile, left_out: Counter[str]) -> Iterator[tuple[RgbImage, CropLabel]]:
+    """The faces of a file's images that have a label; the others are counted."""
     try:
-        for number, image in enumerate(roll.images()):
+        for number, image in enumerate(file.images()):
             if number == MOST_FRAMES:
                 left_out[TOO_LONG] += 1
                 return
-            found = roll.label(image)
+            found = file.label(image)
             left_out.update(found.left_out)
             for label in found.labels:
                 yield image, label

@@ -13,14 +13,14 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.face import Box, Face
+from nlml_hpe.detection.places import overlap
+from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.labelling.photographs import CropLabel, Found
+from nlml_hpe.labelling.photographs import CropLabel, FaceLabels
 from nlml_hpe.rotation import geodesic_degrees, midpoint, mirrored
 
 NO_FACE = "no face found"
@@ -59,11 +59,11 @@ class PseudoLabeller:
         self.agreement_deg = agreement_deg
         self._estimator = HeadPoseEstimator(model)
 
-    def __call__(self, image: RgbImage) -> Found:
+    def __call__(self, image: RgbImage) -> FaceLabels:
         """The faces of an RGB uint8 image (H, W, 3), in the own head frame of the model's training heads."""
         faces = self._faces(image)
         if not faces:
-            return Found([], [NO_FACE])
+            return FaceLabels([], [NO_FACE])
         reflected = self._faces(np.ascontiguousarray(image[:, ::-1]))
         partners = [_partner(face, reflected, image.shape[1]) for face in faces]
         both = [(face, other) for face, other in zip(faces, partners, strict=True) if other is not None]
@@ -82,7 +82,7 @@ class PseudoLabeller:
                     left_out.append(DISAGREES)
                 else:
                     labels.append(CropLabel(box_of_68(face), mean[index], confidence(variance[index])))
-        return Found(labels, left_out)
+        return FaceLabels(labels, left_out)
 
     def _faces(self, image: RgbImage) -> list[Face]:
         """Those whose landmarks are known; of a model that has an image eye the estimator finds others as well."""
@@ -120,14 +120,5 @@ def _partner(face: Face, reflected: Sequence[Face], width: int) -> Face | None:
     """The face of the mirror image that is this one, if there is any."""
     left, top, right, bottom = face.box
     own = (width - right, top, width - left, bottom)
-    best = max(reflected, key=lambda other: _overlap(own, other.box), default=None)
-    return best if best is not None and _overlap(own, best.box) >= _LEAST_OVERLAP else None
-
-
-def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes."""
-    corners: NDArray[np.float64] = np.array([one, other])
-    low, high = corners[:, :2].max(axis=0), corners[:, 2:].min(axis=0)
-    common = float(np.prod(np.clip(high - low, 0, None)))
-    areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1).sum()
-    return common / float(areas - common)
+    best = max(reflected, key=lambda other: overlap(own, other.box), default=None)
+    return best if best is not None and overlap(own, best.box) >= _LEAST_OVERLAP else None

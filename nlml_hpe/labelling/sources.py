@@ -18,7 +18,14 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.training_data import Chosen, Photographs, RenderedCrops, Source
-from nlml_hpe.labelling.photographs import CropLabel, Found, Roll, rolls_of, summary, write_photograph_crops
+from nlml_hpe.labelling.photographs import (
+    CropLabel,
+    FaceLabels,
+    ImageFile,
+    image_files,
+    summary,
+    write_photograph_crops,
+)
 from nlml_hpe.labelling.pseudo_labels import NO_FACE, PseudoLabeller
 from nlml_hpe.model.format import CONFIG_FILE, SHIPPED
 from nlml_hpe.rotation import Angles, rotation_from_angles
@@ -111,28 +118,28 @@ def _rendered(part: LabelledDataConfig, places: Places) -> Source:
     print(data.summary(), flush=True)
     with open_detector(detector_for(FACEMESH), 1, MIN_CONFIDENCE) as detector:
 
-        def roll(sample: Sample) -> Roll:
+        def file_of(sample: Sample) -> ImageFile:
             rotation = rotation_from_angles(Angles.from_columns(sample.angles))
-            return Roll(sample.name, lambda: [sample.load()], partial(_found, detector, rotation))
+            return ImageFile(sample.name, lambda: [sample.load()], partial(_label_of_pose, detector, rotation))
 
-        rolls = [roll(sample) for sample in data.samples]
-        write_photograph_crops(rolls, places.kept, places.stored_px, {"kind": part.kind}, inputs_of(part))
+        files = [file_of(sample) for sample in data.samples]
+        write_photograph_crops(files, places.kept, places.stored_px, {"kind": part.kind}, inputs_of(part))
     print(summary(places.kept), flush=True)
     return RenderedCrops(places.kept)
 
 
-def _found(detector: LandmarkDetector, rotation: NDArray[np.float64], image: RgbImage) -> Found:
+def _label_of_pose(detector: LandmarkDetector, rotation: NDArray[np.float64], image: RgbImage) -> FaceLabels:
     faces = detector.detect(image)
-    return Found([CropLabel(box_of_68(faces[0]), rotation)]) if faces else Found([], [NO_FACE])
+    return FaceLabels([CropLabel(box_of_68(faces[0]), rotation)]) if faces else FaceLabels([], [NO_FACE])
 
 
 def _unlabelled(part: LabelledDataConfig, places: Places) -> Source:
     assert part.root is not None  # the configuration has seen to it
     settings = part.pseudo_labels
     with PseudoLabeller(settings.model or SHIPPED, settings.agreement_deg) as label:
-        rolls = rolls_of(part.root, label, settings.every, part.list)
+        files = image_files(part.root, label, settings.every, part.list)
         config = {"kind": part.kind, "pseudo_labels": settings.model_dump(mode="json")}
-        write_photograph_crops(rolls, places.kept, places.stored_px, config, inputs_of(part))
+        write_photograph_crops(files, places.kept, places.stored_px, config, inputs_of(part))
     print(summary(places.kept), flush=True)
     return RenderedCrops(places.kept)
 
