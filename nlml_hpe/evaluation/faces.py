@@ -150,7 +150,9 @@ def photographs(
         if face is None:
             yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NOT_FOUND))
         else:
-            yield LabelledFace(sample.name, sample.angles, replace(face, box=sample.box or face.box, given_box=sample.box))
+            yield LabelledFace(
+                sample.name, sample.angles, replace(face, box=sample.box or face.box, given_box=sample.box)
+            )
     data.samples = usable
 
 
