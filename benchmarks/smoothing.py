@@ -101,7 +101,7 @@ def filters() -> dict[str, Callable[[], Filter]]:
 
     def kalman() -> Filter:
         smooth = KalmanFilter()
-        return lambda pose, time: smooth(pose.rotation, time, pose.sigma)
+        return lambda pose, time: smooth(pose.rotation, time, pose.covariance)
 
     quicker = {f"One-Euro, beta {beta:g}": one_euro(1.0, beta) for beta in (4.0, 16.0)}
     return {

@@ -148,6 +148,9 @@ class HeadPose:
         Which eye answered: "landmarks", "image", or "both" for a mean of the two.
     track : int or None
         Number of the head in a video, from 1; None elsewhere, and in the first frame of a head that comes later.
+    covariance : float array (3, 3), or None
+        Of the error's rotation vector w in the camera frame, ``R(true) = exp([w]) R``, in square radians; ``sigma`` is
+        what it leaves of each angle. None where ``sigma`` is.
 
     Examples
     --------
@@ -167,6 +170,7 @@ class HeadPose:
     score: float | None
     eye: str = "landmarks"
     track: int | None = None
+    covariance: NDArray[np.float64] | None = None
 
     @property
     def facing(self) -> Facing:
@@ -174,7 +178,7 @@ class HeadPose:
         return facing_of(self.rotation)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON, without the landmarks."""
+        """Plain numbers for JSON, without landmarks, covariance and track."""
         return {
             "yaw": self.yaw,
             "pitch": self.pitch,

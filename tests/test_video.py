@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -272,6 +273,11 @@ def test_time_that_stands_still_or_jumps_does_no_harm() -> None:
     np.testing.assert_allclose(smooth(second, 10.0), second, atol=1e-12)
 
 
+def spread(degrees: float) -> NDArray[np.float64]:
+    """Covariance of an error of so many degrees about each axis."""
+    return np.radians(degrees) ** 2 * np.eye(3)
+
+
 def test_the_kalman_filter_is_as_still_as_one_euro_and_follows_sooner() -> None:
     """A head at rest, then one that turns by 60 degrees a second, with a degree of noise in every frame."""
     times = np.arange(200) / 25
@@ -281,7 +287,7 @@ def test_the_kalman_filter_is_as_still_as_one_euro_and_follows_sooner() -> None:
     seen = (Rotation.from_rotvec(rng.normal(0, np.radians(1.0), (len(times), 3))) * true).as_matrix()
     jitter, behind = {}, {}
     for name, smooth in (("one_euro", RotationFilter()), ("kalman", KalmanFilter())):
-        found = np.array([smooth(matrix, time, (2.5, 2.5, 2.5)) for matrix, time in zip(seen, times, strict=True)])
+        found = np.array([smooth(matrix, time, spread(2.5)) for matrix, time in zip(seen, times, strict=True)])
         error = geodesic_degrees(found, true.as_matrix())
         jitter[name] = float(np.sqrt((geodesic_degrees(found[26:99], found[25:98]) ** 2).mean()))
         behind[name] = float(error[125:].mean())
@@ -302,11 +308,11 @@ def test_the_kalman_filter_starts_anew_after_a_gap_and_waits_for_the_clock() -> 
 def test_an_unsure_frame_moves_the_kalman_filter_less() -> None:
     first, second = Rotation.identity().as_matrix(), Rotation.from_euler("y", 2, degrees=True).as_matrix()
     moved = []
-    for sigma in ((1.0, 1.0, 1.0), (8.0, 8.0, 8.0)):
+    for degrees in (1.0, 8.0):
         smooth = KalmanFilter()
         for frame in range(10):
-            smooth(first, frame / 25, (2.0, 2.0, 2.0))
-        moved.append(geodesic_degrees(smooth(second, 10 / 25, sigma), first))
+            smooth(first, frame / 25, spread(2.0))
+        moved.append(geodesic_degrees(smooth(second, 10 / 25, spread(degrees)), first))
     assert moved[1] < moved[0] / 3
 
 

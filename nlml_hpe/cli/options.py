@@ -16,6 +16,8 @@ from nlml_hpe.sessions import CPU
 
 MODEL_HELP = "model folder or .onnx file (default: the model that comes with the package)"
 
+CONE_HELP = "draw the cone, too, in which the nose points with a probability of 95%%"
+
 
 def add_model(command: argparse.ArgumentParser) -> None:
     """Which model, and how it is run."""

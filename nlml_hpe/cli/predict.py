@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
-from nlml_hpe.cli.options import add_model, model_files, open_estimator
+from nlml_hpe.cli.options import CONE_HELP, add_model, model_files, open_estimator
 from nlml_hpe.cli.places import Entry, Inputs, expand, require_drawings, require_table, shown
 from nlml_hpe.cli.tables import (
     COLUMNS,
@@ -51,6 +51,7 @@ def add_parser(commands: Any) -> None:
     )
     predict.add_argument("--largest", action="store_true", help="the largest face of an image alone (default: all)")
     predict.add_argument("--draw", type=user_path, metavar="DIR", help="write copies with axes drawn, as JPEG")
+    predict.add_argument("--cone", action="store_true", help=CONE_HELP)
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", nargs="?", const=_STDOUT, metavar="FILE", help="as JSON, to a file or to stdout")
     form.add_argument("--csv", nargs="?", const=_STDOUT, metavar="FILE", help="as CSV, to a file or to stdout")
@@ -173,7 +174,7 @@ def _predict_batch(
 def _draw(given: argparse.Namespace, image: RgbImage, poses: Sequence[HeadPose], name: str, outcome: _Outcome) -> None:
     if given.draw:
         try:
-            _save(draw_poses(image, poses), given.draw / name)
+            _save(draw_poses(image, poses, given.cone), given.draw / name)
         except OSError as error:
             # A full disk must not cost the answers.
             tqdm.write(f"error: {error}", file=sys.stderr)

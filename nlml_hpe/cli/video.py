@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
-from nlml_hpe.cli.options import add_model, model_files, open_estimator
+from nlml_hpe.cli.options import CONE_HELP, add_model, model_files, open_estimator
 from nlml_hpe.cli.places import require_output, require_table, shown
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.detection.detectors import MAX_FACES
@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> None:
     video.add_argument("input", nargs="?", type=user_path, metavar="IN", help="the video")
     video.add_argument("output", nargs="?", type=user_path, metavar="OUT", help="a copy with axes drawn (.mp4)")
     video.add_argument("--webcam", type=int, metavar="N", help="camera number, in place of IN; q or Ctrl-C ends")
+    video.add_argument("--cone", action="store_true", help=CONE_HELP)
     video.add_argument("--overwrite", action="store_true", help="replace OUT where it is there already")
     video.add_argument("--smooth", action="store_true", help="smooth the poses over time; never use it to measure")
     video.add_argument(
@@ -61,7 +62,7 @@ def run(given: argparse.Namespace) -> int:
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
         options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
-        results = process(video, estimator, given.output, *options)
+        results = process(video, estimator, given.output, *options, cone=given.cone)
         bar = stack.enter_context(
             tqdm(desc="Video", unit="frame", total=video.expected or None, delay=BAR_DELAY_SECONDS)
         )

@@ -2,7 +2,7 @@
 
 The state is a rotation and an angular velocity, both in the camera frame, and the covariance of their errors (an
 error-state filter; Sola 2017). Between frames the head turns on, and its velocity changes at random. A pose is a
-measurement whose noise is a share of its own error bars: most of a pose's error is the same from frame to frame, and
+measurement whose noise is a share of its own covariance: most of a pose's error is the same from frame to frame, and
 only what changes is noise. Where a measurement lies further off than that allows, the head has begun to move: the
 filter then trusts it more, by letting the velocity change as much as it takes.
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.rotation import covariance_from_sigma, rotation_from_vector, vector_from_rotation
+from nlml_hpe.rotation import rotation_from_vector, vector_from_rotation
 
 ACCELERATION = 0.03
 """Spectral density of a calm head's angular acceleration, in rad^2 / s^3."""
@@ -50,7 +50,8 @@ class KalmanFilter:
     >>> from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
     >>> smooth = KalmanFilter()
     >>> for frame in range(50):  # 20 degrees a second
-    ...     found = smooth(rotation_from_angles(Angles.from_columns((frame * 0.8, 0, 0))), frame / 25, (2.0, 3.0, 1.5))
+    ...     turned = rotation_from_angles(Angles.from_columns((frame * 0.8, 0, 0)))
+    ...     found = smooth(turned, frame / 25, np.radians(2.0) ** 2 * np.eye(3))
     >>> bool(abs(angles_from_rotation(found).yaw - 49 * 0.8) < 0.5)
     True
     """
@@ -62,7 +63,7 @@ class KalmanFilter:
     _covariance: Floats = field(default_factory=lambda: np.zeros((6, 6)))
     _time: float = field(default=-math.inf)
 
-    def __call__(self, rotation: Floats, time: float, sigma: tuple[float, float, float] | None = None) -> Floats:
+    def __call__(self, rotation: Floats, time: float, covariance: Floats | None = None) -> Floats:
         """The smoothed rotation (3, 3) at ``time`` in seconds.
 
         Parameters
@@ -71,11 +72,11 @@ class KalmanFilter:
             The pose of this frame, head to camera.
         time : float
             In seconds; one that does not advance changes nothing.
-        sigma : three floats, optional
-            Standard deviations of yaw, pitch and roll in degrees.
+        covariance : float array (3, 3), optional
+            Of the pose's error, in square radians, as ``HeadPose.covariance``.
         """
-        deviations = np.full(3, _UNKNOWN_DEG) if sigma is None else np.asarray(sigma)
-        noise = self.noise_share**2 * covariance_from_sigma(rotation, deviations)
+        unknown = np.radians(_UNKNOWN_DEG) ** 2 * np.eye(3)
+        noise = self.noise_share**2 * (unknown if covariance is None else covariance)
         seconds = time - self._time
         if self._rotation is None or seconds > FORGOTTEN_SECONDS:
             self._rotation, self._velocity = rotation, np.zeros(3)

@@ -35,6 +35,7 @@ def _pose(face: Face, angles: NDArray[np.float64], answer: Answer, index: int, i
     yaw, pitch, roll = map(float, angles)
     estimates = answer.estimates
     sigma, score = tuple(map(float, estimates.sigma[index])), float(estimates.score[index])
+    covariance = estimates.covariance[index]
     return HeadPose(
         yaw,
         pitch,
@@ -46,4 +47,5 @@ def _pose(face: Face, angles: NDArray[np.float64], answer: Answer, index: int, i
         face.box,
         score if np.isfinite(score) else None,
         str(answer.eye[index]),
+        covariance=covariance if np.isfinite(covariance).all() else None,
     )

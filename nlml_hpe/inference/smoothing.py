@@ -39,11 +39,11 @@ class RotationFilter:
     _time: float = field(default=-math.inf)
 
     def __call__(
-        self, rotation: NDArray[np.float64], time: float, sigma: tuple[float, float, float] | None = None
+        self, rotation: NDArray[np.float64], time: float, covariance: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
         """The smoothed rotation (3, 3) at ``time`` in seconds. A time that does not advance changes nothing.
 
-        ``sigma``, the pose's error bars in degrees, has no say here.
+        ``covariance``, of the pose's error, has no say here.
         """
         seconds = time - self._time
         if self._state is None or self._raw is None or seconds > FORGOTTEN_SECONDS:
@@ -86,6 +86,6 @@ class PoseSmoother:
         return [pose if pose.track is None else self._smoothed(pose, pose.track, time) for pose in poses]
 
     def _smoothed(self, pose: HeadPose, track: int, time: float) -> HeadPose:
-        rotation = self._filters.setdefault(track, self._new_filter())(pose.rotation, time, pose.sigma)
+        rotation = self._filters.setdefault(track, self._new_filter())(pose.rotation, time, pose.covariance)
         yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
         return replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation)

@@ -91,8 +91,8 @@ def box_at(place: Floats, rotation: Floats) -> Box:
     Examples
     --------
     >>> back = np.diag([-1.0, 1.0, -1.0])
-    >>> np.round(box_at(place_of((100.0, 90.0, 200.0, 196.0), np.eye(3)), back)).tolist()  # seen from behind
-    [94.0, 95.0, 206.0, 201.0]
+    >>> np.round(box_at(place_of((100.0, 100.0, 206.0, 200.0), np.eye(3)), back)).tolist()  # seen from behind
+    [100.0, 100.0, 206.0, 200.0]
     """
     low, high = _corners(rotation)
     size = math.exp(place[2])

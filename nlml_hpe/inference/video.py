@@ -107,6 +107,7 @@ def process(
     smoother: SmootherName = "one_euro",
     looks: int | None = None,
     boxes: BoxSource | None = None,
+    cone: bool = False,
 ) -> Iterator[FrameResult | Summary]:
     """Poses of all frames of a video, one after the other; Ctrl-C ends the work and keeps what was done.
 
@@ -130,6 +131,8 @@ def process(
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
         Finds heads whose faces are not seen; see ``following.HeadFollower``, which follows the heads.
+    cone : bool
+        As of ``draw.draw_pose``.
 
     Yields
     ------
@@ -170,7 +173,7 @@ def process(
                 summary.with_face += bool(poses)
                 summary.heads = follow.count
                 yield result
-                if not _shown(result, writer, show):
+                if not _shown(result, writer, show, cone):
                     source.stop()
         except KeyboardInterrupt:
             source.stop()
@@ -180,19 +183,19 @@ def process(
 
 
 def _shown(
-    result: FrameResult, writer: VideoWriter | None, show: Callable[[FrameResult, RgbImage], bool] | None
+    result: FrameResult, writer: VideoWriter | None, show: Callable[[FrameResult, RgbImage], bool] | None, cone: bool
 ) -> bool:
     """Draw a frame where that is wanted; whether to go on."""
     if writer is None and show is None:
         return True
-    drawn = drawn_frame(result)
+    drawn = drawn_frame(result, cone)
     if writer is not None:
         writer.put(drawn, result.frame.seconds)
     return show is None or show(result, drawn)
 
 
-def drawn_frame(result: FrameResult) -> RgbImage:
+def drawn_frame(result: FrameResult, cone: bool = False) -> RgbImage:
     """The frame with every head's axes, angles and number, and how long it took."""
-    image = draw_poses(result.frame.image, result.poses)
+    image = draw_poses(result.frame.image, result.poses, cone)
     rate = 1000 / max(result.milliseconds, 1e-3)
     return draw_text(image, f"{rate:.0f} fps, {result.milliseconds:.1f} ms", (8, 22))

@@ -17,7 +17,7 @@ from nlml_hpe.rotation.convention import (
     rotate_image_points,
     rotation_from_angles,
 )
-from nlml_hpe.rotation.covariance import covariance_from_sigma, sigma_from_covariance
+from nlml_hpe.rotation.covariance import covariance_from_sigma, nose_cone, sigma_from_covariance
 from nlml_hpe.rotation.group import (
     geodesic_degrees,
     kabsch,
@@ -42,6 +42,7 @@ __all__ = [
     "mean_rotation",
     "midpoint",
     "mirrored",
+    "nose_cone",
     "rotate_image_points",
     "rotation_from_angles",
     "rotation_from_vector",

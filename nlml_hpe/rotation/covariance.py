@@ -68,6 +68,59 @@ def sigma_from_covariance(rotation: ArrayLike, covariance: ArrayLike) -> FloatAr
     return sigma
 
 
+def nose_cone(rotation: ArrayLike, covariance: ArrayLike, content: float = 0.95, count: int = 48) -> FloatArray:
+    """Where the nose points, as far as is known: a cone about the head's z axis.
+
+    The error's rotation vector w moves the direction d by ``w x d``, which is normally distributed in the plane at
+    right angles to d. The cone's edge is that distribution's ellipse, laid on the sphere by great circles from d.
+
+    Parameters
+    ----------
+    rotation : array (3, 3)
+        Head to camera.
+    covariance : array (3, 3)
+        Of w, in square radians, as ``covariance_from_sigma``.
+    content : float
+        How likely the true direction lies within, in 0..1.
+    count : int
+        Of directions on the edge.
+
+    Returns
+    -------
+    float array (count, 3)
+        Unit vectors in the camera frame, in order around the cone. A doubt beyond all measure ends at the direction
+        that is opposite.
+
+    Raises
+    ------
+    ValueError
+        For a covariance that is not finite, and for a content that is no share.
+
+    Examples
+    --------
+    >>> sure, unsure = (nose_cone(np.eye(3), np.radians(degrees) ** 2 * np.eye(3)) for degrees in (2.0, 10.0))
+    >>> [round(float(np.degrees(np.arccos(cone[0, 2]))), 2) for cone in (sure, unsure)]  # half the angle
+    [4.9, 24.48]
+    """
+    if not np.isfinite(covariance).all():
+        raise ValueError("expected a covariance of finite numbers: an answer without error bars has no cone")
+    if not 0 < content < 1:
+        raise ValueError(f"content: expected a share between 0 and 1; received {content!r}")
+    direction = np.asarray(rotation, dtype=np.float64)[:, 2]
+    # Any two axes across the direction will do; the head's own x and y are such.
+    across = np.asarray(rotation, dtype=np.float64)[:, :2]
+    moved = np.cross(np.eye(3), direction) @ across  # (3, 2): w to the two components of w x d
+    plane = moved.T @ np.asarray(covariance, dtype=np.float64) @ moved
+    variances, axes = np.linalg.eigh(plane)
+    # Of two normal variables of variance 1 the squared radius within which this share lies.
+    radius = np.sqrt(-2 * np.log(1 - content) * np.maximum(variances, 0.0))
+    around = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    steps = (np.stack([np.cos(around), np.sin(around)], axis=1) * radius) @ axes.T @ across.T
+    angle = np.linalg.norm(steps, axis=1, keepdims=True)
+    bounded = np.minimum(angle, np.pi)
+    return np.asarray(np.cos(bounded) * direction + np.sin(bounded) * steps / np.maximum(angle, 1e-12))
+
+
 def _error_from_angles(rotation: ArrayLike) -> FloatArray:
     """Jacobian (..., 3, 3): the error's rotation vector in the camera frame by errors of yaw, pitch and roll.
 

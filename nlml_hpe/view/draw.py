@@ -1,4 +1,4 @@
-"""Drawing a pose on an image: the head's axes or a cube, projected from the rotation matrix, and its angles."""
+"""Drawing a pose on an image: the head's axes, a cube or a cone of doubt, projected from the rotation; its angles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.rotation import IMAGE_FROM_CAMERA
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA, nose_cone
 
 AXIS_COLORS = ((220, 40, 40), (40, 180, 40), (50, 90, 240))
 """RGB of the head's x (image right of a frontal face), y (up) and z (out of the face)."""
@@ -96,11 +96,48 @@ def draw_cube(image: RgbImage, rotation: ArrayLike, middle: tuple[float, float],
     return drawn
 
 
+def draw_cone(
+    image: RgbImage, rotation: ArrayLike, covariance: ArrayLike, origin: tuple[float, float], length: float
+) -> RgbImage:
+    """A copy of an image with the cone in which the nose points with a probability of 95%; see ``rotation.nose_cone``.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        RGB uint8 (H, W, 3).
+    rotation, covariance : array_like
+        (3, 3), as ``HeadPose`` has them.
+    origin : (float, float)
+        The cone's tip, in pixels.
+    length : float
+        Of the cone's edge where it lies in the image, in pixels; the projection is orthographic.
+
+    Raises
+    ------
+    ValueError
+        For a covariance that is not finite.
+
+    Examples
+    --------
+    >>> grey = np.full((50, 50, 3), 128, dtype=np.uint8)
+    >>> aside = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # the nose points to image right
+    >>> drawn = draw_cone(grey, aside, np.radians(8) ** 2 * np.eye(3), (10, 25), 30)
+    >>> [bool((drawn[y, x] != 128).any()) for x, y in ((30, 25), (30, 40), (5, 25))]
+    [True, False, False]
+    """
+    edge = nose_cone(rotation, covariance)[:, :2] * [1, -1] * length + origin
+    places = np.rint(np.concatenate([edge, [origin]])).astype(np.int32)
+    drawn = np.ascontiguousarray(image).copy()
+    filled = cv2.fillConvexPoly(drawn.copy(), cv2.convexHull(places), AXIS_COLORS[2], cv2.LINE_AA)
+    drawn = np.asarray(cv2.addWeighted(filled, _FILL, drawn, 1 - _FILL, 0), dtype=np.uint8)
+    return np.asarray(cv2.polylines(drawn, [places[:-1]], True, AXIS_COLORS[2], 1, cv2.LINE_AA), dtype=np.uint8)
+
+
 def _point(place: NDArray[np.int64]) -> tuple[int, int]:
     return int(place[0]), int(place[1])
 
 
-def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
+def draw_pose(image: RgbImage, pose: HeadPose, cone: bool = False) -> RgbImage:
     """A copy of an image with the axes of one head, from the middle of its box, and its angles below it.
 
     Parameters
@@ -109,6 +146,8 @@ def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
         RGB uint8 (H, W, 3), the one that the pose is of.
     pose : HeadPose
         Behind the angles stands the largest of their standard deviations, before them a head's number in a video.
+    cone : bool
+        Draw the doubt of where the nose points, too, where the pose has error bars; see ``draw_cone``.
 
     Returns
     -------
@@ -125,14 +164,17 @@ def draw_pose(image: RgbImage, pose: HeadPose) -> RgbImage:
     """
     left, top, right, bottom = pose.box
     middle = ((left + right) / 2, (top + bottom) / 2)
-    drawn = draw_axes(image, pose.rotation, middle, 0.7 * max(right - left, bottom - top))
+    length = 0.7 * max(right - left, bottom - top)
+    if cone and pose.covariance is not None:
+        image = draw_cone(image, pose.rotation, pose.covariance, middle, length)
+    drawn = draw_axes(image, pose.rotation, middle, length)
     sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
     number = "" if pose.track is None else f"#{pose.track} "
     text = f"{number}yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
     return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))))
 
 
-def draw_poses(image: RgbImage, poses: Sequence[HeadPose]) -> RgbImage:
+def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -> RgbImage:
     """A copy of an image with every pose drawn; the first, which is the largest face's, is on top.
 
     Parameters
@@ -141,6 +183,8 @@ def draw_poses(image: RgbImage, poses: Sequence[HeadPose]) -> RgbImage:
         RGB uint8 (H, W, 3), the one that the poses are of.
     poses : sequence of HeadPose
         As ``HeadPoseEstimator.predict`` gives them.
+    cone : bool
+        As of ``draw_pose``.
 
     Returns
     -------
@@ -156,7 +200,7 @@ def draw_poses(image: RgbImage, poses: Sequence[HeadPose]) -> RgbImage:
     True
     """
     for pose in reversed(poses):
-        image = draw_pose(image, pose)
+        image = draw_pose(image, pose, cone)
     return image
 
 

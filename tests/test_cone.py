@@ -1,0 +1,71 @@
+"""The cone of doubt: how often it holds, which way it is wide, and how it is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nlml_hpe.face import HeadPose
+from nlml_hpe.rotation import Angles, nose_cone, rotation_from_angles, rotation_from_vector
+from nlml_hpe.view.draw import AXIS_COLORS, draw_cone, draw_pose, draw_poses
+
+
+def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> NDArray[np.float64]:
+    return rotation_from_angles(Angles.from_columns((yaw, pitch, roll)))
+
+
+@pytest.mark.parametrize("yaw", [0.0, 40.0, 90.0, 170.0])
+@pytest.mark.parametrize("content", [0.5, 0.95])
+def test_the_cone_holds_as_often_as_it_says(yaw: float, content: float) -> None:
+    rng = np.random.default_rng(0)
+    spread = np.radians([2.0, 6.0, 4.0])
+    mixed = rotation(20, 30, 40) @ np.diag(spread)
+    errors = rng.standard_normal((20_000, 3)) @ mixed.T
+    pose = rotation(yaw, 10, -20)
+    noses = (rotation_from_vector(errors) @ pose)[:, :, 2]
+    edge = nose_cone(pose, mixed @ mixed.T, content, 360)
+    # Seen along the nose the cone is an ellipse, and a direction within it is nearer than the edge on that side.
+    flat = [points @ pose[:, :2] for points in (noses, edge)]
+    bearing = [np.arctan2(points[:, 1], points[:, 0]) for points in flat]
+    order = np.argsort(bearing[1])
+    reach = np.interp(bearing[0], bearing[1][order], np.linalg.norm(flat[1], axis=1)[order], period=2 * np.pi)
+    # 20,000 draws are within 0.5% of a share; the curved sphere adds as much again.
+    assert (np.linalg.norm(flat[0], axis=1) < reach).mean() == pytest.approx(content, abs=0.012)
+
+
+def test_the_cone_is_wide_where_the_doubt_is() -> None:
+    about_y = np.diag(np.radians([1.0, 10.0, 1.0]) ** 2)
+    edge = nose_cone(np.eye(3), about_y)
+    assert np.ptp(edge[:, 0]) > 8 * np.ptp(edge[:, 1])
+    # About the nose itself nothing moves it.
+    np.testing.assert_allclose(nose_cone(np.eye(3), np.diag([0, 0, 1.0])), np.tile([0.0, 0, 1], (48, 1)), atol=1e-9)
+
+
+def test_doubt_beyond_all_measure_is_drawn_too() -> None:
+    edge = nose_cone(rotation(30), 100 * np.eye(3))
+    np.testing.assert_allclose(np.linalg.norm(edge, axis=1), 1)
+    drawn = draw_cone(np.full((50, 50, 3), 128, dtype=np.uint8), rotation(30), 100 * np.eye(3), (25, 25), 20)
+    assert drawn.shape == (50, 50, 3)
+
+
+@pytest.mark.parametrize(("covariance", "content"), [(np.full((3, 3), np.nan), 0.95), (np.eye(3), 1.0)])
+def test_what_has_no_cone_is_said(covariance: NDArray[np.float64], content: float) -> None:
+    with pytest.raises(ValueError, match=r"expected a (covariance|share)"):
+        nose_cone(np.eye(3), covariance, content)
+
+
+def test_a_pose_without_error_bars_is_drawn_without_a_cone() -> None:
+    grey = np.full((100, 100, 3), 128, dtype=np.uint8)
+    known = HeadPose(
+        *(40.0, 0.0, 0.0, rotation(40), (9.0, 9.0, 9.0), True, np.empty((0, 3)), (30.0, 30.0, 70.0, 70.0), 0.3),
+        covariance=np.radians(9.0) ** 2 * np.eye(3),
+    )
+    unknown = HeadPose(*(40.0, 0.0, 0.0, rotation(40), None, True, np.empty((0, 3)), known.box, None))
+    assert (draw_pose(grey, unknown, cone=True) == draw_pose(grey, unknown)).all()
+    plain, with_cone = draw_poses(grey, [known]), draw_poses(grey, [known], cone=True)
+    changed = (plain != with_cone).any(axis=-1)
+    # To image left, where the nose points, and the colour of the nose's axis.
+    assert changed[:, :50].sum() > 10 * changed[:, 52:].sum()
+    blue = np.argmax(AXIS_COLORS[2])
+    assert (with_cone[changed][:, blue] >= plain[changed][:, blue]).mean() > 0.9
