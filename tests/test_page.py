@@ -21,7 +21,8 @@ from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.model.format import SHIPPED
-from nlml_hpe.page.server import LOOPBACK, MAX_UPLOAD_BYTES, MAX_UPLOAD_PIXELS, DemoServer, serve
+from nlml_hpe.page.predictor import MAX_UPLOAD_PIXELS
+from nlml_hpe.page.server import LOOPBACK, MAX_UPLOAD_BYTES, DemoServer, serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -65,6 +66,7 @@ def test_an_image_is_answered_with_pose_and_reconstruction(server: DemoServer, p
     cells = np.einsum("i,j,k->ijk", *map(np.array, rows)).ravel()
     seen = normalize_landmarks(np.array(face["landmarks"])[None])[0]
     rebuilt = cells @ np.array(known["weights"])
+    assert np.array(known["triangles"]).shape == (852, 3)
     # The manifold leaves about 8% of a face's spread on those it has not seen.
     assert np.linalg.norm(rebuilt - seen) / np.linalg.norm(seen) < 0.15
 
@@ -72,6 +74,24 @@ def test_an_image_is_answered_with_pose_and_reconstruction(server: DemoServer, p
 def test_a_webcam_frame_is_answered_without_the_reconstruction(server: DemoServer, photo: RgbImage) -> None:
     answer = json.loads(ask(server, "POST", "/predict", jpeg(photo), Content_Type="image/jpeg")[2])
     assert (len(answer["faces"]), answer["reconstruction"]) == (1, None)
+
+
+def test_every_head_has_a_cone_and_where_it_is_asked_for_the_answers_of_each_eye(
+    server: DemoServer, photo: RgbImage
+) -> None:
+    (plain,) = json.loads(ask(server, "POST", "/predict", jpeg(photo), Content_Type="image/jpeg")[2])["faces"]
+    assert plain["alone"] == {}
+    edge = np.array(plain["cone"])
+    np.testing.assert_allclose(np.linalg.norm(edge, axis=1), 1, atol=1e-3)
+    # The nose lies in its middle.
+    np.testing.assert_allclose(edge.mean(axis=0), np.array(plain["rotation"])[:, 2], atol=0.05)
+    (face,) = json.loads(ask(server, "POST", "/predict?eyes", jpeg(photo), Content_Type="image/jpeg")[2])["faces"]
+    assert {name: answer["eye"] for name, answer in face["alone"].items()} == {
+        "landmarks": "landmarks",
+        "image": "image",
+    }
+    assert face["yaw"] == plain["yaw"]
+    assert len({answer["yaw"] for answer in (face, *face["alone"].values())}) == 3
 
 
 def test_a_picture_without_a_face_has_no_reconstruction(server: DemoServer) -> None:
@@ -84,6 +104,7 @@ def test_a_picture_without_a_face_has_no_reconstruction(server: DemoServer) -> N
     ("method", "path", "body", "headers", "status", "message"),
     [
         ("GET", "/../../etc/passwd", None, {}, 404, "nothing here"),
+        ("POST", "/predict?delete", b"x", {"Content_Type": "image/png"}, 404, "eyes"),
         ("POST", "/other", b"x", {"Content_Type": "image/png"}, 404, "/predict"),
         ("POST", "/predict", b"x", {"Content_Type": "text/plain"}, 415, "expected an image"),
         ("POST", "/predict", b"no image", {"Content_Type": "image/png"}, 400, "not an image"),
@@ -222,11 +243,20 @@ def test_the_page_in_a_browser(server: DemoServer, photo: RgbImage, tmp_path: Pa
         page.goto(f"http://{LOOPBACK}:{server.server_address[1]}/")
         page.set_input_files("#file", tmp_path / "photo.jpg")
         message = page.locator("#message")
-        playwright.expect(message).to_have_text("1 face", timeout=20_000)
+        playwright.expect(message).to_have_text("1 head", timeout=20_000)
         assert "±" in page.inner_text("#angles tbody")
         before = page.locator("#model").screenshot()
         page.get_by_label("yaw").fill("40")
         assert page.locator("#model").screenshot() != before
+        picture = page.locator("#picture")
+        with_cone = picture.screenshot()
+        page.get_by_label("doubt").uncheck()
+        assert picture.screenshot() != with_cone
+        page.get_by_label("doubt").check()
+        page.select_option("#eyes", "all")
+        rows = page.locator("#angles tbody tr")
+        playwright.expect(rows).to_have_count(3, timeout=20_000)
+        assert [name in row for name, row in zip(("both", "landmark", "image"), rows.all_inner_texts(), strict=True)]
         page.screenshot(path=tmp_path / "page.png", full_page=True)  # to be looked at
         (tmp_path / "none.jpg").write_text("no image")
         page.set_input_files("#file", tmp_path / "none.jpg")

@@ -1,8 +1,10 @@
 """A page to try it: ``nlml-hpe demo`` serves it to this machine's own browser.
 
-An image or a webcam frame is posted to ``/predict`` and answered with every face's pose and landmarks; to
-``/predict?rebuild``, where torch is installed, also with the largest face's reconstruction by the manifold: its 27
-weight vectors and the cosines, from which the page draws the face at any angle. Nothing is stored.
+An image or a webcam frame is posted to ``/predict`` and answered with every head's pose, its landmarks and its cone of
+doubt. What the page wants beyond that stands in the query: with ``eyes`` each head's answers by one eye alone are
+there, too; with ``rebuild``, where torch is installed, the largest face's reconstruction by the manifold: its 27 weight
+vectors, the cosines and FaceMesh's triangles, from which the page draws the face as a surface at any angle. Nothing is
+stored.
 """
 
 from __future__ import annotations
@@ -13,33 +15,26 @@ import json
 import re
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nlml_hpe.detection.landmarks import normalize_landmarks
-from nlml_hpe.face import HeadPose
-from nlml_hpe.files.images import ImageReadError, decode_image
+from nlml_hpe.files.images import ImageReadError
 from nlml_hpe.inference.backends import Backend
-from nlml_hpe.inference.engines import DEFAULT_ROUTE
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.rotation import angles_from_rotation
+from nlml_hpe.page.predictor import Predictor
 
 LOOPBACK = "127.0.0.1"
 MAX_UPLOAD_BYTES = 16 * 1024 * 1024
-MAX_UPLOAD_PIXELS = 50_000_000
-"""Of one upload; they are decoded one at a time, so that 150 MB of RGB are all that uploads take."""
 TIMEOUT_SECONDS = 20
-REBUILD = "/predict?rebuild"
+PREDICT = "/predict"
+WISHES = ("rebuild", "eyes")
+"""What may stand in the query of ``PREDICT``, joined by "&"."""
 _PAGE = Path(__file__).with_name("page.html")
 _LENGTH_DIGITS = 12
 _LAST_PORT = 65535
@@ -137,83 +132,12 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
         raise OSError(error.errno, f"the page cannot be served at {host}, port {port}: {error.strerror}") from error
 
 
-class Predictor:
-    """Answers for the page, one image at a time: so that uploads are decoded one at a time too.
-
-    Parameters
-    ----------
-    estimator : HeadPoseEstimator
-        What finds the poses; with torch's backend the predictor also rebuilds faces.
-    """
-
-    def __init__(self, estimator: HeadPoseEstimator) -> None:
-        self.estimator, self._lock = estimator, threading.Lock()
-
-    def __call__(self, content: bytes, rebuild: bool) -> dict[str, Any]:
-        """All that is in an encoded image, for JSON.
-
-        Parameters
-        ----------
-        content : bytes
-            The image as a file.
-        rebuild : bool
-            Whether to add the largest face's reconstruction.
-
-        Returns
-        -------
-        dict
-            ``width``, ``height``, ``faces`` (as ``HeadPose.as_dict``, with landmarks in pixels), ``reconstruction``.
-
-        Raises
-        ------
-        ImageReadError
-            Where it is no image, or one of more than ``MAX_UPLOAD_PIXELS``.
-        """
-        with self._lock:
-            image = decode_image(BytesIO(content), "the upload", MAX_UPLOAD_PIXELS)
-            faces = self.estimator.detect(image)
-            poses = self.estimator.poses(faces, DEFAULT_ROUTE)
-        shown = [{**pose.as_dict(), "landmarks": pose.landmarks.round(2).tolist()} for pose in poses]
-        return {
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "faces": shown,
-            "reconstruction": self.reconstruction(poses[0]) if rebuild and poses else None,
-        }
-
-    def reconstruction(self, pose: HeadPose) -> dict[str, Any] | None:
-        """One face on the manifold, from which the page draws it at any angle.
-
-        Returns
-        -------
-        dict or None
-            ``weights`` (27, 3 N) of the face's identity, ``cosines`` of each angle, ``angles`` in the manifold's own
-            head frame and their ``range`` in degrees; None where the model was read without torch, and of a face that
-            shows no landmarks.
-        """
-        model = getattr(self.estimator.engine, "model", None)
-        if model is None or not len(pose.landmarks):
-            return None
-        manifold = model.manifold
-        features = normalize_landmarks(pose.landmarks[None], model.point_set, model.normalization)
-        # Back from the named head frame to the manifold's own: the inverse of a rotation is its transpose.
-        own = angles_from_rotation(pose.rotation[None] @ model.frame.named_from_own.T)
-        identity = manifold.solve_identity(features, own)[0]
-        weights = np.tensordot(identity, manifold.core, axes=1).reshape(-1, manifold.core.shape[-1]) @ manifold.basis
-        return {
-            "weights": weights.round(4).tolist(),
-            "cosines": [axis.tolist() for axis in manifold.cosines],
-            "angles": [float(values[0]) for values in own],
-            "range": [[axis[0], axis[-1]] for axis in manifold.grid.axes],
-        }
-
-
 class _Handler(BaseHTTPRequestHandler):
     server: DemoServer
     server_version, sys_version = "nlml-hpe", ""
     timeout = TIMEOUT_SECONDS
 
-    def __init__(self, predictor: Callable[[bytes, bool], dict[str, Any]], *arguments: Any) -> None:
+    def __init__(self, predictor: Predictor, *arguments: Any) -> None:
         self._predictor = predictor
         super().__init__(*arguments)
 
@@ -252,8 +176,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_ours():
             return
         length = self.headers.get("Content-Length", "")
-        if self.path not in ("/predict", REBUILD):
-            self._answer(HTTPStatus.NOT_FOUND, {"error": "images go to /predict"})
+        place, _, query = self.path.partition("?")
+        wishes = [wish for wish in query.split("&") if wish]
+        if place != PREDICT or not set(wishes) <= set(WISHES):
+            self._answer(HTTPStatus.NOT_FOUND, {"error": f"images go to {PREDICT}, with one or both of {WISHES}"})
         elif not self.headers.get("Content-Type", "").startswith("image/"):
             self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected an image as the request's body"})
         elif not (length.isascii() and length.isdecimal()):
@@ -263,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
             text = f"at most {MAX_UPLOAD_BYTES // 2**20} MiB are taken; make the image smaller"
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": text})
         else:
-            self._answer(HTTPStatus.OK, self._predictor(self._body(int(length)), self.path == REBUILD))
+            self._answer(HTTPStatus.OK, self._predictor(self._body(int(length)), "rebuild" in wishes, "eyes" in wishes))
 
     def _body(self, length: int) -> bytes:
         """The upload. Raises ``TimeoutError`` where it comes in drops, and ``ImageReadError`` where it breaks off."""
