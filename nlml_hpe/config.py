@@ -284,6 +284,14 @@ class ImageModelConfig(Section):
     )
 
 
+class HeadTrainerConfig(TrainingConfig):
+    """The head detector's network and how it is trained; what it is shown, ``sprites`` and ``scenes`` say."""
+
+    width: int = Field(default=16, ge=8, le=256, multiple_of=2, description="channels of the first layer")
+    scenes_per_epoch: int = Field(default=4000, ge=1, le=10**9)
+    validation_scenes: int = Field(default=500, ge=1, le=10**6)
+
+
 class AngleHeadsConfig(TrainingConfig):
     """Factor rows to angles: three small networks, trained on the manifold's cosines alone."""
 

@@ -102,8 +102,8 @@ Turn = Annotated[float, Field(ge=0, le=180)]
 Turns = tuple[Turn, Turn, Turn]
 
 
-class CropsConfig(Section):
-    """Heads to crops for the image eye; whose heads, and how many people, ``heads`` says."""
+class PosesConfig(Section):
+    """Heads at drawn poses; whose heads, and how many people, ``heads`` says."""
 
     crops_per_person: int = Field(default=80, ge=1, le=100_000)
     faces: int = Field(default=4, ge=1, le=1000, description="expressions that each person makes")
@@ -113,10 +113,36 @@ class CropsConfig(Section):
     spread_deg: Turns = Field(default=(38.0, 20.0, 20.0), description="standard deviation of the usual poses")
     wide: Share = Field(default=0.4, description="share of poses that are drawn evenly up to the limits")
     around: Share = Field(default=0.0, description="share of poses turned evenly all the way round, beyond the limits")
-    occluded: Share = Field(default=0.3, description="share of crops with a hand or a thing over the face")
     backgrounds: UserPath | None = Field(
         default=None, description="folder of pictures without people; else packages' own"
     )
+
+
+class CropsConfig(PosesConfig):
+    """Heads to crops for the image eye."""
+
+    occluded: Share = Field(default=0.3, description="share of crops with a hand or a thing over the face")
+
+
+class SpritesConfig(PosesConfig):
+    """Heads without anything behind them, which scenes for the head detector are put together from."""
+
+    crops_per_person: int = Field(default=10, ge=1, le=100_000)
+    faces: int = Field(default=2, ge=1, le=1000, description="expressions that each person makes")
+    size: int = Field(default=256, ge=32, le=512, description="pixels on a side, hair and shoulders included")
+    share: float = Field(default=3.2, ge=1.5, le=6, description="that side over the longer side of the box")
+    wide: Share = Field(default=0.3, description="share of poses that are drawn evenly up to the limits")
+    around: Share = Field(default=0.7, description="share of poses turned evenly all the way round, beyond the limits")
+
+
+class ScenesConfig(Section):
+    """Sprites to pictures of several heads."""
+
+    size: int = Field(default=256, ge=64, le=2048, multiple_of=32, description="pixels on a side")
+    most_heads: int = Field(default=12, ge=1, le=200)
+    smallest_px: float = Field(default=10.0, ge=4, le=200, description="longer side of a box that counts as a head")
+    largest: float = Field(default=0.85, gt=0, le=2, description="the same of the largest, as a share of the side")
+    empty: Share = Field(default=0.12, description="share of scenes without any head")
 
 
 class RenderConfig(Section):

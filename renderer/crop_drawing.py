@@ -12,11 +12,11 @@ from nlml_hpe.face import box_of
 from nlml_hpe.image_networks.crop import STORED_SHARE, square_around
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
-from renderer.config import CropsConfig
+from renderer.config import CropsConfig, PosesConfig
 from renderer.crop_people import NECK_MM, Person, Take
 from renderer.crop_scene import draw_background, draw_lamps, lay_over
 from renderer.crop_shading import light_crop
-from renderer.rasterizers import get_rasterizer
+from renderer.rasterizers import Fragments, get_rasterizer
 
 FloatArray = NDArray[np.float32]
 _FINER = 2
@@ -26,14 +26,27 @@ _NOT_NEARER_MM = 120.0
 
 
 class Crop(NamedTuple):
-    """``image`` (S, S, 3) uint8, ``rotation`` (3, 3) head to camera, ``box`` of the 68 points in its pixels."""
+    """``image`` (S, S, 3) uint8, ``rotation`` (3, 3) head to camera, ``box`` of the 68 points in its pixels.
+
+    ``alpha`` (S, S) uint8 says how much of each pixel is the person's; None where a background was drawn.
+    """
 
     image: NDArray[np.uint8]
     rotation: NDArray[np.float64]
     box: NDArray[np.float64]
+    alpha: NDArray[np.uint8] | None = None
 
 
-def draw_poses(config: CropsConfig, rng: np.random.Generator) -> NDArray[np.float64]:
+class _View(NamedTuple):
+    """A person before the camera: what each fine pixel shows, in the camera frame; ``box`` in pixels of the crop."""
+
+    fragments: Fragments
+    vertices: FloatArray
+    normals: FloatArray
+    box: NDArray[np.float64]
+
+
+def draw_poses(config: PosesConfig, rng: np.random.Generator) -> NDArray[np.float64]:
     """Rotations (crops_per_person, 3, 3), head to camera: some evenly up to the limits, some turned evenly all the way
     round, the others about the front.
 
@@ -57,7 +70,36 @@ def draw_crop(
     rng: np.random.Generator,
 ) -> Crop:
     """One crop of a person with this face at this rotation; ``found`` are pictures to cut backgrounds from."""
-    size = config.size
+    size, fine = config.size, config.size * _FINER
+    view = _seen(person, take, rotation, size, STORED_SHARE, rng)
+    # Out of focus or not, nobody sees at this size that the background is drawn on the coarse pixels.
+    behind = cv2.resize(draw_background(size, found, rng), (fine, fine), interpolation=cv2.INTER_LINEAR)
+    image = np.ascontiguousarray(behind, dtype=np.float32)
+    _light(view, person, rng, image)
+    if rng.uniform() < config.occluded:
+        lay_over(image, fine, np.array(person.looks.skin), found, rng)
+    return Crop(_reduced(image, size), rotation, view.box)
+
+
+def draw_sprite(
+    person: Person, take: Take, rotation: NDArray[np.float64], size: int, share: float, rng: np.random.Generator
+) -> Crop:
+    """A person with this face at this rotation and nothing behind, to be laid into a picture.
+
+    The square's side is ``share`` times the longer side of the box of the 68 points. Colours are multiplied by
+    ``alpha`` already.
+    """
+    view = _seen(person, take, rotation, size, share, rng)
+    image = np.zeros((size * _FINER, size * _FINER, 3), dtype=np.float32)
+    _light(view, person, rng, image)
+    shown = np.where(view.fragments.pix_to_face >= 0, np.float32(255), np.float32(0))
+    return Crop(_reduced(image, size), rotation, view.box, _reduced(shown, size))
+
+
+def _seen(
+    person: Person, take: Take, rotation: NDArray[np.float64], size: int, share: float, rng: np.random.Generator
+) -> _View:
+    """The person from a distance that is drawn, in a square of ``share`` times the box."""
     distance = float(np.exp(rng.uniform(np.log(_NEAR_MM), np.log(_FAR_MM))))
     turn, body_turn = rotation.astype(np.float32), _body_turn(rotation, rng).astype(np.float32)
     neck = person.body
@@ -72,18 +114,20 @@ def draw_crop(
     vertices, marks = vertices - middle, marks - middle
     fine = size * _FINER
     flat = np.array(box_of(np.stack([marks[:, 0] / -marks[:, 2], marks[:, 1] / marks[:, 2]], axis=1)))
-    x, y, side = square_around(flat, STORED_SHARE)
+    x, y, side = square_around(flat, share)
     camera = Camera(fine / side, (fine / 2 - x * fine / side, fine / 2 - y * fine / side), 0.0)
     fragments = get_rasterizer("numba_zbuffer")(vertices, person.faces, camera, (fine, fine))
-    # Out of focus or not, nobody sees at this size that the background is drawn on the coarse pixels.
-    behind = cv2.resize(draw_background(size, found, rng), (fine, fine), interpolation=cv2.INTER_LINEAR)
-    image = np.ascontiguousarray(behind, dtype=np.float32)
-    light_crop(fragments, vertices, normals, person.faces, person.uv, person.texture, draw_lamps(rng), image)
-    if rng.uniform() < config.occluded:
-        lay_over(image, fine, np.array(person.looks.skin), found, rng)
-    reduced = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    box = (flat - [x, y, x, y]) * (size / side) + size / 2
-    return Crop(np.clip(np.rint(reduced), 0, 255).astype(np.uint8), rotation, box)
+    return _View(fragments, vertices, normals, (flat - [x, y, x, y]) * (size / side) + size / 2)
+
+
+def _light(view: _View, person: Person, rng: np.random.Generator, image: FloatArray) -> None:
+    lamps = draw_lamps(rng)
+    light_crop(view.fragments, view.vertices, view.normals, person.faces, person.uv, person.texture, lamps, image)
+
+
+def _reduced(image: FloatArray, size: int) -> NDArray[np.uint8]:
+    small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return np.clip(np.rint(small), 0, 255).astype(np.uint8)
 
 
 def _body_turn(rotation: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

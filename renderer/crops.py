@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nlml_hpe.files.folders import BEGUN, begun_folder, partial_of, replace_folder, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
@@ -20,9 +21,9 @@ from nlml_hpe.image_networks.crop import STORED_SHARE
 from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write_shard
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.rotation import CONVENTION
-from renderer.config import CropsConfig, HeadsConfig
+from renderer.config import CropsConfig, HeadsConfig, PosesConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
-from renderer.crop_people import draw_person, small_kit
+from renderer.crop_people import Person, Take, draw_person, small_kit
 from renderer.crop_scene import pictures
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
@@ -42,11 +43,17 @@ class CropSet:
     Raises ``HeadDataError`` where the heads are not ICT-FaceKit's, the only ones with these 68 points.
     """
 
+    kind: ClassVar[str] = KIND
     heads: HeadsConfig
-    crops: CropsConfig
+    crops: PosesConfig
     seed: int
     split: Split
     cache: Path
+
+    @property
+    def side_over_box(self) -> float:
+        """Side of what is drawn over the longer side of the box."""
+        return STORED_SHARE
 
     def __post_init__(self) -> None:
         if self.heads.source != "ict_facekit":
@@ -73,7 +80,7 @@ class CropSet:
 
     def settings(self) -> dict[str, Any]:
         """What the crops of both splits depend on besides the kit."""
-        sections = {"heads": self.heads.model_dump(mode="json"), "crops": self.crops.model_dump(mode="json")}
+        sections = {"heads": self.heads.model_dump(mode="json"), self.kind: self.crops.model_dump(mode="json")}
         return {"seed": self.seed, **sections}
 
     def inputs(self) -> dict[str, str]:
@@ -91,9 +98,21 @@ class CropSet:
         drawn = draw_person(_kit(self.kit_folder, self.cache), self.heads, self.crops.faces, found, rng)
         takes = drawn.takes
         return [
-            draw_crop(drawn, takes[number % len(takes)], rotation, self.crops, found, rng)
+            self.drawn(drawn, takes[number % len(takes)], rotation, found, rng)
             for number, rotation in enumerate(draw_poses(self.crops, rng))
         ]
+
+    def drawn(
+        self,
+        person: Person,
+        take: Take,
+        rotation: NDArray[np.float64],
+        found: list[NDArray[np.uint8]],
+        rng: np.random.Generator,
+    ) -> Crop:
+        """One crop of a person with this face at this rotation."""
+        assert isinstance(self.crops, CropsConfig)
+        return draw_crop(person, take, rotation, self.crops, found, rng)
 
 
 def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | None = None) -> Path:
@@ -103,14 +122,14 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
     ``CropSet.of_person`` does.
     """
     with exclusive(folder):
-        require_replaceable(folder, KIND)
+        require_replaceable(folder, people.kind)
         await_leases(folder)
         # Read before the workers start, so that not each of them makes the cache.
         _kit(people.kit_folder, people.cache)
         pictures(people.crops.backgrounds)
-        partial = begun_folder(folder, KIND, digest_of([people.settings(), people.inputs()]))
+        partial = begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
         work = [(people, number, numbers, folder) for number, numbers in enumerate(people.shards())]
-        for _ in run_tasks(_render_shard, work, f"Crops {people.split}", workers, cluster):
+        for _ in run_tasks(_render_shard, work, f"{people.kind.capitalize()} {people.split}", workers, cluster):
             pass
         shards = read_shards(partial)
         (partial / BEGUN).unlink()
@@ -119,10 +138,10 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
             "crops": sum(map(len, shards)),
             "split": people.split,
             "people": len(people.people()),
-            "side_over_box": STORED_SHARE,
+            "side_over_box": people.side_over_box,
         }
-        write_manifest(partial, KIND, people.settings(), people.inputs(), facts)
-        replace_folder(partial, folder, KIND)
+        write_manifest(partial, people.kind, people.settings(), people.inputs(), facts)
+        replace_folder(partial, folder, people.kind)
     return folder
 
 
@@ -132,11 +151,13 @@ def _render_shard(people: CropSet, number: int, numbers: list[int], folder: Path
         if is_written(partial, number):
             return
         crops = [(crop, person) for person in numbers for crop in people.of_person(person)]
+        alphas = [crop.alpha for crop, _ in crops if crop.alpha is not None]
         shard = Shard(
             np.stack([crop.image for crop, _ in crops]),
             np.stack([crop.rotation for crop, _ in crops]).astype(np.float32),
             np.stack([crop.box for crop, _ in crops]).astype(np.float32),
             np.array([person for _, person in crops], dtype=np.int32),
+            alpha=np.stack(alphas) if alphas else None,
         )
         write_shard(partial, number, shard)
 

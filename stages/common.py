@@ -42,6 +42,9 @@ class Workdir:
         self.image_network = root / "image_network"
         self.model = root / "model"
         self.image_network_int8 = root / "image_network_int8"
+        self.sprites_train = root / "sprites_train"
+        self.sprites_validation = root / "sprites_validation"
+        self.head_network = root / "head_network"
         self.image_model = root / "image_model"
         self.image_test = root / "image_test"
         self.test = root / "test"
@@ -146,10 +149,12 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_eye(parser: argparse.ArgumentParser) -> None:
-    """Add ``--eye``: whose stages are meant, where both eyes have them."""
-    text = "the landmark eye's or the image eye's stages (default: %(default)s)"
-    parser.add_argument("--eye", choices=("landmarks", "image"), default="landmarks", help=text)
+def add_eye(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Add ``--eye``: whose stages are meant, where both eyes have them; ``more`` are other chains of stages."""
+    text = "whose stages: the landmark eye's, the image eye's" + "".join(f", or {name}" for name in more)
+    parser.add_argument(
+        "--eye", choices=("landmarks", "image", *more), default="landmarks", help=f"{text} (default: %(default)s)"
+    )
 
 
 def config_of(given: argparse.Namespace) -> Config:

@@ -17,6 +17,7 @@ from nlml_hpe.config import (
     EvaluationConfig,
     FrameConfig,
     GridConfig,
+    HeadTrainerConfig,
     ImageModelConfig,
     ImageNetworkConfig,
     ImageQuantizerConfig,
@@ -27,7 +28,7 @@ from nlml_hpe.config import (
     UserPath,
 )
 from nlml_hpe.device import DeviceName
-from renderer.config import CropsConfig, HeadsConfig, RenderConfig
+from renderer.config import CropsConfig, HeadsConfig, RenderConfig, ScenesConfig, SpritesConfig
 from renderer.people import People
 from stages.yaml_file import read_section
 
@@ -53,6 +54,9 @@ class Config(Section):
     image_trainer: ImageTrainerConfig = ImageTrainerConfig()
     image_quantizer: ImageQuantizerConfig = ImageQuantizerConfig()
     image_model: ImageModelConfig = ImageModelConfig()
+    sprites: SpritesConfig = SpritesConfig()
+    scenes: ScenesConfig = ScenesConfig()
+    head_trainer: HeadTrainerConfig = HeadTrainerConfig()
     frame: FrameConfig = FrameConfig()
     test: EvaluationConfig = EvaluationConfig()
 

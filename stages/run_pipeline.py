@@ -1,6 +1,7 @@
 """The whole chain in order: ``python stages/run_pipeline.py --config configs/demo.yaml``.
 
-The image eye has a chain of its own: ``python stages/run_pipeline.py --eye image --config configs/image_ict.yaml``.
+The image eye has a chain of its own: ``python stages/run_pipeline.py --eye image --config configs/image_ict.yaml``,
+and so has the head detector: ``--eye heads --config configs/head_detector.yaml``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import stages.guard  # noqa: F401
 from stages import (
     Crops,
     EncoderTrainer,
+    HeadTrainer,
     ImageModelBuilder,
     ImageQuantizer,
     ImageTrainer,
@@ -22,6 +24,7 @@ from stages import (
     ModelBuilder,
     NLML_HPE_Test,
     Render,
+    Sprites,
     TD_main,
 )
 from stages.common import Stage, add_eye, guarded, on_cluster, run_stage, stage_parser
@@ -43,10 +46,12 @@ IMAGE_STAGES = [
     ImageModelBuilder.STAGE,
     NLML_HPE_Test.IMAGE_STAGE,
 ]
-CHAINS = {"landmarks": STAGES, "image": IMAGE_STAGES}
-"""Stages in order, by eye."""
+HEAD_STAGES = [Sprites.STAGE, HeadTrainer.STAGE]
+CHAINS = {"landmarks": STAGES, "image": IMAGE_STAGES, "heads": HEAD_STAGES}
+"""Stages in order, by eye; what finds heads for both eyes is trained by a chain of its own."""
 NAMES = [stage.name for stage in STAGES]
 IMAGE_NAMES = [stage.name for stage in IMAGE_STAGES]
+HEAD_NAMES = [stage.name for stage in HEAD_STAGES]
 
 
 def main(
@@ -92,8 +97,8 @@ def work(given: argparse.Namespace) -> None:
 def command() -> int:
     """The command line: the shared arguments, ``--eye``, ``--from`` and ``--until``."""
     parser = stage_parser(__doc__)
-    add_eye(parser)
-    known = list(dict.fromkeys([*NAMES, *IMAGE_NAMES]))
+    add_eye(parser, "heads")
+    known = list(dict.fromkeys([*NAMES, *IMAGE_NAMES, *HEAD_NAMES]))
     parser.add_argument("--from", dest="first", choices=known, help="the first stage (default: the eye's first)")
     parser.add_argument("--until", dest="last", choices=known, help="the last stage (default: the eye's last)")
     return guarded(work, parser.parse_args())

@@ -3,7 +3,8 @@
 Shard 7 of a folder is four files: ``images_00007.npy`` uint8 (n, S, S, 3) RGB, ``rotations_00007.npy`` float32
 (n, 3, 3) head to camera, ``boxes_00007.npy`` float32 (n, 4) of the 68 points in the crop's own pixels, and
 ``people_00007.npy`` int32 (n,), which is written last: without it the shard is unfinished. Where a model gave the
-labels there is a fifth, ``confidence_00007.npy`` float32 (n,).
+labels there is a fifth, ``confidence_00007.npy`` float32 (n,); of heads without a background ``alpha_00007.npy`` uint8
+(n, S, S), by which their colours are multiplied already.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from nlml_hpe.files.atomic import ArtifactError, atomic_path
 
 _KINDS: dict[str, type] = {"images": np.uint8, "rotations": np.float32, "boxes": np.float32, "people": np.int32}
 _LAST = "people"
-_CONFIDENCE = "confidence"
+_CONFIDENCE, _ALPHA = "confidence", "alpha"
+_OPTIONAL: dict[str, type] = {_CONFIDENCE: np.float32, _ALPHA: np.uint8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Shard:
     """Some crops: ``images`` (n, S, S, 3) uint8, ``rotations`` (n, 3, 3), ``boxes`` (n, 4), ``people`` (n,).
 
     ``confidence`` (n,), from 0 to 1, is how much a label that a model gave is to count; None where all are certain.
+    ``alpha`` (n, S, S) says how much of each pixel is the person's; None where all of it is picture.
     """
 
     images: NDArray[np.uint8]
@@ -35,6 +38,7 @@ class Shard:
     boxes: NDArray[np.float32]
     people: NDArray[np.int32]
     confidence: NDArray[np.float32] | None = None
+    alpha: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.people)
@@ -47,8 +51,8 @@ def is_written(folder: Path, number: int) -> bool:
 
 def write_shard(folder: Path, number: int, shard: Shard) -> None:
     """Write one shard into ``folder``; each file whole or not at all, the one that finishes it last."""
-    uncertain = {} if shard.confidence is None else {_CONFIDENCE: np.float32}
-    for name, kind in {**uncertain, **_KINDS}.items():
+    further = {name: kind for name, kind in _OPTIONAL.items() if getattr(shard, name) is not None}
+    for name, kind in {**further, **_KINDS}.items():
         with atomic_path(_file(folder, name, number)) as temporary, temporary.open("wb") as stream:
             np.save(stream, np.ascontiguousarray(getattr(shard, name), dtype=kind))
 
@@ -93,8 +97,10 @@ def gathered(shards: Sequence[Shard], chosen: NDArray[np.integer[Any]]) -> Shard
         arrays = [getattr(shards[one], name)[number] for one, number in zip(owner, own, strict=True)]
         return np.stack(arrays) if arrays else getattr(shards[0], name)[:0]
 
-    confidence = None if any(shard.confidence is None for shard in shards) else rows(_CONFIDENCE)
-    return Shard(rows("images"), rows("rotations"), rows("boxes"), rows("people"), confidence)
+    optional = {
+        name: None if any(getattr(shard, name) is None for shard in shards) else rows(name) for name in _OPTIONAL
+    }
+    return Shard(rows("images"), rows("rotations"), rows("boxes"), rows("people"), **optional)
 
 
 def _file(folder: Path, name: str, number: int) -> Path:
@@ -102,16 +108,23 @@ def _file(folder: Path, name: str, number: int) -> Path:
 
 
 def _read_shard(folder: Path, number: int) -> Shard:
-    uncertain = {_CONFIDENCE: np.float32} if _file(folder, _CONFIDENCE, number).is_file() else {}
-    arrays = {name: _mapped(_file(folder, name, number), kind) for name, kind in {**_KINDS, **uncertain}.items()}
+    further = {name: kind for name, kind in _OPTIONAL.items() if _file(folder, name, number).is_file()}
+    arrays = {name: _mapped(_file(folder, name, number), kind) for name, kind in {**_KINDS, **further}.items()}
     images, count = arrays["images"], len(arrays[_LAST])
     side = images.shape[1] if images.ndim == 4 else 0
-    shapes = {"images": (side, side, 3), "rotations": (3, 3), "boxes": (4,), "people": (), _CONFIDENCE: ()}
+    shapes = {
+        "images": (side, side, 3),
+        "rotations": (3, 3),
+        "boxes": (4,),
+        "people": (),
+        _CONFIDENCE: (),
+        _ALPHA: (side, side),
+    }
     for name, array in arrays.items():
         if array.shape != (count, *shapes[name]):
             raise ArtifactError(
                 f"{_file(folder, name, number)}: expected the shape {(count, *shapes[name])}, found {array.shape}; "
-                "delete the four files of this number and run Crops again"
+                "delete the files of this number and run Crops again"
             )
     return Shard(**arrays)
 
@@ -121,7 +134,7 @@ def _mapped(path: Path, kind: type) -> NDArray[Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactError(
-            f"{path} is missing or cut short ({error}); delete the four files of this number and run Crops again"
+            f"{path} is missing or cut short ({error}); delete the files of this number and run Crops again"
         ) from error
     if array.dtype != kind:
         raise ArtifactError(f"{path}: expected {np.dtype(kind)}, found {array.dtype}; run Crops again")

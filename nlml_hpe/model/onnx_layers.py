@@ -114,6 +114,17 @@ def _max_pool(layer: nn.MaxPool2d, x: Var) -> Var:
     return largest
 
 
+def _upsample(layer: nn.Upsample, x: Var) -> Var:
+    """Every pixel ``scale_factor`` times in each direction."""
+    if layer.mode != "nearest" or layer.scale_factor is None:
+        raise ValueError(f"nn.Upsample of mode {layer.mode!r}; expected 'nearest' and a scale_factor")
+    factor = _array(torch.as_tensor(layer.scale_factor))
+    scales = np.array([1, 1, *np.broadcast_to(factor, 2)], dtype=np.float32)
+    return op.resize(
+        x, scales=op.const(scales), mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
+
+
 _LAYERS: dict[type[nn.Module], Callable[[Any, Var], Var]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm2d: _normalisation,
@@ -121,6 +132,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any, Var], Var]] = {
     nn.MaxPool2d: _max_pool,
     nn.ReLU: lambda _, x: op.relu(x),
     nn.ReLU6: lambda _, x: op.clip(x, op.const(np.float32(0)), op.const(np.float32(6))),
+    nn.Upsample: _upsample,
     nn.Flatten: lambda _, x: op.flatten(x),
     # Of training alone.
     nn.Dropout: lambda _, x: x,

@@ -1,0 +1,203 @@
+"""Heads in an image, whichever way they are turned: boxes from a small network of our own, by onnxruntime and numpy.
+
+FaceMesh's detector sees faces. This one was trained on rendered heads all the way round, masked and hidden in part, and
+so it finds those, too, that show no face. A box is everywhere that of the 68 contour-and-feature points, of a head
+seen from behind the one that they would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.facemesh import overlaps
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.face import Box, Face
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage, require_rgb
+from nlml_hpe.sessions import CPU, open_session
+
+HEADS_FORMAT = "nlml-hpe heads onnx 1"
+HEADS_INPUT, HEADS_OUTPUTS = "images", ("scores", "boxes")
+"""Input and outputs of the head detector's ONNX file, in order."""
+HEADS_FILE = "heads.onnx"
+MIN_SCORE = 0.5
+"""Of a head that is reported."""
+LEAST_PX = 20
+"""Longer side of the smallest box that is reported: of a smaller head no pose can be told."""
+VIEW_SIDES = (288, 640, 1280)
+"""Longer sides of the copies of an image that are looked at. The next one is, where it would show more: where small
+heads are seen, or none at all."""
+_SMALL_PX = 36
+_HINT = 0.15
+"""Score of something small that makes a closer look worth its time."""
+_LARGEST_PX = 230
+"""Of a copy that is not the smallest: greater heads are those that the smaller copy shows."""
+_SAME_HEAD = 0.4
+"""Boxes of one kind that overlap by more (intersection over union) are one head's."""
+_COVERED, _WITHIN = 0.25, 0.6
+"""A box is a known face's where they overlap by more, or where more of the smaller one lies in the other."""
+_MULTIPLE = 32
+_METADATA = "nlml_hpe"
+_INSIDE = Path(__file__).parents[1] / "checkpoint_heads"
+PLACE = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[2] / "checkpoints" / "head_detector"
+"""Where the shipped file lies: in the wheel, or beside the package in a checkout."""
+Floats = NDArray[np.float64]
+
+
+class Head(NamedTuple):
+    """A head's ``box`` of the 68 points, in pixels of the image, and its ``score`` in 0..1."""
+
+    box: Box
+    score: float
+
+
+class HeadDetector:
+    """The head detector's network, run by onnxruntime. It may be shared by threads.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The ONNX file that the stage HeadTrainer writes; by default the shipped one.
+    providers : sequence of str, or str
+        What computes, as for ``sessions.resolve_providers``.
+
+    Raises
+    ------
+    ArtifactError
+        For a file that is missing, damaged or of another kind.
+    ProviderError
+        Where a provider is not there.
+
+    Examples
+    --------
+    >>> HeadDetector().find(np.zeros((120, 160, 3), dtype=np.uint8))  # doctest: +SKIP
+    []
+    """
+
+    def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
+        file = path or PLACE / HEADS_FILE
+        if not file.is_file():
+            raise ArtifactError(f"{file} is missing; name an ONNX file that the stage HeadTrainer wrote")
+        self._session = open_session(file, providers)
+        about = self._session.get_modelmeta().custom_metadata_map.get(_METADATA, "{}")
+        try:
+            form = dict(json.loads(about)).get("format")
+        except (TypeError, ValueError):
+            form = None
+        if form != HEADS_FORMAT:
+            raise ArtifactError(f"{file}: expected {HEADS_FORMAT!r}, found {form!r}; run HeadTrainer again")
+
+    def find(self, image: RgbImage, min_score: float = MIN_SCORE, max_heads: int | None = None) -> list[Head]:
+        """Heads in an image, surest first.
+
+        Parameters
+        ----------
+        image : RGB uint8 array (H, W, 3)
+            Looked at in a copy of 288 pixels, and where that shows small heads or none, in one of 640, then of 1280.
+        min_score : float
+            In 0..1.
+        max_heads : int, optional
+            At most so many, by default all.
+
+        Raises
+        ------
+        ValueError
+            For other arrays.
+        """
+        require_rgb(image)
+        boxes, scores = np.empty((0, 4)), np.empty(0)
+        for view, side in enumerate(VIEW_SIDES):
+            factor = min(1.0, side / max(image.shape[:2]))
+            seen, sure = self._look(image, factor)
+            kept = sure >= min(min_score, _HINT)
+            if view:
+                kept &= (seen[:, 2:] - seen[:, :2]).max(axis=1, initial=0) < _LARGEST_PX
+            boxes = np.concatenate([boxes, seen[kept] / factor])
+            scores = np.concatenate([scores, sure[kept]])
+            small = (seen[kept, 2:] - seen[kept, :2]).max(axis=1, initial=0) < _SMALL_PX
+            nothing = not (scores >= min_score).any()
+            if factor == 1.0 or not (small.any() or (nothing and view == 0)):
+                break
+        longest = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+        reported = (scores >= min_score) & (longest >= LEAST_PX)
+        chosen = suppressed(boxes[reported], scores[reported])
+        return [Head(box_of_array(boxes[reported][row]), float(scores[reported][row])) for row in chosen[:max_heads]]
+
+    def boxes(self, image: RgbImage) -> list[Box]:
+        """The boxes of ``find``, surest first: what follows heads through a video asks for them."""
+        return [head.box for head in self.find(image)]
+
+    def _look(self, image: RgbImage, factor: float) -> tuple[Floats, Floats]:
+        """Boxes (n, 4), in pixels of the copy, and scores (n,) of all cells that have more than their neighbours."""
+        size = tuple(max(1, round(length * factor)) for length in image.shape[1::-1])
+        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        shown = image if factor == 1.0 else cv2.resize(image, size, interpolation=method)
+        padded = np.zeros((*(-(-length // _MULTIPLE) * _MULTIPLE for length in shown.shape[:2]), 3), dtype=np.uint8)
+        padded[: shown.shape[0], : shown.shape[1]] = shown
+        scores, boxes = self._session.run(None, {HEADS_INPUT: padded[None]})
+        some = scores[0] > min(_HINT, MIN_SCORE) / 2
+        return boxes[0][some].astype(np.float64), scores[0][some].astype(np.float64)
+
+
+def box_of_array(corners: NDArray[np.floating]) -> Box:
+    """Four numbers as a box."""
+    left, top, right, bottom = (float(value) for value in corners)
+    return left, top, right, bottom
+
+
+def suppressed(boxes: Floats, scores: Floats, most: float = _SAME_HEAD) -> list[int]:
+    """Rows of boxes (n, 4), surest first, of which no two overlap by more than ``most`` (intersection over union).
+
+    Examples
+    --------
+    >>> boxes = np.array([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]])
+    >>> suppressed(boxes, np.array([0.6, 0.9, 0.7]))
+    [1, 2]
+    """
+    kept: list[int] = []
+    for row in np.argsort(-scores, kind="stable"):
+        if not kept or overlaps(boxes[kept], boxes[row]).max() <= most:
+            kept.append(int(row))
+    return kept
+
+
+def uncovered(heads: Sequence[Head], faces: Sequence[Face]) -> list[Head]:
+    """Those of the heads that are none of these faces, by their boxes of the 68 points.
+
+    Examples
+    --------
+    >>> uncovered([Head((0, 0, 10, 10), 0.9), Head((20, 0, 30, 10), 0.8)], [Face(None, (1, 1, 12, 12))])
+    [Head(box=(20, 0, 30, 10), score=0.8)]
+    """
+    known = np.array([box_of_68(face) for face in faces]).reshape(-1, 4)
+    return [head for head in heads if not _is_known(np.array(head.box), known)]
+
+
+def with_heads(
+    detector: HeadDetector, images: Sequence[RgbImage], faces: Sequence[Sequence[Face]], max_faces: int
+) -> list[list[Face]]:
+    """The faces of each image, and heads beside them, ``max_faces`` in all, largest first.
+
+    ``found_by`` of a head is "head"; it has no landmarks.
+    """
+    found = []
+    for image, known in zip(images, faces, strict=True):
+        room = max(0, max_faces - len(known))
+        heads = uncovered(detector.find(image), known)[:room] if room else []
+        others = [Face(image, head.box, None, "head") for head in heads]
+        found.append(sorted([*known, *others], key=lambda face: -face.area))
+    return found
+
+
+def _is_known(box: Floats, known: Floats) -> bool:
+    sides = np.minimum(known[:, 2:], box[2:]) - np.maximum(known[:, :2], box[:2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    least = np.minimum(np.prod(known[:, 2:] - known[:, :2], axis=1), np.prod(box[2:] - box[:2]))
+    return bool(((overlaps(known, box) > _COVERED) | (shared > _WITHIN * least)).any())

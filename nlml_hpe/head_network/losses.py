@@ -1,0 +1,104 @@
+"""What the head detector's training makes small: a focal loss of the middles, and generalised IoU of the boxes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nlml_hpe.head_network.network import STRIDE, found_of
+
+_SPREAD = 0.09
+"""Standard deviation of the target around a head's middle, in sides of its box."""
+_LEAST_SPREAD = 0.55
+"""The same in cells, of small heads."""
+_ANSWERS_FROM = 0.6
+"""Cells whose target is this or more learn the head's box."""
+_BOX_WEIGHT = 2.0
+
+
+class Heads(NamedTuple):
+    """The heads of N images, M places each: ``boxes`` (N, M, 4) in pixels, and ``kinds`` (N, M).
+
+    A kind is 1 for a head that is to be found, 0 for one that may be (small, or mostly hidden), -1 for no head.
+    """
+
+    boxes: Tensor
+    kinds: Tensor
+
+
+class Targets(NamedTuple):
+    """Of each cell: ``heat`` (N, h, w), one at heads' middles; ``counts``, whether its score counts; the ``box``
+    (N, h, w, 4) of the nearest head, and ``answers``, whether the cell is to know it.
+    """
+
+    heat: Tensor
+    counts: Tensor
+    box: Tensor
+    answers: Tensor
+
+
+def targets_of(heads: Heads, rows: int, columns: int) -> Targets:
+    """What each of the cells is to say.
+
+    Examples
+    --------
+    >>> heads = Heads(torch.tensor([[[20.0, 20.0, 36.0, 36.0]]]), torch.ones(1, 1))
+    >>> targets = targets_of(heads, 8, 8)
+    >>> int(targets.heat[0].argmax()), float(targets.heat.max())
+    (27, 1.0)
+    """
+    device = heads.boxes.device
+    y = torch.arange(rows, device=device)[:, None] + 0.5
+    x = torch.arange(columns, device=device) + 0.5
+    boxes = heads.boxes / STRIDE
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    side = (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
+    spread = (_SPREAD * side).clamp_min(_LEAST_SPREAD)[..., None, None]
+    # One in the cell that holds the middle, whatever its place in it.
+    near_x, near_y = middle[..., 0].floor() + 0.5, middle[..., 1].floor() + 0.5
+    away = (x - near_x[..., None, None]) ** 2 + (y - near_y[..., None, None]) ** 2
+    bell = torch.exp(-away / (2 * spread**2))
+    heat = torch.where(heads.kinds[..., None, None] == 1, bell, torch.zeros_like(bell)).amax(dim=1)
+    # A head that may be found takes all that is about its middle out of the count.
+    uncertain = torch.where(heads.kinds[..., None, None] == 0, bell, torch.zeros_like(bell)).amax(dim=1)
+    best, owner = torch.where(heads.kinds[..., None, None] == 1, bell, -torch.ones_like(bell)).max(dim=1)
+    box = torch.gather(heads.boxes, 1, owner.flatten(1)[..., None].expand(-1, -1, 4)).unflatten(1, (rows, columns))
+    return Targets(heat, ~((uncertain > 0.3) & (heat < 0.99)), box, best >= _ANSWERS_FROM)
+
+
+def head_loss(outputs: Tensor, heads: Heads) -> Tensor:
+    """The mean loss of a batch of outputs (N, 5, h, w).
+
+    The focal loss of Law & Deng 2018 (alpha 2, beta 4), over the number of heads, and of the cells about a head's
+    middle one minus the generalised IoU (Rezatofighi et al. 2019).
+    """
+    found, targets = found_of(outputs), targets_of(heads, *outputs.shape[2:])
+    is_middle = targets.heat >= 0.999
+    sure, unsure = nn.functional.logsigmoid(found.logits), nn.functional.logsigmoid(-found.logits)
+    share = torch.sigmoid(found.logits)
+    focal = torch.where(is_middle, -((1 - share) ** 2) * sure, -((1 - targets.heat) ** 4) * share**2 * unsure)
+    middles = (focal * targets.counts).sum() / is_middle.sum().clamp_min(1)
+    if not targets.answers.any():
+        return middles
+    weight = targets.heat[targets.answers]
+    apart = 1 - generalised_iou(found.boxes[targets.answers], targets.box[targets.answers])
+    return middles + _BOX_WEIGHT * (weight * apart).sum() / weight.sum()
+
+
+def generalised_iou(found: Tensor, true: Tensor) -> Tensor:
+    """Intersection over union (n,) of boxes (n, 4), less the share of their hull that neither covers.
+
+    Examples
+    --------
+    >>> one = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    >>> generalised_iou(one, one + 2).item()
+    -0.5
+    """
+    low, high = torch.maximum(found[:, :2], true[:, :2]), torch.minimum(found[:, 2:], true[:, 2:])
+    shared = (high - low).clamp_min(0).prod(dim=1)
+    areas = (found[:, 2:] - found[:, :2]).prod(dim=1) + (true[:, 2:] - true[:, :2]).prod(dim=1)
+    hull = (torch.maximum(found[:, 2:], true[:, 2:]) - torch.minimum(found[:, :2], true[:, :2])).prod(dim=1)
+    union = (areas - shared).clamp_min(1e-6)
+    return shared / union - (hull - union) / hull.clamp_min(1e-6)

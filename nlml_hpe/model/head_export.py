@@ -1,0 +1,102 @@
+"""The head detector as an ONNX file: an image in, scores and boxes of all cells out; the rest is numpy.
+
+Input: ``images`` (N, H, W, 3) uint8 RGB, sides a multiple of 32. Outputs: ``scores`` (N, h, w) in 0..1, nought where a
+neighbouring cell has a greater one, and ``boxes`` (N, h, w, 4): left, top, right, bottom in pixels of the image. The
+weights are stored in half precision and computed with in single.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import spox.opset.ai.onnx.v18 as op
+from onnx import numpy_helper
+from spox import Tensor, Var, argument, build
+
+from nlml_hpe.detection.heads import HEADS_FORMAT, HEADS_INPUT, HEADS_OUTPUTS
+from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.head_network.network import MULTIPLE, STRIDE, HeadNetwork
+from nlml_hpe.model.format import METADATA
+from nlml_hpe.model.onnx_layers import network_outputs
+
+_LEAST_HALVED = 1000
+"""Weights of fewer numbers stay in single precision."""
+
+
+def export_head_detector(network: HeadNetwork, path: Path) -> Path:
+    """Write ``path`` (opset 18).
+
+    Parameters
+    ----------
+    network : HeadNetwork
+        On the CPU.
+    path : Path
+        The file to write.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_head_detector(HeadNetwork(width=8), Path(folder) / "heads.onnx").stat().st_size < 500_000
+    True
+    """
+    images = argument(Tensor(np.uint8, ("images", "height", "width", 3)))
+    planes = op.cast(op.transpose(images, perm=[0, 3, 1, 2]), to=np.float32)
+    outputs = network_outputs(network, planes)
+    logits, right, down, wide, high = (_plane(outputs, number) for number in range(5))
+    largest, _ = op.max_pool(logits, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
+    scores = op.mul(op.sigmoid(logits), op.cast(op.equal(logits, largest), to=np.float32))
+    half_wide, half_high = (_half(side) for side in (wide, high))
+    middle_x, middle_y = op.add(right, _middles(right, 3)), op.add(down, _middles(down, 2))
+    corners = [op.sub(middle_x, half_wide), op.sub(middle_y, half_high)]
+    corners += [op.add(middle_x, half_wide), op.add(middle_y, half_high)]
+    boxes = op.mul(op.transpose(op.concat(corners, axis=1), perm=[0, 2, 3, 1]), op.const(np.float32(STRIDE)))
+    proto = build(
+        {HEADS_INPUT: images},
+        dict(zip(HEADS_OUTPUTS, (op.squeeze(scores, op.const([1])), boxes), strict=True)),
+    )
+    _halve(proto)
+    about = {"format": HEADS_FORMAT, "stride": STRIDE, "multiple": MULTIPLE}
+    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
+    onnx.checker.check_model(proto)
+    write_bytes(path, proto.SerializeToString(deterministic=True))
+    return path
+
+
+def _plane(outputs: Var, number: int) -> Var:
+    """One of the network's five outputs, (N, 1, h, w)."""
+    return op.slice(outputs, op.const([number]), op.const([number + 1]), op.const([1]))
+
+
+def _half(side: Var) -> Var:
+    """Half a side in cells of its logarithm; as ``head_network.network.found_of``."""
+    return op.mul(op.exp(op.clip(side, op.const(np.float32(-3)), op.const(np.float32(6)))), op.const(np.float32(0.5)))
+
+
+def _middles(plane: Var, axis: int) -> Var:
+    """Cells' middles along an axis of (N, 1, h, w), in cells."""
+    count = op.squeeze(op.slice(op.shape(plane), op.const([axis]), op.const([axis + 1])), op.const([0]))
+    places = op.add(op.cast(op.range(op.const(0), count, op.const(1)), to=np.float32), op.const(np.float32(0.5)))
+    return op.unsqueeze(places, op.const([0, 1, 2] if axis == 3 else [0, 1, 3]))
+
+
+def _halve(proto: onnx.ModelProto) -> None:
+    """Store large weights in half precision, each with a cast before its use, which a runtime does once."""
+    graph = proto.graph
+    casts = []
+    for node in graph.node:
+        if node.op_type != "Constant":
+            continue
+        value = node.attribute[0].t
+        array = numpy_helper.to_array(value) if node.attribute[0].HasField("t") else np.empty(0)
+        if array.dtype == np.float32 and array.size >= _LEAST_HALVED:
+            name = node.output[0]
+            node.output[0] = f"{name}_half"
+            value.CopyFrom(numpy_helper.from_array(array.astype(np.float16)))
+            casts.append((name, onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT)))
+    for name, cast in casts:
+        place = next(index for index, node in enumerate(graph.node) if node.output[0] == f"{name}_half")
+        graph.node.insert(place + 1, cast)

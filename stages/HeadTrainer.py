@@ -1,0 +1,53 @@
+"""Scenes to a head detector: ``python stages/HeadTrainer.py --config configs/head_detector.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import stages.guard  # noqa: F401
+
+from safetensors.torch import save
+
+from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.folders import fresh_folder
+from nlml_hpe.files.manifests import write_manifest
+from nlml_hpe.head_network.network_training import KIND, ONNX, WEIGHTS, initial_head_network, train_head_network
+from nlml_hpe.model.head_export import export_head_detector
+from nlml_hpe.view.training_plots import plot_measures
+from renderer.sprites import KIND as SPRITES
+from stages.common import Plan, Stage, Workdir, stage_command, training_run
+from stages.config import Config
+from stages.Sprites import folder_of, scenes_of
+
+
+def plan(config: Config) -> Plan:
+    """What the network depends on."""
+    reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
+    return Plan((Workdir(config.workdir).head_network,), KIND, config.sections("seed", "scenes", "head_trainer"), reads)
+
+
+def main(config: Config) -> Path:
+    """Train the network; returns the folder of its weights, its ONNX file, curves and history."""
+    work, made = Workdir(config.workdir), plan(config)
+    network = initial_head_network(config.head_trainer, config.seed)
+    run = training_run(config, work.head_network, made)
+    scenes = scenes_of(config, "train"), scenes_of(config, "validation")
+    with fresh_folder(work.head_network, KIND) as folder:
+        history = train_head_network(network, *scenes, config.head_trainer, config.seed, run)
+        network = network.cpu()
+        write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
+        export_head_detector(network, folder / ONNX)
+        write_json(folder / "history.json", asdict(history))
+        plot_measures(history, folder / "curves.png")
+        facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
+        write_manifest(folder, KIND, made.settings, made.inputs, facts)
+        run.clear()
+    return work.head_network
+
+
+STAGE = Stage("HeadTrainer", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Train the head detector."))

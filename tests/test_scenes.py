@@ -1,0 +1,198 @@
+"""Scenes: sprites are the person alone, labels are true, all follows from the seed, and a head detector learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nlml_hpe.config import HeadTrainerConfig
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.head_network.losses import Heads, generalised_iou, head_loss, targets_of
+from nlml_hpe.head_network.network import STRIDE, HeadNetwork, found_of
+from nlml_hpe.head_network.network_training import ONNX, WEIGHTS, DrawnScenes, heads_of
+from nlml_hpe.image_networks.shards import read_shards
+from nlml_hpe.model.head_export import export_head_detector
+from renderer.config import HeadsConfig, ScenesConfig, SpritesConfig
+from renderer.scenes import Scene, Scenes
+from renderer.sprites import KIND, SpriteSet
+from stages import HeadTrainer, Sprites
+from stages.common import Workdir, run_stage
+from stages.config import Config
+
+SMALL = SpritesConfig(crops_per_person=4, size=96, people_per_shard=1)
+SCENES = ScenesConfig(size=96, empty=0.0)
+TRAINER = HeadTrainerConfig(epochs=2, scenes_per_epoch=8, validation_scenes=4, batch_size=4, width=8)
+
+
+@pytest.fixture(scope="module")
+def config(kit_of_few: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Sprites of two people and one, and a network trained on their scenes for two short epochs."""
+    heads = HeadsConfig(source="ict_facekit", folder=kit_of_few, train=2, validation=1)
+    made = Config(
+        workdir=tmp_path_factory.mktemp("heads"),
+        seed=5,
+        workers=1,
+        heads=heads,
+        sprites=SMALL,
+        scenes=SCENES,
+        head_trainer=TRAINER,
+    )
+    run_stage(Sprites.STAGE, made)
+    run_stage(HeadTrainer.STAGE, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def scenes(config: Config) -> Scenes:
+    return Sprites.scenes_of(config, "train")
+
+
+def drawn(scenes: Scenes, *seed: int) -> Scene:
+    return scenes.draw(np.random.default_rng(seed))
+
+
+def test_a_sprite_is_the_person_alone_and_its_box_lies_on_the_head(config: Config) -> None:
+    for shard in read_shards(Workdir(config.workdir).sprites_train):
+        assert shard.alpha is not None
+        for image, alpha, box in zip(shard.images, shard.alpha, shard.boxes, strict=True):
+            assert (image <= alpha[..., None].astype(int) + 1).all()  # multiplied already, but for rounding
+            assert not alpha[0, [0, -1]].any()
+            left, top, right, bottom = box.round().astype(int)
+            assert (alpha[top:bottom, left:right] > 127).mean() > 0.5
+            assert max(box[2] - box[0], box[3] - box[1]) == pytest.approx(96 / SMALL.share, rel=1e-3)
+
+
+def test_sprites_are_an_artefact_of_their_own_kind_and_up_to_date(config: Config) -> None:
+    manifest = read_manifest(Workdir(config.workdir).sprites_train, KIND)
+    assert (manifest["facts"]["crops"], manifest["facts"]["side_over_box"]) == (8, SMALL.share)
+    assert Sprites.STAGE.plan(config).is_current()
+    other = config.model_copy(update={"sprites": SMALL.model_copy(update={"share": 3.0})})
+    assert not Sprites.STAGE.plan(other).is_current()
+    assert config.workdir.joinpath("scenes_sheet.jpg").is_file()
+
+
+def test_a_scene_follows_from_its_seed(scenes: Scenes) -> None:
+    for first, second in zip(drawn(scenes, 3), drawn(scenes, 3), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert (drawn(scenes, 3).image != drawn(scenes, 4).image).any()
+
+
+def test_heads_of_a_scene_lie_in_it_and_count_where_they_are_seen(scenes: Scenes) -> None:
+    some = [drawn(scenes, 0, number) for number in range(60)]
+    assert max(len(scene.boxes) for scene in some) > 2
+    for scene in some:
+        middle = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2
+        assert ((middle > -1) & (middle < 97)).all()
+        longest = (scene.boxes[:, 2:] - scene.boxes[:, :2]).max(axis=1, initial=0)
+        assert not scene.counts[(longest < SCENES.smallest_px) | (scene.visible < 0.35)].any()
+        np.testing.assert_allclose(np.linalg.det(scene.rotations), 1, atol=1e-5)
+
+
+def test_a_mirrored_sprite_has_the_mirrored_rotation_and_box(kit_of_few: Path, tmp_path: Path) -> None:
+    """A face turned to one side and its mirror image: the box leads to the same side as the nose does."""
+    heads = HeadsConfig(source="ict_facekit", folder=kit_of_few, train=1, validation=1)
+    turned = SMALL.model_copy(update={"around": 0.0, "wide": 0.0, "spread_deg": (60.0, 5.0, 5.0)})
+    crops = SpriteSet(heads, turned, 1, "train", kit_of_few.parent / "cache").of_person(1)
+    for crop in crops:
+        assert crop.alpha is not None
+        across = np.arange(96) + 0.5
+        middle = float((crop.alpha[:48].sum(axis=0) * across).sum() / crop.alpha[:48].sum())
+        ahead = crop.rotation[0, 2]  # to image right where the face looks there
+        if abs(ahead) > 0.5:
+            assert np.sign(float(crop.box[[0, 2]].mean()) - middle) == np.sign(ahead)
+
+
+def test_without_heads_a_scene_has_no_label(config: Config) -> None:
+    empty = Scenes(Workdir(config.workdir).sprites_train, SCENES.model_copy(update={"empty": 1.0}))
+    assert drawn(empty, 0).boxes.shape == (0, 4)
+    heads = heads_of([drawn(empty, 0), drawn(empty, 1)])
+    assert (heads.kinds == -1).all()
+    assert torch.isfinite(head_loss(torch.zeros(2, 5, 12, 12), heads))
+
+
+def test_sprites_that_are_missing_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="holds no crops"):
+        drawn(Scenes(tmp_path, SCENES), 0)
+
+
+def test_validation_scenes_are_always_the_same_and_training_scenes_never(scenes: Scenes) -> None:
+    data, numbers = DrawnScenes(scenes, 4, 7), np.arange(2)
+    (first, heads), (second, _) = data.batch(numbers, None), data.batch(numbers, None)
+    assert first.equal(second)
+    assert first.shape == (2, 3, 96, 96)
+    assert heads.boxes.shape[:2] == heads.kinds.shape
+    other, _ = data.batch(numbers, np.random.default_rng(1))
+    assert not other.equal(first)
+
+
+def test_a_perfect_answer_has_hardly_any_loss() -> None:
+    boxes = torch.tensor([[[16.0, 24.0, 48.0, 72.0], [60.0, 20.0, 84.0, 44.0]]])
+    heads = Heads(boxes, torch.ones(1, 2))
+    targets = targets_of(heads, 12, 12)
+    logits = torch.where(targets.heat > 0.999, 12.0, -12.0)
+    middle = (targets.box[..., :2] + targets.box[..., 2:]) / 2 / STRIDE
+    place = torch.arange(12) + 0.5
+    offset = [middle[..., 0] - place, middle[..., 1] - place[:, None]]
+    size = torch.log((targets.box[..., 2:] - targets.box[..., :2]).clamp_min(1e-3) / STRIDE)
+    outputs = torch.stack([logits, *offset, size[..., 0], size[..., 1]], dim=1)
+    assert head_loss(outputs, heads).item() < 1e-3
+    answered = found_of(outputs).boxes[targets.answers]
+    assert answered == pytest.approx(targets.box[targets.answers], abs=1e-3)
+    worse = outputs.clone()
+    worse[:, 1] += 1
+    assert head_loss(worse, heads) > head_loss(outputs, heads) + 0.1
+
+
+def test_a_head_that_may_be_found_costs_nothing_either_way() -> None:
+    maybe = Heads(torch.tensor([[[40.0, 40.0, 56.0, 56.0]]]), torch.zeros(1, 1))
+    nothing = torch.zeros(1, 5, 12, 12)
+    nothing[:, 0] = -12
+    said = nothing.clone()
+    said[:, 0, 6, 6] = 5  # the cell of its middle
+    assert head_loss(said, maybe).item() == pytest.approx(head_loss(nothing, maybe).item(), abs=1e-6)
+
+
+def test_generalised_iou_of_known_boxes() -> None:
+    one = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    assert generalised_iou(one, one).item() == pytest.approx(1)
+    assert generalised_iou(one, torch.tensor([[2.0, 0.0, 6.0, 4.0]])).item() == pytest.approx(8 / 24)
+
+
+def test_onnx_answers_as_torch_does_on_a_picture_of_any_size(config: Config, tmp_path: Path) -> None:
+    """Both with the weights as stored, in half precision: what is left is the order of sums."""
+    network = HeadNetwork(TRAINER.width).eval()
+    network.load_state_dict(load_file(Workdir(config.workdir).head_network / WEIGHTS))
+    for value in network.parameters():
+        if value.numel() >= 1000:
+            value.data = value.data.half().float()
+    session = onnxruntime.InferenceSession(export_head_detector(network, tmp_path / ONNX))
+    for shape in ((1, 64, 96, 3), (2, 128, 32, 3)):
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        scores, boxes = session.run(None, {"images": images})
+        with torch.inference_mode():
+            found = found_of(network(torch.from_numpy(images).permute(0, 3, 1, 2)))
+        np.testing.assert_allclose(boxes, found.boxes.numpy(), atol=1e-3)
+        kept = scores > 0
+        np.testing.assert_allclose(scores[kept], torch.sigmoid(found.logits).numpy()[kept], atol=1e-5)
+        assert 0 < kept.mean() < 0.5  # neighbours of a greater score are nought
+
+
+def test_the_trained_folder_is_up_to_date_and_says_its_size(config: Config) -> None:
+    manifest = read_manifest(Workdir(config.workdir).head_network, "head_network")
+    assert manifest["facts"]["parameters"] == sum(value.numel() for value in HeadNetwork(8).parameters())
+    assert HeadTrainer.STAGE.plan(config).is_current()
+
+
+def test_a_picture_is_not_changed_by_what_is_laid_into_the_next(scenes: Scenes) -> None:
+    """Memory-mapped sprites are read, never written."""
+    before = [shard.images.sum() for shard in read_shards(scenes.folder)]
+    for number in range(10):
+        assert cv2.mean(drawn(scenes, 9, number).image)[0] >= 0
+    assert [shard.images.sum() for shard in read_shards(scenes.folder)] == before
