@@ -112,6 +112,11 @@ def draw_cone(
     length : float
         Of the cone's edge where it lies in the image, in pixels; the projection is orthographic.
 
+    Returns
+    -------
+    numpy.ndarray
+        RGB uint8 (H, W, 3).
+
     Raises
     ------
     ValueError
