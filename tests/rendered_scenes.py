@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.face import Box
+from nlml_hpe.face import Box, box_of
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.image_networks.crop import box_of
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
 from renderer.config import HeadsConfig, LooksConfig
@@ -74,5 +73,4 @@ def _draw(image: NDArray[np.float32], head: Placed, rotation: NDArray[np.float64
     height, width = image.shape[:2]
     fragments = get_rasterizer("numba_zbuffer")(vertices, person.faces, camera, (height, width))
     light_crop(fragments, vertices, normals, person.faces, person.uv, person.texture, _LAMPS, image)
-    left, top, right, bottom = box_of(camera.project(marks)).tolist()
-    return (left, top, right, bottom)
+    return box_of(camera.project(marks))
