@@ -13,9 +13,9 @@ from nlml_hpe.config import GridConfig
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.manifold.blocks import PersonBlocks, TensorError
 from nlml_hpe.manifold.fill import rotation_tensor
-from nlml_hpe.manifold.passes import Arithmetic, leading_eigenvectors, pose_grams
+from nlml_hpe.manifold.passes import Arithmetic, largest_angle, leading_eigenvectors, pose_grams
 from nlml_hpe.manifold.tensor import open_array
-from nlml_hpe.manifold.tucker import decompose, largest_angle
+from nlml_hpe.manifold.tucker import decompose
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import rotate_image_points, rotation_from_angles
 

@@ -225,6 +225,29 @@ def leading_eigenvectors(gram: FloatArray, rank: int) -> tuple[FloatArray, Float
     return vectors * np.where(largest < 0, -1.0, 1.0), shares / max(shares.sum(), np.finfo(float).tiny)
 
 
+def largest_angle(first: FloatArray, second: FloatArray) -> float:
+    """Largest principal angle between the column spaces of two orthonormal matrices.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n, rank)
+        With orthonormal columns.
+
+    Returns
+    -------
+    float
+        In radians, 0 to pi / 2.
+
+    Examples
+    --------
+    >>> round(largest_angle(np.eye(3)[:, :2], np.eye(3)[:, 1:]), 4)
+    1.5708
+    """
+    # The sine is accurate for the small angles that matter here, the cosine is not.
+    outside = second - first @ (first.T @ second)
+    return float(np.arcsin(min(1.0, float(np.linalg.norm(outside, 2)))))
+
+
 def sum_of_outer_products(rows: NDArray[np.float32], arithmetic: Arithmetic) -> FloatArray:
     """Gram of rows, summed in float64 over slices of the columns.
 

@@ -30,6 +30,7 @@ from nlml_hpe.manifold.passes import (
     Arithmetic,
     PoseGrams,
     expand_poses,
+    largest_angle,
     leading_eigenvectors,
     person_grams,
     project_poses,
@@ -295,26 +296,3 @@ class _Run:
 def _piece(number: int, blocks: PersonBlocks, task: Callable[..., Any], arguments: Any, arithmetic: Arithmetic) -> Any:
     """What a worker does: ``task`` for some people; they are few numbers, so they come back one by one."""
     return number, list(arithmetic.each(task, blocks, *arguments))
-
-
-def largest_angle(first: FloatArray, second: FloatArray) -> float:
-    """Largest principal angle between the column spaces of two orthonormal matrices.
-
-    Parameters
-    ----------
-    first, second : ndarray of shape (n, rank)
-        With orthonormal columns.
-
-    Returns
-    -------
-    float
-        In radians, 0 to pi / 2.
-
-    Examples
-    --------
-    >>> round(largest_angle(np.eye(3)[:, :2], np.eye(3)[:, 1:]), 4)
-    1.5708
-    """
-    # The sine is accurate for the small angles that matter here, the cosine is not.
-    outside = second - first @ (first.T @ second)
-    return float(np.arcsin(min(1.0, float(np.linalg.norm(outside, 2)))))
