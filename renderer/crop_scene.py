@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _PICTURES = ("coffee", "brick", "gravel", "grass", "rocket", "hubble_deep_field"
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 """The same of scikit-learn's."""
 _LARGEST_PX = 640
+_SHARES = {"hand": 0.3, "thing": 0.35, "bar": 0.15, "strands": 0.2}
+"""How often each lies over a face that is covered."""
 
 
 class BackgroundError(ValueError):
@@ -86,27 +89,14 @@ def lay_over(
     image: FloatArray, size: int, skin: NDArray[np.floating], found: list[NDArray[np.uint8]], rng: np.random.Generator
 ) -> None:
     """Draw something over a part of the face, in place: a hand, a thing, an edge of a picture, or strands of hair."""
-    kind = rng.choice(["hand", "thing", "bar", "strands"], p=[0.3, 0.35, 0.15, 0.2])
+    kind = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
     middle = (0.5 + rng.normal(0, 0.17, size=2)) * size
-    if kind == "hand":
+    if kind == "hand":  # the one that is not flat
         _hand(image, middle, size, skin, rng)
         return
     mask = np.zeros((size, size), np.uint8)
-    if kind == "strands":
-        _strands(mask, size, rng)
-        color = np.full(3, rng.uniform(5, 120)) * rng.uniform(0.6, 1.0, size=3)
-        image += (mask[..., None] / 255.0) * (color - image)
-        return
-    reach = rng.uniform(0.06, 0.17) * size
-    if kind == "bar":
-        along = rng.uniform(0, np.pi)
-        step = np.array([np.cos(along), np.sin(along)]) * size
-        first, last = (tuple((middle + sign * step).astype(int).tolist()) for sign in (-1, 1))
-        cv2.line(mask, first, last, [255], max(2, int(reach * 0.5)))
-    else:
-        corners = middle + rng.uniform(-1, 1, size=(int(rng.integers(4, 8)), 2)) * reach * rng.uniform(0.7, 1.6, size=2)
-        cv2.fillConvexPoly(mask, cv2.convexHull(corners.astype(np.int32)), [255])
-    fill = draw_background(size, found, rng)
+    _SHAPES[kind](mask, middle, size, rng)
+    fill = _hair_color(rng) if kind == "strands" else draw_background(size, found, rng)
     image += (mask[..., None] / 255.0) * (fill - image)
 
 
@@ -158,7 +148,7 @@ def _hand(
             cv2.line(image, start, end, (color * bright).tolist(), max(1, round(2 * half * share)), cv2.LINE_AA)
 
 
-def _strands(mask: NDArray[np.uint8], size: int, rng: np.random.Generator) -> None:
+def _strands(mask: NDArray[np.uint8], middle: NDArray[np.floating], size: int, rng: np.random.Generator) -> None:
     """Hair that falls across the crop from above."""
     root, lean = rng.uniform(0.2, 0.8) * size, rng.normal(0, 0.3)
     for _ in range(int(rng.integers(4, 30))):
@@ -166,3 +156,30 @@ def _strands(mask: NDArray[np.uint8], size: int, rng: np.random.Generator) -> No
         y = np.linspace(0, rng.uniform(0.35, 0.95) * size, 8)
         path = np.stack([x + lean * y + rng.normal(0, 0.01 * size, 8).cumsum(), y], axis=1)
         cv2.polylines(mask, [np.round(path).astype(np.int32)], False, [255], int(rng.integers(1, 4)), cv2.LINE_AA)
+
+
+def _bar(mask: NDArray[np.uint8], middle: NDArray[np.floating], size: int, rng: np.random.Generator) -> None:
+    """A line from edge to edge."""
+    reach = rng.uniform(0.06, 0.17) * size
+    along = rng.uniform(0, np.pi)
+    step = np.array([np.cos(along), np.sin(along)]) * size
+    first, last = (tuple((middle + sign * step).astype(int).tolist()) for sign in (-1, 1))
+    cv2.line(mask, first, last, [255], max(2, int(reach * 0.5)))
+
+
+def _thing(mask: NDArray[np.uint8], middle: NDArray[np.floating], size: int, rng: np.random.Generator) -> None:
+    """A convex piece of a picture."""
+    reach = rng.uniform(0.06, 0.17) * size
+    corners = middle + rng.uniform(-1, 1, size=(int(rng.integers(4, 8)), 2)) * reach * rng.uniform(0.7, 1.6, size=2)
+    cv2.fillConvexPoly(mask, cv2.convexHull(corners.astype(np.int32)), [255])
+
+
+def _hair_color(rng: np.random.Generator) -> NDArray[np.floating]:
+    return np.full(3, rng.uniform(5, 120)) * rng.uniform(0.6, 1.0, size=3)
+
+
+_SHAPES: dict[str, Callable[[NDArray[np.uint8], NDArray[np.floating], int, np.random.Generator], None]] = {
+    "thing": _thing,
+    "bar": _bar,
+    "strands": _strands,
+}
