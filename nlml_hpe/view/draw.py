@@ -16,6 +16,8 @@ from nlml_hpe.rotation import IMAGE_FROM_CAMERA, nose_cone
 AXIS_COLORS = ((220, 40, 40), (40, 180, 40), (50, 90, 240))
 """RGB of the head's x (image right of a frontal face), y (up) and z (out of the face)."""
 _OUTLINE, _INK = (0, 0, 0), (255, 255, 255)
+_LETTER_PX, _WIDEST, _SMALL = 18, 4.2, 0.4
+"""Width of a letter of size 1; the widest text, in sides of the head's box; size of the short one in its place."""
 _FILL = 0.35
 """How opaque the cube's front is."""
 
@@ -175,8 +177,11 @@ def draw_pose(image: RgbImage, pose: HeadPose, cone: bool = False) -> RgbImage:
     drawn = draw_axes(image, pose.rotation, middle, length)
     sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
     number = "" if pose.track is None else f"#{pose.track} "
+    side, size = max(right - left, bottom - top), _text_size(image)
     text = f"{number}yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
-    return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))))
+    if size * _LETTER_PX * len(text) > _WIDEST * side:  # many small heads: no text over the head beside
+        text, size = f"{number}{pose.yaw:+.0f} {pose.pitch:+.0f} {pose.roll:+.0f}", min(size, _SMALL)
+    return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))), size)
 
 
 def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -> RgbImage:
@@ -209,7 +214,7 @@ def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -
     return image
 
 
-def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:
+def draw_text(image: RgbImage, text: str, place: tuple[int, int], size: float | None = None) -> RgbImage:
     """A copy of an image with a line of text that is readable on anything.
 
     Parameters
@@ -220,6 +225,8 @@ def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:
         One line, of ASCII letters.
     place : (int, int)
         The text's lower left corner in pixels.
+    size : float, optional
+        Of the letters, in OpenCV's unit of some 20 pixels; by default by the image's size.
 
     Returns
     -------
@@ -233,7 +240,11 @@ def draw_text(image: RgbImage, text: str, place: tuple[int, int]) -> RgbImage:
     True
     """
     drawn = np.ascontiguousarray(image).copy()
-    size = max(0.45, min(image.shape[:2]) / 1000)
+    scale = size or _text_size(image)
     for color, width in ((_OUTLINE, 4), (_INK, 1)):
-        cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+        cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, width, cv2.LINE_AA)
     return drawn
+
+
+def _text_size(image: RgbImage) -> float:
+    return max(0.45, min(image.shape[:2]) / 1000)
