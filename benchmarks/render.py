@@ -119,8 +119,7 @@ def _vtk_scene(mesh: Mesh, size: int) -> tuple[Any, Any, Any]:
     """Grabber, point array and camera of a textured head."""
     data, points, cells = vtk.vtkPolyData(), vtk.vtkPoints(), vtk.vtkCellArray()
     points.SetData(numpy_to_vtk(mesh.vertices.copy(), deep=True))
-    corners = np.concatenate([np.full((len(mesh.faces), 1), 3), mesh.faces], axis=1).astype(np.int64)
-    cells.SetCells(len(mesh.faces), numpy_to_vtkIdTypeArray(corners.ravel(), deep=True))
+    cells.SetData(3, numpy_to_vtkIdTypeArray(mesh.faces.astype(np.int64).ravel(), deep=True))
     data.SetPoints(points)
     data.SetPolys(cells)
     data.GetPointData().SetTCoords(numpy_to_vtk(np.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], axis=1), deep=True))
