@@ -136,6 +136,18 @@ def test_a_face_whose_landmarks_are_not_seen_is_found_by_its_box(
     assert estimator.predict(photo, eye="landmarks") == []
 
 
+def test_the_face_detector_is_asked_once(
+    estimator: HeadPoseEstimator, photo: RgbImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the search finds a face, it also says where faces without landmarks are."""
+    networks = estimator.detector._networks  # type: ignore[attr-defined]
+    asked: list[int] = []
+    detections = networks.detections
+    monkeypatch.setattr(networks, "detections", lambda images: (asked.append(len(images)), detections(images))[1])
+    assert [pose.eye for pose in estimator.predict(photo)] == ["both"]
+    assert sum(asked) == 1
+
+
 def test_an_image_eye_alone_predicts(alone: Path, photo: RgbImage) -> None:
     with HeadPoseEstimator(alone) as opened:
         (pose,) = opened.predict(photo)
