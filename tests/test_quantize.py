@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
+import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from nlml_hpe.config import ImageModelConfig, ImageNetworkConfig, ImageQuantizerConfig
+from nlml_hpe import training
+from nlml_hpe.config import ImageModelConfig
 from nlml_hpe.face import Face
 from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.image_networks.backbones import Block, Inverted
+from nlml_hpe.image_networks.quantize import FakeQuantized
+from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.format import METADATA
 from nlml_hpe.rotation import geodesic_degrees
+from nlml_hpe.training_state import write_checkpoint
 from stages import ImageModelBuilder, ImageQuantizer, ImageTrainer
 from stages.common import run_stage
-from stages.config import Config
+from stages.config import Config, load_config
+from tests.conftest import REPOSITORY
 from tests.test_image_trainer import SHORT, folder  # noqa: F401
 
 pytest.importorskip("torchao", reason="torchao is not installed: pip install '.[quantize]'")
@@ -36,50 +47,114 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_a_network_in_eight_bits_answers_as_it_did_in_float(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_recipe_for_eight_bits_runs_goes_on_after_a_kill_and_exports(
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """configs/mobilenetv2_int8.yaml's stages after the crops, on a narrow network and easy riddles."""
-    data = SHORT.data[0]
-    parts = {split: (data.model_copy(update={"root": folder / f"crops_{split}"}),) for split in ("train", "validation")}
-    trainer = SHORT.model_copy(update={"data": parts["train"], "validation": parts["validation"]})
-    config = Config(
-        workdir=tmp_path,
-        workers=1,
-        image_network=ImageNetworkConfig(name="mobilenetv2", size=32, width=8, dropout=0),
-        image_trainer=trainer,
-        image_quantizer=ImageQuantizerConfig(epochs=2, learning_rate=3e-4),
-        image_model=ImageModelConfig(int8=True),
-    )
+    config = recipe(folder, tmp_path)
     run_stage(ImageTrainer.STAGE, config)
+    losses = json.loads((tmp_path / "image_network" / "history.json").read_text())["train"]
+    assert losses[-1] < 0.7 * losses[0]
+    written: list[Path] = []
+
+    def killed(path: Path, *rest: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_checkpoint(path, *rest)
+
+    monkeypatch.setattr(training, "write_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(ImageQuantizer.STAGE, config)
+    assert len(list((tmp_path / "image_network_int8.training").glob("*.checkpoint"))) == 1
+    saved: list[Path] = []
+    monkeypatch.setattr(training, "write_checkpoint", lambda path, *rest: saved.append(path))
     run_stage(ImageQuantizer.STAGE, config)
+    # The second epoch alone was left to do.
+    assert len(saved) == 1
     assert ImageQuantizer.STAGE.plan(config).is_current()
     facts = read_manifest(tmp_path / "image_network_int8", ImageQuantizer.KIND)["facts"]
     assert (facts["epochs_run"], facts["crops"]["training"]) == (2, 256)
     rounded = open_image_engine(run_stage(ImageModelBuilder.STAGE, config))
     path = tmp_path / "image_model" / IMAGE_EYE_FILE
-    proto = onnx.load(path)
-    about = {each.key: each.value for each in proto.metadata_props}
-    assert json.loads(about[METADATA])["precision"] == "int8"
-    kinds = [node.op_type for node in proto.graph.node]
-    # Every convolution stands between them, and weights are stored in eight bits.
-    assert kinds.count("QuantizeLinear") > 50
-    assert kinds.count("DequantizeLinear") > 100
-    assert sum(each.data_type == onnx.TensorProto.INT8 for each in _constants(proto)) > 50
+    require_eight_bits(path, tmp_path)
     whole = config.model_copy(update={"workdir": tmp_path / "float", "image_model": ImageModelConfig()})
     (tmp_path / "float").mkdir()
     (tmp_path / "image_network").rename(tmp_path / "float" / "image_network")
     exact = open_image_engine(run_stage(ImageModelBuilder.STAGE, whole))
-    errors = [_errors(engine, folder / "crops_validation") for engine in (exact, rounded)]
-    # A riddle of degrees, learned in seconds: eight bits may cost it a tenth.
-    assert errors[1].mean() < 1.1 * errors[0].mean() + 0.5
     assert path.stat().st_size < 0.6 * (tmp_path / "float" / "image_model" / IMAGE_EYE_FILE).stat().st_size
+    true = read_shards(folder / "crops_validation")[0].rotations
+    first, second = (answers(engine, folder / "crops_validation") for engine in (exact, rounded))
+    errors = [geodesic_degrees(found, true).mean() for found in (first, second)]
+    # A riddle of degrees, learned in seconds: eight bits may cost it a tenth.
+    assert errors[1] < 1.1 * errors[0] + 0.5
+    assert errors[1] < 0.85 * geodesic_degrees(np.eye(3), true).mean()
+    assert geodesic_degrees(second[0], second).max() > 5
 
 
-def _errors(engine: ImageEngine, crops: Path) -> np.ndarray:
+def recipe(crops: Path, workdir: Path) -> Config:
+    """The configuration as it is, but for the size of the network, the length of its training and the data."""
+    config = load_config(REPOSITORY / "configs" / "mobilenetv2_int8.yaml")
+    data = SHORT.data[0]
+    parts = {split: (data.model_copy(update={"root": crops / f"crops_{split}"}),) for split in ("train", "validation")}
+    few = {"data": parts["train"], "validation": parts["validation"], "augmentation": SHORT.augmentation}
+    short = {"epochs": SHORT.epochs, "crops_per_epoch": None, "batch_size": 32, "learning_rate": SHORT.learning_rate}
+    changes = {
+        "workdir": workdir,
+        "workers": 1,
+        "image_network": config.image_network.model_copy(update={"size": 32, "width": 8, "dropout": 0.0}),
+        "image_trainer": config.image_trainer.model_copy(update={**few, **short}),
+        "image_quantizer": config.image_quantizer.model_copy(update={"learning_rate": 3e-4}),
+    }
+    return config.model_copy(update=changes)
+
+
+def require_eight_bits(path: Path, workdir: Path) -> None:
+    """MobileNetV2's convolutions and sums are computed in integers, and its weights cannot overflow."""
+    proto = onnx.load(path)
+    about = {each.key: each.value for each in proto.metadata_props}
+    assert json.loads(about[METADATA])["precision"] == "int8"
+    kernels = kernels_of(path, workdir)
+    sums = sum(isinstance(block, Inverted) and block.around for block in build("mobilenetv2", 32, width=8).modules())
+    assert (kernels["QLinearConv"], kernels["QLinearAdd"], kernels["Conv"] + kernels["FusedConv"]) == (52, sums, 0)
+    weights = [each for each in constants(proto) if each.data_type == onnx.TensorProto.INT8 and len(each.dims) == 4]
+    assert len(weights) == 52
+    # With larger ones, processors without VNNI instructions would overflow.
+    assert all(np.abs(onnx.numpy_helper.to_array(each).astype(int)).max() <= 64 for each in weights)
+
+
+def test_a_sum_is_rounded_behind_its_rectifier() -> None:
+    """In ``six_d``'s blocks, where torchao alone would round neither what a convolution adds nor before the sum."""
+    network = build("six_d", 32, width=8).eval()
+    nodes = FakeQuantized(network, torch.rand(8, 3, 32, 32) * 255).graph.graph.nodes
+    sums = [node for node in nodes if node.target == torch.ops.aten.add.Tensor and len(node.all_input_nodes) == 2]
+    blocks = [layer for layer in network.modules() if isinstance(layer, Block)]
+    assert len(sums) == len(blocks) == 4
+    for node in sums:
+        (rectifier,) = node.users
+        assert rectifier.target == torch.ops.aten.relu.default
+        around = [*node.all_input_nodes, *rectifier.users]
+        assert [str(each.target).rpartition("_")[0] for each in around] == ["activation_post_process"] * len(around)
+
+
+def kernels_of(path: Path, workdir: Path) -> Counter[str]:
+    """How often onnxruntime runs each kind of operation, once it has fused what belongs together."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(workdir / "optimised.onnx")
+    options.log_severity_level = 3  # its warning that such a file suits this machine alone
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(workdir / "optimised.onnx").graph.node)
+
+
+def answers(engine: ImageEngine, crops: Path) -> NDArray[np.float64]:
+    """Rotations (N, 3, 3) of the first shard's heads."""
     shard = read_shards(crops)[0]
     faces = [Face(image, tuple(box)) for image, box in zip(shard.images, shard.boxes.tolist(), strict=True)]
-    return geodesic_degrees(engine.estimate(faces).rotation, shard.rotations)
+    return engine.estimate(faces).rotation
 
 
-def _constants(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+def constants(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     nodes = [node for node in proto.graph.node if node.op_type == "Constant"]
     return [*proto.graph.initializer, *(each.t for node in nodes for each in node.attribute if each.name == "value")]

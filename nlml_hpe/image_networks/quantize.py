@@ -4,11 +4,20 @@ The network is exported as a graph of operations, in which torchao folds batch n
 a rounding to eight bits between them: activations with one scale a tensor, weights with one a channel, as x86's
 integer instructions want them. Training goes on with these roundings in place (Jacob et al. 2018) and its gradients
 pass through them as if they were not there.
+
+Two things are other than torchao's x86 quantiser has them, for onnxruntime's sake:
+
+- It is made for torch's own compiler, whose convolution adds the residual before it rounds, so it puts no rounding
+  between the two. onnxruntime has no such operation and would compute these convolutions in float32, with a change of
+  type and of layout on either side. Here sums are rounded as operations of their own: each is one QLinearAdd.
+- Weights are whole numbers from -64 to 63. Processors without VNNI instructions add products of activations and
+  weights in pairs, in 16 bits, which overflow silently with larger ones: 2 * 255 * 64 is the largest sum that fits.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +28,10 @@ from nlml_hpe.image_networks.network import ImageNetwork, Posterior
 
 _LARGEST_BATCH = 65_536
 _EXAMPLES = 2
+WEIGHTS = (-64, 63)
+"""The whole numbers that weights are rounded to."""
+_SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+_RECTIFIERS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 
 class FakeQuantized(ImageNetwork):
@@ -89,9 +102,34 @@ def _prepared(network: ImageNetwork) -> nn.Module:
     example = torch.zeros(_EXAMPLES, 3, network.size, network.size)
     faces = torch.export.Dim("faces", min=1, max=_LARGEST_BATCH)
     exported = torch.export.export(network.train(), (example,), dynamic_shapes={"crops": {0: faces}})
+    settings: Any = x86.get_default_x86_inductor_quantization_config(is_qat=True)
+    low, high = WEIGHTS
     quantizer: Any = x86.X86InductorQuantizer()
-    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_qat=True))
-    prepared = prepare_qat_pt2e(exported.module(), quantizer)
+    quantizer.set_global(replace(settings, weight=replace(settings.weight, quant_min=low, quant_max=high)))
+    operations = exported.module()
+    # Before the quantiser, which leaves alone what is marked.
+    _round_sums(operations, settings.output_activation)
+    prepared = prepare_qat_pt2e(operations, quantizer)
     allow_exported_model_train_eval(prepared)
     graph: nn.Module = prepared
     return graph
+
+
+def _round_sums(exported: fx.GraphModule, spec: Any) -> None:
+    """Mark the residual sums of an exported graph to be rounded by ``spec``: what they add and what comes out of them.
+
+    A rectifier behind a sum needs no rounding before it: what comes out is its output.
+    """
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+    for node in exported.graph.nodes:
+        inputs = node.all_input_nodes
+        if node.target not in _SUMS or len(inputs) != 2:
+            continue
+        marks = dict.fromkeys(inputs, spec)
+        rectifiers = [user for user in node.users if user.target in _RECTIFIERS]
+        own = None if rectifiers else spec
+        node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(input_qspec_map=marks, output_qspec=own, _annotated=True)
+        for user in rectifiers:
+            user.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(output_qspec=spec, _annotated=True)
