@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,22 +13,30 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from nlml_hpe.config import ImageNetworkConfig, ImageTrainerConfig, LabelledDataConfig, PseudoLabelConfig
+from nlml_hpe import training
+from nlml_hpe.config import LabelledDataConfig, PseudoLabelConfig
 from nlml_hpe.evaluation.datasets import DatasetError, write_lists
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.files.manifests import read_manifest, write_manifest
+from nlml_hpe.image_networks.augment import PLAIN
 from nlml_hpe.image_networks.shards import read_shards, write_shard
 from nlml_hpe.inference.engines import DEFAULT_ROUTE
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.labelling import photographs
 from nlml_hpe.labelling.photographs import KIND, CropLabel, FaceLabels, image_files, summary, write_photograph_crops
 from nlml_hpe.labelling.pseudo_labels import DISAGREES, NO_FACE, PseudoLabeller, confidence
 from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import Angles, geodesic_degrees, mirrored, rotation_from_angles
-from stages import ImageTrainer
-from stages.config import Config
+from nlml_hpe.training_state import write_checkpoint
+from renderer.crops import KIND as CROPS
+from stages import ImageModelBuilder, ImageTrainer
+from stages.common import run_stage
+from stages.config import Config, load_config
+from tests.conftest import REPOSITORY
 from tests.test_image_trainer import riddle
 
 SIDE = 48
@@ -172,21 +181,67 @@ def test_a_list_chooses_among_rendered_crops(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.stored(np.array([1])).images[0], shard.images[4])
 
 
-def test_the_trainer_mixes_unlabelled_photographs_with_crops(places: Path, tmp_path: Path) -> None:
-    write_shard(tmp_path / "crops", 0, riddle(64, seed=2))
-    crops = LabelledDataConfig(root=tmp_path / "crops")
-    photos = LabelledDataConfig(kind="unlabelled", root=places, weight=2, pseudo_labels=PseudoLabelConfig(every=4))
-    (tmp_path / "crops" / "manifest.json").write_text(
-        json.dumps({"kind": "crops", "format_version": 2, "files": {}, "inputs": {}})
+def unlabelled_recipe(places: Path, work: Path) -> Config:
+    """configs/image_unlabelled.yaml with easy riddles for its crops, a narrow network and a short training of each."""
+    config = load_config(REPOSITORY / "configs" / "image_unlabelled.yaml")
+    for name, count in (("crops_train", 96), ("crops_validation", 32)):
+        write_shard(work / name, 0, riddle(count, seed=count))
+        write_manifest(work / name, CROPS, {}, {})
+    crops, photos = config.image_trainer.data
+    held_out = config.image_trainer.validation[0]
+    data = (
+        crops.model_copy(update={"root": work / "crops_train"}),
+        photos.model_copy(update={"root": places, "weight": 2.0, "pseudo_labels": PseudoLabelConfig(every=4)}),
     )
-    trainer = ImageTrainerConfig(epochs=1, batch_size=16, stored_px=SIDE, data=(crops, photos), validation=(crops,))
-    config = Config(
-        workdir=tmp_path, workers=1, image_network=ImageNetworkConfig(size=32, width=8), image_trainer=trainer
+    validation = (held_out.model_copy(update={"root": work / "crops_validation"}),)
+    # The riddle's colours are the pose, so that none of them may vary.
+    short = {"epochs": 3, "crops_per_epoch": None, "batch_size": 16, "stored_px": SIDE, "augmentation": PLAIN}
+    trainer = config.image_trainer.model_copy(update={**short, "data": data, "validation": validation})
+    network = config.image_network.model_copy(update={"size": 32, "width": 8, "weights": None})
+    return config.model_copy(
+        update={"workdir": work / "adapted", "workers": 1, "image_network": network, "image_trainer": trainer}
     )
-    folder = ImageTrainer.main(config)
-    assert read_manifest(folder, ImageTrainer.KIND)["facts"]["crops"]["training"] == 64 + 4
-    assert (tmp_path / "photographs_training_1" / "manifest.json").is_file()
+
+
+def of_crops_alone(config: Config, workdir: Path) -> Config:
+    """The training whose weights the recipe begins with."""
+    trainer = config.image_trainer.model_copy(update={"data": config.image_trainer.data[:1]})
+    return config.model_copy(update={"workdir": workdir, "image_trainer": trainer})
+
+
+def test_the_recipe_for_unlabelled_photographs_goes_on_from_a_network_and_exports(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins with the weights of a training on crops, is killed after an epoch, and ends as a model."""
+    config = unlabelled_recipe(places, tmp_path)
+    weights = run_stage(ImageTrainer.STAGE, of_crops_alone(config, tmp_path / "crops_alone")) / ImageTrainer.WEIGHTS
+    config = config.model_copy(update={"image_network": config.image_network.model_copy(update={"weights": weights})})
+    saved: list[int] = []
+
+    def killed(*state: Any) -> None:
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(1)
+        write_checkpoint(*state)
+
+    monkeypatch.setattr(training, "write_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(ImageTrainer.STAGE, config)
+    monkeypatch.setattr(training, "write_checkpoint", lambda *_: saved.append(1))
+    folder = run_stage(ImageTrainer.STAGE, config)
+    assert len(saved) == 3  # the first epoch is not trained again
+    first, adapted = (json.loads((one / "history.json").read_text()) for one in (weights.parent, folder))
+    # It goes on where the other training ended, and the loss falls on.
+    assert adapted["train"][-1] < first["train"][0]
+    assert adapted["validation"][0] < first["validation"][0]
+    assert read_manifest(folder, ImageTrainer.KIND)["facts"]["crops"]["training"] == 96 + 4
+    assert (config.workdir / "photographs_training_1" / "manifest.json").is_file()
     assert ImageTrainer.STAGE.plan(config).is_current()
+    engine = open_image_engine(run_stage(ImageModelBuilder.STAGE, config))
+    shard = read_shards(tmp_path / "crops_validation")[0]
+    faces = [Face(image, tuple(box)) for image, box in zip(shard.images, shard.boxes.tolist(), strict=True)]
+    found = engine.estimate(faces).rotation
+    assert geodesic_degrees(found[0], found).max() > 5
     Image.new("RGB", (9, 9)).save(places / "new.png")
     assert not ImageTrainer.STAGE.plan(config).is_current()
     (places / "new.png").unlink()
