@@ -3,8 +3,8 @@
 Both ONNX files run crop by crop on one core, in turns, in one process: medians, and the median of the ratios of each
 turn, which a busy machine disturbs least. With ``--dataset`` and ``--root`` both also answer labelled photographs, in
 the labels' boxes: mean absolute errors, and the difference with its 95% interval over 2,000 draws of faces.
-``--untrained PX ...`` times a network of random weights at these sizes in place of an experiment's, which takes no
-training. Needs ``pip install '.[quantize]'``.
+``--untrained PX ...`` times a network of random weights (``--network``) at these sizes in place of an experiment's,
+which takes no training. Needs ``pip install '.[quantize]'``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.common import report
 from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
 from nlml_hpe.evaluation.faces import ask, photographs
 from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.files.manifests import read_manifest
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.quantize import FakeQuantized
@@ -64,22 +65,26 @@ def timed(files: dict[str, Path], size: int, turns: int) -> list[dict[str, Any]]
     ]
 
 
-def accuracy(files: dict[str, Path], dataset: str, root: Path, rows: list[dict[str, Any]]) -> str:
-    """Add mean absolute errors on labelled photographs to the rows; the sentence about their difference."""
+def accuracy(files: dict[str, Path], dataset: str, root: Path, rows: list[dict[str, Any]]) -> list[str]:
+    """Add mean absolute errors on labelled photographs to the rows; a sentence about each protocol's difference."""
     answered = ask(
         photographs(read_dataset(dataset, root), None), {n: ImageEngine(p).estimate for n, p in files.items()}
     )
     each = {name: errors(given.rotation, answered.true).angle.mean(axis=1) for name, given in answered.answers.items()}
-    for row in rows:
-        row["MAE"] = float(each[row["network"]].mean())
-    difference = each["int8"] - each["float32"]
-    rng = np.random.default_rng(0)
-    draws = [difference[rng.integers(0, len(difference), len(difference))].mean() for _ in range(_DRAWS)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return (
-        f"On {len(difference)} faces of {root.name}, raw, label's box: int8 minus float32 {difference.mean():+.3f} "
-        f"degrees of MAE ({low:+.3f}..{high:+.3f})."
-    )
+    sentences = []
+    for name in (f"{dataset}-nlml", dataset):
+        counts = PROTOCOLS[name].includes(answered.labels)
+        for row in rows:
+            row[f"MAE, {name}"] = float(each[row["network"]][counts].mean())
+        difference = (each["int8"] - each["float32"])[counts]
+        rng = np.random.default_rng(0)
+        draws = [difference[rng.integers(0, len(difference), len(difference))].mean() for _ in range(_DRAWS)]
+        low, high = np.quantile(draws, [0.025, 0.975])
+        sentences.append(
+            f"{name}, {len(difference)} faces of {root.name}, raw, label's box: int8 minus float32 "
+            f"{difference.mean():+.3f} degrees of MAE ({low:+.3f}..{high:+.3f})."
+        )
+    return sentences
 
 
 def of_experiment(path: Path, folder: Path) -> tuple[dict[str, Path], int]:
@@ -93,11 +98,11 @@ def of_experiment(path: Path, folder: Path) -> tuple[dict[str, Path], int]:
     return {"float32": whole, "int8": rounded}, config.image_network.size
 
 
-def untrained(size: int, folder: Path) -> dict[str, Path]:
-    """Both files of MobileNetV2 with random weights."""
+def untrained(name: str, size: int, folder: Path) -> dict[str, Path]:
+    """Both files of a network with random weights."""
     torch.manual_seed(0)
-    network = build("mobilenetv2", size).eval()
-    eye = ImageEye(network, "mobilenetv2", HeadFrame(), ((-90.0, 90.0),) * 3)
+    network = build(name, size).eval()
+    eye = ImageEye(network, name, HeadFrame(), ((-90.0, 90.0),) * 3)
     fake = FakeQuantized(network, torch.rand(8, 3, size, size) * 255)
     whole = export_image_eye(eye, folder / f"float32_{size}.onnx")
     rounded = export_image_eye(eye, folder / f"int8_{size}.onnx", outputs_graph(fake.converted(), size))
@@ -110,6 +115,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/mobilenetv2_int8.yaml"))
     parser.add_argument("--dataset", choices=sorted(LAYOUTS))
     parser.add_argument("--root", type=Path)
+    parser.add_argument("--network", choices=("mobilenetv2", "six_d"), default="mobilenetv2", help="with --untrained")
     parser.add_argument("--untrained", type=int, nargs="+", metavar="PX", default=[])
     parser.add_argument("--turns", type=int, default=300)
     given = parser.parse_args()
@@ -117,13 +123,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if given.untrained:
-            rows = [row for size in given.untrained for row in timed(untrained(size, folder), size, given.turns)]
-            report("quantized_untrained", "MobileNetV2 of random weights in eight bits", rows, notes)
+            pairs = [(untrained(given.network, size, folder), size) for size in given.untrained]
+            rows = [row for files, size in pairs for row in timed(files, size, given.turns)]
+            report(
+                f"quantized_untrained_{given.network}", f"{given.network} of random weights in eight bits", rows, notes
+            )
             return
         files, size = of_experiment(given.config, folder)
         rows = timed(files, size, given.turns)
         if given.dataset and given.root:
-            notes.append(accuracy(files, given.dataset, given.root, rows))
+            notes.extend(accuracy(files, given.dataset, given.root, rows))
         report("quantized", f"{given.config.stem} in eight bits", rows, notes)
 
 
