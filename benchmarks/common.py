@@ -22,13 +22,17 @@ def development_data() -> Path:
     return Path(os.environ.get("NLML_HPE_TEST_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
 
-def report(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
-    """Print the rows as a Markdown table and save them, as Markdown and JSON, below ``results``."""
+def report(
+    name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = (), save: bool = True
+) -> None:
+    """Print the rows as a Markdown table and ``save`` them, as Markdown and JSON, below ``results``."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [f"## {title}", "", f"{machine()}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
     text = "\n".join([*lines, "", *notes]).rstrip() + "\n"
     print(text)
+    if not save:
+        return
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text)
     record = {"title": title, "machine": machine(), "rows": list(rows), "notes": list(notes)}

@@ -213,8 +213,8 @@ def _timed(sample: Sample, detector: LandmarkDetector) -> Timed:
     return Timed(image, sample.box, face.points if face else None, (found - start) * 1e3, again, looks_ms)
 
 
-def table(protocol: str, data: Dataset, found: Mapping[str, list[Answer]]) -> None:
-    """Print and save one protocol's table."""
+def table(protocol: str, data: Dataset, found: Mapping[str, list[Answer]], save: bool) -> None:
+    """Print one protocol's table; ``save`` keeps it, too."""
     chosen = np.flatnonzero(PROTOCOLS[protocol].includes(data.angles))
     common = np.array([i for i in chosen if all(given[i].rotation is not None for given in found.values())])
     rows = []
@@ -231,7 +231,7 @@ def table(protocol: str, data: Dataset, found: Mapping[str, list[Answer]]) -> No
             | {"detect ms": f"{_median(given, 'detect_ms'):.1f}", "ms": f"{_median(given, 'ms'):.2f}"}
         )
     title = f"{protocol} on {data.root.name}: {len(common)} faces that all methods answer, of {len(chosen)}"
-    report(f"peers_{protocol}", title, rows)
+    report(f"peers_{protocol}", title, rows, save=save)
 
 
 def _rotations(given: list[Answer], indices: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -255,9 +255,13 @@ if __name__ == "__main__":
     bundle = development_data() / "face_landmarker" / "face_landmarker.task"
     parser.add_argument("--bundle", type=Path, default=bundle, help="MediaPipe's face_landmarker.task")
     parser.add_argument("--model", type=Path, default=SHIPPED)
+    parser.add_argument("--count", type=int, help="only so many faces, to see that all of it runs; saves nothing")
     asked = parser.parse_args()
     read = read_dataset("aflw2000", asked.root)
+    if asked.count:
+        spread = np.linspace(0, len(read.samples) - 1, min(asked.count, len(read.samples))).astype(int)
+        read = replace(read, samples=[read.samples[index] for index in spread])
     print(read.summary())
     everything = answers(read, asked.bundle, asked.fsanet, asked.model)
     for name in ("aflw2000-nlml", "aflw2000"):
-        table(name, read, everything)
+        table(name, read, everything, save=not asked.count)
