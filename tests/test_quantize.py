@@ -100,7 +100,7 @@ def recipe(crops: Path, workdir: Path) -> Config:
     data = SHORT.data[0]
     parts = {split: (data.model_copy(update={"root": crops / f"crops_{split}"}),) for split in ("train", "validation")}
     few = {"data": parts["train"], "validation": parts["validation"], "augmentation": SHORT.augmentation}
-    short = {"epochs": SHORT.epochs, "crops_per_epoch": None, "batch_size": 32, "learning_rate": SHORT.learning_rate}
+    short = {"epochs": 16, "crops_per_epoch": None, "batch_size": 32, "learning_rate": 5e-3}
     changes = {
         "workdir": workdir,
         "workers": 1,
