@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from benchmarks.common import development_data, report
 from nlml_hpe.config import GridConfig
-from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx
+from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 
 from benchmarks.common import development_data, report
 from benchmarks.peers import Timed, fsanet, mediapipe_matrix
-from nlml_hpe.detection.detectors import FaceMeshOnnx, MediaPipeFaceMesh
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import normalize_landmarks
 from nlml_hpe.detection.looks import LOOKS
+from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Face

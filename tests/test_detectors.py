@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from nlml_hpe.cli import main
-from nlml_hpe.detection.detectors import FaceAlignment, FaceMeshOnnx, MediaPipeTasks
+from nlml_hpe.detection.detectors import FaceAlignment, FaceMeshOnnx
 from nlml_hpe.detection.landmarks import IBUG68, POINT_SETS, mirror_of
+from nlml_hpe.detection.mediapipe_detectors import MediaPipeTasks
 from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.files.images import RgbImage

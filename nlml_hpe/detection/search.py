@@ -34,6 +34,8 @@ _MIN_TILE = 192
 """A tile of fewer pixels would show the landmark network no more than the whole image does."""
 GIVEN_BOX_CONFIDENCE = 0.1
 """Threshold in a crop around a face that is known to be there."""
+TRACKING_CONFIDENCE = 0.5
+"""Threshold, at least, of a face that is followed through a video."""
 _SQUARES, _TURNS, _SQUARE_PX = (1.6, 2.0, 2.5, 3.0), (0.0, -15.0, 15.0), 384
 """Sides, in the box's longer sides, turns in degrees and pixels of the squares that are tried last around a box."""
 _WHOLE_TURNS = (30.0, -30.0, 60.0, -60.0)
