@@ -30,7 +30,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
 
 DETECTION_PX, LANDMARKS_PX = 128, 192
-_REGION = 1.5
+REGION = 1.5
 """Side of a region in the longer sides of the face's box."""
 _SMALLER, _LOWER = 0.965, 0.055
 """Side of the box of the 68 points, and how far below the detection network's its middle lies, in that one's sides."""
@@ -251,11 +251,24 @@ def box_of_region(region: Floats) -> Box:
     (96.5, 105.5)
     """
     x, y, side, turn = (float(value) for value in region)
-    longest = side / _REGION
+    longest = side / REGION
     # Down the face, which is down the image where the face is upright.
     x, y = x - _LOWER * longest * np.sin(turn), y + _LOWER * longest * np.cos(turn)
     half = _SMALLER * longest / 2
     return (float(x - half), float(y - half), float(x + half), float(y + half))
+
+
+def region_around_box(box: Box) -> Floats:
+    """The region (4,) of an upright face by the box of its 68 points: ``box_of_region`` the other way.
+
+    Examples
+    --------
+    >>> region_around_box(box_of_region(np.array([100.0, 100.0, 150.0, 0.0]))).round(6).tolist()
+    [100.0, 100.0, 150.0, 0.0]
+    """
+    left, top, right, bottom = box
+    longest = max(right - left, bottom - top) / _SMALLER
+    return np.array([(left + right) / 2, (top + bottom) / 2 - _LOWER * longest, REGION * longest, 0.0])
 
 
 def regions_from_landmarks(points: Floats) -> Floats:
@@ -267,7 +280,7 @@ def regions_from_landmarks(points: Floats) -> Floats:
 
 def _regions(low: Floats, high: Floats, first_eye: Floats, second_eye: Floats) -> Floats:
     across = second_eye - first_eye
-    side = _REGION * (high - low).max(axis=1, initial=0.0)
+    side = REGION * (high - low).max(axis=1, initial=0.0)
     turn = np.arctan2(across[:, 1], across[:, 0])
     return np.concatenate([(low + high) / 2, side[:, None], turn[:, None]], axis=1)
 

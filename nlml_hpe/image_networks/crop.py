@@ -88,6 +88,39 @@ def image_from_crop(square: ArrayLike, size: int, turn_deg: ArrayLike = 0.0) -> 
     return np.concatenate([linear, offset[..., None]], axis=-1)
 
 
+def sampling(square: ArrayLike, size: int, turn_deg: float = 0.0) -> tuple[FloatArray, int]:
+    """Where a crop's pixels are read: so that none is skipped, a finer crop is read, and its pixels are averaged.
+
+    Parameters
+    ----------
+    square : (3,) array
+        Middle x, middle y and side of the square in the image, as ``square_around`` gives them.
+    size : int
+        Pixels on a side of the crop.
+    turn_deg : float
+        As of ``image_from_crop``.
+
+    Returns
+    -------
+    matrix : (2, 3) array
+        From column and row of the finer crop to those of the image, both counted from the middle of the first pixel.
+    finer : int
+        Pixels on a side of the finer crop that become one.
+
+    Examples
+    --------
+    >>> matrix, finer = sampling([30.0, 30.0, 60.0], size=30)
+    >>> finer, (matrix @ [59.0, 59.0, 1.0]).tolist()
+    (2, [59.0, 59.0])
+    """
+    flat = np.asarray(square, dtype=np.float64)
+    finer = min(max(1, math.floor(flat[2] / size + 0.5)), _MAX_FINER)
+    matrix = image_from_crop(flat, size * finer, turn_deg)
+    # OpenCV counts from pixel centres.
+    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
+    return matrix, finer
+
+
 def crop(
     image: NDArray[np.uint8], box: ArrayLike, size: int, share: float = SHARE, turn_deg: float = 0.0
 ) -> NDArray[np.uint8]:
@@ -114,11 +147,7 @@ def crop(
     >>> crop(np.full((40, 60, 3), 7, np.uint8), (20, 10, 40, 30), size=16).shape
     (16, 16, 3)
     """
-    square = square_around(box, share)
-    finer = min(max(1, math.floor(square[2] / size + 0.5)), _MAX_FINER)
-    matrix = image_from_crop(square, size * finer, turn_deg)
-    # OpenCV counts from pixel centres.
-    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
+    matrix, finer = sampling(square_around(box, share), size, turn_deg)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     wide = cv2.warpAffine(image, matrix, (size * finer, size * finer), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     if finer > 1:

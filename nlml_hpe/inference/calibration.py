@@ -29,9 +29,9 @@ RANGES: tuple[RangeName, ...] = ("in_range", "wide", "turned")
 """``turned`` are heads that look away from the camera."""
 LIMITS_DEG = (50.0, 40.0, 30.0)
 """Yaw, pitch and roll to which a pose is in range: those of the method's paper."""
-_BLEND = 0.2
+BLEND = 0.2
 """Numbers of two ranges go over into each other within this share beyond the limits, so that no answer jumps."""
-_TURNED_DEG = (90.0, 110.0)
+TURNED_DEG = (90.0, 110.0)
 """Angles between where a face looks and the camera from which a head begins to count as turned, and is."""
 HEAD_AXES = ("pitch", "yaw", "roll")
 """The head's own x, y and z, by the angles that turn about them where it is frontal."""
@@ -222,11 +222,11 @@ def range_shares(*rotations: Floats) -> Floats:
 def _wide(rotation: Floats) -> Floats:
     """0 within the limits, 1 from a fifth beyond them on."""
     beyond = (np.abs(angles_from_rotation(rotation).columns()) / LIMITS_DEG).max(axis=-1) - 1
-    return np.clip(beyond / _BLEND, 0.0, 1.0)
+    return np.clip(beyond / BLEND, 0.0, 1.0)
 
 
 def _turned(rotation: Floats) -> Floats:
-    low, high = _TURNED_DEG
+    low, high = TURNED_DEG
     away = np.degrees(np.arccos(np.clip(rotation[..., 2, 2], -1.0, 1.0)))
     return np.clip((away - low) / (high - low), 0.0, 1.0)
 

@@ -36,7 +36,7 @@ EYES: tuple[Eye, ...] = ("both", "landmarks", "image")
 CONTRADICTION = 16.27
 """The quantile 0.999 of the chi-squared distribution with three degrees of freedom."""
 PRIOR = 4.0
-_ROUNDS = 4
+ROUNDS = 4
 """Of the weighted mean; more change it by less than 0.0002 degrees for answers 25 degrees apart."""
 Floats = NDArray[np.float64]
 
@@ -172,7 +172,7 @@ def _fused(a: Gaussians, b: Gaussians, gain: Floats, between: Floats, contradict
 def _weighted_mean(a: Floats, b: Floats, gain: Floats) -> Floats:
     """The rotation from which ``a`` and ``b`` lie in opposite directions, in the proportion that the gain says."""
     mean = a.copy()
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         back = np.swapaxes(mean, -1, -2)
         to_a, to_b = vector_from_rotation(a @ back), vector_from_rotation(b @ back)
         step = to_a + np.einsum("nij,nj->ni", gain, to_b - to_a)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from nlml_hpe.rotation import mean_rotation, vector_from_rotation
 
-_LEAST_STATED, _FULLY_STATED = 0.4, 2
+LEAST_STATED, FULLY_STATED = 0.4, 2
 """What the stated covariance is multiplied by: all of it for so many looks, falling as one over their number."""
-_SCATTER = 2.25
+SCATTER = 2.25
 """What the scatter's covariance is multiplied by: the mean errs by more than its looks lie apart."""
-_UNSTATED_DEG = 4.2
+UNSTATED_DEG = 4.2
 """Standard deviation about each axis that stands in for the stated part where no look has one: that of poses at the
 edge of the exact step's reach, beyond which the answers are the network's alone."""
-_HALF_SCORE_DEG = 5.0
+HALF_SCORE_DEG = 5.0
 """Standard deviation about each axis at which the score is a half."""
 Floats = NDArray[np.float64]
 
@@ -76,9 +76,9 @@ def _mean_known(covariance: Floats, is_look: NDArray[np.bool_]) -> Floats:
 
 
 def _combined(stated: Floats, scatter: Floats, sizes: NDArray[np.int_]) -> Floats:
-    unstated = np.radians(_UNSTATED_DEG) ** 2 * np.eye(3)
-    share = np.clip(_FULLY_STATED / sizes, _LEAST_STATED, 1.0)[:, None, None]
-    return share * np.where(np.isfinite(stated), stated, unstated) + _SCATTER * scatter
+    unstated = np.radians(UNSTATED_DEG) ** 2 * np.eye(3)
+    share = np.clip(FULLY_STATED / sizes, LEAST_STATED, 1.0)[:, None, None]
+    return share * np.where(np.isfinite(stated), stated, unstated) + SCATTER * scatter
 
 
 def score_of(covariance: Floats) -> Floats:
@@ -100,4 +100,4 @@ def score_of(covariance: Floats) -> Floats:
     [1.0, 0.8, 0.5, 0.1]
     """
     variance = np.trace(covariance, axis1=-2, axis2=-1) / 3
-    return np.asarray(1 / (1 + variance / np.radians(_HALF_SCORE_DEG) ** 2))
+    return np.asarray(1 / (1 + variance / np.radians(HALF_SCORE_DEG) ** 2))

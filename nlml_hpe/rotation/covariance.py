@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.rotation.convention import GIMBAL_LOCK
 
-_SIGMA_OF_NOTHING = 180 / np.sqrt(3)
+SIGMA_OF_NOTHING = 180 / np.sqrt(3)
 """Standard deviation of an angle that is anything between -180 and 180 degrees."""
 
 FloatArray = NDArray[np.float64]
@@ -39,7 +39,7 @@ def covariance_from_sigma(rotation: ArrayLike, sigma: ArrayLike) -> FloatArray:
     >>> np.degrees(np.sqrt(np.diag(covariance))).round(6).tolist()  # about x: pitch, about y: yaw, about z: roll
     [2.0, 3.0, 1.0]
     """
-    bounded = np.minimum(np.asarray(sigma, dtype=np.float64), _SIGMA_OF_NOTHING)
+    bounded = np.minimum(np.asarray(sigma, dtype=np.float64), SIGMA_OF_NOTHING)
     jacobian = _error_from_angles(rotation) * np.radians(bounded)[..., None, :]
     return np.asarray(jacobian @ np.swapaxes(jacobian, -1, -2))
 
@@ -63,8 +63,8 @@ def sigma_from_covariance(rotation: ArrayLike, covariance: ArrayLike) -> FloatAr
     over = 1 / np.maximum(cosine, GIMBAL_LOCK)
     inverse = np.stack([yaw, np.cross(roll, yaw) * over, np.cross(yaw, pitch) * over], axis=-2)
     variances = ((inverse @ np.asarray(covariance, dtype=np.float64)) * inverse).sum(axis=-1)
-    sigma = np.minimum(np.degrees(np.sqrt(np.maximum(variances, 0.0))), _SIGMA_OF_NOTHING)
-    sigma[..., 1:] = np.where(cosine < GIMBAL_LOCK, np.maximum(sigma[..., 1:], _SIGMA_OF_NOTHING), sigma[..., 1:])
+    sigma = np.minimum(np.degrees(np.sqrt(np.maximum(variances, 0.0))), SIGMA_OF_NOTHING)
+    sigma[..., 1:] = np.where(cosine < GIMBAL_LOCK, np.maximum(sigma[..., 1:], SIGMA_OF_NOTHING), sigma[..., 1:])
     return sigma
 
 
