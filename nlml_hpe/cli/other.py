@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from nlml_hpe.cli.options import MODEL_HELP, model_files
 from nlml_hpe.cli.places import require_output, shown
+from nlml_hpe.cli.whole import add_whole, refuse_without_crop, write_whole
 from nlml_hpe.detection.weights import default_folder
 from nlml_hpe.extras import how_to_install, needs
 from nlml_hpe.files.images import user_path
@@ -39,10 +41,10 @@ def add_parsers(commands: Any) -> None:
         "--from",
         dest="source",
         choices=("landmarks", "image"),
-        default="landmarks",
         help="what the file takes: a face's landmarks, or its picture, 192 px on a side, with the landmark network "
         "inside (default: landmarks)",
     )
+    add_whole(export)
     export.set_defaults(work=_export)
     demo = commands.add_parser("demo", help="a page to try it in this machine's browser; Ctrl-C ends it")
     demo.add_argument("--model", type=user_path, default=SHIPPED, help=_FOLDER_HELP)
@@ -80,13 +82,20 @@ def _export(given: argparse.Namespace) -> int:
     if given.output.is_file() and not given.overwrite:
         raise ValueError(f"{shown(given.output)} is there already; --overwrite replaces it")
     with needs("train", _EXPORT):
-        from nlml_hpe.model.crop_export import export_crop_onnx
-        from nlml_hpe.model.folder import load_model
-        from nlml_hpe.model.onnx_export import OPSET, export_onnx
-    export = {"landmarks": export_onnx, "image": export_crop_onnx}[given.source]
-    path = export(load_model(given.model), given.output)
+        from nlml_hpe.model.onnx_export import OPSET
+    path = write_whole(given) if given.crop is not None else _write_one_eye(given)
     print(f"{shown(path)}  {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}")
     return 0
+
+
+def _write_one_eye(given: argparse.Namespace) -> Path:
+    refuse_without_crop(given)
+    with needs("train", _EXPORT):
+        from nlml_hpe.model.crop_export import export_crop_onnx
+        from nlml_hpe.model.folder import load_model
+        from nlml_hpe.model.onnx_export import export_onnx
+    export = export_crop_onnx if given.source == "image" else export_onnx
+    return export(load_model(given.model), given.output)
 
 
 def _demo(given: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ IMAGE_INPUT, IMAGE_OUTPUTS = "crops", ("rotation", "angles", "covariance")
 """Input and outputs of an image eye's ONNX file, in order."""
 CROP_ONNX_FORMAT = "nlml-hpe crop onnx 1"
 """A file that goes from a picture of a face over landmarks to its pose (``crop_export``)."""
+WHOLE_ONNX_FORMAT = "nlml-hpe whole onnx 1"
+"""A file that goes from a crop of a head to the answer of all eyes (``nlml_hpe.export``)."""
 REFINE_MARGIN_DEG = 5.0
 """Beyond the grid by more than this the refined route keeps the network's answer, which has seen wider poses."""
 _PACKAGE = Path(__file__).parents[1]

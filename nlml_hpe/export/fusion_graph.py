@@ -1,0 +1,183 @@
+"""Two eyes' answers as one, within a graph: ``inference.calibration`` and ``inference.fusion`` with their numbers."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import spox.opset.ai.onnx.v18 as op
+from spox import Var
+
+from nlml_hpe.export.image_graph import Said
+from nlml_hpe.export.landmark_graph import Seen
+from nlml_hpe.inference.calibration import (
+    BLEND,
+    HEAD_AXES,
+    LIMITS_DEG,
+    RANGES,
+    TURNED_DEG,
+    Calibration,
+    OwnError,
+    RangeName,
+)
+from nlml_hpe.inference.fusion import EYES, ROUNDS
+from nlml_hpe.model.onnx_math import (
+    atan2,
+    degrees_from_rotation,
+    entry,
+    inverse,
+    reduced,
+    scaled,
+    shaped,
+    square,
+    transposed,
+)
+from nlml_hpe.model.onnx_rotation import about, outer, rotation_from_vector, vector_from_rotation
+
+Single = Literal["landmarks", "image"]
+
+
+class Answer(NamedTuple):
+    """Rotation and covariance (N, 3, 3) of N heads, and the index (N,) in ``fusion.EYES`` of the eye that answers."""
+
+    rotation: Var
+    covariance: Var
+    eye: Var
+
+
+def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
+    """One answer from both eyes; that of the image eye where the landmark eye has none."""
+    known = op.unsqueeze(landmarks.is_known, op.const([2]))
+    first = Said(op.where(known, landmarks.said.rotation, image.rotation), landmarks.said.covariance)
+    shares = _range_shares(first.rotation, image.rotation)
+    own, other = _own("landmarks", first, calibration, shares), _own("image", image, calibration, shares)
+    mean, covariance, distance = _weighted(own, other, calibration, shares)
+    agree = op.less_or_equal(distance, op.const(calibration.contradiction))
+    surer = op.less_or_equal(_trace(own.covariance), _trace(other.covariance))
+    chosen = op.where(agree, _index("both"), op.where(surer, _index("landmarks"), _index("image")))
+    eye = op.where(landmarks.is_known, chosen, _index("image"))
+    if np.isfinite(calibration.prior):
+        bounded = op.min([distance, op.const(calibration.contradiction)])
+        factor = op.div(op.add(bounded, op.const(calibration.prior)), op.const(calibration.prior + 3))
+    else:
+        factor = op.const(np.ones((1, 1)))
+    grown = op.where(landmarks.is_known, factor, op.const(1.0))
+    rotation = _of_eye(eye, mean, own.rotation, other.rotation)
+    covariance = op.mul(_of_eye(eye, covariance, own.covariance, other.covariance), op.unsqueeze(grown, op.const([2])))
+    return Answer(rotation, _finished(rotation, covariance, eye, calibration, shares), shaped(eye, (-1,)))
+
+
+def single(eye: Single, said: Said, calibration: Calibration | None) -> Answer:
+    """The answer of one eye alone; without a calibration its covariance is what it says."""
+    index = op.add(op.cast(scaled(_trace(said.rotation), 0.0), to=np.int64), _index(eye))
+    covariance = said.covariance
+    if calibration is not None:
+        shares = _range_shares(said.rotation)
+        own = _own(eye, said, calibration, shares)
+        covariance = _finished(said.rotation, own.covariance, index, calibration, shares)
+    return Answer(said.rotation, covariance, shaped(index, (-1,)))
+
+
+def _weighted(a: Said, b: Said, calibration: Calibration, shares: Var) -> tuple[Var, Var, Var]:
+    """Weighted mean and its covariance (N, 3, 3), and the squared Mahalanobis distance (N, 1); ``fusion._fused``."""
+    first, second = (_typical(eye, calibration, shares) for eye in ("landmarks", "image"))
+    between = inverse(op.add(first, second), 3)
+    gain = op.matmul(first, between)
+    apart = op.unsqueeze(vector_from_rotation(op.matmul(b.rotation, transposed(a.rotation))), op.const([2]))
+    distance = shaped(op.matmul(op.matmul(transposed(apart), between), apart), (-1, 1))
+    rest = op.sub(op.const(np.eye(3)), gain)
+    covariance = op.add(about(rest, a.covariance), about(gain, b.covariance))
+    mean = a.rotation
+    for _ in range(ROUNDS):
+        back = transposed(mean)
+        to_a, to_b = (
+            op.unsqueeze(vector_from_rotation(op.matmul(each.rotation, back)), op.const([2])) for each in (a, b)
+        )
+        step = op.add(to_a, op.matmul(gain, op.sub(to_b, to_a)))
+        mean = op.matmul(rotation_from_vector(shaped(step, (0, 3))), mean)
+    return mean, covariance, distance
+
+
+def _range_shares(*rotations: Var) -> Var:
+    """As ``calibration.range_shares``."""
+    wide, turned = (op.max([share(rotation) for rotation in rotations]) for share in (_wide, _turned))
+    ahead = op.sub(op.const(1.0), turned)
+    return op.concat([op.mul(op.sub(op.const(1.0), wide), ahead), op.mul(wide, ahead), turned], axis=1)
+
+
+def _wide(rotation: Var) -> Var:
+    """As ``calibration._wide``, (N, 1)."""
+    beyond = op.div(op.abs(degrees_from_rotation(rotation)), op.const(np.array(LIMITS_DEG)))
+    return _between(reduced(op.reduce_max, beyond, 1, keep=True), 1.0, 1.0 + BLEND)
+
+
+def _turned(rotation: Var) -> Var:
+    """As ``calibration._turned``, (N, 1)."""
+    cosine = op.clip(entry(rotation, 2, 2), op.const(-1.0), op.const(1.0))
+    sine = op.sqrt(op.sub(op.const(1.0), square(cosine)))
+    return _between(scaled(atan2(sine, cosine), np.degrees(1.0)), *TURNED_DEG)
+
+
+def _between(values: Var, low: float, high: float) -> Var:
+    """0 up to ``low``, 1 from ``high`` on."""
+    return op.clip(scaled(op.sub(values, op.const(low)), 1 / (high - low)), op.const(0.0), op.const(1.0))
+
+
+def _own(eye: Single, said: Said, calibration: Calibration, shares: Var) -> Said:
+    """As ``Calibration.own``."""
+    parts = {}
+    for name in RANGES:
+        error = _error(eye, calibration, name)
+        floor = op.const(np.radians(error.floor_deg) ** 2 * np.eye(3))
+        parts[name] = op.add(scaled(said.covariance, error.scale**2), floor)
+    total = reduced(op.reduce_sum, shaped(said.covariance, (-1, 9)), 1, keep=True)
+    unknown = op.unsqueeze(op.isnan(total), op.const([2]))
+    return Said(said.rotation, op.where(unknown, _typical(eye, calibration, shares), _blended(shares, parts)))
+
+
+def _typical(eye: Single, calibration: Calibration, shares: Var) -> Var:
+    """As ``Calibration.typical``."""
+    parts = {
+        name: op.const(np.radians(_error(eye, calibration, name).typical_deg) ** 2 * np.eye(3)[None]) for name in RANGES
+    }
+    return _blended(shares, parts)
+
+
+def _finished(rotation: Var, covariance: Var, eye: Var, calibration: Calibration, shares: Var) -> Var:
+    """As ``Calibration.finished``; ``eye`` is (N, 1)."""
+    about_head, parts = about(transposed(rotation), covariance), {}
+    for name in RANGES:
+        numbers = calibration.numbers(name)
+        shared = np.radians([numbers.shared_deg[axis] for axis in HEAD_AXES]) ** 2
+        table = np.array([[numbers.widening[each][axis] for axis in HEAD_AXES] for each in EYES])
+        factors = outer(op.gather(op.const(table), shaped(eye, (-1,)), axis=0))
+        parts[name] = op.mul(factors, op.add(about_head, op.const(np.diag(shared))))
+    return about(rotation, _blended(shares, parts))
+
+
+def _blended(shares: Var, parts: dict[RangeName, Var]) -> Var:
+    """As ``calibration._blended``."""
+    each = op.split(op.unsqueeze(shares, op.const([2])), num_outputs=len(RANGES), axis=1)
+    return op.sum([op.mul(share, parts[name]) for share, name in zip(each, RANGES, strict=True)])
+
+
+def _error(eye: Single, calibration: Calibration, name: RangeName) -> OwnError:
+    error: OwnError = getattr(calibration.numbers(name), eye)
+    return error
+
+
+def _of_eye(eye: Var, both: Var, landmarks: Var, image: Var) -> Var:
+    """Matrices (N, 3, 3) by the index (N, 1) of the eye that answers."""
+    index = op.unsqueeze(eye, op.const([2]))
+    single_one = op.where(op.equal(index, _index("landmarks")), landmarks, image)
+    return op.where(op.equal(index, _index("both")), both, single_one)
+
+
+def _index(eye: Literal["both", "landmarks", "image"]) -> Var:
+    return op.const(np.array([[EYES.index(eye)]], dtype=np.int64))
+
+
+def _trace(matrices: Var) -> Var:
+    """Traces (N, 1) of (N, 3, 3)."""
+    rows = reduced(op.reduce_sum, op.mul(matrices, op.const(np.eye(3))), 2, keep=False)
+    return reduced(op.reduce_sum, rows, 1, keep=True)

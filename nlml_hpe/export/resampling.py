@@ -1,0 +1,100 @@
+"""Squares of pictures in other pixels, within a graph: what OpenCV's ``warpAffine`` and ``warpPerspective`` do.
+
+Values are interpolated linearly between four pixels, at positions rounded to a 32nd of a pixel, and are rounded to
+whole numbers, as OpenCV's own arithmetic has it; beyond the picture its edge is repeated. ``GridSample`` knows no such
+rounding: here the four neighbours of every pixel lie side by side, so that each position is one look-up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import spox.opset.ai.onnx.v18 as op
+from numpy.typing import NDArray
+from spox import Var
+
+from nlml_hpe.model.onnx_math import reduced, scaled, shaped
+
+_STEPS = 32
+_FINE = 1024
+"""Of a pixel: OpenCV rounds positions to 32nds (``INTER_TAB_SIZE``), affine ones from 1024ths (``AB_BITS``)."""
+_SUM = np.tile(np.eye(3, dtype=np.float32), (4, 1))
+"""Sums the four weighted neighbours (12,) of a colour (3,)."""
+
+
+def neighbours(pictures: Var, size: int) -> Var:
+    """Of pictures (N, 3, size, size): each pixel, those to its right, below and both, (N, size * size, 12)."""
+    picture = op.transpose(pictures, perm=[0, 2, 3, 1])
+    wide = op.pad(picture, op.const(np.array([0, 0, 0, 0, 0, 1, 1, 0])), mode="edge")
+    shifted = [
+        op.slice(wide, op.const([down, right]), op.const([down + size, right + size]), op.const([1, 2]))
+        for down in (0, 1)
+        for right in (0, 1)
+    ]
+    return shaped(op.concat(shifted, axis=3), (0, -1, 12))
+
+
+def sampled(pixels: Var, x: Var, y: Var, size: int) -> Var:
+    """Colours (N, K, 3) in whole numbers at positions x and y (N, K), in pixels from the first one's centre."""
+    index, weights = _taps(_steps(x, size), _steps(y, size), size)
+    four = op.gather_nd(pixels, op.unsqueeze(index, op.const([2])), batch_dims=1)
+    return _rounded(op.matmul(op.mul(four, weights), op.const(_SUM)))
+
+
+def sampled_alike(pixels: Var, steps: NDArray[np.int64], size: int) -> Var:
+    """The same at constant positions (K, 2) in steps, as of ``affine_steps``, in every picture alike."""
+    # Steps take two bytes each in the file; what follows of constants alone is computed once, when it is loaded.
+    short = np.clip(steps, 0, (size - 1) * _STEPS).astype(np.uint16)
+    x, y = (op.cast(op.const(axis[None]), to=np.float32) for axis in short.T)
+    index, weights = _taps(x, y, size)
+    return _rounded(op.matmul(op.mul(op.gather(pixels, shaped(index, (-1,)), axis=1), weights), op.const(_SUM)))
+
+
+def affine_steps(matrix: NDArray[np.float64], side: int) -> NDArray[np.int64]:
+    """Where ``cv2.warpAffine`` reads ``side`` x ``side`` pixels, by the ``matrix`` (2, 3) of ``crop.sampling``.
+
+    Returns x and y, (side, side, 2), in 32nds of a pixel. OpenCV adds up whole 1024ths.
+
+    >>> affine_steps(np.array([[2.0, 0, 1], [0, 2.0, 0]]), 2)[1].tolist()
+    [[32, 64], [96, 64]]
+    """
+    places = np.arange(side)
+    along = np.rint(_FINE * matrix[:, [0]] * places)
+    down = np.rint(_FINE * (matrix[:, [1]] * places + matrix[:, [2]]))
+    fine = along[:, None, :] + down[:, :, None]
+    return np.moveaxis(np.floor(fine * (_STEPS / _FINE) + 0.5), 0, -1).astype(np.int64)
+
+
+def averaged(colours: Var, count: int) -> Var:
+    """Means (N, K, 3) in whole numbers of ``count`` colours each: (N, count * K, 3), the first of every mean first."""
+    if count == 1:
+        return colours
+    return op.round(reduced(op.reduce_mean, shaped(colours, (0, count, -1, 3)), 1, keep=False))
+
+
+def _steps(positions: Var, size: int) -> Var:
+    """Positions in whole steps, float32, none beyond the picture."""
+    bounded = op.clip(scaled(positions, _STEPS), op.const(0.0), op.const(np.float64((size - 1) * _STEPS)))
+    return op.cast(op.round(bounded), to=np.float32)
+
+
+def _taps(x: Var, y: Var, size: int) -> tuple[Var, Var]:
+    """Index (N, K) of the first neighbour, and weights (N, K, 12) of all four, at positions (N, K) in steps."""
+    (left, right), (top, down) = (_parts(axis) for axis in (x, y))
+    index = op.cast(op.add(op.mul(top, op.const(np.float32(size))), left), to=np.int64)
+    both = op.mul(right, down)
+    only_right, only_down = op.sub(right, both), op.sub(down, both)
+    neither = op.sub(op.sub(op.const(np.float32(1)), right), only_down)
+    four = op.concat([op.unsqueeze(w, op.const([2])) for w in (neither, only_right, only_down, both)], axis=2)
+    return index, op.matmul(four, op.const(np.repeat(np.eye(4, dtype=np.float32), 3, axis=1)))
+
+
+def _parts(steps: Var) -> tuple[Var, Var]:
+    """Whole pixels, and what is left."""
+    positions = op.mul(steps, op.const(np.float32(1 / _STEPS)))
+    whole = op.floor(positions)
+    return whole, op.sub(positions, whole)
+
+
+def _rounded(values: Var) -> Var:
+    """Whole numbers, halves upwards."""
+    return op.floor(op.add(values, op.const(np.float32(0.5))))
