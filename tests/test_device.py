@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from nlml_hpe.config import AugmentationConfig, EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
 from nlml_hpe.evaluation import command
+from nlml_hpe.head_network.losses import Heads, head_loss
+from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.registry import NETWORKS, build
 from nlml_hpe.inference.backends import open_engine
@@ -126,6 +128,19 @@ def test_image_networks_and_their_losses_keep_to_their_device(name: str) -> None
         away = network.to(there)
         loss = away.loss(away(crops.to(there)), rotations.to(there))
         loss.mean().backward()
+        assert loss.device == there
+        assert {weights.grad.device for weights in away.parameters() if weights.grad is not None} == {there}
+
+
+def test_the_network_of_heads_and_its_loss_keep_to_their_device() -> None:
+    """With a head to be found, one that may be, and none, whose places are elsewhere, too."""
+    torch.manual_seed(0)
+    network, images = HeadNetwork(width=8).eval(), torch.rand(2, 3, 64, 64) * 255
+    boxes, kinds = torch.tensor([[[8.0, 8.0, 40.0, 48.0]] * 3] * 2), torch.tensor([[1.0, 0.0, -1.0]] * 2)
+    with elsewhere() as there:
+        away = network.to(there)
+        loss = head_loss(away(images.to(there)), Heads(boxes.to(there), kinds.to(there)))
+        loss.backward()
         assert loss.device == there
         assert {weights.grad.device for weights in away.parameters() if weights.grad is not None} == {there}
 
