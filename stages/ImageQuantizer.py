@@ -10,10 +10,10 @@ import stages.guard  # noqa: F401
 
 import numpy as np
 
-from nlml_hpe.config import ImageTrainerConfig
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
+from nlml_hpe.image_networks.config import ImageTrainerConfig
 from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, Weighted, network_of, train_image_network

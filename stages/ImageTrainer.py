@@ -12,10 +12,10 @@ import stages.guard  # noqa: F401
 import numpy as np
 from safetensors.torch import save
 
-from nlml_hpe.config import LabelledDataConfig
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import digest_of_file, manifest_digest, write_manifest
+from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.network import WeightsError, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source

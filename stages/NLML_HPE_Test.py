@@ -10,7 +10,6 @@ from pathlib import Path
 
 import stages.guard  # noqa: F401
 
-from nlml_hpe.config import LabelledDataConfig
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.datasets import chosen_by_list, read_dataset
@@ -22,6 +21,7 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import require_equal, write_manifest
+from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine

@@ -18,16 +18,18 @@ from nlml_hpe.config import (
     FrameConfig,
     GridConfig,
     HeadTrainerConfig,
-    ImageModelConfig,
-    ImageNetworkConfig,
-    ImageQuantizerConfig,
-    ImageTrainerConfig,
     LandmarksConfig,
     Section,
     TuckerConfig,
     UserPath,
 )
 from nlml_hpe.device import DeviceName
+from nlml_hpe.image_networks.config import (
+    ImageModelConfig,
+    ImageNetworkConfig,
+    ImageQuantizerConfig,
+    ImageTrainerConfig,
+)
 from renderer.config import CropsConfig, HeadsConfig, RenderConfig, ScenesConfig, SpritesConfig
 from renderer.people import People
 from stages.yaml_file import read_section

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nlml_hpe.config import AugmentationConfig
 from nlml_hpe.image_networks.augment import PLAIN, augment, recolored, reframed
+from nlml_hpe.image_networks.config import AugmentationConfig
 from nlml_hpe.image_networks.crop import SHARE, crop
 from nlml_hpe.pose_grid import Pose
 from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles

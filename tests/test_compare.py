@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from nlml_hpe.config import ImageNetworkConfig
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.evaluation.command import answers, on_protocol
 from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
@@ -23,6 +22,7 @@ from nlml_hpe.evaluation.routes import open_routes
 from nlml_hpe.evaluation.subject import subject_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import write_manifest
+from nlml_hpe.image_networks.config import ImageNetworkConfig
 from nlml_hpe.image_networks.network import size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, network_of
 from nlml_hpe.image_networks.shards import write_shard

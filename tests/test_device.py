@@ -12,12 +12,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from nlml_hpe.config import AugmentationConfig, EncoderConfig, TrainingConfig, TuckerConfig
+from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
 from nlml_hpe.evaluation import command
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.augment import augment
+from nlml_hpe.image_networks.config import AugmentationConfig
 from nlml_hpe.image_networks.registry import NETWORKS, build
 from nlml_hpe.inference.backends import open_engine
 from nlml_hpe.inference.engines import Route

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from nlml_hpe.config import ImageNetworkConfig
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
 from nlml_hpe.face import Face
 from nlml_hpe.image_networks.backbones import backbone_of
+from nlml_hpe.image_networks.config import ImageNetworkConfig
 from nlml_hpe.image_networks.hopenet import HopeNet
 from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.network_training import initial_network

@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from nlml_hpe.config import (
-    AugmentationConfig,
-    FrameConfig,
-    ImageModelConfig,
-    ImageNetworkConfig,
-    ImageTrainerConfig,
-    LabelledDataConfig,
-)
+from nlml_hpe.config import FrameConfig
 from nlml_hpe.evaluation.datasets import read_dataset, write_lists
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.face import Face
@@ -32,6 +25,13 @@ from nlml_hpe.files.images import ImageReadError, read_image
 from nlml_hpe.files.manifests import read_manifest, write_manifest
 from nlml_hpe.image_networks import training_data
 from nlml_hpe.image_networks.augment import PLAIN, reframed
+from nlml_hpe.image_networks.config import (
+    AugmentationConfig,
+    ImageModelConfig,
+    ImageNetworkConfig,
+    ImageTrainerConfig,
+    LabelledDataConfig,
+)
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network import Labels

@@ -14,13 +14,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from nlml_hpe import training
-from nlml_hpe.config import LabelledDataConfig, PseudoLabelConfig
 from nlml_hpe.evaluation.datasets import DatasetError, write_lists
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import read_manifest, write_manifest
 from nlml_hpe.image_networks.augment import PLAIN
+from nlml_hpe.image_networks.config import LabelledDataConfig, PseudoLabelConfig
 from nlml_hpe.image_networks.shards import read_shards, write_shard
 from nlml_hpe.inference.engines import DEFAULT_ROUTE
 from nlml_hpe.inference.estimator import HeadPoseEstimator

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from nlml_hpe import training
-from nlml_hpe.config import ImageModelConfig
 from nlml_hpe.face import Face
 from nlml_hpe.files.manifests import read_manifest
 from nlml_hpe.image_networks.backbones import Block, Inverted
+from nlml_hpe.image_networks.config import ImageModelConfig
 from nlml_hpe.image_networks.quantize import FakeQuantized
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.shards import read_shards

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.config import ImageNetworkConfig
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.cost import Cost, bytes_of, cost_of_layers, cost_of_onnx
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
@@ -19,6 +18,7 @@ from nlml_hpe.evaluation.subject import open_subject
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
+from nlml_hpe.image_networks.config import ImageNetworkConfig
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, ONNX_ROUTES, Estimates, OnnxEngine

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nlml_hpe.config import AugmentationConfig
+from nlml_hpe.image_networks.config import AugmentationConfig
 from nlml_hpe.image_networks.crop import SHARE, image_from_crop, square_around, turned
 from nlml_hpe.rotation import mirrored
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nlml_hpe.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.augment import augment
+from nlml_hpe.image_networks.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network import ImageNetwork, Labels
 from nlml_hpe.image_networks.registry import build

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.config import LabelledDataConfig
 from nlml_hpe.detection.detectors import detector_for, open_detector
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, LandmarkDetector, box_of_68
 from nlml_hpe.evaluation.datasets import Dataset, DatasetError, Sample, chosen_by_list, read_dataset
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
+from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.training_data import Chosen, Photographs, RenderedCrops, Source
 from nlml_hpe.labelling.photographs import (
