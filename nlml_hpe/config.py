@@ -1,8 +1,7 @@
 """Settings of the library: a section of the experiment's YAML for each step from images to errors.
 
-Every setting has its default here (those of the image eye: ``image_networks.config``; of rendering: ``renderer.config``)
-and nowhere else. A function takes the
-section that it needs. The whole file is read by the stages.
+Every setting has its default here (of the image eye: in ``image_networks.config``; of rendering: in ``renderer.config``)
+and nowhere else. A function takes the section that it needs. The whole file is read by the stages.
 """
 
 from __future__ import annotations
