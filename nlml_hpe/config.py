@@ -1,7 +1,7 @@
 """Settings of the library: a section of the experiment's YAML for each step from images to errors.
 
-Every setting has its default here (of the image eye: in ``image_networks.config``; of rendering: in ``renderer.config``)
-and nowhere else. A function takes the section that it needs. The whole file is read by the stages.
+Every setting has its default here and nowhere else; those of the image eye have it in ``image_networks.config``, those
+of rendering in ``renderer.config``. A function takes the section that it needs. The whole file is read by the stages.
 """
 
 from __future__ import annotations
