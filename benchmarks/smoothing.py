@@ -103,7 +103,7 @@ def filters() -> dict[str, Callable[[], Filter]]:
         smooth = KalmanFilter()
         return lambda pose, time: smooth(pose.rotation, time, pose.covariance)
 
-    quicker = {f"One-Euro, beta {beta:g}": one_euro(1.0, beta) for beta in (4.0, 16.0)}
+    quicker = {f"One-Euro, beta {beta:g}": one_euro(1.0, beta) for beta in (4.0, 16.0, 100.0)}
     return {
         "none": lambda: lambda pose, time: pose.rotation,
         "One-Euro": one_euro(1.0, 0.6),

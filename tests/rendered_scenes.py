@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,11 +40,14 @@ class Placed(NamedTuple):
     scale: float
 
 
-def people(kit_folder: Path, count: int) -> list[Person]:
-    """So many people of the kit, always the same."""
+@cache
+def people(kit_folder: Path, count: int) -> tuple[Person, ...]:
+    """So many people of the kit, always the same; painted once, for all tests."""
     kit = small_kit(Kit.open(kit_folder, kit_folder.parent / "cache" / "ict_facekit.npz"))
     heads = HeadsConfig(source="ict_facekit", folder=kit_folder, looks=_PLAIN, expressions=())
-    return [draw_person(kit, heads, 1, pictures(None), np.random.default_rng([3, number])) for number in range(count)]
+    return tuple(
+        draw_person(kit, heads, 1, pictures(None), np.random.default_rng([3, number])) for number in range(count)
+    )
 
 
 def background(width: int, height: int) -> RgbImage:

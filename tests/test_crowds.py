@@ -39,7 +39,7 @@ class Picture(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def pair(kit_of_few: Path) -> list[Person]:
+def pair(kit_of_few: Path) -> tuple[Person, ...]:
     return people(kit_of_few, 2)
 
 
@@ -50,7 +50,7 @@ def estimator() -> Iterator[HeadPoseEstimator]:
 
 
 @pytest.fixture(scope="module")
-def sixty(pair: list[Person]) -> Picture:
+def sixty(pair: tuple[Person, ...]) -> Picture:
     """Six views of two people, side by side and below each other."""
     yaws = (-40.0, -20.0, 0.0, 20.0, 40.0, 10.0)
     cells = [
@@ -89,7 +89,7 @@ def test_no_more_heads_are_answered_than_are_asked_for(sixty: Picture) -> None:
     assert len(poses) == 16
 
 
-def test_a_head_half_behind_another_spoils_no_answer(pair: list[Person], estimator: HeadPoseEstimator) -> None:
+def test_a_head_half_behind_another_spoils_no_answer(pair: tuple[Person, ...], estimator: HeadPoseEstimator) -> None:
     behind, front = Placed(pair[0], (10, 0, 0), (230, 235), 0.75), Placed(pair[1], (-20, 0, 0), (165, 250), 0.95)
     image, rotations, boxes = scene(background(400, 320), [behind, front])
     picture = Picture(image, boxes, rotations)
@@ -102,7 +102,7 @@ def test_a_head_half_behind_another_spoils_no_answer(pair: list[Person], estimat
 
 
 def test_a_head_of_fewer_than_twenty_pixels_has_no_sure_answer(
-    pair: list[Person], estimator: HeadPoseEstimator
+    pair: tuple[Person, ...], estimator: HeadPoseEstimator
 ) -> None:
     image, _, [(left, top, right, bottom)] = scene(background(640, 480), [Placed(pair[1], (0, 0, 0), (300, 235), 0.11)])
     assert max(right - left, bottom - top) < 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nlml_hpe.cli import main
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import HeadFollower
 from nlml_hpe.inference.tracks import DOUBTED_SECONDS, PATIENCE_SECONDS, HeadTracker, box_at, place_of
+from nlml_hpe.inference.video_files import VideoSource, VideoWriter
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from tests.rendered_scenes import Placed, background, people, scene
 
@@ -93,6 +96,21 @@ def test_a_head_that_turns_once_around_keeps_its_number_and_has_a_pose_in_every_
     backs = [pose for poses in found[14:26] for pose in poses if pose.track == left]
     assert {pose.eye for pose in backs} == {"image"}
     assert all(not len(pose.landmarks) for pose in backs)
+
+
+def test_the_command_line_writes_numbers_and_cones(turning: Turning, tmp_path: Path) -> None:
+    frames = turning.frames[:28:2]  # towards the back: the turner's face is lost on the way
+    with VideoWriter(tmp_path / "in.mp4", FPS) as writer:
+        for number, frame in enumerate(frames):
+            writer.put(frame, number / FPS)
+    names = [str(tmp_path / name) for name in ("in.mp4", "out.mp4", "poses.csv")]
+    assert main(["video", *names[:2], "--csv", names[2], "--cone", "--smooth", "--smoother", "kalman"]) == 0
+    with (tmp_path / "poses.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [row["track"] for row in rows].count("1") == len(frames)
+    assert [row["track"] for row in rows].count("2") == len(frames)
+    with VideoSource(tmp_path / "out.mp4") as copy:
+        assert len(list(copy)) == len(frames)
 
 
 def test_a_face_that_the_landmark_eye_loses_comes_back_under_its_number(

@@ -305,15 +305,34 @@ def test_the_kalman_filter_starts_anew_after_a_gap_and_waits_for_the_clock() -> 
     np.testing.assert_allclose(smooth(second, 10.0), second, atol=1e-12)
 
 
+def noisy(degrees: float, count: int, noise_deg: float, speed: float = 0.0) -> NDArray[np.float64]:
+    """Rotations (count, 3, 3) at 25 frames a second, the last one turned by ``degrees``, with noise in all but that."""
+    rng = np.random.default_rng(1)
+    yaw = np.append(np.arange(count - 1) * speed / 25, degrees)
+    noise = rng.normal(0, np.radians(noise_deg), (count, 3)) * (np.arange(count) < count - 1)[:, None]
+    return (Rotation.from_rotvec(noise) * Rotation.from_euler("y", yaw[:, None], degrees=True)).as_matrix()
+
+
 def test_an_unsure_frame_moves_the_kalman_filter_less() -> None:
-    first, second = Rotation.identity().as_matrix(), Rotation.from_euler("y", 2, degrees=True).as_matrix()
     moved = []
     for degrees in (1.0, 8.0):
         smooth = KalmanFilter()
-        for frame in range(10):
-            smooth(first, frame / 25, spread(2.0))
-        moved.append(geodesic_degrees(smooth(second, 10 / 25, spread(degrees)), first))
+        *before, last = noisy(2.0, 30, 0.5)
+        for frame, rotation in enumerate(before):
+            kept = smooth(rotation, frame / 25, spread(2.0))
+        moved.append(geodesic_degrees(smooth(last, 29 / 25, spread(degrees)), kept))
     assert moved[1] < moved[0] / 3
+
+
+@pytest.mark.parametrize("noise_deg", [0.3, 1.0])
+@pytest.mark.parametrize("speed", [0.0, 60.0])
+def test_the_kalman_filter_measures_the_noise_of_its_head(noise_deg: float, speed: float) -> None:
+    """Whatever error bars say, and however the head turns: two degrees here, of which only a part is noise."""
+    smooth = KalmanFilter()
+    for frame, rotation in enumerate(noisy(0.0, 40, noise_deg, speed)[:-1]):
+        smooth(rotation, frame / 25, spread(2.0))
+    # The median of 25 has a standard deviation of a sixth here.
+    assert smooth.noise_share * 2.0 == pytest.approx(noise_deg, rel=0.4)
 
 
 def test_faces_keep_their_own_filter(photo: RgbImage) -> None:

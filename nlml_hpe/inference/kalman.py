@@ -3,8 +3,11 @@
 The state is a rotation and an angular velocity, both in the camera frame, and the covariance of their errors (an
 error-state filter; Sola 2017). Between frames the head turns on, and its velocity changes at random. A pose is a
 measurement whose noise is a share of its own covariance: most of a pose's error is the same from frame to frame, and
-only what changes is noise. Where a measurement lies further off than that allows, the head has begun to move: the
-filter then trusts it more, by letting the velocity change as much as it takes.
+only what changes is noise. How large that share is depends on head, camera and light, and is measured: of poses that
+follow each other evenly the second differences are noise alone (difference-based estimation of variance; Gasser,
+Sroka & Jennen-Steinmetz 1986), and their median over a second passes over the moments in which the head speeds up.
+Where a measurement lies further off than the noise allows, the head has begun to move: the filter then trusts it more,
+by letting the velocity change as much as it takes.
 
 For display only: figures of accuracy are never smoothed.
 """
@@ -12,6 +15,8 @@ For display only: figures of accuracy are never smoothed.
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +24,16 @@ from numpy.typing import NDArray
 
 from nlml_hpe.rotation import rotation_from_vector, vector_from_rotation
 
-ACCELERATION = 0.03
+ACCELERATION = 0.01
 """Spectral density of a calm head's angular acceleration, in rad^2 / s^3."""
-NOISE_SHARE = 0.4
-"""What a pose's standard deviations are multiplied by to be those of the noise between frames."""
+NOISE_SHARE = 0.25
+"""What a pose's standard deviations are multiplied by to be those of the noise between frames, until it is measured."""
+_SHARES = (0.1, 1.0)
+_REMEMBERED, _ENOUGH = 25, 8
+"""Second differences whose median is the measured share, and how many there must be."""
+_MEDIAN_CHI2_3 = 2.366
+_EVEN = 1.5
+"""Longest of two times between three frames, over the shorter one, whose second difference counts."""
 _SURPRISE, _AGILITY = 1.5, 30.0
 """Squared innovation, over its expectation, beyond which the density grows, and how much by each unit of it."""
 _UNKNOWN_DEG = 4.0
@@ -43,7 +54,7 @@ class KalmanFilter:
     acceleration : float
         See ``ACCELERATION``.
     noise_share : float
-        See ``NOISE_SHARE``.
+        See ``NOISE_SHARE``; measured as soon as the head has been seen in ten frames.
 
     Examples
     --------
@@ -62,6 +73,10 @@ class KalmanFilter:
     _velocity: Floats = field(default_factory=lambda: np.zeros(3))
     _covariance: Floats = field(default_factory=lambda: np.zeros((6, 6)))
     _time: float = field(default=-math.inf)
+    _raw: Floats | None = None
+    _step: tuple[Floats, float] | None = None
+    """From the pose before the last one to the last, as a rotation vector, and the seconds between."""
+    _differences: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def __call__(self, rotation: Floats, time: float, covariance: Floats | None = None) -> Floats:
         """The smoothed rotation (3, 3) at ``time`` in seconds.
@@ -76,8 +91,11 @@ class KalmanFilter:
             Of the pose's error, in square radians, as ``HeadPose.covariance``.
         """
         unknown = np.radians(_UNKNOWN_DEG) ** 2 * np.eye(3)
-        noise = self.noise_share**2 * (unknown if covariance is None else covariance)
+        spread = unknown if covariance is None else covariance
         seconds = time - self._time
+        if seconds > 0:
+            self._measure_noise(rotation, spread, seconds)
+        noise = self.noise_share**2 * spread
         if self._rotation is None or seconds > FORGOTTEN_SECONDS:
             self._rotation, self._velocity = rotation, np.zeros(3)
             self._covariance = np.zeros((6, 6))
@@ -87,6 +105,18 @@ class KalmanFilter:
             self._correct(rotation, noise, seconds)
         self._time = max(self._time, time)
         return self._rotation
+
+    def _measure_noise(self, rotation: Floats, spread: Floats, seconds: float) -> None:
+        """Compare how much the raw poses jump with how unsure they say they are."""
+        step = None if self._raw is None else (vector_from_rotation(rotation @ self._raw.T), seconds)
+        if step and self._step and max(seconds, self._step[1]) < _EVEN * min(seconds, self._step[1]):
+            jump = step[0] - self._step[0]
+            # The second difference of values of one variance has six of it.
+            self._differences.append(float(jump @ np.linalg.solve(spread, jump)) / 6)
+            if len(self._differences) >= _ENOUGH:
+                measured = math.sqrt(statistics.median(self._differences) / _MEDIAN_CHI2_3)
+                self.noise_share = min(max(measured, _SHARES[0]), _SHARES[1])
+        self._raw, self._step = rotation, step
 
     def _predict(self, seconds: float) -> None:
         """The head turns on by its velocity."""
