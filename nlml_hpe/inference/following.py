@@ -20,8 +20,8 @@ from nlml_hpe.inference.tracks import HeadTracker
 
 BoxSource = Callable[[RgbImage], Sequence[Box]]
 """Boxes of the 68 points, in pixels, of all heads in an RGB image (H, W, 3): a head detector."""
-_SEARCH_EVERY = 10
-"""Frames between two searches for heads without a face, where no head is missed."""
+_SEARCH_EVERY, _SEARCH_FOR_LOST_EVERY = 25, 5
+"""Frames from one search for heads without a face to the next: for new ones, and while a head is missed."""
 _THUMB_PX = 32
 _CUT_CORRELATION, _CUT_LEVELS = 0.4, 12.0
 """Two frames whose reduced copies correlate less, and differ by more grey levels on average, are of two scenes."""
@@ -41,7 +41,7 @@ class HeadFollower:
     refine, eye, looks
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
-        Finds heads whose faces are not seen; asked where a head is missed, and every tenth frame for new ones.
+        Finds heads whose faces are not seen; asked in every 25th frame, and in every fifth while a head is missed.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class HeadFollower:
         self._estimator, self._looks, self._boxes = estimator, looks, boxes
         self._route: Route = "refined" if refine else "network"
         self._eye: Eye = estimator.eyes.chosen(eye)
-        self._tracker, self._thumb, self._frames = HeadTracker(), np.empty(0), 0
+        self._tracker, self._thumb, self._since_search = HeadTracker(), np.empty(0), _SEARCH_EVERY
 
     @property
     def count(self) -> int:
@@ -90,7 +90,6 @@ class HeadFollower:
         found = self._estimator.poses(faces, self._route, self._eye)
         boxes, rotations = [box_of_68(face) for face in faces], [pose.rotation for pose in found]
         tracks = self._tracker.see(boxes, rotations, seconds, (image.shape[1], image.shape[0]))
-        self._frames += 1
         poses = [replace(pose, track=track.number) for pose, track in zip(found, tracks, strict=True)]
         return sorted([*poses, *self._unseen(image)], key=lambda pose: -_area(pose.box))
 
@@ -99,8 +98,12 @@ class HeadFollower:
         faces = self._estimator.detect(image, self._looks)
         if self._eye == "landmarks":
             return [face for face in faces if face.points is not None]
-        if self._boxes is None or not (self._tracker.lost or self._frames % _SEARCH_EVERY == 0):
+        self._since_search += 1
+        if self._boxes is None or self._since_search < (
+            _SEARCH_FOR_LOST_EVERY if self._tracker.lost else _SEARCH_EVERY
+        ):
             return faces
+        self._since_search = 0
         return faces + [Face(image, box, None, "box") for box in beside(self._boxes(image), faces)]
 
     def _unseen(self, image: RgbImage) -> list[HeadPose]:
