@@ -177,6 +177,8 @@ class HeadTrainerConfig(TrainingConfig):
     width: int = Field(default=16, ge=8, le=256, multiple_of=2, description="channels of the first layer")
     scenes_per_epoch: int = Field(default=4000, ge=1, le=10**9)
     validation_scenes: int = Field(default=500, ge=1, le=10**6)
+    views: int = Field(default=3, ge=1, le=16, description="of each scene in a batch: cut closer, mirrored, toned")
+    weights: UserPath | None = Field(default=None, description="weights to begin with: those of an earlier training")
 
 
 class AngleHeadsConfig(TrainingConfig):

@@ -78,7 +78,8 @@ class Face:
         Landmarks in pixels and image axes (x right, y down, z into the scene); None where no detector gave any.
     found_by : str
         Which step of the search found the face, one of ``detection.landmarks.SEARCHES``; "turned" or "box" of one that
-        the search did not find, "track" of a head that a video's frames before showed there.
+        the search did not find, "head" of one that the head detector found, "track" of a head that a video's frames
+        before showed there.
     looks : float array (K, N, 3), or None
         Landmarks of the same face in K further looks at it, in pixels of the same image; see ``detection.looks``.
     given_box : Box, or None

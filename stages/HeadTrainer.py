@@ -17,7 +17,7 @@ from nlml_hpe.head_network.network_training import KIND, ONNX, WEIGHTS, initial_
 from nlml_hpe.model.head_export import export_head_detector
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.sprites import KIND as SPRITES
-from stages.common import Plan, Stage, Workdir, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
 from stages.config import Config
 from stages.Sprites import folder_of, scenes_of
 
@@ -25,7 +25,10 @@ from stages.Sprites import folder_of, scenes_of
 def plan(config: Config) -> Plan:
     """What the network depends on."""
     reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
-    return Plan((Workdir(config.workdir).head_network,), KIND, config.sections("seed", "scenes", "head_trainer"), reads)
+    begin = config.head_trainer.weights
+    others = {} if begin is None else {f"weights {begin}": digest_of_weights(begin, "head_trainer.weights")}
+    sections = config.sections("seed", "scenes", "head_trainer")
+    return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)
 
 
 def main(config: Config) -> Path:

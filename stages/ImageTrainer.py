@@ -14,15 +14,15 @@ from safetensors.torch import save
 
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import digest_of_file, manifest_digest, write_manifest
+from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.image_networks.config import LabelledDataConfig
-from nlml_hpe.image_networks.network import WeightsError, size_of
+from nlml_hpe.image_networks.network import size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import KIND as CROPS
-from stages.common import Plan, Stage, Workdir, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
 from stages.config import Config
 
 
@@ -32,7 +32,9 @@ def plan(config: Config) -> Plan:
     reads, others = data_read(config)
     for file in (config.image_network.weights, config.image_network.backbone_weights):
         if file is not None:
-            others[f"weights {file}"] = _digest_of_weights(file)
+            others[f"weights {file}"] = digest_of_weights(
+                file, "image_network.weights or image_network.backbone_weights"
+            )
     return Plan((work.image_network,), KIND, config.sections("seed", "image_network", "image_trainer"), reads, others)
 
 
@@ -51,12 +53,6 @@ def data_digests(part: LabelledDataConfig) -> dict[str, str]:
     """Digests of an entry's data, by name; the workdir's own crops are no part of them."""
     other = {str(part.root): manifest_digest(part.root, CROPS)} if part.kind == "crops" and part.root else {}
     return other | inputs_of(part)
-
-
-def _digest_of_weights(file: Path) -> str:
-    if not file.is_file():
-        raise WeightsError(f"{file}: no such file; correct image_network.weights or image_network.backbone_weights")
-    return digest_of_file(file)
 
 
 def main(config: Config) -> Path:

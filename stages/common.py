@@ -15,7 +15,14 @@ from nlml_hpe.device import resolve_device
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import require_replaceable
-from nlml_hpe.files.manifests import digest_of, is_current, manifest_digest, read_manifest, require_intact
+from nlml_hpe.files.manifests import (
+    digest_of,
+    digest_of_file,
+    is_current,
+    manifest_digest,
+    read_manifest,
+    require_intact,
+)
 from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training_data import TrainingError
 from nlml_hpe.training_run import Run
@@ -135,6 +142,16 @@ def training_run(config: Config, folder: Path, plan: Plan) -> Run:
         inputs=digest_of([plan.settings, plan.inputs]),
         log_folder=config.workdir,
     )
+
+
+def digest_of_weights(file: Path, setting: str) -> str:
+    """The digest of weights that a training begins with; ``setting`` names them.
+
+    Raises ``ArtifactError`` where there is no such file.
+    """
+    if not file.is_file():
+        raise ArtifactError(f"{file}: no such file; correct {setting}")
+    return digest_of_file(file)
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import read_manifest
 from nlml_hpe.head_network.losses import Heads, generalised_iou, head_loss, targets_of
 from nlml_hpe.head_network.network import STRIDE, HeadNetwork, found_of
-from nlml_hpe.head_network.network_training import ONNX, WEIGHTS, DrawnScenes, heads_of
+from nlml_hpe.head_network.network_training import ONNX, WEIGHTS, DrawnScenes, heads_of, initial_head_network
+from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.model.head_export import export_head_detector
 from renderer.config import HeadsConfig, ScenesConfig, SpritesConfig
@@ -136,7 +137,7 @@ def test_a_perfect_answer_has_hardly_any_loss() -> None:
     boxes = torch.tensor([[[16.0, 24.0, 48.0, 72.0], [60.0, 20.0, 84.0, 44.0]]])
     heads = Heads(boxes, torch.ones(1, 2))
     targets = targets_of(heads, 12, 12)
-    logits = torch.where(targets.heat > 0.999, 12.0, -12.0)
+    logits = torch.logit(targets.heat, eps=1e-6)
     middle = (targets.box[..., :2] + targets.box[..., 2:]) / 2 / STRIDE
     place = torch.arange(12) + 0.5
     offset = [middle[..., 0] - place, middle[..., 1] - place[:, None]]
@@ -188,6 +189,18 @@ def test_the_trained_folder_is_up_to_date_and_says_its_size(config: Config) -> N
     manifest = read_manifest(Workdir(config.workdir).head_network, "head_network")
     assert manifest["facts"]["parameters"] == sum(value.numel() for value in HeadNetwork(8).parameters())
     assert HeadTrainer.STAGE.plan(config).is_current()
+
+
+def test_a_training_may_begin_with_weights_and_those_of_another_network_are_refused(config: Config) -> None:
+    file = Workdir(config.workdir).head_network / WEIGHTS
+    begun = initial_head_network(TRAINER.model_copy(update={"weights": file}), seed=9)
+    for name, value in load_file(file).items():
+        assert begun.state_dict()[name].equal(value), name
+    with pytest.raises(WeightsError, match="weights of another network"):
+        initial_head_network(TRAINER.model_copy(update={"weights": file, "width": 10}), seed=9)
+    gone = config.model_copy(update={"head_trainer": TRAINER.model_copy(update={"weights": file / "none"})})
+    with pytest.raises(ArtifactError, match=r"no such file; correct head_trainer\.weights"):
+        HeadTrainer.plan(gone)
 
 
 def test_a_picture_is_not_changed_by_what_is_laid_into_the_next(scenes: Scenes) -> None:

@@ -61,11 +61,12 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     """The estimator that the options describe; a detector of another name has the model's threshold."""
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
+    heads = bool(getattr(given, "heads", False))
     if given.detector is None:
         return HeadPoseEstimator(
-            given.model, given.backend, max_faces=max_faces, tracking=tracking, providers=given.providers
+            given.model, given.backend, max_faces=max_faces, tracking=tracking, providers=given.providers, heads=heads
         )
     eyes = open_eyes(given.model, given.backend, providers=given.providers)
     confidence = engine_of(eyes).min_confidence
     detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
-    return HeadPoseEstimator(eyes, detector=detector, providers=given.providers)
+    return HeadPoseEstimator(eyes, detector=detector, providers=given.providers, heads=heads)

@@ -56,6 +56,7 @@ def add_parser(commands: Any) -> None:
     form.add_argument("--json", nargs="?", const=_STDOUT, metavar="FILE", help="as JSON, to a file or to stdout")
     form.add_argument("--csv", nargs="?", const=_STDOUT, metavar="FILE", help="as CSV, to a file or to stdout")
     add_model(predict)
+    predict.add_argument("--heads", action="store_true", help="look for heads that show no face, too")
     predict.set_defaults(work=run)
 
 

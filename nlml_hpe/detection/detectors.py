@@ -26,7 +26,8 @@ from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
 
 DetectorName = Literal["facemesh_onnx", "mediapipe_facemesh", "mediapipe_tasks", "face_alignment"]
 DEFAULT_DETECTOR: DetectorName = "facemesh_onnx"
-MAX_FACES = 16
+MAX_FACES = 100
+"""In one image, where nobody says otherwise: more than a photograph of a group shows."""
 _CALM_FRAMES, _SEARCH_EVERY = 25, 5
 """In a video: after so many frames with the same faces only each of so many is searched for further ones."""
 _BOX_CONFIDENCE = 0.5

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.facemesh import overlaps
 from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.detection.places import resized
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb
@@ -31,18 +31,21 @@ MIN_SCORE = 0.5
 """Of a head that is reported."""
 LEAST_PX = 20
 """Longer side of the smallest box that is reported: of a smaller head no pose can be told."""
-VIEW_SIDES = (288, 640, 1280)
-"""Longer sides of the copies of an image that are looked at. The next one is, where it would show more: where small
-heads are seen, or none at all."""
-_SMALL_PX = 36
+VIEW_SIDES = (160, 320, 640, 1280)
+"""Longer sides of the copies of an image that are looked at: the first two always, the third where none of them shows a
+head, and each where the one before shows something small."""
+_ALWAYS, _FOR_NOTHING = 2, 3
+_SMALL_PX = 24
 _HINT = 0.15
 """Score of something small that makes a closer look worth its time."""
-_LARGEST_PX = 230
+_LARGEST_PX = 115
 """Of a copy that is not the smallest: greater heads are those that the smaller copy shows."""
 _SAME_HEAD = 0.4
 """Boxes of one kind that overlap by more (intersection over union) are one head's."""
 _COVERED, _WITHIN = 0.25, 0.6
 """A box is a known face's where they overlap by more, or where more of the smaller one lies in the other."""
+_LOWEST = 0.02
+"""Score of a cell that is looked at any further."""
 _MULTIPLE = 32
 _METADATA = "nlml_hpe"
 _INSIDE = Path(__file__).parents[1] / "checkpoint_heads"
@@ -77,7 +80,7 @@ class HeadDetector:
 
     Examples
     --------
-    >>> HeadDetector().find(np.zeros((120, 160, 3), dtype=np.uint8))  # doctest: +SKIP
+    >>> HeadDetector().find(np.zeros((120, 160, 3), dtype=np.uint8))
     []
     """
 
@@ -100,7 +103,8 @@ class HeadDetector:
         Parameters
         ----------
         image : RGB uint8 array (H, W, 3)
-            Looked at in a copy of 288 pixels, and where that shows small heads or none, in one of 640, then of 1280.
+            Looked at in copies of 160 and 320 pixels, and where these show small heads or none, in one of 640, then of
+            1280.
         min_score : float
             In 0..1.
         max_heads : int, optional
@@ -112,23 +116,23 @@ class HeadDetector:
             For other arrays.
         """
         require_rgb(image)
-        boxes, scores = np.empty((0, 4)), np.empty(0)
+        boxes, scores, hinted = np.empty((0, 4)), np.empty(0), False
         for view, side in enumerate(VIEW_SIDES):
+            nothing = not (scores >= max(min_score, MIN_SCORE)).any()
+            if view >= _ALWAYS and not hinted and not (nothing and view < _FOR_NOTHING):
+                break
             factor = min(1.0, side / max(image.shape[:2]))
             seen, sure = self._look(image, factor)
-            kept = sure >= min(min_score, _HINT)
-            if view:
-                kept &= (seen[:, 2:] - seen[:, :2]).max(axis=1, initial=0) < _LARGEST_PX
-            boxes = np.concatenate([boxes, seen[kept] / factor])
-            scores = np.concatenate([scores, sure[kept]])
-            small = (seen[kept, 2:] - seen[kept, :2]).max(axis=1, initial=0) < _SMALL_PX
-            nothing = not (scores >= min_score).any()
-            if factor == 1.0 or not (small.any() or (nothing and view == 0)):
+            longest = (seen[:, 2:] - seen[:, :2]).max(axis=1, initial=0)
+            hinted = bool(((longest < _SMALL_PX) & (sure >= _HINT)).any())
+            kept = (sure >= min_score) & ((longest < _LARGEST_PX) | (view == 0))
+            boxes, scores = np.concatenate([boxes, seen[kept] / factor]), np.concatenate([scores, sure[kept]])
+            if factor == 1.0:
                 break
         longest = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
-        reported = (scores >= min_score) & (longest >= LEAST_PX)
-        chosen = suppressed(boxes[reported], scores[reported])
-        return [Head(box_of_array(boxes[reported][row]), float(scores[reported][row])) for row in chosen[:max_heads]]
+        boxes, scores = boxes[longest >= LEAST_PX], scores[longest >= LEAST_PX]
+        chosen = suppressed(boxes, scores)[:max_heads]
+        return [Head(_as_box(boxes[row]), float(scores[row])) for row in chosen]
 
     def boxes(self, image: RgbImage) -> list[Box]:
         """The boxes of ``find``, surest first: what follows heads through a video asks for them."""
@@ -136,17 +140,16 @@ class HeadDetector:
 
     def _look(self, image: RgbImage, factor: float) -> tuple[Floats, Floats]:
         """Boxes (n, 4), in pixels of the copy, and scores (n,) of all cells that have more than their neighbours."""
-        size = tuple(max(1, round(length * factor)) for length in image.shape[1::-1])
-        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        shown = image if factor == 1.0 else cv2.resize(image, size, interpolation=method)
-        padded = np.zeros((*(-(-length // _MULTIPLE) * _MULTIPLE for length in shown.shape[:2]), 3), dtype=np.uint8)
-        padded[: shown.shape[0], : shown.shape[1]] = shown
+        height, width = (max(1, round(length * factor)) for length in image.shape[:2])
+        rows, columns = (-(-length // _MULTIPLE) * _MULTIPLE for length in (height, width))
+        padded = np.zeros((rows, columns, 3), dtype=np.uint8)
+        padded[:height, :width] = resized(image, factor)
         scores, boxes = self._session.run(None, {HEADS_INPUT: padded[None]})
-        some = scores[0] > min(_HINT, MIN_SCORE) / 2
+        some = scores[0] > _LOWEST
         return boxes[0][some].astype(np.float64), scores[0][some].astype(np.float64)
 
 
-def box_of_array(corners: NDArray[np.floating]) -> Box:
+def _as_box(corners: NDArray[np.floating]) -> Box:
     """Four numbers as a box."""
     left, top, right, bottom = (float(value) for value in corners)
     return left, top, right, bottom

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.heads import HeadDetector, with_heads
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import looks_by, seen
 from nlml_hpe.device import DeviceName
@@ -55,6 +56,9 @@ class HeadPoseEstimator:
         At most so many faces are found in an image; 1 or more.
     tracking : bool
         Images are the frames of one video, in order.
+    heads : bool or Path
+        Whether heads that show no face (turned away, bowed, masked) are looked for, too, by a detector of their own,
+        and answered by the image eye, where the model has one. A path names the ONNX file of another head detector.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
     providers : sequence of str, or str
@@ -94,6 +98,7 @@ class HeadPoseEstimator:
         tracking: bool = False,
         device: DeviceName = "auto",
         providers: Sequence[str] | str = CPU,
+        heads: bool | Path = False,
     ) -> None:
         _require_count(max_faces)
         _require_no_fork(HeadPoseEstimator._opened_in)
@@ -104,6 +109,9 @@ class HeadPoseEstimator:
         resolve_providers(providers)
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
+        file = heads if isinstance(heads, Path) else None
+        self._heads = HeadDetector(file, providers) if heads and self.eyes.image is not None else None
+        self._max_faces = max_faces
         self.detector = detector or open_detector(
             detector_for(self.engine.point_set),
             max_faces,
@@ -130,7 +138,7 @@ class HeadPoseEstimator:
     def predict(
         self, image: ImageLike, refine: bool = True, eye: Eye | None = None, looks: int | None = None
     ) -> list[HeadPose]:
-        """Poses of all faces in an image.
+        """Poses of all heads in an image.
 
         Parameters
         ----------
@@ -199,8 +207,8 @@ class HeadPoseEstimator:
 
         Raises ``ValueError`` for other arrays, for another number of looks, and where the detector cannot look again.
 
-        Where the model has an image eye and the detector can tell a face's place without its landmarks, faces without
-        any are among them (``points`` is None).
+        Where the model has an image eye, faces and heads without landmarks are among them (``points`` is None;
+        ``found_by`` is "box" of a face and "head" of a head that shows none).
         """
         return self.detect_batch([image], looks)[0]
 
@@ -211,7 +219,10 @@ class HeadPoseEstimator:
     def _detect(self, images: Sequence[RgbImage], looks: int | None, boxes: bool) -> list[list[Face]]:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         with self._alone():
-            return seen(self.detector, images, looks_by(self.detector, looks), boxes)
+            found = seen(self.detector, images, looks_by(self.detector, looks), boxes)
+            if boxes and self._heads is not None:
+                found = with_heads(self._heads, images, found, self._max_faces)
+        return found
 
     def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:
         """Poses of faces that were found before.

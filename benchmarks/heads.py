@@ -1,0 +1,182 @@
+"""Which heads are found: ``python benchmarks/heads.py``, about two minutes, and three more with ``--root``.
+
+Rendered people whom neither a training nor a choice has seen, all the way round, laid into pictures without people:
+recall where nine of ten boxes are right, a box being right where it overlaps a head's own by half (intersection over
+union), by size and by the side that the camera sees. ``--root`` is a folder in AFLW2000-3D's layout: whole images,
+without the label's box, as users' images are searched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.common import development_data, report
+from nlml_hpe.detection.facemesh import overlaps
+from nlml_hpe.detection.heads import LEAST_PX, MIN_SCORE, Head, HeadDetector
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.face import facing_of
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.view.pictures import save_image, tiled
+from renderer.config import HeadsConfig, LooksConfig, ScenesConfig, SpritesConfig
+from renderer.crops import render_crops
+from renderer.scenes import Scene, Scenes
+from renderer.sprites import SpriteSet
+
+PRECISION, SAME = 0.9, 0.5
+_SEED, _LOWEST = 1_000, 0.02
+"""Of people nobody else has seen; and the score of the boxes that the curve begins with."""
+_HINTED, _SHEET = 0.3, (4, 6)
+"""Score of the least sure boxes that are drawn, and rows and columns of the sheet."""
+_SIZES = (20, 32, 64, 128, 256, 640)
+_LOOKS = LooksConfig(
+    bald=0.07, long_hair=0.45, beard=0.25, glasses=0.2, sunglasses=0.06, head_covering=0.14, face_mask=0.2
+)
+
+
+class Matched(NamedTuple):
+    """Of all boxes ``score`` and ``right`` (n,), one that may be a head being left out; of all heads ``longest`` side
+    in pixels, ``facing``, and the ``found`` score (m,), nought where no box is theirs.
+    """
+
+    score: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    longest: NDArray[np.float64]
+    facing: NDArray[np.str_]
+    found: NDArray[np.float64]
+
+
+def main(people: int, scenes: int, size: int, root: Path | None, kit: Path, sheet: Path | None) -> None:
+    """Print and save what is found in rendered scenes, and in photographs; draw the first scenes into ``sheet``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        heads = HeadsConfig(source="ict_facekit", folder=kit, validation=people, expressions="all", looks=_LOOKS)
+        rendered = SpriteSet(heads, SpritesConfig(), _SEED, "validation", Path(scratch) / "cache")
+        folder = render_crops(rendered, Path(scratch) / "sprites", workers=1)
+        drawn = Scenes(folder, ScenesConfig(size=size, smallest_px=LEAST_PX))
+        detector = HeadDetector()
+        rows, shown, seconds = [], [], 0.0
+        for number in tqdm(range(scenes), desc="scenes", unit="scene"):
+            scene = drawn.draw(np.random.default_rng([_SEED, number]))
+            start = time.process_time()
+            found = detector.find(scene.image, _LOWEST)
+            seconds += time.process_time() - start
+            rows.append(matched(scene, np.array([head.box for head in found]), [head.score for head in found]))
+            shown += [drawn_on(scene.image, found)] if number < _SHEET[0] * _SHEET[1] else []
+    title = f"Heads found in {scenes} scenes of {size} px, of {people} rendered people all the way round"
+    if sheet is not None:
+        save_image(tiled([shown[row :: _SHEET[0]] for row in range(_SHEET[0])], size), sheet)
+    notes = [f"{1e3 * seconds / scenes:.1f} ms of processor time a scene"]
+    report("heads_rendered", title, of_scenes(rows), notes)
+    if root is not None:
+        report("heads_photographs", f"Heads found in whole images of {root.name}", of_photographs(root))
+
+
+def matched(scene: Scene, boxes: NDArray[np.float64], scores: Sequence[float]) -> Matched:
+    """Which boxes, surest first, are which heads: each head has one box at most."""
+    heads = scene.boxes.astype(np.float64)
+    taken = np.zeros(len(heads))
+    score, right = [], []
+    for box, sure in zip(boxes.reshape(-1, 4), scores, strict=True):
+        shared = overlaps(heads, box) if len(heads) else np.zeros(0)
+        free = np.where(scene.counts & (taken == 0), shared, 0)
+        if len(free) and free.max() >= SAME:
+            taken[int(free.argmax())] = sure
+        elif len(shared) and (shared[~scene.counts] >= 0.3).any():
+            continue
+        score.append(sure)
+        right.append(bool(len(free) and free.max() >= SAME))
+    counts = scene.counts
+    longest = (heads[:, 2:] - heads[:, :2]).max(axis=1, initial=0)
+    facing = np.array([facing_of(rotation) for rotation in scene.rotations], dtype="<U8")
+    return Matched(np.array(score), np.array(right, dtype=bool), longest[counts], facing[counts], taken[counts])
+
+
+def of_scenes(rows: Sequence[Matched]) -> list[dict[str, Any]]:
+    """Recall at the precision that is asked for, over all heads, by size and by the side seen."""
+    score, right, longest, facing, found = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    order = np.argsort(-score, kind="stable")
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(precision >= PRECISION)
+    least = float(score[order][enough[-1]]) if len(enough) else 1.0
+    steps = {f"recall at {PRECISION} precision": least, f"recall at score {MIN_SCORE}": MIN_SCORE}
+    groups = {"all": np.ones(len(found), dtype=bool)}
+    groups |= {side: facing == side for side in ("front", "side", "rear")}
+    groups |= {f"{low}..{high} px": (longest >= low) & (longest < high) for low, high in itertools.pairwise(_SIZES)}
+    table = []
+    for name, chosen in groups.items():
+        recalls = {step: float((found[chosen] >= at).mean()) if chosen.any() else None for step, at in steps.items()}
+        table.append({"heads": name, "n": int(chosen.sum()), **recalls})
+    table[0]["score there"] = round(least, 3)
+    table[0]["average precision"] = float(_average_precision(precision, right[order], len(found)))
+    reported = right[score >= MIN_SCORE]
+    table[0][f"precision at score {MIN_SCORE}"] = float(reported.mean()) if len(reported) else None
+    return table
+
+
+def _average_precision(precision: NDArray[np.float64], right: NDArray[np.bool_], heads: int) -> float:
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((best * right).sum() / heads)
+
+
+def of_photographs(root: Path) -> list[dict[str, Any]]:
+    """Labelled faces found, and boxes that are none, of each way to look for them.
+
+    A box that is no labelled face's is counted as false, though some of these are heads that nobody labelled.
+    """
+    samples = [sample for sample in read_dataset("aflw2000", root).samples if sample.box is not None]
+    ways: dict[str, list[tuple[float, int]]] = {}
+    with HeadPoseEstimator(heads=True) as estimator:
+        detector = HeadDetector()
+        for sample in tqdm(samples, desc=root.name, unit="image"):
+            image, box = sample.load(), np.array(sample.box)
+            faces = estimator.detect(image, looks=2)  # one look alone does not search the turned image
+            boxes = {
+                "landmarks": [box_of_68(face) for face in faces if face.points is not None],
+                "and the face detector's boxes": [box_of_68(face) for face in faces if face.found_by != "head"],
+                "and the head detector's": [box_of_68(face) for face in faces],
+                "the head detector alone": [head.box for head in detector.find(image)],
+            }
+            for name, some in boxes.items():
+                shared = overlaps(np.array(some).reshape(-1, 4), box)
+                others = int((shared < 0.2).sum())
+                ways.setdefault(name, []).append((float(shared.max(initial=0)), others))
+    table = []
+    for name, each in ways.items():
+        best, wrong = np.array([one for one, _ in each]), sum(more for _, more in each)
+        shares = {f"found, overlap {least}": float((best >= least).mean()) for least in (0.3, 0.5)}
+        table.append({"boxes": name, "faces": len(best), **shares, "other boxes": wrong})
+    return table
+
+
+def drawn_on(image: NDArray[np.uint8], heads: Sequence[Head]) -> NDArray[np.uint8]:
+    """A copy of the image with the boxes drawn on it: those that are reported in green, less sure ones in red."""
+    shown = image.copy()
+    for head in heads:
+        left, top, right, bottom = (round(value) for value in head.box)
+        if head.score >= _HINTED:
+            color = (0, 255, 0) if head.score >= MIN_SCORE else (255, 0, 0)
+            cv2.rectangle(shown, (left, top), (right, bottom), color, 2)
+    return shown
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--people", type=int, default=40)
+    parser.add_argument("--scenes", type=int, default=400)
+    parser.add_argument("--size", type=int, default=640, help="pixels on a side of a scene")
+    parser.add_argument("--root", type=Path, help="folder of photographs in AFLW2000-3D's layout")
+    parser.add_argument("--kit", type=Path, default=development_data() / "ict_facekit" / "FaceXModel")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="draw the first scenes into this picture")
+    given = parser.parse_args()
+    main(given.people, given.scenes, given.size, given.root, given.kit, given.sheet)

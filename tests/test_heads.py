@@ -1,0 +1,192 @@
+"""The head detector: images of any shape, files that are none, one answer for each head."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from nlml_hpe.detection.facemesh import overlaps
+from nlml_hpe.detection.heads import (
+    HEADS_FILE,
+    LEAST_PX,
+    PLACE,
+    Head,
+    HeadDetector,
+    suppressed,
+    uncovered,
+    with_heads,
+)
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.head_network.network import HeadNetwork
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.model.head_export import export_head_detector
+from nlml_hpe.rotation import Angles, rotation_from_angles
+from renderer.config import HeadsConfig, SpritesConfig
+from renderer.crop_drawing import Crop, draw_sprite
+from renderer.crop_people import Person, draw_person, small_kit
+from renderer.crop_scene import pictures
+from renderer.heads.ict_kit import Kit
+
+YAWS = (0, 60, 120, 180, -120, -60)
+SPRITE = SpritesConfig()
+
+
+@pytest.fixture(scope="module")
+def heads() -> HeadDetector:
+    return HeadDetector()
+
+
+@pytest.fixture(scope="module")
+def person(kit_of_few: Path) -> Person:
+    kit = small_kit(Kit.open(kit_of_few, kit_of_few.parent / "cache" / "ict_facekit.npz"))
+    config = HeadsConfig(source="ict_facekit", folder=kit_of_few)
+    return draw_person(kit, config, 1, pictures(None), np.random.default_rng(6))
+
+
+@pytest.fixture(scope="module")
+def turned(person: Person) -> list[Crop]:
+    """One person, once around."""
+    rng = np.random.default_rng(2)
+    return [
+        draw_sprite(person, person.takes[0], rotation_from_angles(Angles.from_columns((yaw, 0, 0))), 256, 3.2, rng)
+        for yaw in YAWS
+    ]
+
+
+def street(height: int, width: int) -> RgbImage:
+    """A picture without people, stretched."""
+    return np.asarray(cv2.resize(pictures(None)[-2], (width, height)), dtype=np.uint8)  # china.jpg
+
+
+def lay(image: RgbImage, crop: Crop, middle: tuple[float, float], longest: float) -> NDArray[np.float64]:
+    """Lay a sprite into an image, in place, its box so long and there; returns the box."""
+    assert crop.alpha is not None
+    scale = longest / float((crop.box[2:] - crop.box[:2]).max())
+    side = round(256 * scale)
+    corner = np.round(np.array(middle) - (crop.box[:2] + crop.box[2:]) / 2 * scale).astype(int)
+    sprite = cv2.resize(np.dstack([crop.image, crop.alpha]), (side, side), interpolation=cv2.INTER_AREA).astype(float)
+    low, high = np.maximum(corner, 0), np.minimum(corner + side, image.shape[1::-1])
+    part = sprite[low[1] - corner[1] : high[1] - corner[1], low[0] - corner[0] : high[0] - corner[0]]
+    place = image[low[1] : high[1], low[0] : high[0]]
+    place[:] = (place * (1 - part[..., 3:] / 255) + part[..., :3]).round()
+    return crop.box * scale + np.tile(corner, 2)
+
+
+def test_a_head_of_less_than_twenty_pixels_is_not_reported(heads: HeadDetector, turned: list[Crop]) -> None:
+    image = street(240, 320)
+    lay(image, turned[0], (160, 100), 15)
+    found = heads.find(image, min_score=0.02)
+    assert all(max(box[2] - box[0], box[3] - box[1]) >= LEAST_PX for box, _ in found)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (33, 65)])
+def test_images_of_any_shape_are_searched(heads: HeadDetector, shape: tuple[int, int]) -> None:
+    assert heads.find(np.zeros((*shape, 3), dtype=np.uint8)) == []
+
+
+def test_what_is_no_image_is_refused(heads: HeadDetector) -> None:
+    with pytest.raises(ValueError, match="RGB"):
+        heads.find(np.zeros((8, 8), dtype=np.uint8))
+
+
+def test_threads_get_the_same_heads(heads: HeadDetector, turned: list[Crop]) -> None:
+    image = street(360, 480)
+    lay(image, turned[2], (240, 170), 110)
+    alone = heads.find(image, min_score=0.02)
+    assert alone
+    with ThreadPoolExecutor(4) as pool:
+        assert all(each == alone for each in pool.map(partial(heads.find, min_score=0.02), [image] * 8))
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is missing"):
+        HeadDetector(tmp_path / HEADS_FILE)
+    (tmp_path / HEADS_FILE).write_bytes(b"no network")
+    with pytest.raises(ArtifactError, match=r"heads\.onnx"):
+        HeadDetector(tmp_path / HEADS_FILE)
+    shutil.copy(PLACE / HEADS_FILE, tmp_path / "other.onnx")
+    other = onnx.load(tmp_path / "other.onnx")
+    onnx.helper.set_model_props(other, {"nlml_hpe": '{"format": "another"}'})
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(ArtifactError, match="expected 'nlml-hpe heads onnx 1', found 'another'"):
+        HeadDetector(tmp_path / "other.onnx")
+
+
+def test_the_shipped_file_is_small() -> None:
+    assert (PLACE / HEADS_FILE).stat().st_size < 3_000_000
+
+
+def test_the_surest_of_boxes_that_overlap_stays() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [4, 0, 14, 10], [6, 0, 16, 10]])
+    assert suppressed(boxes, np.array([0.5, 0.9, 0.7])) == [1]
+    assert suppressed(boxes, np.array([0.5, 0.4, 0.3])) == [0, 2]
+    assert suppressed(np.empty((0, 4)), np.empty(0)) == []
+
+
+def test_a_head_whose_face_is_known_is_no_second_head() -> None:
+    face = Face(None, (0.0, 0.0, 100.0, 100.0))
+    wider, within, beside = (-20.0, -30.0, 110.0, 120.0), (30.0, 30.0, 90.0, 95.0), (70.0, 0.0, 170.0, 100.0)
+    heads = [Head(box, 0.9) for box in (wider, within, beside)]
+    assert [head.box for head in uncovered(heads, [face])] == [beside]
+    assert uncovered(heads, []) == heads
+
+
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head detector whose every cell says that there is a head of 40 pixels about it."""
+    network = HeadNetwork(width=8).eval()
+    torch.nn.init.zeros_(network.answer.weight)
+    with torch.no_grad():
+        network.answer.bias.copy_(torch.tensor([5.0, 0, 0, np.log(5.0), np.log(5.0)]))
+    return export_head_detector(network, tmp_path_factory.mktemp("everywhere") / HEADS_FILE)
+
+
+def test_heads_fill_the_room_that_faces_leave(everywhere: Path) -> None:
+    image = np.zeros((160, 160, 3), dtype=np.uint8)
+    known = Face(image, (40.0, 40.0, 80.0, 80.0))
+    detector = HeadDetector(everywhere)
+    (all_of_them,) = with_heads(detector, [image], [[known]], 100)
+    boxes = np.array([face.box for face in all_of_them])
+    assert len(boxes) > 10
+    assert all(overlaps(np.delete(boxes, row, axis=0), box).max() <= 0.4 for row, box in enumerate(boxes))
+    assert {face.found_by for face in all_of_them if face is not known} == {"head"}
+    (five,) = with_heads(detector, [image], [[known]], 5)
+    assert len(five) == 5
+    assert known in five
+    assert with_heads(detector, [image], [[known]], 1) == [[known]]
+
+
+def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_asked_for(
+    everywhere: Path, photo: RgbImage
+) -> None:
+    image = street(160, 160)
+    with HeadPoseEstimator(max_faces=4, heads=everywhere) as estimator:
+        poses = estimator.predict(image)
+        assert len(poses) == 4
+        assert {(pose.eye, len(pose.landmarks)) for pose in poses} == {("image", 0)}
+        assert all(pose.sigma is not None for pose in poses)
+        assert estimator.predict(image, eye="landmarks") == []
+        # A face that is known is no second head.
+        faces = estimator.detect(photo)
+        (face,) = [face for face in faces if face.found_by == "whole"]
+        others = np.array([box_of_68(other) for other in faces if other is not face]).reshape(-1, 4)
+        assert (overlaps(others, np.array(box_of_68(face))) < 0.25).all()
+    with HeadPoseEstimator() as without:
+        assert without.predict(image) == []
+
+
+def test_a_model_without_an_image_eye_has_no_answer_to_heads(everywhere: Path, landmark_eye_alone: Path) -> None:
+    with HeadPoseEstimator(landmark_eye_alone, heads=everywhere) as estimator:
+        assert estimator.predict(street(160, 160)) == []
