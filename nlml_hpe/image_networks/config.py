@@ -92,6 +92,9 @@ class ImageTrainerConfig(TrainingConfig):
     validation: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
     augmentation: AugmentationConfig = AugmentationConfig()
     crops_per_epoch: int | None = Field(default=None, ge=1, le=10**9, description="without it all of them")
+    start_share: Share = Field(
+        default=0.0, description="share of the weights that it began with in those that are kept, of one trained on"
+    )
     stored_px: int = Field(
         default=96, ge=32, le=2048, description="photographs: pixels on a side of the cut, margin included"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -87,6 +87,10 @@ def train_image_network(
 ) -> tuple[History, dict[str, int]]:
     """Train ``network`` in place and leave it with the weights of its best validation epoch.
 
+    With ``config.start_share`` these are averaged with those that it began with: of a network that was trained on, the
+    average is surer on pictures unlike those of the training (Wortsman et al. 2022, "Robust fine-tuning"). The history
+    is that of the training itself.
+
     Parameters
     ----------
     network : ImageNetwork
@@ -118,6 +122,7 @@ def train_image_network(
         )
     weights = torch.from_numpy(shown.weights)
     count = min(config.crops_per_epoch or len(shown), len(shown))
+    start = {name: values.clone() for name, values in network.state_dict().items()} if config.start_share else {}
     # On a processor a training step takes 15% less time so.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = train(
@@ -134,7 +139,23 @@ def train_image_network(
         run=run,
     )
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if start:
+        network.load_state_dict(averaged(start, network.state_dict(), config.start_share))
     return history, counts
+
+
+def averaged(start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights of which ``share`` are those of ``start``; whole numbers are those of ``end``.
+
+    Examples
+    --------
+    >>> averaged({"w": torch.tensor([0.0])}, {"w": torch.tensor([10.0])}, 0.25)
+    {'w': tensor([7.5000])}
+    """
+    return {
+        name: values.lerp(start[name].to(values.device), share) if values.is_floating_point() else values
+        for name, values in end.items()
+    }
 
 
 def weighted_order(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
