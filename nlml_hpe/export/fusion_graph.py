@@ -69,7 +69,8 @@ def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
 
 def single(eye: Single, said: Said, calibration: Calibration | None) -> Answer:
     """The answer of one eye alone; without a calibration its covariance is what it says."""
-    index = op.add(op.cast(scaled(_trace(said.rotation), 0.0), to=np.int64), _index(eye))
+    every = op.less_or_equal(_trace(said.rotation), op.const(3.0))  # as many as there are heads
+    index = op.where(every, _index(eye), _index(eye))
     covariance = said.covariance
     if calibration is not None:
         shares = _range_shares(said.rotation)
@@ -169,8 +170,8 @@ def _error(eye: Single, calibration: Calibration, name: RangeName) -> OwnError:
 def _of_eye(eye: Var, both: Var, landmarks: Var, image: Var) -> Var:
     """Matrices (N, 3, 3) by the index (N, 1) of the eye that answers."""
     index = op.unsqueeze(eye, op.const([2]))
-    single_one = op.where(op.equal(index, _index("landmarks")), landmarks, image)
-    return op.where(op.equal(index, _index("both")), both, single_one)
+    of_one = op.where(op.equal(index, _index("landmarks")), landmarks, image)
+    return op.where(op.equal(index, _index("both")), both, of_one)
 
 
 def _index(eye: Literal["both", "landmarks", "image"]) -> Var:
