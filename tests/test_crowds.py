@@ -43,9 +43,9 @@ def pair(kit_of_few: Path) -> tuple[Person, ...]:
     return people(kit_of_few, 2)
 
 
-@pytest.fixture(scope="module")
-def estimator() -> Iterator[HeadPoseEstimator]:
-    with HeadPoseEstimator(max_faces=64) as opened:
+@pytest.fixture(scope="module", params=[False, True], ids=["faces", "heads"])
+def estimator(request: pytest.FixtureRequest) -> Iterator[HeadPoseEstimator]:
+    with HeadPoseEstimator(max_faces=64, heads=request.param) as opened:
         yield opened
 
 

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nlml_hpe.cli import main
+from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, HeadPose
 from nlml_hpe.files.images import RgbImage
@@ -79,10 +80,11 @@ def test_a_box_comes_back_from_its_place() -> None:
         np.testing.assert_allclose(place_of(expected, rotation), [100, 80, np.log(50)], atol=1e-9)
 
 
+@pytest.mark.parametrize("with_heads", [False, True])
 def test_a_head_that_turns_once_around_keeps_its_number_and_has_a_pose_in_every_frame(
-    turning: Turning, estimator: HeadPoseEstimator
+    turning: Turning, estimator: HeadPoseEstimator, with_heads: bool
 ) -> None:
-    follow = HeadFollower(estimator)
+    follow = HeadFollower(estimator, boxes=HeadDetector().boxes if with_heads else None)
     found = [follow(frame, number / FPS) for number, frame in enumerate(turning.frames)]
     assert follow.count == 2
     # Which number is whose: by the boxes of the first frame, the turner's lies to the left.
@@ -104,7 +106,7 @@ def test_the_command_line_writes_numbers_and_cones(turning: Turning, tmp_path: P
         for number, frame in enumerate(frames):
             writer.put(frame, number / FPS)
     names = [str(tmp_path / name) for name in ("in.mp4", "out.mp4", "poses.csv")]
-    assert main(["video", *names[:2], "--csv", names[2], "--cone", "--smooth", "--smoother", "kalman"]) == 0
+    assert main(["video", *names[:2], "--csv", names[2], "--cone", "--heads", "--smooth", "--smoother", "kalman"]) == 0
     with (tmp_path / "poses.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [row["track"] for row in rows].count("1") == len(frames)

@@ -16,6 +16,7 @@ from nlml_hpe.sessions import CPU
 
 MODEL_HELP = "model folder or .onnx file (default: the model that comes with the package)"
 
+HEADS_HELP = "look for heads that show no face, too"
 CONE_HELP = "draw the cone, too, in which the nose points with a probability of 95%%"
 
 
@@ -61,7 +62,8 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     """The estimator that the options describe; a detector of another name has the model's threshold."""
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
-    heads = bool(getattr(given, "heads", False))
+    # A video's heads are searched for now and then (``inference.following``), an image's by the estimator itself.
+    heads = bool(getattr(given, "heads", False)) and not tracking
     if given.detector is None:
         return HeadPoseEstimator(
             given.model, given.backend, max_faces=max_faces, tracking=tracking, providers=given.providers, heads=heads

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
-from nlml_hpe.cli.options import CONE_HELP, add_model, model_files, open_estimator
+from nlml_hpe.cli.options import CONE_HELP, HEADS_HELP, add_model, model_files, open_estimator
 from nlml_hpe.cli.places import Entry, Inputs, expand, require_drawings, require_table, shown
 from nlml_hpe.cli.tables import (
     COLUMNS,
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
     form.add_argument("--json", nargs="?", const=_STDOUT, metavar="FILE", help="as JSON, to a file or to stdout")
     form.add_argument("--csv", nargs="?", const=_STDOUT, metavar="FILE", help="as CSV, to a file or to stdout")
     add_model(predict)
-    predict.add_argument("--heads", action="store_true", help="look for heads that show no face, too")
+    predict.add_argument("--heads", action="store_true", help=HEADS_HELP)
     predict.set_defaults(work=run)
 
 

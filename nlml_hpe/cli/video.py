@@ -14,10 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
-from nlml_hpe.cli.options import CONE_HELP, add_model, model_files, open_estimator
+from nlml_hpe.cli.options import CONE_HELP, HEADS_HELP, add_model, model_files, open_estimator
 from nlml_hpe.cli.places import require_output, require_table, shown
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.detection.detectors import MAX_FACES
+from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.files.images import RgbImage, user_path
 from nlml_hpe.inference.smoothing import SMOOTHERS
 from nlml_hpe.inference.video import FrameResult, Summary, process
@@ -43,6 +44,7 @@ def add_parser(commands: Any) -> None:
     video.add_argument(
         "--max-faces", type=int, default=MAX_FACES, metavar="N", help=f"faces to follow (default: {MAX_FACES})"
     )
+    video.add_argument("--heads", action="store_true", help=HEADS_HELP)
     add_model(video)
     video.set_defaults(work=run)
 
@@ -62,7 +64,8 @@ def run(given: argparse.Namespace) -> int:
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
         options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
-        results = process(video, estimator, given.output, *options, cone=given.cone)
+        boxes = HeadDetector(providers=given.providers).boxes if given.heads else None
+        results = process(video, estimator, given.output, *options, boxes=boxes, cone=given.cone)
         bar = stack.enter_context(
             tqdm(desc="Video", unit="frame", total=video.expected or None, delay=BAR_DELAY_SECONDS)
         )
