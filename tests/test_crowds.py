@@ -1,4 +1,4 @@
-"""Pictures that are hard: sixty heads, one head half behind another, one of a few pixels, and none at all; rendered."""
+"""Hard pictures: sixty rendered heads, one half behind another, one of a few pixels; a cat, a drawing, nothing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from skimage import data
 
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, Face, HeadPose
@@ -106,6 +108,24 @@ def test_a_head_of_fewer_than_twenty_pixels_has_no_sure_answer(
 ) -> None:
     image, _, [(left, top, right, bottom)] = scene(background(640, 480), [Placed(pair[1], (0, 0, 0), (300, 235), 0.11)])
     assert max(right - left, bottom - top) < 20
+    assert all((pose.score or 0) < SURE for pose in estimator.predict(image))
+
+
+def drawn_face() -> RgbImage:
+    image = np.full((300, 300, 3), 240, dtype=np.uint8)
+    cv2.circle(image, (150, 150), 100, (250, 220, 60), -1)
+    for x in (115, 185):
+        cv2.circle(image, (x, 125), 12, (0, 0, 0), -1)
+    cv2.ellipse(image, (150, 170), (50, 40), 0, 20, 160, (0, 0, 0), 5)
+    cv2.line(image, (150, 140), (150, 165), (0, 0, 0), 4)
+    return image
+
+
+@pytest.mark.parametrize("kind", ["cat", "drawing"])
+def test_what_only_looks_like_a_face_may_have_an_answer_but_no_sure_one(
+    kind: str, estimator: HeadPoseEstimator
+) -> None:
+    image = np.asarray(data.cat()) if kind == "cat" else drawn_face()
     assert all((pose.score or 0) < SURE for pose in estimator.predict(image))
 
 
