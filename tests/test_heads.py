@@ -23,7 +23,6 @@ from nlml_hpe.detection.heads import (
     HeadDetector,
     suppressed,
     uncovered,
-    with_heads,
 )
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.face import Face
@@ -31,6 +30,9 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.heads import confirmed_heads, with_heads
+from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.head_export import export_head_detector
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.config import HeadsConfig, SpritesConfig
@@ -153,29 +155,33 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_head_detector(network, tmp_path_factory.mktemp("everywhere") / HEADS_FILE)
 
 
-def test_heads_fill_the_room_that_faces_leave(everywhere: Path) -> None:
-    image = np.zeros((160, 160, 3), dtype=np.uint8)
-    known = Face(image, (40.0, 40.0, 80.0, 80.0))
-    detector = HeadDetector(everywhere)
-    (all_of_them,) = with_heads(detector, [image], [[known]], 100)
-    boxes = np.array([face.box for face in all_of_them])
-    assert len(boxes) > 10
-    assert all(overlaps(np.delete(boxes, row, axis=0), box).max() <= 0.4 for row, box in enumerate(boxes))
-    assert {face.found_by for face in all_of_them if face is not known} == {"head"}
-    (five,) = with_heads(detector, [image], [[known]], 5)
-    assert len(five) == 5
-    assert known in five
-    assert with_heads(detector, [image], [[known]], 1) == [[known]]
+def test_what_the_detector_proposes_is_confirmed_by_the_image_eye_and_faces_leave_room(
+    everywhere: Path, turned: list[Crop]
+) -> None:
+    """Everywhere heads are proposed; those that are confirmed lie on the one that is there."""
+    image = street(240, 320)
+    box = lay(image, turned[0], (160, 120), 40)
+    detector, eye = HeadDetector(everywhere), open_image_engine(SHIPPED)
+    proposed, sure = detector.find(image), confirmed_heads(detector, eye, image)
+    assert 0 < len(sure) < len(proposed) / 4
+    assert sorted((head.score for head in sure), reverse=True) == [head.score for head in sure]
+    assert overlaps(np.array([head.box for head in sure]), box).max() > 0.4
+    assert len(confirmed_heads(detector, eye, image, least=0)) == len(proposed)
+    known = Face(image, tuple(box.tolist()))  # type: ignore[arg-type]
+    (all_of_them,) = with_heads(detector, eye, [image], [[known]], 100)
+    assert known in all_of_them
+    assert all(face.found_by == "head" for face in all_of_them if face is not known)
+    assert with_heads(detector, eye, [image], [[known]], 1) == [[known]]
 
 
 def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_asked_for(
-    everywhere: Path, photo: RgbImage
+    everywhere: Path, turned: list[Crop], photo: RgbImage
 ) -> None:
-    image = street(160, 160)
-    with HeadPoseEstimator(max_faces=4, heads=everywhere) as estimator:
+    image = street(240, 320)
+    lay(image, turned[2], (160, 120), 40)
+    with HeadPoseEstimator(heads=everywhere) as estimator:
         poses = estimator.predict(image)
-        assert len(poses) == 4
-        assert {(pose.eye, len(pose.landmarks)) for pose in poses} == {("image", 0)}
+        assert all((pose.eye, len(pose.landmarks)) == ("image", 0) for pose in poses)
         assert all(pose.sigma is not None for pose in poses)
         assert estimator.predict(image, eye="landmarks") == []
         # A face that is known is no second head.
@@ -184,7 +190,7 @@ def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_aske
         others = np.array([box_of_68(other) for other in faces if other is not face]).reshape(-1, 4)
         assert (overlaps(others, np.array(box_of_68(face))) < 0.25).all()
     with HeadPoseEstimator() as without:
-        assert without.predict(image) == []
+        assert {face.found_by for face in without.detect(image)} <= {"whole", "mirrored", "bordered", "crop", "box"}
 
 
 def test_a_model_without_an_image_eye_has_no_answer_to_heads(everywhere: Path, landmark_eye_alone: Path) -> None:

@@ -183,22 +183,6 @@ def uncovered(heads: Sequence[Head], faces: Sequence[Face]) -> list[Head]:
     return [head for head in heads if not _is_known(np.array(head.box), known)]
 
 
-def with_heads(
-    detector: HeadDetector, images: Sequence[RgbImage], faces: Sequence[Sequence[Face]], max_faces: int
-) -> list[list[Face]]:
-    """The faces of each image, and heads beside them, ``max_faces`` in all, largest first.
-
-    ``found_by`` of a head is "head"; it has no landmarks.
-    """
-    found = []
-    for image, known in zip(images, faces, strict=True):
-        room = max(0, max_faces - len(known))
-        heads = uncovered(detector.find(image), known)[:room] if room else []
-        others = [Face(image, head.box, None, "head") for head in heads]
-        found.append(sorted([*known, *others], key=lambda face: -face.area))
-    return found
-
-
 def _is_known(box: Floats, known: Floats) -> bool:
     sides = np.minimum(known[:, 2:], box[2:]) - np.maximum(known[:, :2], box[:2])
     shared = np.prod(np.maximum(sides, 0), axis=1)

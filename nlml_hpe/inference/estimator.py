@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
-from nlml_hpe.detection.heads import HeadDetector, with_heads
+from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import looks_by, seen
 from nlml_hpe.device import DeviceName
@@ -25,6 +25,7 @@ from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Eye
+from nlml_hpe.inference.heads import with_heads
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
 from nlml_hpe.model.format import SHIPPED
@@ -220,8 +221,8 @@ class HeadPoseEstimator:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         with self._alone():
             found = seen(self.detector, images, looks_by(self.detector, looks), boxes)
-            if boxes and self._heads is not None:
-                found = with_heads(self._heads, images, found, self._max_faces)
+            if boxes and self._heads is not None and self.eyes.image is not None:
+                found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
         return found
 
     def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:

@@ -1,0 +1,72 @@
+"""Heads that show no face, found by the head detector and confirmed by the image eye.
+
+The head detector alone is easily deceived. The image eye, which was never shown anything but heads, doubts its answer
+to anything else: of what the detector proposes its score tells heads from other things better than the detector's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nlml_hpe.detection.heads import Head, HeadDetector, uncovered
+from nlml_hpe.face import Face
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.image_engine import ImageEngine
+
+LEAST_PROPOSED = 0.15
+"""The detector's score of a box that the image eye is asked about."""
+LEAST_CONFIRMED = 0.05
+"""Product of the detector's score and the image eye's of a head that is reported; ``benchmarks/heads.py``."""
+
+
+def confirmed_heads(
+    detector: HeadDetector,
+    eye: ImageEngine,
+    image: RgbImage,
+    faces: Sequence[Face] = (),
+    least: float = LEAST_CONFIRMED,
+) -> list[Head]:
+    """Heads in an image that are none of the faces, surest first; ``score`` is the product of both scores.
+
+    Parameters
+    ----------
+    detector : HeadDetector
+        Proposes boxes.
+    eye : ImageEngine
+        Looks at each of them.
+    image : RGB uint8 array (H, W, 3)
+        The image.
+    faces : sequence of Face
+        Which are known there.
+    least : float
+        Least product of the scores, in 0..1.
+
+    Raises
+    ------
+    ValueError
+        For an array that is no such image.
+    """
+    proposed = uncovered(detector.find(image, LEAST_PROPOSED), faces)
+    scores = eye.estimate([Face(image, head.box) for head in proposed]).score
+    heads = [Head(head.box, head.score * float(score)) for head, score in zip(proposed, scores, strict=True)]
+    return sorted((head for head in heads if head.score >= least), key=lambda head: -head.score)
+
+
+def with_heads(
+    detector: HeadDetector,
+    eye: ImageEngine,
+    images: Sequence[RgbImage],
+    faces: Sequence[Sequence[Face]],
+    max_faces: int,
+) -> list[list[Face]]:
+    """The faces of each image, and heads beside them, ``max_faces`` in all, largest first.
+
+    ``found_by`` of a head is "head"; it has no landmarks.
+    """
+    found = []
+    for image, known in zip(images, faces, strict=True):
+        room = max(0, max_faces - len(known))
+        heads = confirmed_heads(detector, eye, image, known)[:room] if room else []
+        others = [Face(image, head.box, None, "head") for head in heads]
+        found.append(sorted([*known, *others], key=lambda face: -face.area))
+    return found
