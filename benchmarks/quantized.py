@@ -133,7 +133,7 @@ def main() -> None:
         rows = timed(files, size, given.turns)
         if given.dataset and given.root:
             notes.extend(accuracy(files, given.dataset, given.root, rows))
-        report("quantized", f"{given.config.stem} in eight bits", rows, notes)
+        report(f"quantized_{given.config.stem}", f"{given.config.stem} in eight bits", rows, notes)
 
 
 if __name__ == "__main__":
