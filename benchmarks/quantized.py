@@ -1,10 +1,10 @@
 """An image network in eight bits beside itself in float32: ``python benchmarks/quantized.py --config C``.
 
 Both ONNX files run crop by crop on one core, in turns, in one process, measured in processor time: medians, and the
-median of the ratios of each turn, which a busy machine disturbs least. With ``--dataset`` and ``--root`` both also answer labelled photographs, in
-the labels' boxes: mean absolute errors, and the difference with its 95% interval over 2,000 draws of faces.
-``--untrained PX ...`` times a network of random weights (``--network``) at these sizes in place of an experiment's,
-which takes no training. Needs ``pip install '.[quantize]'``.
+median of the ratios of each turn, which a busy machine disturbs least. With ``--dataset`` and ``--root`` both also
+answer labelled photographs, in the labels' boxes: mean absolute errors, and the difference with its 95% interval over
+2,000 draws of faces. ``--untrained PX ...`` times a network of random weights (``--network``) at these sizes in place
+of an experiment's, which takes no training. Needs ``pip install '.[quantize]'``.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=300)
     given = parser.parse_args()
     notes = [
-        "One crop at a time on one core, both in turns, milliseconds of processor time; times faster: median of the ratios of each turn."
+        "One crop at a time, both in turns, processor time of one core; times faster: median of each turn's ratio."
     ]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
