@@ -122,9 +122,7 @@ def main() -> None:
     parser.add_argument("--untrained", type=int, nargs="+", metavar="PX", default=[])
     parser.add_argument("--turns", type=int, default=300)
     given = parser.parse_args()
-    notes = [
-        "One crop at a time, both in turns, processor time of one core; times faster: median of each turn's ratio."
-    ]
+    notes = ["One crop at a time, both in turns, processor time of one core; times faster: median ratio of the turns."]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if given.untrained:
