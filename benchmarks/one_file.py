@@ -33,11 +33,11 @@ _TURNS = 15
 
 def files(model: Path, folder: Path, int8_crops: Path | None) -> Iterator[tuple[str, Path]]:
     """What is compared, by its name."""
-    for looks in (1, 2, 5):
-        yield f"both, {looks} looks", export_whole(model, folder / f"both{looks}.onnx", looks=looks)
+    for looks in (5, 2, 1):
+        yield f"both, looks={looks}", export_whole(model, folder / f"both{looks}.onnx", looks=looks)
     if int8_crops is not None:
         path = folder / "both_int8.onnx"
-        yield "both, 5 looks, int8", export_whole(model, path, int8=True, int8_crops=int8_crops)
+        yield "both, looks=5, int8", export_whole(model, path, int8=True, int8_crops=int8_crops)
     yield "image eye", export_whole(model, folder / "image.onnx", eye="image")
     if int8_crops is not None:
         path = folder / "image_int8.onnx"

@@ -321,7 +321,8 @@ def test_eight_bits_by_pictures_of_heads(
 
 def test_an_eye_that_is_in_eight_bits_already_is_taken_as_it_is(tmp_path: Path, crops: list[RgbImage]) -> None:
     network = onnx.load(SHIPPED / IMAGE_EYE_FILE)
-    heads = np.stack([cv2.resize(image, (64, 64)) for image in crops * 4])
+    px = int(require_component(SHIPPED, "image_eye").settings["size"])
+    heads = np.stack([cv2.resize(image, (px, px)) for image in crops * 4])
     folder = image_eye_alone(tmp_path, quantized(network, heads).SerializeToString())
     found = answers(opened(export_whole(folder, tmp_path / "head.onnx", int8=True)), crops[:2])
     expected = open_eyes(folder).answer([Face(image, INSIDE) for image in crops[:2]]).estimates
