@@ -212,7 +212,7 @@ def test_a_head_that_nobody_is_sure_of_ends_and_has_a_new_number_when_it_comes_b
         for time in np.arange(0.1, seconds, 0.1):
             assert numbers(tracker, [], time) == []
             for track in tracker.lost:
-                track.answer(FRONT, 0.05)
+                track.answer(FRONT, 0.02)
         numbers(tracker, [square(300)], seconds)
         assert numbers(tracker, [square(300)], seconds + 0.04) == expected
 

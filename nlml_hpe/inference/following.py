@@ -111,9 +111,13 @@ class HeadFollower:
         if self._eye == "landmarks":
             return []
         lost = self._tracker.lost
-        poses = self._estimator.poses([Face(image, track.box, None, "track") for track in lost], self._route, self._eye)
-        for track, pose in zip(lost, poses, strict=True):
-            track.answer(pose.rotation, pose.score)
+        faces = [Face(image, track.box, None, "track") for track in lost]
+        poses = self._estimator.poses(faces, self._route, self._eye)
+        eye = self._estimator.eyes.image
+        assert eye is not None  # without one the eye that answers is that of landmarks
+        # Its own doubt tells heads from other things; calibrated, those that look away are as unsure as a wall.
+        for track, pose, score in zip(lost, poses, eye.estimate(faces).score, strict=True):
+            track.answer(pose.rotation, float(score))
         pairs = zip(lost, poses, strict=True)
         return [replace(pose, track=track.number) for track, pose in pairs if not track.is_doubted]
 
