@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
     """What each eye says of the faces of a data set, uncalibrated: of rendered people all, of photographs those whose
-    label lies within 99 degrees, as their usual protocol has it.
+    label lies within 99 degrees, as their usual protocol has it. The image eye's crop is that of ``predict``.
 
     Raises ``ValueError`` where there are none.
     """
@@ -113,7 +114,9 @@ def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
     if eyes.image is not None:
         said["image"] = eyes.image.estimate
     with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
-        answered = ask(photographs(data, detector), said)
+        # As `predict` does it: with the box of the landmarks that were found, not with the label's.
+        faces = (replace(each, face=replace(each.face, given_box=None)) for each in photographs(data, detector))
+        answered = ask(faces, said)
     protocol = protocol_of(data.name, "crops-round" if data.name == "crops" else None)
     answered = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     if not answered.names:
