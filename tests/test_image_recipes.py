@@ -18,6 +18,7 @@ from scipy.io import savemat
 from nlml_hpe.evaluation.command import add_arguments, run
 from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
 from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.backbones import backbone_of
 from nlml_hpe.image_networks.config import ImageNetworkConfig
 from nlml_hpe.image_networks.hopenet import HopeNet
@@ -210,8 +211,8 @@ def test_a_training_begins_with_published_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"weights of another network, .* without"):
         initial_network(ImageNetworkConfig(name="custom_cnn", size=32, weights=path), seed=0)
     config = Config(workdir=tmp_path, image_network=ImageNetworkConfig(weights=tmp_path / "none.pkl"))
-    with pytest.raises(WeightsError, match=r"no such file; correct image_network\.weights"):
-        ImageTrainer._digest_of_weights(config.image_network.weights or tmp_path)
+    with pytest.raises(ArtifactError, match=r"no such file; correct image_network\.weights"):
+        ImageTrainer.plan(config)
 
 
 def test_a_backbone_is_read_from_a_file_in_torchvisions_names(tmp_path: Path) -> None:
