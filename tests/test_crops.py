@@ -85,6 +85,9 @@ def test_poses_keep_to_their_limits_and_density() -> None:
     # Beyond 90 degrees of yaw the face looks away from the camera: a tenth of even draws to 100 degrees.
     away = ((wide[:, 2, 2] < 0) & (np.abs(wide[:, 0, 2]) > 0.17)).mean()
     assert 0.05 < away < 0.2
+    turned = draw_poses(config.model_copy(update={"around": 0.5}), np.random.default_rng(0))
+    # Half of 4,000 heads lie evenly on the circle, so a quarter of all look away; the others hardly ever do.
+    assert 0.22 < (turned[:, 2, 2] < 0).mean() < 0.28
 
 
 @pytest.mark.parametrize("pose", [(35.0, 0.0, 0.0), (-35.0, 0.0, 0.0), (0.0, 20.0, 0.0), (0.0, -20.0, 20.0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,7 @@ def test_the_crop_is_cut_around_the_68_of_the_landmarks() -> None:
     assert box_of_68(face)[2] < 200
     assert box_of_68(Face.from_points(points[:68])) == box_of(points[:68])
     assert box_of_68(Face(None, (1, 2, 3, 4), points[:5])) == (1, 2, 3, 4)
+    assert box_of_68(replace(face, given_box=(5, 6, 7, 8))) == (5, 6, 7, 8)
 
 
 def test_the_square_of_landmarks_is_that_of_the_labels_points(shared_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -258,6 +259,31 @@ def test_a_mixture_with_weights_trains(folder: Path) -> None:
     )
     assert counts["training"] == 320
     assert history.epochs_run == 1
+
+
+def test_a_network_trained_on_keeps_a_share_of_what_it_began_with(folder: Path) -> None:
+    """The whole: as if it had not been trained; nought: as it was trained; a quarter lies between them."""
+
+    def trained(share: float) -> dict[str, torch.Tensor]:
+        network = network_of(NETWORK, 0)
+        config = SHORT.model_copy(update={"epochs": 1, "start_share": share})
+        train_image_network(network, sources(folder, "train"), sources(folder, "validation"), config, 0, Run())
+        return network.state_dict()
+
+    start, end, mixed = network_of(NETWORK, 0).state_dict(), trained(0.0), trained(0.25)
+    assert not torch.equal(start["columns.weight"], end["columns.weight"])
+    for name, weights in trained(1.0).items():
+        if weights.is_floating_point():
+            torch.testing.assert_close(weights, start[name])
+            torch.testing.assert_close(mixed[name], 0.25 * start[name] + 0.75 * end[name])
+
+
+def test_two_experiments_crops_may_lie_in_folders_of_one_name(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "crops_train"
+    shutil.copytree(folder / "crops_train", other)
+    data = tuple(LabelledDataConfig(root=root) for root in (folder / "crops_train", other))
+    config = Config(workdir=tmp_path, image_trainer=ImageTrainerConfig(data=data, validation=data[:1]))
+    assert {f"training {root.root}" for root in data} <= ImageTrainer.plan(config).inputs.keys()
 
 
 def test_photographs_are_cut_as_crops_are_stored() -> None:
