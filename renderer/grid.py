@@ -126,6 +126,10 @@ def _clear(folder: Path, kept: Set[str], stale: Sequence[str]) -> None:
         owner = "/".join(name.split("/")[:2])
         if owner not in kept or name in stale:
             (folder / name).unlink()
+    # What a killed worker was writing; nobody writes now.
+    for path in folder.rglob(f"{OWN_PREFIX}*"):
+        if path.parent != folder:
+            path.unlink()
     # The deepest first; those that are not empty stay.
     for path in sorted((p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
         with suppress(OSError):

@@ -73,8 +73,7 @@ def image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:
     limits = facts.get("range") or [[-bound, bound] for bound in config.crops.limits_deg]
     yaw, pitch, roll = ((float(low), float(high)) for low, high in limits)
     frame = HeadFrame(**config.frame.model_dump())
-    covered = config.image_model.covered
-    return ImageEye(network.eval(), config.image_network.name, frame, (yaw, pitch, roll), covered)
+    return ImageEye(network.eval(), config.image_network.name, frame, (yaw, pitch, roll))
 
 
 def _copied(source: Path, folder: Path) -> Component:

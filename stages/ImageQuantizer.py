@@ -67,9 +67,8 @@ def _settings(config: Config) -> ImageTrainerConfig:
 
 def _fake_quantized(network: ImageNetwork, training: list[Weighted], seed: int) -> FakeQuantized:
     """The network with roundings whose ranges some training crops have set."""
-    crops = Crops(
-        [part.source for part in training], [part.weight for part in training], network.size, network.trainable
-    )
+    sources, weights = [part.source for part in training], [part.weight for part in training]
+    crops = Crops(sources, weights, network.size, network.trainable, network.shown)
     some = np.sort(np.random.default_rng(seed).permutation(len(crops))[:_FIRST_CROPS])
     return FakeQuantized(network, crops.batch(some, None)[0])
 

@@ -35,7 +35,7 @@ from nlml_hpe.image_networks.config import (
 )
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
-from nlml_hpe.image_networks.network import Labels
+from nlml_hpe.image_networks.network import GREY, Labels
 from nlml_hpe.image_networks.network_training import (
     Weighted,
     angle_errors,
@@ -276,6 +276,26 @@ def test_a_network_trained_on_keeps_a_share_of_what_it_began_with(folder: Path) 
         if weights.is_floating_point():
             torch.testing.assert_close(weights, start[name])
             torch.testing.assert_close(mixed[name], 0.25 * start[name] + 0.75 * end[name])
+
+
+def test_training_covers_what_the_network_is_not_shown(folder: Path) -> None:
+    covered = (0.25, 0.0, 0.125, 0.0)
+    network = network_of(NETWORK.model_copy(update={"covered": covered}), seed=1)
+    given: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    train_image_network(
+        network,
+        sources(folder, "train"),
+        sources(folder, "validation"),
+        SHORT.model_copy(update={"epochs": 1}),
+        1,
+        Run(),
+    )
+    assert sum(map(len, given)) == 256 + 64
+    for crops in given:
+        assert (crops[:, :, :, :8] == GREY).all()
+        assert (crops[:, :, :, 28:] == GREY).all()
+        assert not (crops[:, :, :, 8:28] == GREY).all(dim=-1).any()
 
 
 def test_two_experiments_crops_may_lie_in_folders_of_one_name(folder: Path, tmp_path: Path) -> None:

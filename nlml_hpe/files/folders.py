@@ -130,11 +130,13 @@ def replace_folder(partial: Path, folder: Path, kind: str) -> None:
     """
     read_manifest(partial, kind)
     require_replaceable(folder, kind)
-    (partial / JOURNAL).unlink(missing_ok=True)
     place, aside = _place(folder), _aside_of(folder)
     if place.exists():
         os.replace(place, aside)
     os.replace(partial, place)
+    # Last, for by these marks a run that is killed before knows what is done; and what a killed one was writing.
+    for path in place.rglob(f"{OWN_PREFIX}*"):
+        path.unlink(missing_ok=True)
     remove_own(aside, kind)
 
 

@@ -21,6 +21,10 @@ class ImageNetworkConfig(Section):
     alpha: float | None = Field(default=None, ge=0, le=1e6, description="of bins: weight of the squared error")
     answer: Literal["angles", "six_d"] | None = Field(default=None, description="of mobilenetv2")
     dropout: float | None = Field(default=None, ge=0, lt=1)
+    covered: tuple[Border, Border, Border, Border] = Field(
+        default=(0.0, 0.0, 0.0, 0.0),
+        description="shares of the crop's side at its left, top, right and bottom that the network is not shown",
+    )
     weights: UserPath | None = Field(
         default=None, description="weights to begin with: HopeNet's as published, or those of an earlier training"
     )
@@ -118,7 +122,3 @@ class ImageModelConfig(Section):
         default=None, description="a model folder; its landmark eye is put beside the image eye"
     )
     int8: bool = Field(default=False, description="the network in eight bits, which ImageQuantizer has trained")
-    covered: tuple[Border, Border, Border, Border] = Field(
-        default=(0.0, 0.0, 0.0, 0.0),
-        description="shares of the crop's side at its left, top, right and bottom that the network is not shown",
-    )

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+GREY = 127.5
+"""Of every channel, where a crop is covered."""
+
 
 class WeightsError(ValueError):
     """A file of weights is not that of this network; the message names what differs."""
@@ -42,10 +45,22 @@ class Labels(NamedTuple):
 class ImageNetwork(nn.Module, ABC):
     """A network of crops (N, 3, ``size``, ``size``), RGB in 0..255; normalisation is its own affair.
 
-    ``forward`` gives what the loss is computed on, ``posterior`` what a user wants to know.
+    ``forward`` gives what the loss is computed on, ``posterior`` what a user wants to know. ``covered`` are shares of
+    the crop's side at its left, top, right and bottom that it is not shown: training and the exported file make them
+    grey.
     """
 
     size: int
+    covered: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def shown(self, crops: Tensor) -> Tensor:
+        """Crops (N, 3, ``size``, ``size``) with the ``covered`` borders grey, as ``forward`` is to be given them."""
+        if not any(self.covered):
+            return crops
+        left, top, right, bottom = (round(share * self.size) for share in self.covered)
+        seen = torch.zeros(self.size, self.size, dtype=torch.bool, device=crops.device)
+        seen[top : self.size - bottom, left : self.size - right] = True
+        return torch.where(seen, crops, torch.full_like(crops, GREY))
 
     @abstractmethod
     def forward(self, crops: Tensor) -> Tensor:

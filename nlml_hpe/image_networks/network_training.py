@@ -58,10 +58,13 @@ def network_of(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
     >>> network_of(ImageNetworkConfig(name="six_d", backbone="residual", size=64), seed=1).size
     64
     """
-    settings = config.model_dump(exclude={"name", "size", "weights", "backbone_weights"}, exclude_none=True)
+    apart = {"name", "size", "weights", "backbone_weights", "covered"}
+    settings = config.model_dump(exclude=apart, exclude_none=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(config.name, config.size, **settings)
+        network = build(config.name, config.size, **settings)
+    network.covered = config.covered
+    return network
 
 
 def initial_network(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
@@ -201,13 +204,14 @@ def augmentation_of(network: ImageNetwork, settings: AugmentationConfig) -> Augm
             upright = settings.model_copy(update={"turn_deg": 0.0})
             parts = (images[outside], rotations[outside], boxes[outside])
             crops[outside], shown[outside] = augment(*parts, network.size, upright, generator)
-        return crops, Labels(shown, labels.confidence)
+        return network.shown(crops), Labels(shown, labels.confidence)
 
     return change
 
 
 def _crops(network: ImageNetwork, parts: Sequence[Weighted], size: int | None) -> Crops:
-    return Crops([part.source for part in parts], [part.weight for part in parts], size, network.trainable)
+    sources, weights = [part.source for part in parts], [part.weight for part in parts]
+    return Crops(sources, weights, size, network.trainable, network.shown)
 
 
 def _metrics(network: ImageNetwork) -> dict[str, Metric]:

@@ -52,7 +52,7 @@ class FakeQuantized(ImageNetwork):
 
     def __init__(self, network: ImageNetwork, crops: Tensor) -> None:
         super().__init__()
-        self.size = network.size
+        self.size, self.covered = network.size, network.covered
         self.graph = _prepared(copy.deepcopy(network))
         # Not a module of this one: its weights are in the graph.
         self._own = [network]

@@ -137,6 +137,8 @@ class Crops:
         Pixels on a side of a finished crop, as inference cuts it; None leaves the cutting to ``augment``.
     usable : callable
         Rotations (n, 3, 3) to whether each can be a label; others are left out and counted in ``left_out``.
+    shown : callable, optional
+        Finished crops (n, 3, size, size) to what the network is shown of them.
     """
 
     def __init__(
@@ -145,8 +147,9 @@ class Crops:
         weights: ArrayLike,
         size: int | None,
         usable: Callable[[Tensor], Tensor],
+        shown: Callable[[Tensor], Tensor] = Tensor.contiguous,
     ) -> None:
-        self.sources, self.size = list(sources), size
+        self.sources, self.size, self._shown = list(sources), size, shown
         labels = [torch.from_numpy(np.array(source.rotations())) for source in self.sources]
         kept = [np.flatnonzero(usable(rotations).numpy()) for rotations in labels]
         parts = [source.confidence()[numbers] for source, numbers in zip(self.sources, kept, strict=True)]
@@ -167,7 +170,7 @@ class Crops:
         if self.size is None:
             return (images, boxes), Labels(rotations, confidence)
         crops, shown = reframed(images, rotations, boxes, self.size, PLAIN, torch.Generator())
-        return crops, Labels(shown, confidence)
+        return self._shown(crops), Labels(shown, confidence)
 
     def _stored(self, indices: NDArray[np.int64]) -> Shard:
         owner = self._source[indices]

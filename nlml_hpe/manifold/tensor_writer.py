@@ -167,9 +167,6 @@ class LandmarkTensorWriter:
         self._arrays.clear()
         write_manifest(self._partial, KIND, config, inputs, facts)
         replace_folder(self._partial, self.folder, KIND)
-        # Last: a run that is killed while the digests of a large tensor are computed has not lost its people.
-        for marker in [*self.folder.glob(f"{_DONE}*"), self.folder / _IDENTITY]:
-            marker.unlink()
         return self.folder
 
 

@@ -26,8 +26,8 @@ def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapp
     ranges = ", ".join(f"{axis} {low:.0f}..{high:.0f}" for axis, (low, high) in zip(AXES, eye.range, strict=True))
     errors = ", ".join(f"{name} {value:.2f}" for name, value in facts["validation"].items())
     settings = eye.settings()
-    borders = ", ".join(f"{share:.1%}" for share in eye.covered)
-    covered = f"; covered at its left, top, right and bottom: {borders}" if any(eye.covered) else ""
+    borders = ", ".join(f"{share:.1%}" for share in eye.network.covered)
+    covered = f"; covered at its left, top, right and bottom: {borders}" if any(eye.network.covered) else ""
     left_out = f"; {counts['left_out']} left out, for the network has no bin for their label"
     return f"""# Head-pose model
 

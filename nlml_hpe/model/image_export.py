@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import spox.opset.ai.onnx.v18 as op
+import torch
 from spox import Tensor, Var, argument, build, inline
 from torch import fx
 
@@ -60,15 +61,12 @@ class ImageEye:
         The head frame of the answers, beside that of the training data's labels.
     range : three intervals
         Lowest and highest yaw, pitch and roll of the training data, in degrees, in their own frame.
-    covered : four floats
-        Shares of the crop's side at its left, top, right and bottom that the network is not shown: they are grey.
     """
 
     network: ImageNetwork
     name: str
     frame: HeadFrame
     range: tuple[Interval, Interval, Interval]
-    covered: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
     def settings(self) -> dict[str, Any]:
         """What a reader must know, as JSON: network, pixels on a side, share of the crop, what of it is covered, head
@@ -77,7 +75,7 @@ class ImageEye:
             "network": self.name,
             "size": self.network.size,
             "share": SHARE,
-            "covered": list(self.covered),
+            "covered": list(self.network.covered),
             "frame": self.frame.name,
             "named_from_own": self.frame.named_from_own.tolist(),
             "range": [list(interval) for interval in self.range],
@@ -112,7 +110,7 @@ def export_image_eye(eye: ImageEye, path: Path, outputs: onnx.ModelProto | None 
     """
     size = eye.network.size
     crops = argument(Tensor(np.float32, ("faces", 3, size, size)))
-    shown = _shown(crops, size, eye.covered)
+    shown = _shown(crops, eye.network)
     if outputs is None:
         proto = _pose_graph(eye, crops, network_outputs(eye.network, shown), "float32")
     else:
@@ -133,14 +131,12 @@ def outputs_graph(graph: fx.GraphModule, size: int) -> onnx.ModelProto:
     return proto
 
 
-def _shown(crops: Var, size: int, covered: tuple[float, float, float, float]) -> Var:
-    """The crops with their covered borders grey."""
-    if not any(covered):
+def _shown(crops: Var, network: ImageNetwork) -> Var:
+    """The crops with their covered borders grey, as ``ImageNetwork.shown``."""
+    if not any(network.covered):
         return crops
-    left, top, right, bottom = (round(share * size) for share in covered)
-    mask = np.zeros((1, 1, size, size), dtype=np.float32)
-    mask[..., top : size - bottom, left : size - right] = 1
-    return op.add(op.mul(crops, op.const(mask)), op.const(127.5 * (1 - mask)))
+    hidden = network.shown(torch.zeros(1, 1, network.size, network.size)).numpy()
+    return op.add(op.mul(crops, op.const((hidden == 0).astype(np.float32))), op.const(hidden))
 
 
 def _pose_graph(eye: ImageEye, crops: Var, outputs: Var, precision: str) -> onnx.ModelProto:
