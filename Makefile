@@ -13,8 +13,9 @@ demo: $(READY)
 	$(BIN)/python stages/TD_Inference.py --model data/demo/model
 	$(BIN)/python stages/NLML_HPE_Test.py --config configs/demo.yaml
 
+# Two files of tests at a time, each with one thread: threads that wait for each other take longer than one alone.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .

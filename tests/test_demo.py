@@ -1,4 +1,4 @@
-"""The demo's promise: on unseen people, off the grid, both routes stay below three degrees."""
+"""The demo's promise: on unseen people, off the grid, both routes stay below three degrees, and error bars hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import json
 
 import pytest
 
+from nlml_hpe.evaluation.faces import ask, landmark_route, rendered_faces
+from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.model.folder import load_model
+from stages.common import Workdir
 from stages.config import Config
 
 
@@ -14,3 +20,15 @@ def test_unseen_people_off_the_grid(demo_run: Config, route: str) -> None:
     report = json.loads((demo_run.workdir / "test" / "metrics.json").read_text())["off_grid"]
     assert report["coverage"] >= 0.95
     assert report["routes"][route]["mae"]["mean"] <= 3.0
+
+
+def test_error_bars_are_calibrated_on_unseen_people(demo_run: Config) -> None:
+    """Intervals of one and 1.96 standard deviations hold 68% and 95% of the errors, within a few per cent."""
+    work = Workdir(demo_run.workdir)
+    engine = TorchEngine(load_model(work.model))
+    faces = rendered_faces(LandmarkTensor.open(work.landmarks_validation), engine.point_set)["off_grid"]
+    answered = ask(faces, {"exact": landmark_route(engine, "exact")})
+    exact, known = answered.answers["exact"], answered.found
+    scores = errors(exact.rotation[known], answered.true[known]).angle / exact.sigma[known]
+    assert 0.60 <= (scores < 1).mean() <= 0.76
+    assert 0.90 <= (scores < 1.96).mean() <= 0.98

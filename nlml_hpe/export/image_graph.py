@@ -12,7 +12,7 @@ from spox import Var, inline
 
 from nlml_hpe.export.resampling import affine_steps, averaged, sampled_alike
 from nlml_hpe.image_networks.crop import sampling, turned
-from nlml_hpe.inference.image_engine import LOOKS
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE
 from nlml_hpe.model.format import IMAGE_INPUT
 from nlml_hpe.model.onnx_math import entry, reduced, scaled, shaped, transposed
 from nlml_hpe.model.onnx_rotation import mean_rotation, outer, vector_from_rotation
@@ -37,8 +37,8 @@ def image_eye(pixels: Var, size: int, network: onnx.ModelProto, px: int, named_f
     own = op.matmul(rotation, op.const(named_from_own.T))
     # The second half are mirror images; a covariance is mirrored as a rotation is. Then looks' turns are taken back.
     signs = op.const(np.stack([np.ones((3, 3)), MIRROR_SIGNS])[:, None, None])
-    back = np.stack([turned(np.eye(3), -turn) for _, turn in LOOKS])
-    shape = (2, -1, len(LOOKS), 3, 3)
+    back = np.stack([turned(np.eye(3), -turn) for _, turn in CROPS_OF_A_FACE])
+    shape = (2, -1, len(CROPS_OF_A_FACE), 3, 3)
     seen = op.matmul(op.const(back), op.mul(shaped(own, shape), signs))
     said = op.matmul(op.matmul(op.const(back), op.mul(shaped(covariance, shape), signs)), op.const(back.swapaxes(1, 2)))
     return _mixture(seen, said, named_from_own)
@@ -48,7 +48,7 @@ def _crops(pixels: Var, size: int, px: int) -> Var:
     """Crops (2 N L, 3, px, px) of all L looks at each of N heads, and then the mirror images of all."""
     middle = size / 2
     parts = []
-    for side, turn in LOOKS:
+    for side, turn in CROPS_OF_A_FACE:
         matrix, finer = sampling((middle, middle, side * size), px, turn)
         # Those that become one pixel lie in different rows: sums over the first axis are the quickest.
         steps = affine_steps(matrix, px * finer).reshape(px, finer, px, finer, 2).transpose(1, 3, 0, 2, 4)
@@ -61,13 +61,13 @@ def _crops(pixels: Var, size: int, px: int) -> Var:
 
 def _mixture(seen: Var, said: Var, named_from_own: NDArray[np.float64]) -> Said:
     """One answer from (2, N, L, 3, 3) rotations, in the own frame, and covariances; as ``ImageEngine._from_looks``."""
-    count = 2 * len(LOOKS)
+    count = 2 * len(CROPS_OF_A_FACE)
     total = reduced(op.reduce_sum, reduced(op.reduce_sum, seen, 0, keep=False), 1, keep=False)
     weight = op.add(scaled(entry(total, 0, 0), 0.0), op.const(np.float64(count)))
     mean = mean_rotation(total, weight)
     back = op.unsqueeze(transposed(mean), op.const([0, 2]))
     away = vector_from_rotation(shaped(op.matmul(seen, back), (-1, 3, 3)))
-    shape = (2, -1, len(LOOKS), 3, 3)
+    shape = (2, -1, len(CROPS_OF_A_FACE), 3, 3)
     both = op.add(said, shaped(outer(away), shape))
     covariance = reduced(op.reduce_mean, reduced(op.reduce_mean, both, 0, keep=False), 1, keep=False)
     return Said(op.matmul(mean, op.const(named_from_own)), covariance)

@@ -27,7 +27,7 @@ from nlml_hpe.rotation import (
 )
 from nlml_hpe.sessions import CPU, open_session
 
-LOOKS = ((0.95, 0.0), (0.95, -12.0), (0.95, 12.0))
+CROPS_OF_A_FACE = ((0.95, 0.0), (0.95, -12.0), (0.95, 12.0))
 """Crops of each face, every one with its mirror image: side in sides of THE crop, and turn in degrees. Chosen on
 development photographs and on rendered people; see docs/ablations.md."""
 _BATCH = 64
@@ -78,7 +78,7 @@ class ImageEngine:
         self,
         path: Path,
         providers: Sequence[str] | str = CPU,
-        looks: Sequence[tuple[float, float]] = LOOKS,
+        looks: Sequence[tuple[float, float]] = CROPS_OF_A_FACE,
     ) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
