@@ -12,6 +12,7 @@ from PIL import Image
 
 import nlml_hpe
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.video_files import VideoWriter
 from tests.conftest import REPOSITORY
 
 TRAINING = ("torch", "pydantic", "yaml", "scipy", "tensorly", "sklearn", "joblib", "numba", "onnx", "safetensors")
@@ -32,21 +33,46 @@ def test_the_package_alone_loads_nothing() -> None:
     assert not loaded & {"numpy", "cv2", "PIL", "onnxruntime", *TRAINING, *OTHER}
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
+COMMANDS = {
+    "predict": ["predict", "photo.png", "--json"],
+    "video": ["video", "walk.mp4", "drawn.mp4", "--csv", "poses.csv", "--smooth"],
+    "info": ["info"],
+    "help": ["--help"],
+}
+
+
+def run_in(folder: Path, program: str) -> set[str]:
+    """Names of all modules that a program in a folder loads."""
+    return modules_after(f"import os\nos.chdir({str(folder)!r})\n{program}")
+
+
+def test_a_prediction_by_onnx_loads_no_training_package(photo: RgbImage, tmp_path: Path) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    loaded = run_in(
+        tmp_path,
         "from PIL import Image\nfrom nlml_hpe import HeadPoseEstimator\n"
         "with HeadPoseEstimator.from_pretrained() as estimator:\n"
         "    assert len(estimator.predict(Image.open('photo.png'))) == 1",
-        "from nlml_hpe.cli import main\nassert main(['predict', 'photo.png', '--json']) == 0",
-    ],
-    ids=["estimator", "command line"],
-)
-def test_a_prediction_by_onnx_loads_no_training_package(program: str, photo: RgbImage, tmp_path: Path) -> None:
-    Image.fromarray(photo).save(tmp_path / "photo.png")
-    loaded = modules_after(f"import os\nos.chdir({str(tmp_path)!r})\n{program}")
+    )
     assert "onnxruntime" in loaded
     assert not loaded & {*TRAINING, *OTHER}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_line_loads_no_training_package(command: str, photo: RgbImage, tmp_path: Path) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    with VideoWriter(tmp_path / "walk.mp4", 25.0) as writer:
+        for number in range(3):
+            writer.put(photo, number / 25)
+    # `--help` ends with an exit of its own.
+    program = (
+        "from nlml_hpe.cli import main\ntry:\n    code = main({})\nexcept SystemExit as ended:\n    code = ended.code"
+    )
+    loaded = run_in(tmp_path, program.format(COMMANDS[command]) + "\nassert not code, code")
+    assert {"nlml_hpe.cli", "numpy"} <= loaded
+    assert not loaded & {*TRAINING, *OTHER}
+    if command == "video":
+        assert len((tmp_path / "poses.csv").read_text().splitlines()) == 4
 
 
 def test_the_image_eye_needs_no_training_package() -> None:
