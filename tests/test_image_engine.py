@@ -59,7 +59,7 @@ def test_answers_are_torchs_on_the_crop_and_its_mirror_image(network: ImageNetwo
         posterior = network.posterior(network(both).double())
     first, second = np.split(posterior.rotation.numpy(), 2)
     second = mirrored(second)
-    found = ImageEngine(folder / IMAGE_EYE_FILE, looks=[(1.0, 0.0)]).estimate(some)
+    found = ImageEngine(folder / IMAGE_EYE_FILE, crops=[(1.0, 0.0)]).estimate(some)
     own = found.rotation @ FRAME.named_from_own.T
     # The mean lies half-way between both, and is as far from each.
     apart = geodesic_degrees(first, second)
@@ -79,7 +79,7 @@ def test_looks_turn_their_answers_back(folder: Path) -> None:
     """A look that is turned by a quarter answers as the whole picture turned by a quarter, and is turned back."""
 
     def answers(*looks: tuple[float, float]) -> Estimates:
-        return ImageEngine(folder / IMAGE_EYE_FILE, looks=looks).estimate(some)
+        return ImageEngine(folder / IMAGE_EYE_FILE, crops=looks).estimate(some)
 
     some = faces(4)
     upright, quarter = answers((1.0, 0.0)), answers((1.0, 90.0))
@@ -88,7 +88,7 @@ def test_looks_turn_their_answers_back(folder: Path) -> None:
         assert face.image is not None
         (left, top, right, bottom), width = face.box, face.image.shape[1]
         aside.append(Face(np.ascontiguousarray(np.rot90(face.image)), (top, width - right, bottom, width - left)))
-    other = ImageEngine(folder / IMAGE_EYE_FILE, looks=[(1.0, 0.0)]).estimate(aside)
+    other = ImageEngine(folder / IMAGE_EYE_FILE, crops=[(1.0, 0.0)]).estimate(aside)
     back = turned(np.eye(3), -90.0)
     # OpenCV interpolates in steps of a thirty-second of a pixel; the network has random weights.
     assert geodesic_degrees(quarter.rotation, back @ other.rotation).max() < 1.0
@@ -103,7 +103,7 @@ def test_looks_turn_their_answers_back(folder: Path) -> None:
 
 
 def test_a_mirror_image_has_the_mirrored_pose(folder: Path) -> None:
-    engine = ImageEngine(folder / IMAGE_EYE_FILE, looks=[(1.0, 0.0)])
+    engine = ImageEngine(folder / IMAGE_EYE_FILE, crops=[(1.0, 0.0)])
     engine.named_from_own = np.eye(3)
     image = faces(1)[0].image
     assert image is not None

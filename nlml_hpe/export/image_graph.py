@@ -1,4 +1,4 @@
-"""The image eye within a graph: looks at a head's crop, and one answer from them, as ``inference.image_engine``."""
+"""The image eye within a graph: crops of a head, and one answer from them, as ``inference.image_engine``."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def image_eye(pixels: Var, size: int, network: onnx.ModelProto, px: int, named_f
 
     ``network`` is an image eye's ONNX file, of crops of ``px`` pixels, and ``named_from_own`` (3, 3) its own.
     """
-    looks = _crops(pixels, size, px)
-    answer = inline(network)(**{IMAGE_INPUT: looks})
+    crops = _crops(pixels, size, px)
+    answer = inline(network)(**{IMAGE_INPUT: crops})
     rotation, covariance = (op.cast(answer[name], to=np.float64) for name in ("rotation", "covariance"))
     own = op.matmul(rotation, op.const(named_from_own.T))
-    # The second half are mirror images; a covariance is mirrored as a rotation is. Then looks' turns are taken back.
+    # The second half are mirror images; a covariance is mirrored as a rotation is. Then turns are taken back.
     signs = op.const(np.stack([np.ones((3, 3)), MIRROR_SIGNS])[:, None, None])
     back = np.stack([turned(np.eye(3), -turn) for _, turn in CROPS_OF_A_FACE])
     shape = (2, -1, len(CROPS_OF_A_FACE), 3, 3)
@@ -45,7 +45,7 @@ def image_eye(pixels: Var, size: int, network: onnx.ModelProto, px: int, named_f
 
 
 def _crops(pixels: Var, size: int, px: int) -> Var:
-    """Crops (2 N L, 3, px, px) of all L looks at each of N heads, and then the mirror images of all."""
+    """C crops (2 N C, 3, px, px) of each of N heads, and then the mirror images of all."""
     middle = size / 2
     parts = []
     for side, turn in CROPS_OF_A_FACE:
@@ -60,7 +60,7 @@ def _crops(pixels: Var, size: int, px: int) -> Var:
 
 
 def _mixture(seen: Var, said: Var, named_from_own: NDArray[np.float64]) -> Said:
-    """One answer from (2, N, L, 3, 3) rotations, in the own frame, and covariances; as ``ImageEngine._from_looks``."""
+    """One answer from (2, N, C, 3, 3) rotations, in the own frame, and covariances; as ``ImageEngine``."""
     count = 2 * len(CROPS_OF_A_FACE)
     total = reduced(op.reduce_sum, reduced(op.reduce_sum, seen, 0, keep=False), 1, keep=False)
     weight = op.add(scaled(entry(total, 0, 0), 0.0), op.const(np.float64(count)))

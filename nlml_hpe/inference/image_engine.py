@@ -27,7 +27,7 @@ from nlml_hpe.rotation import (
 )
 from nlml_hpe.sessions import CPU, open_session
 
-CROPS_OF_A_FACE = ((0.95, 0.0), (0.95, -12.0), (0.95, 12.0))
+CROPS_OF_A_FACE = ((0.95, -12.0), (0.95, 12.0))
 """Crops of each face, every one with its mirror image: side in sides of THE crop, and turn in degrees. Chosen on
 development photographs and on rendered people; see docs/ablations.md."""
 _BATCH = 64
@@ -46,7 +46,7 @@ class ImageEngine:
         The ``.onnx`` file.
     providers : sequence of str, or str
         What computes the network, as for ``sessions.resolve_providers``.
-    looks : sequence of (float, float)
+    crops : sequence of (float, float)
         Side, in sides of THE crop, and turn in degrees of the crops of each face.
 
     Attributes
@@ -78,7 +78,7 @@ class ImageEngine:
         self,
         path: Path,
         providers: Sequence[str] | str = CPU,
-        looks: Sequence[tuple[float, float]] = CROPS_OF_A_FACE,
+        crops: Sequence[tuple[float, float]] = CROPS_OF_A_FACE,
     ) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
@@ -90,9 +90,9 @@ class ImageEngine:
         self.size, self.share = int(about["size"]), float(about["share"])
         self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
         self.named_from_own: NDArray[np.float64] = np.array(about["named_from_own"], dtype=np.float64)
-        self.looks = tuple(looks)
-        if not self.looks:
-            raise ValueError("looks: expected one or more pairs of side and turn; received none")
+        self.crops = tuple(crops)
+        if not self.crops:
+            raise ValueError("crops: expected one or more pairs of side and turn; received none")
 
     def estimate(self, faces: Sequence[Face]) -> Estimates:
         """Pose of faces, in their order, in the named head frame.
@@ -104,27 +104,27 @@ class ImageEngine:
         rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
         for start in range(0, len(given), _BATCH):
             rows = given[start : start + _BATCH]
-            rotation[rows], covariance[rows] = self._from_looks([faces[row] for row in rows])
+            rotation[rows], covariance[rows] = self._mean_of_crops([faces[row] for row in rows])
         sigma = sigma_from_covariance(rotation, covariance)
         return Estimates(rotation, sigma, score_of(covariance), covariance)
 
-    def _from_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all looks' answers."""
-        rotation, covariance = self._of_looks(faces)
+    def _mean_of_crops(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers."""
+        rotation, covariance = self._of_crops(faces)
         mean = mean_rotation(rotation)
         away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
-        # The looks err together, so the mean is no surer than they are; where they differ it is less sure.
+        # The crops err together, so the mean is no surer than they are; where they differ it is less sure.
         spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
         return mean @ self.named_from_own, covariance.mean(axis=1) + spread
 
-    def _of_looks(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rotations, in the own frame, and covariances (N, 2 L, 3, 3) of L looks at each face, each also mirrored."""
+    def _of_crops(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rotations, in the own frame, and covariances (N, 2 C, 3, 3) of C crops of each face, each also mirrored."""
         crops = np.stack(
             [
                 crop(face.image, box_of_68(face), self.size, side * self.share, turn)
                 for face in faces
                 if face.image is not None
-                for side, turn in self.looks
+                for side, turn in self.crops
             ]
         )
         both = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32)
@@ -134,9 +134,9 @@ class ImageEngine:
         own, other = np.split(rotation @ self.named_from_own.T, 2)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
         covariance[len(crops) :] *= MIRROR_SIGNS
-        upright = turned(np.eye(3), [-turn for _, turn in self.looks])[:, None]
+        upright = turned(np.eye(3), [-turn for _, turn in self.crops])[:, None]
         seen, said = (
-            np.stack(pair, axis=1).reshape(len(faces), len(self.looks), 2, 3, 3)
+            np.stack(pair, axis=1).reshape(len(faces), len(self.crops), 2, 3, 3)
             for pair in ((own, mirrored(other)), np.split(covariance, 2))
         )
         back = (upright @ seen, upright @ said @ np.swapaxes(upright, -1, -2))
