@@ -115,7 +115,20 @@ class Face:
 
     @classmethod
     def from_points(cls, points: ArrayLike, found_by: str = "whole", image: RgbImage | None = None) -> Face:
-        """A face of landmarks (N, 3) in pixels; its box is their bounding box."""
+        """A face of landmarks; its box is their bounding box.
+
+        Parameters
+        ----------
+        points : array_like of shape (N, 3)
+            Landmarks in pixels and image axes.
+        found_by, image
+            As of the class.
+
+        Returns
+        -------
+        Face
+            With ``points`` as float64.
+        """
         array = np.asarray(points, dtype=np.float64)
         return cls(image, box_of(array), array, found_by)
 

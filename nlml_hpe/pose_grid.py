@@ -35,6 +35,11 @@ class RenderFolderError(ValueError):
 class PoseGrid:
     """Angles in degrees along each axis, ascending. ``shape`` is (yaw, pitch, roll).
 
+    Raises
+    ------
+    ValueError
+        For an axis that is empty or does not ascend.
+
     Examples
     --------
     >>> grid = PoseGrid((-10.0, 0.0, 10.0), (0.0,), (-5.0, 5.0))
@@ -81,7 +86,25 @@ class PoseGrid:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PoseGrid:
-        """The grid of ``as_dict``."""
+        """The grid that ``as_dict`` wrote.
+
+        Parameters
+        ----------
+        data : dict
+            For each of ``yaw``, ``pitch`` and ``roll`` its angles in degrees, ascending.
+
+        Returns
+        -------
+        PoseGrid
+            With these axes.
+
+        Raises
+        ------
+        KeyError
+            Where an axis is missing.
+        ValueError
+            Where the angles of one do not ascend.
+        """
         return cls(*(tuple(float(v) for v in data[axis]) for axis in AXES))
 
 

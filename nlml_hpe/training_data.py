@@ -87,7 +87,20 @@ class Samples:
         return len(self.inputs)
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of these samples."""
+        """Inputs and targets of these samples.
+
+        Parameters
+        ----------
+        indices : int array (B,)
+            Which samples, in any order.
+        rng : numpy Generator or None
+            Not used: what is in memory is changed on its device, by the ``augment`` of a training.
+
+        Returns
+        -------
+        tuple of two Tensors
+            Inputs (B, ...) and targets (B, ...), on the device of the split.
+        """
         chosen = torch.from_numpy(indices).to(self.inputs.device)
         return self.inputs[chosen], self.targets[chosen]
 

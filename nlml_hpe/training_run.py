@@ -86,7 +86,19 @@ class Run:
             self.checkpoints.rmdir()
 
     def curves(self, name: str, done: int) -> SummaryWriter | None:
-        """Where TensorBoard's curves of this training are written, after ``done`` epochs; None without a log folder.
+        """Where TensorBoard's curves of this training are written, after ``done`` epochs.
+
+        Parameters
+        ----------
+        name : str
+            Of the training, and of its folder below ``log_folder / "tensorboard"``.
+        done : int
+            Epochs that are behind it; what was drawn beyond them, by a run that was killed, is drawn anew.
+
+        Returns
+        -------
+        SummaryWriter or None
+            None without a log folder.
 
         Raises
         ------

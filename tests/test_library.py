@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -13,17 +14,35 @@ import pytest
 from tests.conftest import REPOSITORY
 
 NAMES = re.findall(r"`(nlml_hpe(?:\.\w+)+)`", (REPOSITORY / "docs" / "library.md").read_text())
+CLASSES = [name for name in NAMES if name.rsplit(".", 1)[1][0].isupper()]
 
 
-def sections_needed(thing: Any) -> set[str]:
-    """Names of the numpydoc sections that a public function or class must have."""
-    if inspect.isclass(thing):
-        return {"Examples"}
-    signature = inspect.signature(thing)
-    needed = {"Examples"} | ({"Parameters"} if signature.parameters else set())
+def sections_of(thing: Any) -> set[str]:
+    """Names of the numpydoc sections that a docstring has."""
+    return set(re.findall(r"^(\w+)\n-+$", inspect.getdoc(thing) or "", re.MULTILINE))
+
+
+def sections_needed(function: Any) -> set[str]:
+    """Names of the sections that a public function or method must have, whatever its example."""
+    signature = inspect.signature(function)
+    needed = {"Parameters"} if set(signature.parameters) - {"self", "cls"} else set()
     if signature.return_annotation not in ("None", None):
-        needed.add("Yields" if inspect.isgeneratorfunction(thing) else "Returns")
-    return needed | ({"Raises"} if re.search(r"^ +raise ", inspect.getsource(thing), re.MULTILINE) else set())
+        needed.add("Yields" if inspect.isgeneratorfunction(function) else "Returns")
+    return needed | ({"Raises"} if re.search(r"^ +raise ", inspect.getsource(function), re.MULTILINE) else set())
+
+
+def public_methods(kind: type) -> Iterator[tuple[str, Any]]:
+    """Name and function of the class's own public methods; not the properties, which return what they are."""
+    for name, member in vars(kind).items():
+        function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+        if inspect.isfunction(function) and not name.startswith("_"):
+            yield name, function
+
+
+def is_told_in_a_line(function: Any) -> bool:
+    """Whether a method takes nothing, refuses nothing, and has one line that says what it gives."""
+    one_line = len((inspect.getdoc(function) or "").splitlines()) == 1
+    return one_line and not sections_needed(function) & {"Parameters", "Raises"}
 
 
 def test_names_are_many_and_none_is_listed_twice() -> None:
@@ -36,9 +55,21 @@ def test_what_is_listed_is_there_and_documented(name: str) -> None:
     module, own_name = name.rsplit(".", 1)
     thing = getattr(import_module(module), own_name)
     text = inspect.getdoc(thing) or ""
-    headed = set(re.findall(r"^(\w+)\n-+$", text, re.MULTILINE))
-    assert sections_needed(thing) - headed == set()
+    needed = set() if inspect.isclass(thing) else sections_needed(thing)
+    assert (needed | {"Examples"}) - sections_of(thing) == set()
     assert ">>> " in text
     if dataclasses.is_dataclass(thing):
         # Each field is told of, in a section or in a sentence.
         assert [field.name for field in dataclasses.fields(thing) if not re.search(rf"\b{field.name}\b", text)] == []
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_methods_of_what_is_listed_are_documented(name: str) -> None:
+    """The class's example serves its methods; what they take, give and refuse each of them says itself."""
+    module, own_name = name.rsplit(".", 1)
+    missing = {
+        method: sections_needed(function) - sections_of(function)
+        for method, function in public_methods(getattr(import_module(module), own_name))
+        if not is_told_in_a_line(function)
+    }
+    assert {method: sections for method, sections in missing.items() if sections} == {}

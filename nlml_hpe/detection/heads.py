@@ -110,6 +110,11 @@ class HeadDetector:
         max_heads : int, optional
             At most so many, by default all.
 
+        Returns
+        -------
+        list of Head
+            Boxes in pixels of the image, ``LEAST_PX`` or more on their longer side, each with its score.
+
         Raises
         ------
         ValueError
@@ -135,7 +140,23 @@ class HeadDetector:
         return [Head(_as_box(boxes[row]), float(scores[row])) for row in chosen]
 
     def boxes(self, image: RgbImage) -> list[Box]:
-        """The boxes of ``find``, surest first: what follows heads through a video asks for them."""
+        """The boxes of ``find``: what follows heads through a video asks for them.
+
+        Parameters
+        ----------
+        image : RGB uint8 array (H, W, 3)
+            As of ``find``.
+
+        Returns
+        -------
+        list of Box
+            Left, top, right, bottom in pixels, of the heads with a score of ``MIN_SCORE`` or more, surest first.
+
+        Raises
+        ------
+        ValueError
+            For other arrays.
+        """
         return [head.box for head in self.find(image)]
 
     def _look(self, image: RgbImage, factor: float) -> tuple[Floats, Floats]:

@@ -60,7 +60,18 @@ class PointSet:
         return 3 * self.n_points
 
     def feature_name(self, normalization: Normalization) -> str:
-        """The name by which artefacts tell one kind of feature from another."""
+        """The name by which artefacts tell one kind of feature from another.
+
+        Parameters
+        ----------
+        normalization : "nose_eye_corners" or "centroid_rms"
+            What ``normalize_landmarks`` does to these points.
+
+        Returns
+        -------
+        str
+            Both names, with a slash between them.
+        """
         return f"{self.name}/{normalization}"
 
 

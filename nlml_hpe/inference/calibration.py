@@ -112,9 +112,19 @@ class Calibration:
     prior: float = PRIOR
 
     def answer(self, landmarks: Gaussians, image: Gaussians) -> Fused:
-        """One answer from those of both eyes, with the covariances that the eyes say.
+        """One answer from those of both eyes.
 
-        Where an eye has no answer its rotation is NaN; see ``fusion.fuse``.
+        Parameters
+        ----------
+        landmarks, image : Gaussians
+            Rotations (N, 3, 3) of the same N faces, head to camera, and the covariances (N, 3, 3) that the eyes
+            themselves say, in square radians. NaN is the rotation where an eye has no answer, and the covariance
+            where it says none.
+
+        Returns
+        -------
+        Fused
+            Rotations, covariances of the whole error, and which eye answered; see ``fusion.fuse``.
         """
         shares = range_shares(landmarks.rotation, image.rotation)
         own_landmarks, own_image = self.own("landmarks", landmarks, shares), self.own("image", image, shares)
@@ -125,7 +135,19 @@ class Calibration:
     def own(self, eye: Literal["landmarks", "image"], said: Gaussians, shares: Floats) -> Gaussians:
         """An eye's answers with the covariance of its own error, in place of what it says.
 
-        ``shares`` (N, 3) is how far each face is in which range, as of ``range_shares``.
+        Parameters
+        ----------
+        eye : "landmarks" or "image"
+            Whose answers they are.
+        said : Gaussians
+            Of N faces, as of ``answer``.
+        shares : float array (N, 3)
+            How far each face is in which range, as of ``range_shares``.
+
+        Returns
+        -------
+        Gaussians
+            The same rotations; covariances (N, 3, 3) in square radians, the typical one where the eye says none.
         """
         known = np.isfinite(said.covariance).all(axis=(-2, -1))[:, None, None]
         parts = {}
@@ -135,7 +157,20 @@ class Calibration:
         return said._replace(covariance=np.where(known, _blended(shares, parts), self.typical(eye, shares)))
 
     def typical(self, eye: Literal["landmarks", "image"], shares: Floats) -> Floats:
-        """Covariances (N, 3, 3) of an eye's typical own error."""
+        """Covariances of an eye's typical own error, by which it is weighed.
+
+        Parameters
+        ----------
+        eye : "landmarks" or "image"
+            Whose error.
+        shares : float array (N, 3)
+            As of ``range_shares``.
+
+        Returns
+        -------
+        float array (N, 3, 3)
+            In square radians, the same about every axis.
+        """
         parts = {}
         for name in RANGES:
             error: OwnError = getattr(self.numbers(name), eye)
@@ -143,7 +178,20 @@ class Calibration:
         return _blended(shares, parts)
 
     def finished(self, fused: Fused, shares: Floats) -> Floats:
-        """The whole covariance (N, 3, 3) of answers: with the shared error, and widened."""
+        """The whole covariance of answers: with the error that both eyes share, and widened.
+
+        Parameters
+        ----------
+        fused : Fused
+            The answers to N faces, with the covariances of the eyes' own errors.
+        shares : float array (N, 3)
+            As of ``range_shares``.
+
+        Returns
+        -------
+        float array (N, 3, 3)
+            In the camera frame, in square radians.
+        """
         back = np.swapaxes(fused.rotation, -1, -2)
         about_head, parts = back @ fused.covariance @ fused.rotation, {}
         for name in RANGES:
@@ -155,12 +203,36 @@ class Calibration:
         return fused.rotation @ _blended(shares, parts) @ back
 
     def numbers(self, name: RangeName) -> RangeNumbers:
-        """Those of one range."""
+        """The numbers of one range.
+
+        Parameters
+        ----------
+        name : "in_range", "wide" or "turned"
+            One of ``RANGES``.
+
+        Returns
+        -------
+        RangeNumbers
+            The field of this name.
+        """
         numbers: RangeNumbers = getattr(self, name)
         return numbers
 
     def with_numbers(self, name: RangeName, numbers: RangeNumbers) -> Calibration:
-        """The same with other numbers of one range."""
+        """The same calibration with other numbers of one range.
+
+        Parameters
+        ----------
+        name : "in_range", "wide" or "turned"
+            One of ``RANGES``.
+        numbers : RangeNumbers
+            What takes the place of those that are there.
+
+        Returns
+        -------
+        Calibration
+            A new one; this one stays as it is.
+        """
         in_range, wide, turned = (numbers if each == name else self.numbers(each) for each in RANGES)
         return Calibration(in_range, wide, turned, self.contradiction, self.prior)
 
@@ -170,7 +242,23 @@ class Calibration:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Calibration:
-        """Read what ``settings`` wrote. Raises ``ValueError`` where a number is missing or has no meaning."""
+        """Read what ``settings`` wrote.
+
+        Parameters
+        ----------
+        settings : mapping
+            As JSON gives it back. One of before the range ``turned`` is read, too: ``wide`` stands for both.
+
+        Returns
+        -------
+        Calibration
+            The one whose settings they are.
+
+        Raises
+        ------
+        ValueError
+            Where a number is missing or has no meaning.
+        """
         try:
             # Models of before heads were seen all the way round know two ranges.
             parts = {"turned": settings["wide"], **settings}

@@ -133,7 +133,25 @@ class HeadPoseEstimator:
     def from_pretrained(
         cls, folder: str | Path = SHIPPED, backend: Backend = "onnx", max_faces: int = MAX_FACES
     ) -> HeadPoseEstimator:
-        """An estimator of a model folder, by default the shipped one. Raises as the class itself does."""
+        """An estimator of a model folder.
+
+        Parameters
+        ----------
+        folder : str or Path
+            By default the shipped one.
+        backend, max_faces
+            As of the class.
+
+        Returns
+        -------
+        HeadPoseEstimator
+            With its own detector; close it, as any other.
+
+        Raises
+        ------
+        ArtifactError, ValueError
+            As the class itself does.
+        """
         return cls(folder, backend, max_faces=max_faces)
 
     def predict(
@@ -178,8 +196,24 @@ class HeadPoseEstimator:
     ) -> list[list[HeadPose]]:
         """As ``predict`` for several images, in less time: read in threads, searched and answered together.
 
-        They are taken as they are needed, ``batches.MOST_IMAGES`` at a time. Raises ``ValueError`` for one image in
-        place of several.
+        Parameters
+        ----------
+        images : iterable of paths, RGB arrays (H, W, 3), PIL images or torch tensors (3, H, W)
+            Taken as they are needed, ``batches.MOST_IMAGES`` at a time; a generator may give them.
+        refine, eye, looks
+            As of ``predict``, for all images alike.
+
+        Returns
+        -------
+        list of lists of HeadPose
+            What ``predict`` gives for each image, in their order.
+
+        Raises
+        ------
+        ImageReadError, RuntimeError
+            As ``predict`` does.
+        ValueError
+            As ``predict`` does, and for one image in place of several.
         """
         if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
             raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
@@ -204,17 +238,50 @@ class HeadPoseEstimator:
             return as_rgb(image)
 
     def detect(self, image: RgbImage, looks: int | None = None) -> list[Face]:
-        """Faces in an RGB uint8 image (H, W, 3), largest first, with so many looks at each as ``predict`` has.
+        """Faces in an image, for ``poses`` to answer.
 
-        Raises ``ValueError`` for other arrays, for another number of looks, and where the detector cannot look again.
+        Parameters
+        ----------
+        image : RGB uint8 array (H, W, 3)
+            ``files.images.as_rgb`` makes one of other images.
+        looks : 1, 2, 5 or 11, optional
+            How often each face is looked at; by default as often as ``predict`` does.
 
-        Where the model has an image eye, faces and heads without landmarks are among them (``points`` is None;
-        ``found_by`` is "box" of a face and "head" of a head that shows none).
+        Returns
+        -------
+        list of Face
+            Largest first. Where the model has an image eye, faces and heads without landmarks are among them
+            (``points`` is None; ``found_by`` is "box" of a face and "head" of a head that shows none).
+
+        Raises
+        ------
+        ValueError
+            For other arrays, for another number of looks, where the detector cannot look again, and after ``close``.
+        RuntimeError
+            In a forked child.
         """
         return self.detect_batch([image], looks)[0]
 
     def detect_batch(self, images: Sequence[RgbImage], looks: int | None = None) -> list[list[Face]]:
-        """What ``detect`` gives for each of the images. Raises ``ValueError`` as ``detect`` does."""
+        """As ``detect`` for several images, which are searched together.
+
+        Parameters
+        ----------
+        images : sequence of RGB uint8 arrays (H, W, 3)
+            Of any sizes; all are in memory at once.
+        looks : 1, 2, 5 or 11, optional
+            As of ``detect``.
+
+        Returns
+        -------
+        list of lists of Face
+            What ``detect`` gives for each image, in their order.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            As ``detect`` does.
+        """
         return self._detect(images, looks, self.eyes.image is not None)
 
     def _detect(self, images: Sequence[RgbImage], looks: int | None, boxes: bool) -> list[list[Face]]:
@@ -238,11 +305,18 @@ class HeadPoseEstimator:
         eye : "both", "landmarks" or "image", optional
             As for ``predict``.
 
+        Returns
+        -------
+        list of HeadPose
+            One of each face, in their order, in the model's named head frame.
+
         Raises
         ------
         ValueError
             For a route or an eye that the model does not have, for a face that no eye can answer, for landmarks that
             are not a face's, and after ``close``.
+        RuntimeError
+            In a forked child.
         """
         with self._alone():
             answer = self.eyes.answer(faces, route, eye)

@@ -187,7 +187,18 @@ class PoseManifold:
         return np.asarray(inside[:, 0] @ self.basis)
 
     def identity_design(self, angles: Angles) -> FloatArray:
-        """The model matrix of the identity ``(N, ri, K)`` at angles ``(N,)`` in degrees."""
+        """The model matrices of the identity: its product with an identity is a face in the basis of the features.
+
+        Parameters
+        ----------
+        angles : Angles
+            Fields (N,), in degrees.
+
+        Returns
+        -------
+        ndarray of shape (N, ri, K)
+            One matrix per pose; ``basis`` leads from K to the F features.
+        """
         yaw, pitch, roll = (self.axis_rows(axis, values) for axis, values in enumerate(angles))
         cells = yaw[:, :, None, None] * pitch[:, None, :, None] * roll[:, None, None, :]
         flat = np.moveaxis(self.core, 0, 3).reshape(-1, self.core.shape[0] * self.core.shape[-1])

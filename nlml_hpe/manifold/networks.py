@@ -161,7 +161,18 @@ class HeadPoseNetwork(nn.Module):
         self.heads = nn.ModuleList(AngleHead(length, shape.head_hidden) for length in shape.row_lengths)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Angles in degrees."""
+        """Angles of faces.
+
+        Parameters
+        ----------
+        features : Tensor (N, F)
+            As ``detection.landmarks.normalize_landmarks`` makes them, on the device of the network.
+
+        Returns
+        -------
+        Tensor (N, 3)
+            Yaw, pitch and roll in degrees.
+        """
         rows = self.encoder(features).split(self.shape.row_lengths, dim=1)
         return torch.stack([head(row) for head, row in zip(self.heads, rows, strict=True)], dim=1)
 

@@ -93,7 +93,23 @@ class LandmarkTensor:
         return np.asarray(self.random_routes) > 0
 
     def first(self, people: int) -> LandmarkTensor:
-        """The first so many people. Raises ``ValueError`` where there are fewer."""
+        """The first so many people, without their ``keys``.
+
+        Parameters
+        ----------
+        people : int
+            How many, 1 or more.
+
+        Returns
+        -------
+        LandmarkTensor
+            Its arrays are views of these.
+
+        Raises
+        ------
+        ValueError
+            Where there are fewer.
+        """
         if not 1 <= people <= len(self.people):
             raise ValueError(f"expected 1 to {len(self.people)} people; received {people}")
         parts = (self.people, self.features, self.routes, self.random_features, self.random_routes, self.random_angles)
@@ -102,7 +118,23 @@ class LandmarkTensor:
 
     @classmethod
     def open(cls, folder: Path) -> LandmarkTensor:
-        """Open a finished tensor. Raises ``ArtifactError`` where it is unfinished or damaged."""
+        """Open a finished tensor; its arrays are read where they are looked at.
+
+        Parameters
+        ----------
+        folder : Path
+            What the stage Landmarks wrote.
+
+        Returns
+        -------
+        LandmarkTensor
+            What is written into its arrays stays in memory.
+
+        Raises
+        ------
+        ArtifactError
+            Where it is unfinished or damaged, was changed after it was written, or follows another angle convention.
+        """
         facts = require_intact(folder, KIND)["facts"]
         if facts["convention"] != CONVENTION:
             raise ArtifactError(

@@ -89,7 +89,18 @@ class TuckerModel:
     fill_iterations: int
 
     def reconstruct(self, person: int) -> FloatArray:
-        """The model's features (Y, P, R, F) of one person of the tensor."""
+        """The model's features of one person of the tensor.
+
+        Parameters
+        ----------
+        person : int
+            Index into the tensor's people, from 0.
+
+        Returns
+        -------
+        ndarray of shape (Y, P, R, F)
+            At all poses of the grid.
+        """
         weights = np.tensordot(self.factors[0][person], self.core, axes=1)
         return expand_poses(weights, self.factors[1:]) @ self.basis
 

@@ -51,7 +51,23 @@ class Angles(NamedTuple):
 
     @classmethod
     def from_columns(cls, columns: ArrayLike) -> Angles:
-        """Angles from an array ``(..., 3)`` whose last axis is yaw, pitch, roll in degrees."""
+        """Angles from one array.
+
+        Parameters
+        ----------
+        columns : array_like of shape (..., 3)
+            Yaw, pitch and roll along the last axis, in degrees.
+
+        Returns
+        -------
+        Angles
+            Each field of shape (...), float64.
+
+        Raises
+        ------
+        ValueError
+            Where the last axis has another length.
+        """
         array = np.asarray(columns, dtype=np.float64)
         if array.shape[-1:] != (3,):
             raise ValueError(f"expected (..., 3) columns yaw, pitch, roll; received shape {array.shape}")

@@ -86,14 +86,28 @@ class Dataset:
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, sample: Sample) -> None:
-        """Take a face in, unless its name cannot be written into a table or a list: then it is left out."""
+        """Take a face in, unless its name cannot be written into a table or a list: then it is left out.
+
+        Parameters
+        ----------
+        sample : Sample
+            One labelled face.
+        """
         if _is_plain(sample.name):
             self.samples.append(sample)
         else:
             self.leave_out("file name is not one line of UTF-8 text", sample.name)
 
     def leave_out(self, reason: str, name: str) -> None:
-        """Count a file that cannot be used."""
+        """Count a file that cannot be used.
+
+        Parameters
+        ----------
+        reason : str
+            Why, in the words of the summary.
+        name : str
+            Of the file; kept as ``printable`` makes it.
+        """
         self.left_out.setdefault(reason, []).append(printable(name))
 
     @property
