@@ -35,10 +35,38 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Results of ``task(*a)`` for every a, as they are finished, under a progress bar.
 
-    They run in ``workers`` processes here or, with ``cluster`` (``tcp://HOST:PORT`` of a Dask
-    scheduler), in that cluster, which does again what a dead worker had begun. Workers there must be
-    able to import this project and read the data under the same paths. Processes here end with this one, however it
-    ends. Raises ``WorkerError`` where the cluster does not answer or a worker process of this machine dies.
+    Processes here end with this one, however it ends. A cluster does again what a dead worker had begun; its workers
+    must be able to import this project and read the data under the same paths.
+
+    Parameters
+    ----------
+    task : callable
+        What is done; it travels to other processes, and so does what it gives.
+    arguments : sequence of tuples
+        One tuple for each call.
+    label : str
+        Of the progress bar, and of errors.
+    workers : int
+        Processes on this machine; 1 does all in this one.
+    cluster : str, optional
+        ``tcp://HOST:PORT`` of a Dask scheduler, to work there in place of here.
+
+    Yields
+    ------
+    Result
+        What a call gave, in the order in which they are finished.
+
+    Raises
+    ------
+    WorkerError
+        Where the cluster does not answer or a worker process of this machine dies.
+    MissingPackageError
+        For a cluster where Dask is not installed.
+
+    Examples
+    --------
+    >>> sorted(run_tasks(pow, [(2, 3), (3, 2)], "powers", workers=1))
+    [8, 9]
     """
     with _backend(workers, cluster) as jobs:
         # Arrays travel to the workers as they are, not by way of temporary files.

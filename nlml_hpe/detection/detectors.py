@@ -183,10 +183,42 @@ def open_detector(
     bundle: Path | None = None,
     providers: Sequence[str] | str = CPU,
 ) -> CascadeDetector:
-    """The detector of this name.
+    """The detector of this name. Use it as a context manager, or call ``close`` when done.
 
-    ``bundle`` is for ``mediapipe_tasks`` and ``providers`` for ``facemesh_onnx``. Raises ``DetectorError``,
-    ``ArtifactError`` and ``ProviderError`` as they do, the last one also where another detector cannot use a provider.
+    Parameters
+    ----------
+    name : str
+        "facemesh_onnx", "mediapipe_facemesh", "mediapipe_tasks" or "face_alignment".
+    max_faces : int
+        At most so many faces are found in an image.
+    min_confidence : float
+        How sure the detector must be of a face, in 0..1.
+    tracking : bool
+        Images are the frames of one video, in order.
+    bundle : Path, optional
+        MediaPipe's ``.task`` file; for "mediapipe_tasks" alone.
+    providers : sequence of str, or str
+        What computes, as for ``sessions.resolve_providers``; for "facemesh_onnx" alone.
+
+    Returns
+    -------
+    CascadeDetector
+        Finds the landmarks of its ``point_set``.
+
+    Raises
+    ------
+    DetectorError
+        Where the detector's own package is not installed or does not start.
+    ArtifactError
+        Where its files are missing or damaged.
+    ProviderError
+        Where a provider is not there, or is asked of a detector that has no choice.
+
+    Examples
+    --------
+    >>> with open_detector("facemesh_onnx") as detector:
+    ...     detector.point_set.name, detector.detect(np.zeros((64, 64, 3), dtype=np.uint8))
+    ('facemesh468', [])
     """
     if name == "facemesh_onnx":
         return FaceMeshOnnx(max_faces, min_confidence, tracking, providers=providers)

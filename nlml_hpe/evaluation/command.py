@@ -114,7 +114,22 @@ def run(given: argparse.Namespace) -> bool:
 
 
 def require_apart(output: Path, root: Path, align_on: Path | None = None) -> None:
-    """The folders that are named must not be one another, nor lie in one another where that would do harm."""
+    """Require that folders are not one another, nor lie in one another where that would do harm.
+
+    Parameters
+    ----------
+    output : Path
+        Where results are to go.
+    root : Path
+        The data set.
+    align_on : Path, optional
+        Another data set, on which a head frame is estimated.
+
+    Raises
+    ------
+    ValueError
+        Where the output lies in the data set, and where one data set lies in the other.
+    """
     if align_on is not None:
         first, second = root.resolve(), align_on.resolve()
         if first == second or first in second.parents or second in first.parents:
@@ -174,6 +189,24 @@ def on_protocol(
 ) -> Evaluation:
     """The evaluation of the faces that a protocol chooses.
 
+    Parameters
+    ----------
+    subject : Subject
+        What was evaluated.
+    data : Dataset
+        The labelled faces, and what was left out.
+    answered : Answered
+        What ``answers`` gave for them.
+    protocol : str
+        One of ``PROTOCOLS``, of this data set.
+    aligned : FrameEstimate, optional
+        Figures are also given in this head frame.
+
+    Returns
+    -------
+    Evaluation
+        Report, errors and predictions.
+
     Raises
     ------
     ValueError
@@ -197,7 +230,24 @@ def alignment(
 ) -> FrameEstimate:
     """The head frame of a data set's labels, by the default route's answers to all its samples.
 
-    Raises ``ValueError`` where too few faces are found.
+    Parameters
+    ----------
+    subject : Subject
+        Of which the default route answers.
+    data : Dataset
+        Labelled faces, others than those that are evaluated.
+    detector, looks
+        As of ``evaluation.faces.photographs``.
+
+    Returns
+    -------
+    FrameEstimate
+        Named after the data set's folder.
+
+    Raises
+    ------
+    ValueError
+        Where too few faces are found.
     """
     answered = ask(photographs(data, detector, looks=looks), {subject.default: subject.routes[subject.default]})
     given = answered.answers[subject.default]

@@ -46,7 +46,22 @@ class Answer(NamedTuple):
 
 
 def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
-    """One answer from both eyes; that of the image eye where the landmark eye has none."""
+    """One answer from both eyes, as ``Calibration.answer``; that of the image eye where the landmark eye has none.
+
+    Parameters
+    ----------
+    landmarks : Seen
+        What ``landmark_graph.landmark_eye`` gives for N heads.
+    image : Said
+        What ``image_graph.image_eye`` gives for the same heads, in the same head frame.
+    calibration : Calibration
+        Its numbers become constants of the graph.
+
+    Returns
+    -------
+    Answer
+        Of N heads.
+    """
     known = op.unsqueeze(landmarks.is_known, op.const([2]))
     first = Said(op.where(known, landmarks.said.rotation, image.rotation), landmarks.said.covariance)
     shares = _range_shares(first.rotation, image.rotation)
@@ -68,7 +83,22 @@ def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
 
 
 def single(eye: Single, said: Said, calibration: Calibration | None) -> Answer:
-    """The answer of one eye alone; without a calibration its covariance is what it says."""
+    """The answer of one eye alone.
+
+    Parameters
+    ----------
+    eye : "landmarks" or "image"
+        Which one.
+    said : Said
+        What it says of N heads.
+    calibration : Calibration or None
+        Without one the covariance is what the eye says.
+
+    Returns
+    -------
+    Answer
+        Of N heads.
+    """
     every = op.less_or_equal(_trace(said.rotation), op.const(3.0))  # as many as there are heads
     index = op.where(every, _index(eye), _index(eye))
     covariance = said.covariance

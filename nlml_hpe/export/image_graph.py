@@ -27,9 +27,25 @@ class Said(NamedTuple):
 
 
 def image_eye(pixels: Var, size: int, network: onnx.ModelProto, px: int, named_from_own: NDArray[np.float64]) -> Said:
-    """The answer to heads whose crops, ``size`` pixels on a side, are given by their ``resampling.neighbours``.
+    """The answer to heads whose crops are given.
 
-    ``network`` is an image eye's ONNX file, of crops of ``px`` pixels, and ``named_from_own`` (3, 3) its own.
+    Parameters
+    ----------
+    pixels : Var (N, size * size, 12)
+        Of N crops, as ``resampling.neighbours`` gives them.
+    size : int
+        Pixels on a side of these crops.
+    network : ModelProto
+        An image eye's ONNX file, of this graph's opset.
+    px : int
+        Pixels on a side of the crops that the network takes.
+    named_from_own : float array (3, 3)
+        The image eye's own, ``R(named) = R(own) named_from_own``.
+
+    Returns
+    -------
+    Said
+        In the named head frame.
     """
     crops = _crops(pixels, size, px)
     answer = inline(network)(**{IMAGE_INPUT: crops})

@@ -75,9 +75,25 @@ _PLACES = np.arange(LANDMARKS_PX) / LANDMARKS_PX - 0.5
 def landmark_eye(
     pixels: Var, size: int, box: tuple[float, float, float, float], networks: LandmarkNetworks, looks: Sequence[Look]
 ) -> Seen:
-    """The answer to heads whose crops, ``size`` pixels on a side, are given by their ``resampling.neighbours``.
+    """The answer to heads whose crops are given.
 
-    ``box`` is that of the 68 points, in pixels of the crop; ``looks`` are those beside the first one.
+    Parameters
+    ----------
+    pixels : Var (N, size * size, 12)
+        Of N crops, as ``resampling.neighbours`` gives them.
+    size : int
+        Pixels on a side of these crops.
+    box : four floats
+        The box of the 68 points, in pixels of the crop: left, top, right, bottom.
+    networks : LandmarkNetworks
+        What the landmark eye is made of.
+    looks : sequence of Look
+        Further looks, beside the first one.
+
+    Returns
+    -------
+    Seen
+        In the named head frame; of a head in which FaceMesh sees no face the numbers mean nothing.
     """
     corner = op.cast(shaped(columns(columns(pixels, 0, 1), 0, 4, axis=2), (0, 4)), to=np.float64)
     placed = op.add(scaled(corner, 0.0), op.const(region_around_box(box)))

@@ -34,14 +34,44 @@ def neighbours(pictures: Var, size: int) -> Var:
 
 
 def sampled(pixels: Var, x: Var, y: Var, size: int) -> Var:
-    """Colours (N, K, 3) in whole numbers at positions x and y (N, K), in pixels from the first one's centre."""
+    """Colours at positions of each picture's own.
+
+    Parameters
+    ----------
+    pixels : Var (N, size * size, 12)
+        As of ``neighbours``.
+    x, y : Var (N, K)
+        In pixels, from the centre of the first one.
+    size : int
+        Pixels on a side of the pictures.
+
+    Returns
+    -------
+    Var (N, K, 3)
+        Whole numbers.
+    """
     index, weights = _taps(_steps(x, size), _steps(y, size), size)
     four = op.gather_nd(pixels, op.unsqueeze(index, op.const([2])), batch_dims=1)
     return _rounded(op.matmul(op.mul(four, weights), op.const(_SUM)))
 
 
 def sampled_alike(pixels: Var, steps: NDArray[np.int64], size: int) -> Var:
-    """The same at constant positions (K, 2) in steps, as of ``affine_steps``, in every picture alike."""
+    """Colours at constant positions, in every picture alike.
+
+    Parameters
+    ----------
+    pixels : Var (N, size * size, 12)
+        As of ``neighbours``.
+    steps : int array (K, 2)
+        x and y in 32nds of a pixel, as of ``affine_steps``.
+    size : int
+        Pixels on a side of the pictures.
+
+    Returns
+    -------
+    Var (N, K, 3)
+        Whole numbers.
+    """
     # Steps take two bytes each in the file; what follows of constants alone is computed once, when it is loaded.
     short = np.clip(steps, 0, (size - 1) * _STEPS).astype(np.uint16)
     x, y = (op.cast(op.const(axis[None]), to=np.float32) for axis in short.T)

@@ -57,10 +57,35 @@ def digest_of_names_and_sizes(folder: Path) -> str:
 def write_manifest(
     folder: Path, kind: str, config: Any, inputs: Mapping[str, str], facts: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write the manifest that declares ``folder`` finished. Returns its path.
+    """Write the manifest that declares a folder finished.
 
-    ``config`` is the JSON form of the settings the artefact depends on, ``inputs`` maps each input
-    to its digest, ``facts`` is what readers need to know (grid, feature, counts).
+    Parameters
+    ----------
+    folder : Path
+        With all its files; hidden ones are not listed.
+    kind : str
+        What the artefact is.
+    config : JSON
+        The settings that it depends on.
+    inputs : mapping of str to str
+        By name the digest of each input.
+    facts : mapping, optional
+        What readers need to know, as JSON (grid, feature, counts).
+
+    Returns
+    -------
+    Path
+        Of the manifest.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     folder = Path(name)
+    ...     _ = (folder / "poses.csv").write_text("yaw,pitch,roll")
+    ...     _ = write_manifest(folder, "poses", {"step": 10}, {}, {"rows": 0})
+    ...     read_manifest(folder, "poses")["facts"], is_current(folder, "poses", {"step": 10}, {})
+    ({'rows': 0}, True)
     """
     files = {
         p.relative_to(folder).as_posix(): _entry(p)
@@ -84,7 +109,22 @@ def write_manifest(
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """The manifest of a finished artefact of this kind.
 
-    Raises ``ArtifactError`` where the artefact is unfinished, or of another kind or version.
+    Parameters
+    ----------
+    folder : Path
+        The artefact.
+    kind : str
+        As ``write_manifest`` was told.
+
+    Returns
+    -------
+    dict
+        What ``write_manifest`` wrote: ``kind``, ``config``, ``inputs``, ``facts``, ``files`` and the versions.
+
+    Raises
+    ------
+    ArtifactError
+        Where the artefact is unfinished, or of another kind or version.
     """
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(f"{folder} holds no finished {kind!r} artefact; run the stage that makes it first")
@@ -127,7 +167,18 @@ def changed_files(folder: Path, manifest: Mapping[str, Any], full: bool = False)
         What ``read_manifest`` gave for it.
     full : bool
         Read every file in full. Otherwise all sizes are compared; files that are newer than the manifest are read in
-        full; of the others, those up to 1 MiB are read in full until 64 MiB are read, and larger ones in samples.
+        full; of the others, those up to 1 MiB are read in full, only each of so many where they have more than 64 MiB
+        together, and larger ones in samples.
+
+    Returns
+    -------
+    list of str
+        Paths below ``folder``, in their order; none where all is as it was written.
+
+    Raises
+    ------
+    ArtifactError
+        Where the manifest itself is damaged.
     """
     try:
         files, written = dict(manifest["files"]), (folder / MANIFEST).stat().st_mtime_ns
@@ -153,9 +204,24 @@ def _is_intact(path: Path, entry: Mapping[str, Any], full: bool, written: int, s
 
 
 def require_intact(folder: Path, kind: str, full: bool = False) -> dict[str, Any]:
-    """The manifest of a finished artefact of this kind whose files are what it lists; see ``changed_files``.
+    """The manifest of a finished artefact of this kind whose files are what it lists.
 
-    Raises ``ArtifactError`` as ``read_manifest`` does, and one that names the file where it is missing or was changed.
+    Parameters
+    ----------
+    folder, kind
+        As of ``read_manifest``.
+    full : bool
+        Read every file in full; see ``changed_files``.
+
+    Returns
+    -------
+    dict
+        As of ``read_manifest``.
+
+    Raises
+    ------
+    ArtifactError
+        As ``read_manifest`` does, and one that names the file where it is missing or was changed.
     """
     manifest = read_manifest(folder, kind)
     changed = changed_files(folder, manifest, full)
@@ -169,15 +235,38 @@ def require_intact(folder: Path, kind: str, full: bool = False) -> dict[str, Any
 
 
 def is_made_from(manifest: Mapping[str, Any], config: Any, inputs: Mapping[str, str]) -> bool:
-    """Whether an artefact was made by this version of the package with this configuration from these inputs."""
+    """Whether an artefact was made by this version of the package with this configuration from these inputs.
+
+    Parameters
+    ----------
+    manifest : mapping
+        What ``read_manifest`` gave for it.
+    config, inputs
+        As of ``write_manifest``.
+
+    Returns
+    -------
+    bool
+        Its files are not looked at; ``is_current`` does.
+    """
     expected = {"package_version": VERSION, "config_digest": digest_of(config), "inputs": dict(inputs)}
     return all(manifest.get(name) == value for name, value in expected.items())
 
 
 def is_current(folder: Path, kind: str, config: Any, inputs: Mapping[str, str], full: bool = False) -> bool:
-    """Whether ``folder`` holds this artefact, made by this version from these settings and inputs, and unchanged.
+    """Whether a folder holds this artefact, made by this version from these settings and inputs, and unchanged.
 
-    ``full`` reads every file; see ``changed_files``.
+    Parameters
+    ----------
+    folder, kind, config, inputs
+        As of ``write_manifest``.
+    full : bool
+        Read every file in full; see ``changed_files``.
+
+    Returns
+    -------
+    bool
+        False also where there is no such folder, or nothing finished in it.
     """
     try:
         manifest = read_manifest(folder, kind)
@@ -196,6 +285,25 @@ def manifest_digest(folder: Path, kind: str) -> str:
 
 
 def require_equal(what: str, expected: Any, received: Any, mend: str) -> None:
-    """Raise ``ArtifactError`` unless two facts of two artefacts agree."""
+    """Require that two facts of two artefacts agree.
+
+    Parameters
+    ----------
+    what : str
+        What they are about.
+    expected, received
+        The two, compared by ``==``.
+    mend : str
+        What to do where they differ.
+
+    Raises
+    ------
+    ArtifactError
+        Where they do.
+
+    Examples
+    --------
+    >>> require_equal("crop size", 128, 128, "run ImageModelBuilder again")
+    """
     if expected != received:
         raise ArtifactError(f"{what} differs: expected {expected!r}, received {received!r}; {mend}")

@@ -18,7 +18,40 @@ Backend = Literal["onnx", "torch"]
 
 
 def open_engine(model: HeadPoseModel | str | Path, backend: Backend, device: DeviceName = "auto") -> Engine:
-    """The engine of a model, by the names of a backend and a device. Raises as ``HeadPoseEstimator`` does."""
+    """The landmark eye of a model, by the names of a backend and a device.
+
+    Parameters
+    ----------
+    model : str, Path or HeadPoseModel
+        A model folder, for "onnx" also an ``.onnx`` file, or a model that is in memory, which torch computes whatever
+        the backend.
+    backend : "onnx" or "torch"
+        As of ``HeadPoseEstimator``.
+    device : "auto", "cpu", "cuda" or "mps"
+        Where torch computes; "onnx" knows the CPU alone.
+
+    Returns
+    -------
+    Engine
+        From landmarks to poses.
+
+    Raises
+    ------
+    ArtifactError
+        Where the model does not read.
+    DeviceError
+        For a device that is not there or that the backend cannot use.
+    MissingPackageError
+        For "torch" where it is not installed.
+    ValueError
+        For another backend, and for what is no model.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> open_engine(SHIPPED, "onnx").point_set.name
+    'facemesh468'
+    """
     if backend not in _ENGINES:
         raise ValueError(f"unknown backend {backend!r}; expected 'onnx' or 'torch'")
     if isinstance(model, (str, Path)):

@@ -27,9 +27,36 @@ def open_eyes(
     device: DeviceName = "auto",
     providers: Sequence[str] | str = CPU,
 ) -> Eyes:
-    """All eyes of a model, with its calibration. Raises as ``HeadPoseEstimator`` does.
+    """All eyes of a model, with its calibration.
 
-    ``backend`` and ``device`` are the landmark eye's; the image eye runs in onnxruntime, by the ``providers``.
+    Parameters
+    ----------
+    model : str, Path or HeadPoseModel
+        A model folder; an ``.onnx`` file or a model that is in memory (torch) has the landmark eye alone.
+    backend, device
+        The landmark eye's, as of ``HeadPoseEstimator``.
+    providers : sequence of str, or str
+        What computes the image eye in onnxruntime, as for ``sessions.resolve_providers``.
+
+    Returns
+    -------
+    Eyes
+        Answers ``Face``s; ``HeadPoseEstimator`` takes it in place of a model.
+
+    Raises
+    ------
+    ArtifactError
+        Where the model does not read, and where its eyes answer in different head frames.
+    ValueError
+        For a backend, device or model that is none of the above. ``DeviceError`` and ``ProviderError``, two of them,
+        for one that is not there.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> eyes = open_eyes(SHIPPED)
+    >>> eyes.landmarks is not None, eyes.image is not None
+    (True, True)
     """
     place = Path(model) if isinstance(model, (str, Path)) else None
     if place is None or not (place / CONFIG_FILE).is_file():

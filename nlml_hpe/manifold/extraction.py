@@ -53,9 +53,30 @@ class Extraction(NamedTuple):
 
 
 def extract(images: Path, folder: Path, extraction: Extraction) -> Path:
-    """Detect, normalise and write every person below ``images``; returns the finished ``folder``.
+    """Detect, normalise and write every person below a folder of images.
 
-    Raises ``RenderFolderError`` where the images are not exactly those of the grid.
+    Parameters
+    ----------
+    images : Path
+        A folder ``ID{n}`` for each person, as the stage Render makes it.
+    folder : Path
+        Where the tensor is written; one that is there already is replaced when the new one is finished.
+    extraction : Extraction
+        How.
+
+    Returns
+    -------
+    Path
+        The finished ``folder``, for ``LandmarkTensor.open``.
+
+    Raises
+    ------
+    RenderFolderError
+        Where the images are not exactly those of the grid.
+    ImageReadError
+        Where one does not read.
+    WorkerError
+        As ``parallel.run_tasks`` does. What is finished is kept: the same call goes on with it.
     """
     grid, landmarks = extraction.grid, extraction.landmarks
     people = identity_folders(images)
@@ -72,9 +93,32 @@ def write_tensor(
     task: Callable[..., tuple[int, PersonRows]],
     arguments: Mapping[int, tuple[Any, ...]],
 ) -> Path:
-    """Run ``task`` with each person's ``arguments`` and write what comes back; returns the finished ``folder``.
+    """Run a task for each person and write what comes back.
 
     People who are written already, by a run that was interrupted or with fewer people, are not done again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the tensor is written.
+    random_angles : float array (I, K, 3)
+        Yaw, pitch and roll in degrees of each person's poses off the grid.
+    extraction : Extraction
+        How.
+    task : callable
+        Gives a person's number and rows; runs in the worker processes.
+    arguments : mapping of int to tuple
+        By person what the task is called with; the tensor has the people in this order.
+
+    Returns
+    -------
+    Path
+        The finished ``folder``.
+
+    Raises
+    ------
+    WorkerError
+        As ``parallel.run_tasks`` does.
     """
     grid, landmarks, settings, inputs, workers, cluster, keys, anew = extraction
     points = DETECTORS[landmarks.detector].point_set
@@ -91,7 +135,24 @@ def write_tensor(
 def person_rows(
     on_grid: Iterable[RgbImage], off_grid: Iterable[RgbImage], shape: Sequence[int], config: LandmarksConfig
 ) -> PersonRows:
-    """Rows of one person's images: all cells of a grid of this ``shape`` in its order, then the off-grid ones."""
+    """Rows of one person's images, in each of which one face is looked for about the middle.
+
+    Parameters
+    ----------
+    on_grid : iterable of RGB uint8 arrays (H, W, 3)
+        Of all cells of the grid in its order.
+    off_grid : iterable of RGB uint8 arrays (H, W, 3)
+        Of the poses off the grid.
+    shape : sequence of three int
+        Of the grid: yaw, pitch, roll.
+    config : LandmarksConfig
+        Detector and normalisation.
+
+    Returns
+    -------
+    PersonRows
+        Features, ways of detection and boxes; zeros where no face was found.
+    """
     features, routes, boxes = _features(on_grid, config)
     random, random_routes, random_boxes = _features(off_grid, config)
     grid = features.reshape(*shape, -1), routes.reshape(tuple(shape))
