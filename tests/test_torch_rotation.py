@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import torch
+from scipy.spatial.transform import Rotation
 from spox import Tensor, argument, build
 
 from nlml_hpe.manifold.encoder_training import turned_in_plane
@@ -23,9 +24,11 @@ def _poses() -> np.ndarray:
     return columns[(np.abs(np.abs(columns[:, 0]) - 90) > 0.1) & (np.abs(columns).sum(axis=1) < 269.9)]
 
 
-def test_numpy_roma_and_the_graph_agree() -> None:
+def test_numpy_roma_and_the_graph_agree_with_scipy() -> None:
     columns = _poses()
-    expected = rotation_from_angles(Angles.from_columns(columns))
+    yaw, pitch, roll = columns.T
+    expected = Rotation.from_euler("XYZ", np.stack([-pitch, -yaw, -roll], axis=1), degrees=True).as_matrix()
+    np.testing.assert_allclose(rotation_from_angles(Angles.from_columns(columns)), expected, atol=1e-12)
     np.testing.assert_allclose(torch_rotation(torch.from_numpy(columns)).numpy(), expected, atol=1e-12)
     degrees = argument(Tensor(np.float64, ("n", 3)))
     rotation = rotation_from_degrees(degrees)
@@ -40,7 +43,10 @@ def test_numpy_roma_and_the_graph_agree() -> None:
     first, second = np.split(expected[:1000], 2)
     # Midpoints of rotations nearly half a turn apart are ill-conditioned.
     clear = np.trace(np.swapaxes(first, 1, 2) @ mirrored(second), axis1=1, axis2=2) > -0.9
-    np.testing.assert_allclose(found["mean"][clear], midpoint(first, mirrored(second))[clear], atol=1e-9)
+    first, other = first[clear], mirrored(second)[clear]
+    middle = np.array([Rotation.from_matrix(pair).mean().as_matrix() for pair in zip(first, other, strict=True)])
+    np.testing.assert_allclose(found["mean"][clear], middle, atol=1e-9)
+    np.testing.assert_allclose(midpoint(first, other), middle, atol=1e-9)
 
 
 def test_training_targets_do_not_fold_where_yaw_passes_ninety_degrees() -> None:

@@ -208,7 +208,7 @@ def open_detector(
     Raises
     ------
     DetectorError
-        Where the detector's own package is not installed or does not start.
+        Where the detector's own package is not installed, or the ``bundle`` is missing or another than is known here.
     ArtifactError
         Where its files are missing or damaged.
     ProviderError
