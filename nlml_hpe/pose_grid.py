@@ -109,7 +109,25 @@ class PoseGrid:
 
 
 def image_stem(identity: int, yaw: float, pitch: float, roll: float) -> str:
-    """File name, without suffix, of one rendered pose: ``ID{n}_(yaw_pitch_roll)``."""
+    """File name of one rendered pose: ``ID{n}_(yaw_pitch_roll)``.
+
+    Parameters
+    ----------
+    identity : int
+        The person's number.
+    yaw, pitch, roll : float
+        In degrees.
+
+    Returns
+    -------
+    str
+        Without suffix; ``parse_image_name`` reads it.
+
+    Examples
+    --------
+    >>> image_stem(1, 10.0, 0.0, -2.5)
+    'ID1_(10_0_-2.5)'
+    """
     angles = "_".join(f"{value + 0.0:g}" for value in (yaw, pitch, roll))
     return f"ID{identity}_({angles})"
 
@@ -143,9 +161,26 @@ def identity_folders(root: Path) -> list[tuple[int, Path]]:
 
 
 def grid_images(folder: Path, identity: int, grid: PoseGrid) -> list[Path]:
-    """The images of one identity in the order of the flattened grid.
+    """The images of one identity.
 
-    Raises ``RenderFolderError`` naming every missing, duplicate, foreign or unparsable image.
+    Parameters
+    ----------
+    folder : Path
+        With one image for each pose of the grid and no other file.
+    identity : int
+        The person's number.
+    grid : PoseGrid
+        The poses.
+
+    Returns
+    -------
+    list of Path
+        In the order of the flattened grid.
+
+    Raises
+    ------
+    RenderFolderError
+        For missing, duplicate, foreign and unparsable images; the first five such problems are named.
     """
     wanted = {pose: index for index, pose in enumerate(grid.poses())}
     found: dict[int, Path] = {}

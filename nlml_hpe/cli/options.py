@@ -59,7 +59,25 @@ def model_files(given: argparse.Namespace) -> list[Path]:
 
 
 def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> HeadPoseEstimator:
-    """The estimator that the options describe; a detector of another name has the model's threshold."""
+    """The estimator that the options describe; a detector of another name has the model's threshold.
+
+    Parameters
+    ----------
+    given : Namespace
+        The options of ``add_model``.
+    max_faces, tracking
+        As of ``HeadPoseEstimator``.
+
+    Returns
+    -------
+    HeadPoseEstimator
+        To be closed.
+
+    Raises
+    ------
+    ValueError, ArtifactError, DetectorError
+        With a sentence for the user, as ``HeadPoseEstimator`` and ``open_detector`` do.
+    """
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
     # A video's heads are searched for now and then (``inference.following``), an image's by the estimator itself.

@@ -116,7 +116,22 @@ def shown(path: Path | str) -> str:
 
 
 def require_table(option: str, target: Path, inputs: Sequence[Path]) -> None:
-    """Raise ``ValueError`` or ``OSError`` unless a table may and can be written to ``target``."""
+    """Require that a table may and can be written.
+
+    Parameters
+    ----------
+    option : str
+        That named the file, for the message.
+    target : Path
+        The file; by its name no picture or video, and where it is there already by its name a table.
+    inputs : sequence of Path
+        Files that are read.
+
+    Raises
+    ------
+    ValueError, OSError
+        As ``require_output`` does, and ``ValueError`` for another kind of name.
+    """
     pictures = {*IMAGE_SUFFIXES, *_UNREAD_IMAGE_SUFFIXES, *_VIDEO_SUFFIXES, *Image.registered_extensions()}
     if target.suffix.lower() in pictures:
         raise ValueError(
@@ -132,7 +147,24 @@ def require_table(option: str, target: Path, inputs: Sequence[Path]) -> None:
 
 
 def require_output(option: str, target: Path, inputs: Sequence[Path]) -> None:
-    """Raise ``ValueError`` for an output that is one of the inputs, and ``OSError`` for one that cannot be written."""
+    """Require that a file may and can be written.
+
+    Parameters
+    ----------
+    option : str
+        That named the file, for the message.
+    target : Path
+        The file.
+    inputs : sequence of Path
+        Files that are read.
+
+    Raises
+    ------
+    ValueError
+        Where it is one of the inputs, by whatever name.
+    OSError
+        Where it is a folder, is write-protected, or cannot be made.
+    """
     status = _status(target)
     if status is None:
         _require_room(target)
@@ -149,7 +181,24 @@ def require_output(option: str, target: Path, inputs: Sequence[Path]) -> None:
 
 
 def require_drawings(folder: Path, names: Sequence[str], inputs: Sequence[Path]) -> None:
-    """As ``require_output``, of files in a folder that may have to be made."""
+    """Require that drawings may and can be written into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder, which may have to be made.
+    names : sequence of str
+        Of the files to write there.
+    inputs : sequence of Path
+        Files that are read; all are there.
+
+    Raises
+    ------
+    ValueError
+        Where a drawing would be written over an input.
+    OSError
+        Where the folder is a file, or cannot be made or written to.
+    """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--draw {shown(folder)} is a file; name a folder")
     _require_room(folder / "drawing.jpg")

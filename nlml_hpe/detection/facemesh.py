@@ -169,7 +169,24 @@ def letterbox(image: RgbImage) -> Floats:
 
 
 def warped(image: RgbImage, region: Floats, size: int, border: int) -> RgbImage:
-    """The region in ``size`` x ``size`` pixels: linear interpolation, as MediaPipe's own way by OpenCV."""
+    """A region of an image in other pixels: linear interpolation, as MediaPipe's own way by OpenCV.
+
+    Parameters
+    ----------
+    image : RGB uint8 array (H, W, 3)
+        The image.
+    region : float array (4,)
+        Middle x and y and side in pixels, and turn in radians, clockwise in the image.
+    size : int
+        Pixels on a side of the result.
+    border : int
+        OpenCV's border mode beyond the image.
+
+    Returns
+    -------
+    RGB uint8 array (size, size, 3)
+        The region, upright.
+    """
     x, y, side, turn = (float(value) for value in region)
     corners = cv2.boxPoints(((x, y), (side, side), float(np.degrees(turn))))
     target = np.array([[0, size], [0, 0], [size, 0], [size, size]], dtype=np.float32)
@@ -192,9 +209,23 @@ _ANCHORS = anchors()
 
 
 def candidates(raw: Floats, logits: Floats, confidence: float) -> tuple[Floats, Floats]:
-    """Candidates above the threshold: corners and six keypoints (n, 16) in shares of the square, scores (n,).
+    """Candidates above the threshold, of what the detection network gives.
 
-    Columns are left, top, right, bottom, then x, y of the keypoints; the first two are the eyes.
+    Parameters
+    ----------
+    raw : float array (cells, 16)
+        Middle and sides of boxes, then keypoints, in pixels of the square; places from each cell's middle.
+    logits : float array (cells,)
+        Of the scores.
+    confidence : float
+        Least score, in 0..1.
+
+    Returns
+    -------
+    corners and keypoints : float array (n, 16)
+        In shares of the square: left, top, right, bottom, then x and y of six keypoints; the first two are the eyes.
+    scores : float array (n,)
+        In 0..1.
     """
     # MediaPipe clips at 100, where float32 has long been one.
     scores = _sigmoid(np.clip(logits, -100, 100))
@@ -299,7 +330,27 @@ def _upright(region: Floats) -> Floats:
 
 
 def in_image(points: Floats, region: Floats, size: int = LANDMARKS_PX) -> Floats:
-    """Points (N, 3) in pixels of a region that is shown in ``size`` of them, in pixels of the image."""
+    """Points that were found in a region, in pixels of the image.
+
+    Parameters
+    ----------
+    points : float array (N, 3)
+        In pixels of the region as it was shown.
+    region : float array (4,)
+        As of ``warped``.
+    size : int
+        Pixels on a side of the region as it was shown.
+
+    Returns
+    -------
+    float array (N, 3)
+        x, y and z in pixels of the image.
+
+    Examples
+    --------
+    >>> in_image(np.array([[96.0, 0.0, 0.0]]), np.array([50.0, 60.0, 20.0, 0.0]), 192).tolist()
+    [[50.0, 50.0, 0.0]]
+    """
     x, y, side, turn = region
     shares = points / size
     right, down = (shares[:, :2] - 0.5).T

@@ -177,7 +177,21 @@ def _as_box(corners: NDArray[np.floating]) -> Box:
 
 
 def suppressed(boxes: Floats, scores: Floats, most: float = _SAME_HEAD) -> list[int]:
-    """Rows of boxes (n, 4), surest first, of which no two overlap by more than ``most`` (intersection over union).
+    """One box of each head, where several were found of it.
+
+    Parameters
+    ----------
+    boxes : float array (n, 4)
+        Left, top, right, bottom.
+    scores : float array (n,)
+        How sure each is.
+    most : float
+        Intersection over union beyond which two boxes are one head's.
+
+    Returns
+    -------
+    list of int
+        Rows of boxes of which no two overlap by more, surest first.
 
     Examples
     --------

@@ -202,8 +202,21 @@ def seen(
 ) -> list[list[Face]]:
     """Faces in each image with the landmarks of all looks; where the search finds none, those in the turned image.
 
-    One look alone does not go further than the search. With ``boxes`` there are also faces without landmarks
-    (``found_by`` is "box"), where the detector can place them; all are largest first.
+    Parameters
+    ----------
+    detector : LandmarkDetector
+        What finds faces.
+    images : sequence of RGB uint8 arrays (H, W, 3)
+        Searched together, where the detector can.
+    looks : sequence of Look
+        Beside the first one, as of ``looks_by``; without any it does not go further than the search.
+    boxes : bool
+        Whether there are also faces without landmarks (``found_by`` is "box"), where the detector can place them.
+
+    Returns
+    -------
+    list of lists of Face
+        Of each image, largest first.
     """
     placed: list[list[Box]] = [[] for _ in images]
     if boxes and isinstance(detector, PlacesFaces):
@@ -229,7 +242,22 @@ def _with_boxes(detector: LandmarkDetector, image: RgbImage, faces: list[Face], 
 
 
 def seen_again(detector: LandmarkDetector, faces: list[Face], looks: Sequence[Look]) -> list[Face]:
-    """The faces with the landmarks of further looks, where there are any."""
+    """The faces with the landmarks of further looks, where the detector can look again.
+
+    Parameters
+    ----------
+    detector : LandmarkDetector
+        That found them.
+    faces : list of Face
+        With their images and landmarks.
+    looks : sequence of Look
+        The further looks; without any the faces stay as they are.
+
+    Returns
+    -------
+    list of Face
+        In the same order.
+    """
     if not (looks and faces and isinstance(detector, LooksAgain)):
         return faces
     return detector.look_again(faces, looks)
@@ -250,6 +278,11 @@ def look_again(
         The views, which are added to those that a face has. One that shows the network no face is left out.
     confidence : float
         How sure the network must be, in 0..1.
+
+    Returns
+    -------
+    list of Face
+        In the same order, each with the landmarks of the new looks in ``looks``.
 
     Raises
     ------

@@ -104,6 +104,11 @@ def convert(content: bytes, scale: float, offset: float, outputs: dict[str, tupl
     outputs
         Names of the graph's outputs in the file's order, with the shape of each without the batch size.
 
+    Returns
+    -------
+    bytes
+        Of the ONNX file.
+
     Raises
     ------
     ConversionError

@@ -31,6 +31,11 @@ def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MA
     max_bytes : int
         What the arrays may take in memory together.
 
+    Returns
+    -------
+    dict of str to ndarray
+        By name, in the order of ``names`` or of the file.
+
     Raises
     ------
     ArtifactError

@@ -109,10 +109,27 @@ def empty_partial(folder: Path, kind: str) -> Path:
 
 
 def begun_folder(folder: Path, kind: str, digest: str) -> Path:
-    """The unfinished folder beside ``folder`` of a run with this digest, to go on with, or an empty one.
+    """The unfinished folder of a run that was interrupted, to go on with, or an empty one.
 
-    The file ``BEGUN`` in it has the digest; who finishes the folder removes that file before writing the manifest.
-    Raises ``ArtifactError`` as ``require_replaceable`` does.
+    Parameters
+    ----------
+    folder : Path
+        Where the finished folder is to lie.
+    kind : str
+        As of ``fresh_folder``.
+    digest : str
+        Of all that the run depends on; what one with another digest began is not gone on with.
+
+    Returns
+    -------
+    Path
+        The folder beside ``folder``. The file ``BEGUN`` in it has the digest; who finishes the folder removes that
+        file before writing the manifest.
+
+    Raises
+    ------
+    ArtifactError
+        As ``require_replaceable`` does.
     """
     partial = partial_of(folder)
     begun = partial / BEGUN
@@ -125,8 +142,19 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
 def replace_folder(partial: Path, folder: Path, kind: str) -> None:
     """Put a finished folder in the place of an older one of its kind.
 
-    Raises ``ArtifactError`` where ``partial`` has no manifest, or where ``folder`` holds what is not ours; both then
-    stay as they are.
+    Parameters
+    ----------
+    partial : Path
+        The finished folder, with its manifest.
+    folder : Path
+        Its place; of a symbolic link the folder that it names is replaced.
+    kind : str
+        The kind in both manifests.
+
+    Raises
+    ------
+    ArtifactError
+        Where ``partial`` has no manifest, or where ``folder`` holds what is not ours; both then stay as they are.
     """
     read_manifest(partial, kind)
     require_replaceable(folder, kind)

@@ -42,6 +42,18 @@ class Targets(NamedTuple):
 def targets_of(heads: Heads, rows: int, columns: int) -> Targets:
     """What each of the cells is to say.
 
+    Parameters
+    ----------
+    heads : Heads
+        Of N images.
+    rows, columns : int
+        Cells of an image, h and w, each of ``STRIDE`` pixels.
+
+    Returns
+    -------
+    Targets
+        On the device of the boxes.
+
     Examples
     --------
     >>> heads = Heads(torch.tensor([[[20.0, 20.0, 36.0, 36.0]]]), torch.ones(1, 1))

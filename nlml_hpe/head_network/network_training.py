@@ -145,6 +145,11 @@ def train_head_network(
     config, seed, run
         As for ``training.train``.
 
+    Returns
+    -------
+    History
+        Of all epochs.
+
     Raises
     ------
     TrainingError

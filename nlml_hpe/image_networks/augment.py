@@ -71,7 +71,20 @@ def reframed(
     settings: AugmentationConfig,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """The same, of the framing alone: turn, shift and scale of the crop, and the mirror image."""
+    """The framing alone: turn, shift and scale of the crop, and the mirror image.
+
+    Parameters
+    ----------
+    images, rotations, boxes, size, settings, generator
+        As of ``augment``.
+
+    Returns
+    -------
+    crops : (N, 3, size, size) float32 tensor
+        RGB in 0..255.
+    rotations : (N, 3, 3) float32 tensor
+        Of the heads as the crops show them.
+    """
     drawn = _uniform((len(images), 5), images.device, generator).cpu().double().numpy()
     square = square_around(boxes.cpu().double().numpy(), SHARE)
     # A larger square makes the head smaller; the logarithm makes twice as large as likely as half.
@@ -92,7 +105,20 @@ def reframed(
 
 
 def recolored(crops: Tensor, settings: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """The same, of colour, sharpness and what hides a part: crops (N, 3, s, s) in 0..255 to such crops."""
+    """Colour, sharpness and what hides a part; poses stay as they are.
+
+    Parameters
+    ----------
+    crops : (N, 3, s, s) float32 tensor
+        RGB in 0..255.
+    settings, generator
+        As of ``augment``.
+
+    Returns
+    -------
+    (N, 3, s, s) float32 tensor
+        RGB in 0..255.
+    """
     crops = crops / 255
     if settings.surround:
         crops = _surrounded(crops, settings.surround, generator)

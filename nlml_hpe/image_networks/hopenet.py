@@ -58,6 +58,11 @@ def read_hopenet(path: Path, size: int = 224, alpha: float = 1.0) -> HopeNet:
     size, alpha
         See ``HopeNet``.
 
+    Returns
+    -------
+    HopeNet
+        On the CPU, in evaluation mode.
+
     Raises
     ------
     WeightsError

@@ -50,7 +50,17 @@ def is_written(folder: Path, number: int) -> bool:
 
 
 def write_shard(folder: Path, number: int, shard: Shard) -> None:
-    """Write one shard into ``folder``; each file whole or not at all, the one that finishes it last."""
+    """Write one shard; each file whole or not at all, the one that finishes it last.
+
+    Parameters
+    ----------
+    folder : Path
+        That is there.
+    number : int
+        Of the shard, by which ``is_written`` knows it.
+    shard : Shard
+        The crops.
+    """
     further = {name: kind for name, kind in _OPTIONAL.items() if getattr(shard, name) is not None}
     for name, kind in {**further, **_KINDS}.items():
         with atomic_path(_file(folder, name, number)) as temporary, temporary.open("wb") as stream:

@@ -41,6 +41,11 @@ def confirmed_heads(
     least : float
         Least product of the scores, in 0..1.
 
+    Returns
+    -------
+    list of Head
+        Boxes in pixels of the image.
+
     Raises
     ------
     ValueError
@@ -59,9 +64,23 @@ def with_heads(
     faces: Sequence[Sequence[Face]],
     max_faces: int,
 ) -> list[list[Face]]:
-    """The faces of each image, and heads beside them, ``max_faces`` in all, largest first.
+    """The faces of each image, and heads beside them.
 
-    ``found_by`` of a head is "head"; it has no landmarks.
+    Parameters
+    ----------
+    detector, eye
+        As of ``confirmed_heads``.
+    images : sequence of RGB uint8 arrays (H, W, 3)
+        The images.
+    faces : sequence of sequences of Face
+        Which are known in each of them; all are kept.
+    max_faces : int
+        Heads are added up to so many in all.
+
+    Returns
+    -------
+    list of lists of Face
+        Of each image, largest first; ``found_by`` of a head is "head", and it has no landmarks.
     """
     found = []
     for image, known in zip(images, faces, strict=True):

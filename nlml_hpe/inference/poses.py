@@ -14,9 +14,26 @@ from nlml_hpe.rotation import angles_from_rotation
 
 
 def head_poses(faces: Sequence[Face], answer: Answer, engine: Engine) -> list[HeadPose]:
-    """The poses of N faces from the answer to them; ``engine`` says how far its training reached.
+    """The poses of N faces from the answer to them.
 
-    Raises ``ValueError`` where a face has no answer.
+    Parameters
+    ----------
+    faces : sequence of Face
+        Which were answered.
+    answer : Answer
+        To these faces, in their order.
+    engine : Engine
+        Says how far its training reached.
+
+    Returns
+    -------
+    list of HeadPose
+        In the same order, in the named head frame.
+
+    Raises
+    ------
+    ValueError
+        Where a face has no answer.
     """
     estimates = answer.estimates
     if (missing := int((answer.eye == "").sum())) > 0:

@@ -93,6 +93,11 @@ def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None 
     names : Path, optional
         A list of names, one a line, with or without suffix; others are not looked at.
 
+    Returns
+    -------
+    list of ImageFile
+        In the order of their names, or of the list's; nothing is read yet.
+
     Raises
     ------
     DatasetError

@@ -241,10 +241,30 @@ def encoder_augment(config: EncoderConfig, inside: Coordinates) -> Augment:
 
 
 def turned_in_plane(features: Tensor, angles: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and angles (N, 3) in degrees of the same images turned in their plane.
+    """Features and angles of the same images turned in their plane.
 
-    ``turns`` (N,) in radians, from the image's right towards its top. Turning the camera about its axis
-    multiplies the rotation from the left; yaw, pitch and roll all follow from the product, and go on past 90 degrees.
+    Turning the camera about its axis multiplies the rotation from the left; yaw, pitch and roll all follow from the
+    product, and go on past 90 degrees.
+
+    Parameters
+    ----------
+    features : Tensor (N, F)
+        x, y, z of each point in image axes.
+    angles : Tensor (N, 3)
+        Yaw, pitch and roll in degrees.
+    turns : Tensor (N,)
+        Radians, from the image's right towards its top.
+
+    Returns
+    -------
+    tuple of two Tensors
+        Features (N, F) and angles (N, 3) in degrees.
+
+    Examples
+    --------
+    >>> turned = turned_in_plane(torch.tensor([[1.0, 0.0, 0.0]]), torch.zeros(1, 3), torch.tensor([torch.pi / 2]))
+    >>> [(values.round(decimals=3) + 0.0).tolist() for values in turned]  # to the top; the head to image left
+    [[[0.0, -1.0, 0.0]], [[0.0, 0.0, -90.0]]]
     """
     cos, sin, zero, one = turns.cos(), turns.sin(), torch.zeros_like(turns), torch.ones_like(turns)
     # Image axes have y down: there the same turn has the other sign.

@@ -14,9 +14,25 @@ do: a model of this kind shows the method and is not meant for other uses."""
 
 
 def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]], heads: str, seed: int) -> str:
-    """Markdown text of the card; ``heads`` says where the rendered heads came from.
+    """The card of a landmark eye.
 
     Figures of accuracy are in the experiment's ``test`` folder, not here.
+
+    Parameters
+    ----------
+    model : HeadPoseModel
+        What the card is of.
+    manifests : mapping of str to mapping
+        Of the artefacts that it was made from, by their names.
+    heads : str
+        Where the rendered heads came from, a name in ``renderer.heads``.
+    seed : int
+        Of the experiment.
+
+    Returns
+    -------
+    str
+        Markdown.
     """
     grid = model.manifold.grid
     landmarks, manifold = manifests["landmarks_train"]["facts"], manifests["manifold"]["facts"]

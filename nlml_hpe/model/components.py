@@ -83,10 +83,19 @@ def require_component(folder: Path, kind: ComponentKind) -> Component:
 
 
 def put_component(folder: Path, kind: ComponentKind, settings: Mapping[str, Any]) -> None:
-    """Declare the files of this kind that lie in ``folder`` as a component, in place of one of the same kind.
+    """Declare files of a model folder as a component, in place of one of the same kind.
 
     Other components that config.json has stay as they are, but for the calibration, which is of the eyes that were
     there before: with another eye it no longer holds, and is left out.
+
+    Parameters
+    ----------
+    folder : Path
+        The model folder, with the component's files in it.
+    kind : str
+        One of ``FILES``, which says what its files are called.
+    settings : mapping
+        What the component's reader must know, as JSON.
     """
     components = read_components(folder) if (folder / CONFIG_FILE).is_file() else {}
     components.pop("calibration", None)

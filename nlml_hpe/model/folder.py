@@ -219,7 +219,19 @@ def load_model(folder: str | Path) -> HeadPoseModel:
 def load_weights(module: nn.Module, path: Path, mend: str) -> None:
     """Read a module's weights in place.
 
-    Raises ``ArtifactError`` where the file does not read or holds another network's weights; ``mend`` says what to do.
+    Parameters
+    ----------
+    module : Module
+        The network.
+    path : Path
+        A safetensors file.
+    mend : str
+        What to do where it does not fit, for the message.
+
+    Raises
+    ------
+    ArtifactError
+        Where the file does not read or holds another network's weights.
     """
     try:
         module.load_state_dict(load_file(path))

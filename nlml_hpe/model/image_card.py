@@ -18,9 +18,23 @@ _MOST_BYTES = 1_000_000
 
 
 def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """Markdown text of the card; ``config`` and ``facts`` are those of the training's manifest.
+    """The card of an image eye.
 
     Figures on photographs are in the experiment's ``image_test`` folder, not here.
+
+    Parameters
+    ----------
+    eye : ImageEye
+        What the card is of.
+    size : Size
+        Of its network, as ``network.size_of`` counts it.
+    config, facts : mapping
+        Of the training's manifest.
+
+    Returns
+    -------
+    str
+        Markdown.
     """
     trainer, counts = config["image_trainer"], facts["crops"]
     ranges = ", ".join(f"{axis} {low:.0f}..{high:.0f}" for axis, (low, high) in zip(AXES, eye.range, strict=True))
@@ -49,7 +63,22 @@ Made by the NLML-HPE pipeline. The image eye looks at a crop of the head and nee
 
 
 def with_landmark_eye(card: str, folder: Path, component: Component) -> str:
-    """The card of a folder that also holds the landmark eye of ``folder``, whose own card follows."""
+    """The card of an image eye with that of a landmark eye below it, for a folder that holds both.
+
+    Parameters
+    ----------
+    card : str
+        Of the image eye, as of ``image_card``.
+    folder : Path
+        Whose landmark eye it is; without a card there, or with one too long to be read, nothing follows.
+    component : Component
+        The landmark eye's.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     first = "| components | "
     text = card.replace(first, f"{first}{component_row('landmark_eye', tuple(component.sha256))}; ", 1)
     path = folder / CARD_FILE

@@ -94,6 +94,11 @@ def export_image_eye(eye: ImageEye, path: Path, outputs: onnx.ModelProto | None 
     outputs : ModelProto, optional
         The network's own outputs in eight bits, as ``outputs_graph`` has them, in place of its layers.
 
+    Returns
+    -------
+    Path
+        ``path``.
+
     Raises
     ------
     ValueError

@@ -17,7 +17,23 @@ from nlml_hpe.model.onnx_math import columns, entry, inverse, reduced, scaled, s
 
 
 def refined(model: HeadPoseModel, features: Var, network: Var) -> tuple[Var, Var, Var]:
-    """Refined angles (N, 3), their deviations (N, 3) and the score (N,), in the model's own frame."""
+    """The exact inverse within a graph, started from the network's answer.
+
+    Parameters
+    ----------
+    model : HeadPoseModel
+        Its manifold becomes constants of the graph.
+    features : Var (N, F)
+        Float64.
+    network : Var (N, 3)
+        The network's angles in degrees.
+
+    Returns
+    -------
+    tuple of three Var
+        Refined angles (N, 3) and their standard deviations (N, 3) in degrees, in the model's own frame, and the
+        score (N,). Far beyond the range of training the network's angles stand, and the others are NaN.
+    """
     descent = _Descent(model)
     low, high = (np.array([axis[end] for axis in model.manifold.grid.axes]) for end in (0, -1))
     # The basis was stored in single precision, so nothing is lost by storing it so again.

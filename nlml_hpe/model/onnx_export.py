@@ -103,7 +103,23 @@ def require_exportable(model: HeadPoseModel) -> None:
 
 
 def pose(model: HeadPoseModel, landmarks: Var, refine: Var) -> list[Var]:
-    """The outputs, in order, of landmarks (N, P, 3); of a model that ``require_exportable`` lets pass."""
+    """From landmarks to the pose within a graph.
+
+    Parameters
+    ----------
+    model : HeadPoseModel
+        One that ``require_exportable`` lets pass.
+    landmarks : Var (N, P, 3)
+        In pixels and image axes.
+    refine : Var ()
+        Whether the exact step is added, bool.
+
+    Returns
+    -------
+    list of Var
+        The outputs in order, float32: the network's angles (N, 3), the answer's (N, 3) and their standard
+        deviations (N, 3), in degrees and in the named head frame, and the score (N,).
+    """
     assert model.network is not None  # require_exportable has seen to it
     features = _features(model, op.cast(landmarks, to=np.float64))
     if model.is_symmetric:

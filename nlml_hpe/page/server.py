@@ -111,6 +111,11 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
     port : int
         0 takes a free one.
 
+    Returns
+    -------
+    DemoServer
+        Its ``server_address`` says where.
+
     Raises
     ------
     OSError

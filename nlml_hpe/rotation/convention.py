@@ -83,7 +83,19 @@ OWN_FRAME = "own"
 
 
 def check_head_frame(name: str, yaw: float, pitch: float, roll: float) -> None:
-    """Raise ``ValueError`` unless the constant rotation to a head frame, in degrees, is finite and has a name.
+    """Require that the constant rotation to a head frame is finite and has a name.
+
+    Parameters
+    ----------
+    name : str
+        Of the head frame.
+    yaw, pitch, roll : float
+        Of the rotation from the own frame, in degrees.
+
+    Raises
+    ------
+    ValueError
+        Where it is not, and where a rotation is given to the own frame.
 
     Examples
     --------

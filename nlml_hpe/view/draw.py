@@ -73,6 +73,11 @@ def draw_cube(image: RgbImage, rotation: ArrayLike, middle: tuple[float, float],
         Of the cube, in pixels; the projection is orthographic. The side that the face looks out of is filled,
         unless it is seen from behind.
 
+    Returns
+    -------
+    RGB uint8 array (H, W, 3)
+        The copy.
+
     Examples
     --------
     >>> grey = np.full((50, 50, 3), 128, dtype=np.uint8)
