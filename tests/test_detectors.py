@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nlml_hpe.cli import main
-from nlml_hpe.detection.detectors import FaceAlignment, FaceMeshOnnx
+from nlml_hpe.detection.detectors import FaceAlignment, FaceMeshOnnx, open_detector
 from nlml_hpe.detection.landmarks import IBUG68, POINT_SETS, mirror_of
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeTasks
 from nlml_hpe.detection.search import DetectorError
@@ -59,6 +59,15 @@ def test_a_bundle_that_is_missing_or_another_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.task").write_bytes(b"another model")
     with pytest.raises(DetectorError, match="SHA-256 differs"):
         MediaPipeTasks(bundle=tmp_path / "other.task")
+
+
+def test_each_detector_takes_its_own_options(tmp_path: Path) -> None:
+    with pytest.raises(DetectorError, match=r"unknown detector 'facemesh'; expected one of \['face_alignment', "):
+        open_detector("facemesh")  # type: ignore[arg-type]
+    with pytest.raises(DetectorError, match=r"no\.task is missing"):
+        open_detector("mediapipe_tasks", bundle=tmp_path / "no.task")
+    with open_detector("facemesh_onnx", max_faces=3, bundle=tmp_path / "no.task") as detector:
+        assert detector.max_faces == 3
 
 
 def test_every_mirror_is_its_own_inverse() -> None:

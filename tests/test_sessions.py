@@ -35,6 +35,8 @@ def test_another_provider_is_asked_first(name: str) -> None:
     """Each that this onnxruntime has; the CPU's package has one more, which computes nothing by itself."""
     assert resolve_providers([name]) == [name, CPU]
     assert open_session(SHIPPED / ONNX_FILE, [name]).get_providers() == [name, CPU]
+    with pytest.raises(ProviderError, match="'face_alignment' has no choice of providers; use 'facemesh_onnx'"):
+        open_detector("face_alignment", providers=[name])
 
 
 def test_a_provider_that_is_not_installed_names_its_package() -> None:

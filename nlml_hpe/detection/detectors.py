@@ -45,7 +45,7 @@ class FaceMeshOnnx(CascadeDetector):
     command that makes them, and ``ProviderError`` where a provider is not there.
     """
 
-    point_set = FACEMESH
+    point_set, options = FACEMESH, ("providers",)
 
     def __init__(
         self,
@@ -220,15 +220,21 @@ def open_detector(
     ...     detector.point_set.name, detector.detect(np.zeros((64, 64, 3), dtype=np.uint8))
     ('facemesh468', [])
     """
-    if name == "facemesh_onnx":
-        return FaceMeshOnnx(max_faces, min_confidence, tracking, providers=providers)
-    if resolve_providers(providers) != resolve_providers(CPU):
+    if name not in DETECTORS:
+        raise DetectorError(f"unknown detector {name!r}; expected one of {sorted(DETECTORS)}")
+    kind, options = DETECTORS[name], {"bundle": bundle, "providers": providers}
+    if "providers" not in kind.options and resolve_providers(providers) != resolve_providers(CPU):
         raise ProviderError(f"the detector {name!r} has no choice of providers; use 'facemesh_onnx'")
-    if name == "mediapipe_tasks" and bundle is not None:
-        return MediaPipeTasks(max_faces, min_confidence, tracking, bundle)
-    return DETECTORS[name](max_faces, min_confidence, tracking)
+    return kind(max_faces, min_confidence, tracking, **{option: options[option] for option in kind.options})
 
 
-def detector_for(points: PointSet) -> DetectorName:
-    """The detector by default of a model that was trained on these points."""
-    return "face_alignment" if points == IBUG68 else DEFAULT_DETECTOR
+def open_detector_for(
+    points: PointSet,
+    min_confidence: float = MIN_CONFIDENCE,
+    max_faces: int = MAX_FACES,
+    tracking: bool = False,
+    providers: Sequence[str] | str = CPU,
+) -> CascadeDetector:
+    """The detector by default of a model that was trained on these points. Raises as ``open_detector`` does."""
+    name: DetectorName = "face_alignment" if points == IBUG68 else DEFAULT_DETECTOR
+    return open_detector(name, max_faces, min_confidence, tracking, providers=providers)

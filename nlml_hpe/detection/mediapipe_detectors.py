@@ -73,7 +73,7 @@ class MediaPipeTasks(CascadeDetector):
     file that it should be, by its SHA-256, and where mediapipe is not installed.
     """
 
-    point_set, package = FACEMESH, "mediapipe"
+    point_set, package, options = FACEMESH, "mediapipe", ("bundle",)
 
     def __init__(
         self,

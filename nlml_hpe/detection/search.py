@@ -59,6 +59,8 @@ class CascadeDetector(ABC):
     point_set: PointSet
     package: str = "nlml-hpe"
     """The distribution whose version decides what is found."""
+    options: tuple[str, ...] = ()
+    """Which of ``detectors.open_detector``'s ``bundle`` and ``providers`` this kind takes."""
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
         self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking

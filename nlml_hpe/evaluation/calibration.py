@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.evaluation.calibration_fit import ON_PHOTOGRAPHS, Labelled, fit
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, DatasetError, chosen_by_list, read_dataset
@@ -113,7 +113,7 @@ def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
         said["landmarks"] = eyes.by_landmarks
     if eyes.image is not None:
         said["image"] = eyes.image.estimate
-    with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
+    with open_detector_for(engine.point_set, engine.min_confidence) as detector:
         # As `predict` does it: with the box of the landmarks that were found, not with the label's.
         faces = (replace(each, face=replace(each.face, given_box=None)) for each in photographs(data, detector))
         answered = ask(faces, said)

@@ -6,7 +6,7 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
-from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
 from nlml_hpe.device import resolve_device
@@ -167,8 +167,7 @@ def _evaluated(subject: Subject, data: Dataset, other: Dataset | None, protocol:
     with ExitStack() as opened:
         detector: LandmarkDetector | None = None
         if subject.needs_landmarks or any(sample.box is None for sample in data.samples):
-            found_by = open_detector(detector_for(subject.points), MAX_FACES, subject.min_confidence)
-            detector = opened.enter_context(found_by)
+            detector = opened.enter_context(open_detector_for(subject.points, subject.min_confidence))
         aligned = None if other is None else alignment(subject, other, detector, looks)
         if aligned is not None:
             print(aligned.text())

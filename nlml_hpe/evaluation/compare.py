@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, LandmarkDetector
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.cost import Cost, timed
@@ -150,7 +150,7 @@ def _by_detector(routes: Mapping[str, ModelRoute], data: Dataset) -> dict[_Needs
 
 def _detector(needs: _Needs) -> CascadeDetector:
     point_set, confidence = needs
-    return open_detector(detector_for(POINT_SETS[point_set]), MAX_FACES, confidence)
+    return open_detector_for(POINT_SETS[point_set], confidence)
 
 
 def _costs(routes: Mapping[str, ModelRoute], data: Dataset, detector: LandmarkDetector | None) -> dict[str, Cost]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.looks import DEFAULT_LOOKS, LOOKS
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate
@@ -41,7 +41,7 @@ def answers(eyes: Eyes, data: Dataset, looks: int, eye: Eye | None = None) -> An
     def answer(faces: Sequence[Face]) -> Estimates:
         return eyes.answer(faces, eye=eye).estimates
 
-    with open_detector(detector_for(engine.point_set), MAX_FACES, engine.min_confidence) as detector:
+    with open_detector_for(engine.point_set, engine.min_confidence) as detector:
         return ask(photographs(data, detector, f"{looks} looks,", looks), {_ROUTE: answer})
 
 

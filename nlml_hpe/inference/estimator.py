@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlml_hpe.detection.detectors import MAX_FACES, detector_for, open_detector
+from nlml_hpe.detection.detectors import MAX_FACES, open_detector_for
 from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import looks_by, seen
@@ -113,12 +113,8 @@ class HeadPoseEstimator:
         file = heads if isinstance(heads, Path) else None
         self._heads = HeadDetector(file, providers) if heads and self.eyes.image is not None else None
         self._max_faces = max_faces
-        self.detector = detector or open_detector(
-            detector_for(self.engine.point_set),
-            max_faces,
-            self.engine.min_confidence,
-            tracking,
-            providers=providers,
+        self.detector = detector or open_detector_for(
+            self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
         )
         if detector is None:
             # An estimator that is dropped gives its threads back; a detector that was handed in is its owner's.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.detectors import detector_for, open_detector
-from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, LandmarkDetector, box_of_68
+from nlml_hpe.detection.detectors import open_detector_for
+from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, box_of_68
 from nlml_hpe.evaluation.datasets import Dataset, DatasetError, Sample, chosen_by_list, read_dataset
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
@@ -116,7 +116,7 @@ def _rendered(part: LabelledDataConfig, places: Places) -> Source:
     """Rendered images are labelled by their names, which say no box: a detector finds it, once."""
     data = _labelled(part)
     print(data.summary(), flush=True)
-    with open_detector(detector_for(FACEMESH), 1, MIN_CONFIDENCE) as detector:
+    with open_detector_for(FACEMESH, max_faces=1) as detector:
 
         def file_of(sample: Sample) -> ImageFile:
             rotation = rotation_from_angles(Angles.from_columns(sample.angles))
