@@ -16,9 +16,8 @@ from nlml_hpe.evaluation.datasets import chosen_by_list, read_dataset
 from nlml_hpe.evaluation.evaluate import IMAGE_ROUTE, ROUTES, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answerer, ask, landmark_route, photographs, rendered_faces
 from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.evaluation.report import write_faces, write_tables
+from nlml_hpe.evaluation.report import write_report
 from nlml_hpe.face import Face
-from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import require_equal, write_manifest
 from nlml_hpe.image_networks.config import LabelledDataConfig
@@ -60,14 +59,12 @@ def main(config: Config) -> Path:
         mend = "run Landmarks and the training stages with one config"
         require_equal("feature of model and tensor", engine.model.manifold.feature, tensor.feature, mend)
         routes: dict[str, Answerer] = {name: landmark_route(engine, name) for name in ROUTES}
-        reports = {}
-        for kind, faces in rendered_faces(tensor, engine.point_set).items():
-            width = config.test.interval_deg
-            evaluation = evaluate(ask(faces, routes), protocol=kind, frame=engine.model.frame.name, interval=width)
-            reports[kind] = evaluation.report
-            write_faces(folder, evaluation, suffix=f"_{kind}")
-        write_json(folder / "metrics.json", reports)
-        write_tables(folder, reports)
+        frame, width = engine.model.frame.name, config.test.interval_deg
+        evaluations = {
+            kind: evaluate(ask(faces, routes), protocol=kind, frame=frame, interval=width)
+            for kind, faces in rendered_faces(tensor, engine.point_set).items()
+        }
+        write_report(folder, evaluations)
         write_manifest(folder, KIND, made.settings, made.inputs)
     return work.test
 
@@ -112,12 +109,8 @@ def image_main(config: Config) -> Path:
             )
     if not evaluations:
         raise ValueError(f"image_trainer.validation names no set of {', '.join(_BOXED)}; evaluate with --dataset")
-    reports = {name: evaluation.report for name, evaluation in evaluations.items()}
     with fresh_folder(work.image_test, KIND) as folder:
-        for name, evaluation in evaluations.items():
-            write_faces(folder, evaluation, suffix=f"_{name}")
-        write_json(folder / "metrics.json", reports)
-        write_tables(folder, reports)
+        write_report(folder, evaluations)
         write_manifest(folder, KIND, made.settings, made.inputs)
     return work.image_test
 
@@ -130,7 +123,7 @@ def _held_out(config: Config) -> Iterator[tuple[LabelledDataConfig, Path]]:
 
 
 def _own(engine: ImageEngine, faces: Sequence[Face]) -> Estimates:
-    return engine.estimate(faces).turned(engine.named_from_own.T)
+    return engine.estimate(faces).in_own_frame(engine.named_from_own)
 
 
 STAGE = Stage("NLML_HPE_Test", plan, main)

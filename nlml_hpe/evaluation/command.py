@@ -15,9 +15,8 @@ from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, ask, is_known, photographs
 from nlml_hpe.evaluation.frames import LEAST_FACES, FrameEstimate, estimate_frame
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
-from nlml_hpe.evaluation.report import table, write_faces, write_tables
+from nlml_hpe.evaluation.report import table, write_report
 from nlml_hpe.evaluation.subject import Subject, open_subject
-from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.images import user_path
 from nlml_hpe.files.manifests import write_manifest
@@ -100,10 +99,7 @@ def run(given: argparse.Namespace) -> bool:
     try:
         with fresh_folder(given.output, KIND) as folder:
             evaluation = _evaluated(subject, data, other, protocol, given.looks)
-            reports = {protocol: evaluation.report}
-            write_json(folder / "metrics.json", evaluation.report)
-            write_tables(folder, reports)
-            write_faces(folder, evaluation)
+            reports = write_report(folder, evaluation)
             asked = ("dataset", "root", "protocol", "list", "model", "align_on", "looks")
             write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
     except KeyboardInterrupt:
@@ -252,5 +248,5 @@ def alignment(
     given = answered.answers[subject.default]
     name = f"aligned on {data.root.resolve().name}"
     known = is_known(given)
-    own = given.rotation[known] @ subject.named_from_own[subject.default].T
+    own = given.in_own_frame(subject.named_from_own[subject.default]).rotation[known]
     return estimate_frame(own, answered.true[known], name)

@@ -19,10 +19,9 @@ from nlml_hpe.evaluation.datasets import Dataset, Sample, bare_name, chosen_by_l
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, annotated_face, ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.evaluation.report import write_faces, write_tables
+from nlml_hpe.evaluation.report import write_report
 from nlml_hpe.evaluation.routes import ModelRoute, open_routes
 from nlml_hpe.face import Face
-from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.view.comparison import Draw, plot_comparison, pose_sheet, with_axes, with_cube
@@ -193,13 +192,8 @@ def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) ->
 def write_comparison(folder: Path, comparison: Comparison, shown: Sequence[Sample]) -> None:
     """Write ``metrics.json``, ``metrics.csv``, ``table.txt``, ``comparison.png``, a file of predictions and plots for
     each set of faces, and the poses of ``shown`` as axes and as cubes."""
-    reports = {faces: evaluation.report for faces, evaluation in comparison.evaluations.items()}
-    costs = {name: asdict(cost) for name, cost in comparison.costs.items()}
-    routes = {name: {"frame": comparison.frames[name], **cost} for name, cost in costs.items()}
-    write_json(folder / "metrics.json", {"routes": routes, "faces": reports})
-    write_tables(folder, reports, costs)
-    for faces, evaluation in comparison.evaluations.items():
-        write_faces(folder, evaluation, f"_{faces.replace(' ', '_')}")
+    routes = {name: {"frame": comparison.frames[name], **asdict(cost)} for name, cost in comparison.costs.items()}
+    reports = write_report(folder, comparison.evaluations, routes)
     spent = {name: (cost.ms or 0) + (cost.detect_ms or 0) for name, cost in comparison.costs.items()}
     plot_comparison(reports, spent, folder / "comparison.png")
     for name, draw in (("axes", with_axes), ("cube", with_cube)):

@@ -13,7 +13,7 @@ import numpy as np
 from nlml_hpe.evaluation.evaluate import Evaluation
 from nlml_hpe.evaluation.faces import is_known
 from nlml_hpe.evaluation.metrics import VECTORS
-from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.rotation import AXES, angles_from_rotation
 from nlml_hpe.view.error_plots import plot_error_cdf, plot_intervals
 
@@ -21,8 +21,8 @@ _MEASURES = [("mae", key) for key in (*AXES, "mean")] + [("maev", key) for key i
 _MEASURES += [("geodesic", key) for key in ("mean", "median")]
 
 
-Costs = Mapping[str, Mapping[str, float | None]]
-"""Route -> what it costs, by the names of ``cost.Cost``."""
+Costs = Mapping[str, Mapping[str, Any]]
+"""Route -> what it costs, by the names of ``cost.Cost``; other facts may stand beside them."""
 _COSTS = {
     "parameters": ("M param.", 1e-6, 8, 2),
     "macs": ("M MACs", 1e-6, 7, 0),
@@ -33,14 +33,42 @@ _COSTS = {
 """Title, scale, width and decimals of each in a table."""
 
 
-def write_tables(folder: Path, reports: Mapping[str, Mapping[str, Any]], costs: Costs | None = None) -> None:
-    """Write ``table.txt`` and ``metrics.csv`` of reports by the name of their faces, with costs where known."""
-    write_bytes(folder / "table.txt", table(reports, costs).encode())
-    write_bytes(folder / "metrics.csv", summary_csv(reports, costs).encode())
+def write_report(
+    folder: Path, measured: Evaluation | Mapping[str, Evaluation], routes: Costs | None = None
+) -> dict[str, dict[str, Any]]:
+    """Write ``metrics.json``, ``metrics.csv``, ``table.txt``, and predictions and plots of each set of faces.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    measured : Evaluation, or mapping
+        Of one set of faces alone ``metrics.json`` is the report. Of sets by their names it has a report for each, and
+        the names of their predictions and plots end in theirs.
+    routes : mapping, optional
+        What is known of each route beside its errors: for ``metrics.json``, and its costs for the tables.
+
+    Returns
+    -------
+    dict
+        Name of the faces -> ``Evaluation.report``.
+    """
+    if isinstance(measured, Evaluation):
+        reports, metrics = {measured.report["protocol"]: measured.report}, measured.report
+        _write_faces(folder, measured)
+    else:
+        reports = {name: evaluation.report for name, evaluation in measured.items()}
+        metrics = reports if routes is None else {"routes": routes, "faces": reports}
+        for name, evaluation in measured.items():
+            _write_faces(folder, evaluation, f"_{name.replace(' ', '_')}")
+    write_json(folder / "metrics.json", metrics)
+    write_bytes(folder / "table.txt", table(reports, routes).encode())
+    write_bytes(folder / "metrics.csv", summary_csv(reports, routes).encode())
+    return reports
 
 
-def write_faces(folder: Path, evaluation: Evaluation, suffix: str = "") -> None:
-    """Write one set of faces: ``predictions.csv`` and plots, with a ``suffix`` in their names where there are more."""
+def _write_faces(folder: Path, evaluation: Evaluation, suffix: str = "") -> None:
+    """One set of faces, with a ``suffix`` in the names of its files where there are more."""
     write_bytes(folder / f"predictions{suffix}.csv", predictions_csv(evaluation).encode())
     rows = {name: row for name, row in evaluation.report["routes"].items() if row["n"]}
     plot_intervals({name: row["per_interval"] for name, row in rows.items()}, folder / f"mae_per_interval{suffix}.png")

@@ -149,7 +149,7 @@ def _in_own_frame(answer: Answerer, named_from_own: NDArray[np.float64], wanted:
     if not wanted:
         return answer
 
-    def turned(faces: Sequence[Face]) -> Estimates:
-        return answer(faces).turned(named_from_own.T)
+    def in_own_frame(faces: Sequence[Face]) -> Estimates:
+        return answer(faces).in_own_frame(named_from_own)
 
-    return turned
+    return in_own_frame

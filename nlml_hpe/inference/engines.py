@@ -55,6 +55,11 @@ class Estimates(NamedTuple):
     covariance: NDArray[np.float64]
 
     @classmethod
+    def of(cls, rotation: NDArray[np.float64], covariance: NDArray[np.float64]) -> Estimates:
+        """Rotations (N, 3, 3) with the covariances (N, 3, 3) of their errors, NaN where these are not known."""
+        return cls(rotation, sigma_from_covariance(rotation, covariance), score_of(covariance), covariance)
+
+    @classmethod
     def of_rotations(cls, rotation: NDArray[np.float64]) -> Estimates:
         """Rotations (N, 3, 3) of which nothing more is known."""
         count = len(rotation)
@@ -71,12 +76,15 @@ class Estimates(NamedTuple):
         """Of looks, those of a face side by side and ``counts`` of each face: one estimate of each of N faces."""
         if max(counts, default=1) == 1:
             return self
-        rotation, covariance = mean_of_looks(self.rotation, self.covariance, counts)
-        return Estimates(rotation, sigma_from_covariance(rotation, covariance), score_of(covariance), covariance)
+        return Estimates.of(*mean_of_looks(self.rotation, self.covariance, counts))
 
-    def turned(self, named_from_own: NDArray[np.float64]) -> Estimates:
-        """The same poses in another head frame, which a constant rotation (3, 3) leads to."""
+    def in_named_frame(self, named_from_own: NDArray[np.float64]) -> Estimates:
+        """Poses in the own head frame, in the named one: ``named_from_own`` is C (3, 3) of ``Engine``."""
         return self._replace(rotation=self.rotation @ named_from_own)
+
+    def in_own_frame(self, named_from_own: NDArray[np.float64]) -> Estimates:
+        """Poses in the named head frame, in the own one: the way back from ``in_named_frame``."""
+        return self._replace(rotation=self.rotation @ named_from_own.T)
 
 
 class Engine(Protocol):

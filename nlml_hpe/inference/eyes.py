@@ -14,8 +14,6 @@ from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, Interval, Route
 from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
 from nlml_hpe.inference.image_engine import ImageEngine
-from nlml_hpe.inference.looks import score_of
-from nlml_hpe.rotation import sigma_from_covariance
 
 
 class Answer(NamedTuple):
@@ -106,9 +104,7 @@ class Eyes:
             return Answer(only, _marked(only.rotation, np.full(len(only.rotation), eye, dtype="<U9")))
         first, second = (Gaussians(each.rotation, each.covariance) for each in (landmarks, image))
         fused = self.calibration.answer(first, second)
-        sigma = sigma_from_covariance(fused.rotation, fused.covariance)
-        estimates = Estimates(fused.rotation, sigma, score_of(fused.covariance), fused.covariance)
-        return Answer(estimates, _marked(fused.rotation, fused.eye))
+        return Answer(Estimates.of(fused.rotation, fused.covariance), _marked(fused.rotation, fused.eye))
 
     def by_landmarks(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> Estimates:
         """What the landmark eye says, before calibration; NaN for a face without landmarks.

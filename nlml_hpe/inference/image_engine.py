@@ -14,7 +14,6 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.inference.engines import Estimates, Interval, said_of_itself
-from nlml_hpe.inference.looks import score_of
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
 from nlml_hpe.rotation import (
@@ -22,7 +21,6 @@ from nlml_hpe.rotation import (
     MIRROR_SIGNS,
     mean_rotation,
     mirrored,
-    sigma_from_covariance,
     vector_from_rotation,
 )
 from nlml_hpe.sessions import CPU, open_session
@@ -105,8 +103,7 @@ class ImageEngine:
         for start in range(0, len(given), _BATCH):
             rows = given[start : start + _BATCH]
             rotation[rows], covariance[rows] = self._mean_of_crops([faces[row] for row in rows])
-        sigma = sigma_from_covariance(rotation, covariance)
-        return Estimates(rotation, sigma, score_of(covariance), covariance)
+        return Estimates.of(rotation, covariance)
 
     def _mean_of_crops(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers."""

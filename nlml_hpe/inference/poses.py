@@ -42,7 +42,7 @@ def head_poses(faces: Sequence[Face], answer: Answer, engine: Engine) -> list[He
             "image and a box; find faces with a landmark detector, or leave these out"
         )
     named = angles_from_rotation(estimates.rotation).columns()
-    own = angles_from_rotation(estimates.rotation @ engine.named_from_own.T).columns()
+    own = angles_from_rotation(estimates.in_own_frame(engine.named_from_own).rotation).columns()
     low, high = np.array(engine.range).T
     inside = ((own >= low) & (own <= high)).all(axis=-1)
     return [_pose(face, named[i], answer, i, bool(inside[i])) for i, face in enumerate(faces)]

@@ -85,7 +85,7 @@ class TorchEngine:
         """As ``Engine.estimate``; ``sigma`` of one look alone is known where the exact step was taken."""
         points = points_of(faces, self.point_set)
         answer = self.own_estimates(normalize_landmarks(points, self.point_set, self.model.normalization), route)
-        return answer.turned(self.named_from_own).joined(n_looks(faces))
+        return answer.in_named_frame(self.named_from_own).joined(n_looks(faces))
 
     def own_estimates(self, features: Features, route: Route) -> Estimates:
         """Poses of features (N, F), in the model's own head frame: that of the heads it was trained on.

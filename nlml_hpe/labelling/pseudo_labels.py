@@ -90,7 +90,7 @@ class PseudoLabeller:
 
     def _own_estimates(self, faces: Sequence[Face]) -> Estimates:
         engine = self._estimator.engine
-        return engine.estimate(faces, DEFAULT_ROUTE).turned(engine.named_from_own.T)
+        return engine.estimate(faces, DEFAULT_ROUTE).in_own_frame(engine.named_from_own)
 
     def close(self) -> None:
         """Release the detector."""
