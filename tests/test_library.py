@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import pkgutil
 import re
+import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 import pytest
 
+import nlml_hpe
 from tests.conftest import REPOSITORY
 
 NAMES = re.findall(r"`(nlml_hpe(?:\.\w+)+)`", (REPOSITORY / "docs" / "library.md").read_text())
+_MANY = 3
 CLASSES = [name for name in NAMES if name.rsplit(".", 1)[1][0].isupper()]
 
 
@@ -37,6 +42,21 @@ def public_methods(kind: type) -> Iterator[tuple[str, Any]]:
         function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
         if inspect.isfunction(function) and not name.startswith("_"):
             yield name, function
+
+
+def functions_of_many_arguments() -> Iterator[tuple[str, Any]]:
+    """The package's public functions of three arguments or more, but for those that are one expression themselves."""
+    for found in pkgutil.walk_packages(nlml_hpe.__path__, "nlml_hpe."):
+        module = None if found.name.endswith("__main__") else import_module(found.name)
+        for name, member in vars(module).items() if module else ():
+            own = inspect.isfunction(member) and member.__module__ == found.name and not name.startswith("_")
+            if own and len(inspect.signature(member).parameters) >= _MANY and not _is_one_expression(member):
+                yield f"{found.name}.{name}", member
+
+
+def _is_one_expression(function: Any) -> bool:
+    (defined,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    return isinstance(defined, ast.FunctionDef) and len(defined.body) == 2 and isinstance(defined.body[-1], ast.Return)
 
 
 def is_told_in_a_line(function: Any) -> bool:
@@ -73,3 +93,9 @@ def test_methods_of_what_is_listed_are_documented(name: str) -> None:
         if not is_told_in_a_line(function)
     }
     assert {method: sections for method, sections in missing.items() if sections} == {}
+
+
+def test_whoever_takes_many_arguments_says_what_each_of_them_is() -> None:
+    missing = {name: sections_needed(each) - sections_of(each) for name, each in functions_of_many_arguments()}
+    assert len(missing) > 100
+    assert {name: sections for name, sections in missing.items() if sections} == {}

@@ -85,6 +85,11 @@ def fit(
     ranges : sequence of RangeName
         Which ranges are fitted; ``base`` has the numbers of the others.
 
+    Returns
+    -------
+    Calibration
+        With the rule of fusion that ``base`` has.
+
     Raises
     ------
     ValueError
@@ -140,7 +145,22 @@ def shared_variance(faces: Labelled) -> Floats:
 
 
 def own_error(true: Floats, said: Gaussians, shared: Floats) -> OwnError:
-    """The most likely scale and floor of one eye, given the variances (3,) of the shared error."""
+    """The most likely scale, floor and typical error of one eye.
+
+    Parameters
+    ----------
+    true : float array (N, 3, 3)
+        True rotations of faces of one range.
+    said : Gaussians
+        What the eye says of them.
+    shared : float array (3,)
+        Variances of the shared error about the head's axes, in square radians.
+
+    Returns
+    -------
+    OwnError
+        Of an eye that answers hardly any of them one that is believed little.
+    """
     known = said.is_known
     if known.sum() < _LEAST_ANSWERS:
         return _UNKNOWN
@@ -192,7 +212,22 @@ def _about_head(true: Floats, given: Gaussians) -> Floats:
 
 
 def answered(calibration: Calibration, eye: Eye, faces: Labelled) -> Gaussians:
-    """The answers of one eye or of both, as inference gives them."""
+    """The answers of one eye or of both, as inference gives them.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        By which they are weighed.
+    eye : "both", "landmarks" or "image"
+        Which one answers.
+    faces : Labelled
+        N faces.
+
+    Returns
+    -------
+    Gaussians
+        With the covariance of the whole error; NaN where there is no answer.
+    """
     nothing = Gaussians(*(np.full_like(faces.true, np.nan) for _ in range(2)))
     pair = {
         "both": (faces.landmarks, faces.image),

@@ -174,9 +174,35 @@ def _ask_for_one(route: ModelRoute, face: Face) -> Estimates:
 
 
 def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) -> list[Sample]:
-    """The samples of these names, with an image's suffix or without; of no names ``count`` that the seed draws.
+    """Samples to show.
 
-    Raises ``ValueError`` for a name that is no sample's.
+    Parameters
+    ----------
+    data : Dataset
+        Of which.
+    names : sequence of str
+        Names of samples, with an image's suffix or without.
+    count : int
+        Without names so many are drawn, or all where there are fewer.
+    seed : int
+        By which they are drawn.
+
+    Returns
+    -------
+    list of Sample
+        In the order of the names; those that were drawn in the order of the data.
+
+    Raises
+    ------
+    ValueError
+        For a name that is no sample's.
+
+    Examples
+    --------
+    >>> from nlml_hpe.evaluation.datasets import Dataset, Sample
+    >>> data = Dataset("biwi", Path("faces"), [Sample(name, (0.0, 0.0, 0.0), lambda: None) for name in ("a", "b")])
+    >>> [sample.name for sample in chosen_images(data, ["b.jpg"], 0, seed=0)]
+    ['b']
     """
     if not names:
         drawn = np.random.default_rng(seed).permutation(len(data.samples))[:count]

@@ -159,9 +159,28 @@ def photographs(
 def annotated_face(
     detector: LandmarkDetector, image: RgbImage, box: Box | None, looks: int | None = None
 ) -> Face | None:
-    """The face that a label is of: the one in its box, where it has one, or the largest; None where none is found.
+    """The face that a label is of: the one in its box, where it has one, or the largest.
 
-    ``looks`` says how often it is looked at, as of ``HeadPoseEstimator.predict``. Raises ``ValueError`` as that does.
+    Parameters
+    ----------
+    detector : LandmarkDetector
+        What finds faces.
+    image : RGB uint8 array (H, W, 3)
+        The labelled image.
+    box : Box or None
+        The label's, in pixels.
+    looks : int, optional
+        How often the face is looked at, as of ``HeadPoseEstimator.predict``.
+
+    Returns
+    -------
+    Face or None
+        None where none is found.
+
+    Raises
+    ------
+    ValueError
+        For another number of looks, and where the detector cannot look again.
     """
     further = looks_by(detector, looks)
     if box is None:

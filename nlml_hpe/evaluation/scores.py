@@ -35,7 +35,24 @@ _ROUTE = "answer"
 
 
 def answers(eyes: Eyes, data: Dataset, looks: int, eye: Eye | None = None) -> Answered:
-    """What users are answered, by one eye or, by default, by all that there are, each face seen so many times."""
+    """What users are answered.
+
+    Parameters
+    ----------
+    eyes : Eyes
+        The model's.
+    data : Dataset
+        Labelled faces.
+    looks : int
+        How often each face is looked at.
+    eye : "both", "landmarks" or "image", optional
+        Which one answers, by default all that there are.
+
+    Returns
+    -------
+    Answered
+        Of one route.
+    """
     engine = engine_of(eyes)
 
     def answer(faces: Sequence[Face]) -> Estimates:
@@ -60,7 +77,22 @@ def rank_correlation(score: NDArray[np.float64], error: NDArray[np.float64]) -> 
 
 
 def looks_row(answered: Answered, protocol: str, frame: str) -> str:
-    """One row of the table over looks, of the faces that a protocol chooses."""
+    """One row of the table over looks, of the faces that a protocol chooses.
+
+    Parameters
+    ----------
+    answered : Answered
+        What ``answers`` gave.
+    protocol : str
+        One of ``PROTOCOLS``.
+    frame : str
+        Name of the answers' head frame.
+
+    Returns
+    -------
+    str
+        Markdown, without the row's first two columns.
+    """
     chosen = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     found = evaluate(chosen, protocol=protocol, frame=frame)
     row, given = found.report["routes"][_ROUTE], chosen.answers[_ROUTE]
@@ -76,7 +108,18 @@ def looks_row(answered: Answered, protocol: str, frame: str) -> str:
 
 
 def score_rows(answered: Answered, protocol: str, frame: str) -> Iterator[str]:
-    """Rows of the table over scores: share of the faces found, and mean error, of those with a score above a value."""
+    """Rows of the table over scores: share of the faces found, and mean error, of those with a score above a value.
+
+    Parameters
+    ----------
+    answered, protocol, frame
+        As of ``looks_row``.
+
+    Yields
+    ------
+    str
+        Of each of ``SCORES``; Markdown, without the row's first column.
+    """
     chosen = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     errors = evaluate(chosen, protocol=protocol, frame=frame).errors[_ROUTE].angle.mean(axis=1)
     given = chosen.answers[_ROUTE]
@@ -88,7 +131,24 @@ def score_rows(answered: Answered, protocol: str, frame: str) -> Iterator[str]:
 
 
 def main(data: Dataset, eyes: Eyes, numbers: Sequence[int], eye: Eye | None = None) -> None:
-    """Print both tables. Raises ``ValueError`` for an eye that the model does not have."""
+    """Print both tables.
+
+    Parameters
+    ----------
+    data : Dataset
+        Labelled faces.
+    eyes : Eyes
+        The model's.
+    numbers : sequence of int
+        Of looks; one row each.
+    eye : "both", "landmarks" or "image", optional
+        As of ``answers``.
+
+    Raises
+    ------
+    ValueError
+        For an eye that the model does not have.
+    """
     frame = engine_of(eyes).frame
     eyes.chosen(eye)
     protocols = (f"{data.name}-nlml", data.name)

@@ -55,9 +55,26 @@ class Subject:
 def subject_of(
     landmarks: TorchEngine | None = None, image: ImageEngine | None = None, calibration: Calibration | None = None
 ) -> Subject:
-    """The routes of a landmark eye, an image eye or both; both are also fused, where their head frames are the same.
+    """The routes of a landmark eye, an image eye or both.
 
-    Raises ``ValueError`` where there is neither.
+    Parameters
+    ----------
+    landmarks : TorchEngine, optional
+        The landmark eye.
+    image : ImageEngine, optional
+        The image eye.
+    calibration : Calibration, optional
+        By which both are fused, where their head frames are the same.
+
+    Returns
+    -------
+    Subject
+        Users get the fused route, where there is one, otherwise the landmark eye's.
+
+    Raises
+    ------
+    ValueError
+        Where there is neither eye.
     """
     if landmarks is None:
         if image is None:
