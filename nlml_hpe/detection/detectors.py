@@ -208,7 +208,8 @@ def open_detector(
     Raises
     ------
     DetectorError
-        Where the detector's own package is not installed, or the ``bundle`` is missing or another than is known here.
+        For another name, where the detector's own package is not installed, and where the ``bundle`` is missing or not
+        the one that is known here.
     ArtifactError
         Where its files are missing or damaged.
     ProviderError
@@ -235,6 +236,30 @@ def open_detector_for(
     tracking: bool = False,
     providers: Sequence[str] | str = CPU,
 ) -> CascadeDetector:
-    """The detector by default of a model that was trained on these points. Raises as ``open_detector`` does."""
+    """The detector by default of a model that was trained on these points.
+
+    Parameters
+    ----------
+    points : PointSet
+        What the model's features are made of.
+    min_confidence, max_faces, tracking, providers
+        As of ``open_detector``.
+
+    Returns
+    -------
+    CascadeDetector
+        Finds these points.
+
+    Raises
+    ------
+    DetectorError, ArtifactError, ProviderError
+        As ``open_detector`` does.
+
+    Examples
+    --------
+    >>> with open_detector_for(FACEMESH) as detector:
+    ...     detector.point_set.name
+    'facemesh468'
+    """
     name: DetectorName = "face_alignment" if points == IBUG68 else DEFAULT_DETECTOR
     return open_detector(name, max_faces, min_confidence, tracking, providers=providers)

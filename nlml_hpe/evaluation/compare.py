@@ -216,8 +216,18 @@ def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) ->
 
 
 def write_comparison(folder: Path, comparison: Comparison, shown: Sequence[Sample]) -> None:
-    """Write ``metrics.json``, ``metrics.csv``, ``table.txt``, ``comparison.png``, a file of predictions and plots for
-    each set of faces, and the poses of ``shown`` as axes and as cubes."""
+    """Write what a comparison measured, and pictures of it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``metrics.json``, ``metrics.csv``, ``table.txt``, ``comparison.png``, a file of predictions and plots for
+        each set of faces, and the poses of ``shown`` as axes and as cubes go.
+    comparison : Comparison
+        What was measured.
+    shown : sequence of Sample
+        Faces that are drawn.
+    """
     routes = {name: {"frame": comparison.frames[name], **asdict(cost)} for name, cost in comparison.costs.items()}
     reports = write_report(folder, comparison.evaluations, routes)
     spent = {name: (cost.ms or 0) + (cost.detect_ms or 0) for name, cost in comparison.costs.items()}
