@@ -64,12 +64,17 @@ class ImageEngine:
         For a file that is missing, damaged, or of another version or convention.
     ProviderError
         For a provider that is not there.
+    ValueError
+        Where there are no ``crops``.
 
     Examples
     --------
-    >>> engine = ImageEngine(Path("model/image_eye.onnx"))  # doctest: +SKIP
-    >>> engine.estimate(faces).rotation.shape  # doctest: +SKIP
-    (2, 3, 3)
+    >>> from nlml_hpe.model.format import SHIPPED
+    >>> engine = ImageEngine(SHIPPED / IMAGE_EYE_FILE)
+    >>> image = np.zeros((120, 160, 3), dtype=np.uint8)
+    >>> faces = [Face(image, (40.0, 20.0, 100.0, 80.0)), Face(None, (40.0, 20.0, 100.0, 80.0))]
+    >>> np.isfinite(engine.estimate(faces).rotation).all(axis=(1, 2)).tolist()  # the second has no image
+    [True, False]
     """
 
     def __init__(
@@ -93,10 +98,19 @@ class ImageEngine:
             raise ValueError("crops: expected one or more pairs of side and turn; received none")
 
     def estimate(self, faces: Sequence[Face]) -> Estimates:
-        """Pose of faces, in their order, in the named head frame.
+        """Poses of faces.
 
-        The crop is cut around the box of the 68 contour-and-feature points: of a face's landmarks, where it has any,
-        otherwise around its own box. A face without an image, or whose box has no size, has no answer: NaN.
+        Parameters
+        ----------
+        faces : sequence of Face
+            With their images. The crop is cut around the box of the 68 contour-and-feature points
+            (``detection.landmarks.box_of_68``): the one that was given, otherwise that of a face's landmarks, where it
+            has any, otherwise around its own box.
+
+        Returns
+        -------
+        Estimates
+            In the order of the faces, in the named head frame; NaN of one without an image, or whose box has no size.
         """
         given = [index for index, face in enumerate(faces) if face.image is not None and _has_size(box_of_68(face))]
         rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
@@ -144,7 +158,24 @@ class ImageEngine:
 def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:
     """The image eye of a model folder; its covariances are those that the network says.
 
-    Raises ``ArtifactError`` where the folder has none, and where a file was changed after it was written.
+    Parameters
+    ----------
+    folder : str or Path
+        The model folder.
+    providers : sequence of str, or str
+        As of ``ImageEngine``.
+
+    Returns
+    -------
+    ImageEngine
+        Without a calibration, which ``opening.open_eyes`` adds.
+
+    Raises
+    ------
+    ArtifactError
+        Where the folder has none, and where a file was changed after it was written.
+    ProviderError
+        For a provider that is not there.
     """
     component = require_component(Path(folder), "image_eye")
     if IMAGE_EYE_FILE not in component.sha256:
