@@ -36,6 +36,8 @@ class CommandParser(argparse.ArgumentParser):
 
     Parameters
     ----------
+    *arguments, **options
+        As of ``argparse.ArgumentParser``.
     late : callable, optional
         Adds those options, before the first parse.
     """

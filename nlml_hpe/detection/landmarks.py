@@ -165,7 +165,7 @@ def _facemesh_tables() -> dict[str, Any]:
 def facemesh_triangles() -> NDArray[np.int32]:
     """The FaceMesh tessellation as triangles ``(852, 3)``; eyes and mouth are left open.
 
-    Orientation is not consistent; ``renderer.mesh.orient_faces`` makes it so.
+    Orientation is not consistent; ``renderer.mesh.orient_outwards`` makes it so.
 
     >>> facemesh_triangles().shape
     (852, 3)

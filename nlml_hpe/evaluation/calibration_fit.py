@@ -83,12 +83,14 @@ def fit(
     faces : Labelled
         Labelled faces that the eyes were not trained on. An eye that answers none of a range is left as it is.
     ranges : sequence of RangeName
-        Which ranges are fitted; ``base`` has the numbers of the others.
+        Which ranges are fitted.
+    base : Calibration
+        Has the numbers of the other ranges, and the rule of fusion.
 
     Returns
     -------
     Calibration
-        With the rule of fusion that ``base`` has.
+        With the numbers of all ranges.
 
     Raises
     ------

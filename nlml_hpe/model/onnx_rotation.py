@@ -141,7 +141,7 @@ def sigma_from_covariance(rotation: Var, covariance: Var) -> Var:
 
 
 def _error_from_angles(rotation: Var) -> Var:
-    """As ``rotation._error_from_angles``."""
+    """As ``rotation.covariance._error_from_angles``."""
     y, z = entry(rotation, 2, 2), op.neg(entry(rotation, 1, 2))
     locked = op.less(op.sqrt(op.add(square(y), square(z))), op.const(GIMBAL_LOCK))
     y, z = op.where(locked, entry(rotation, 1, 1), y), op.where(locked, entry(rotation, 2, 1), z)
