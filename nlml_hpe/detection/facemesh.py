@@ -103,9 +103,21 @@ class FaceMeshNetworks:
         self._pool: ThreadPoolExecutor | None = None
 
     def find(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[list[Floats]]:
-        """Landmarks (468, 3) in pixels of up to ``max_faces`` faces in each RGB uint8 image (H, W, 3).
+        """Landmarks of faces in images.
 
-        ``confidence`` in 0..1 is the threshold of both networks.
+        Parameters
+        ----------
+        images : sequence of RGB uint8 arrays (H, W, 3)
+            Of any sizes.
+        max_faces : int
+            At most so many of each image.
+        confidence : float
+            In 0..1, the threshold of both networks.
+
+        Returns
+        -------
+        list of lists of float arrays (468, 3)
+            Of each image, in pixels and image axes.
         """
         regions = [detection.regions(max_faces, confidence) for detection in self.detections(images)]
         return self.landmarks(images, regions, confidence)
@@ -120,7 +132,22 @@ class FaceMeshNetworks:
         return [Detection(raw, logits, image.shape) for image, raw, logits in answers]
 
     def landmarks(self, images: Sequence[RgbImage], regions: Sequence[Floats], confidence: float) -> list[list[Floats]]:
-        """Landmarks (468, 3) in pixels of the regions (n, 4) of each image that show a face."""
+        """Landmarks in regions of images.
+
+        Parameters
+        ----------
+        images : sequence of RGB uint8 arrays (H, W, 3)
+            Of any sizes.
+        regions : sequence of float arrays (n, 4)
+            Of each image, as ``Detection.regions`` has them.
+        confidence : float
+            How sure the landmark network must be of a face, in 0..1.
+
+        Returns
+        -------
+        list of lists of float arrays (468, 3)
+            Of those regions of each image that show a face, in pixels of the image.
+        """
         wanted = [(index, region) for index, some in enumerate(regions) for region in some]
         answers = self._in_batches(self._landmarks, [(images[index], region) for index, region in wanted])
         found: list[list[Floats]] = [[] for _ in images]

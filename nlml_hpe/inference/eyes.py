@@ -86,6 +86,11 @@ class Eyes:
         eye : "both", "landmarks" or "image", optional
             By default both, where the model has two.
 
+        Returns
+        -------
+        Answer
+            In the named head frame.
+
         Raises
         ------
         ValueError
@@ -98,7 +103,20 @@ class Eyes:
         return self.joined(landmarks, image, wanted)
 
     def joined(self, landmarks: Estimates, image: Estimates, eye: Eye) -> Answer:
-        """One answer from those of the eyes to the same faces, NaN where one has none; ``eye`` is the one asked for."""
+        """One answer from those of the eyes to the same faces.
+
+        Parameters
+        ----------
+        landmarks, image : Estimates
+            What each eye says, NaN where it has no answer.
+        eye : "both", "landmarks" or "image"
+            The one asked for.
+
+        Returns
+        -------
+        Answer
+            By the calibration, where there is one.
+        """
         if self.calibration is None:
             only = landmarks if eye == "landmarks" else image
             return Answer(only, _marked(only.rotation, np.full(len(only.rotation), eye, dtype="<U9")))

@@ -142,7 +142,17 @@ class Track:
         self.place, self.time = self.place + self.velocity * seconds, max(time, self.time)
 
     def correct(self, place: Floats, rotation: Floats, seconds: float) -> None:
-        """The head was found, ``seconds`` after the frame before."""
+        """The head was found in the frame to which it was moved.
+
+        Parameters
+        ----------
+        place : float array (3,)
+            Where, as ``place_of`` has it.
+        rotation : float array (3, 3)
+            Head to camera.
+        seconds : float
+            Since the frame before.
+        """
         apart = place - self.place
         self.place = self.place + _ALPHA * apart
         # A head's size changes by its way to the camera, which is slow: what is measured of it is noise.
@@ -207,6 +217,11 @@ class HeadTracker:
             Of the frame, in seconds; later than the one before.
         size : (int, int)
             Width and height of the frame in pixels.
+
+        Returns
+        -------
+        list of Track
+            In the order of the boxes.
         """
         seconds = time - self._time
         self._tracks = [track for track in self._tracks if _is_awaited(track, time)]

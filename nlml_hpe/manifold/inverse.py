@@ -131,7 +131,24 @@ class Solver:
     def solve(
         self, features: FloatArray, starts: FloatArray | None, bounds: FloatArray, n_seeds: int
     ) -> dict[str, NDArray[Any]]:
-        """Angles (rad) and the rest for features (N, F) from starts (N, 3) rad or the coarse grid."""
+        """The angles of faces, all in radians.
+
+        Parameters
+        ----------
+        features : float array (N, F)
+            The faces.
+        starts : float array (N, 3) or None
+            Where to start, in radians; without them from the best poses of the coarse grid.
+        bounds : float array (3, 2)
+            Lowest and highest yaw, pitch and roll, in radians.
+        n_seeds : int
+            Coarse poses that are followed, without ``starts``.
+
+        Returns
+        -------
+        dict of str to ndarray
+            What ``manifold.Inference`` is made of, of N faces.
+        """
         faces = torch.from_numpy(features).to(self.device)
         inside = faces @ self.basis
         x = inside @ self.whiten
@@ -163,7 +180,22 @@ class Solver:
         return {"misfit": residual.square().sum(1), "objective": objective}
 
     def best_seeds(self, x: Tensor, low: Tensor, high: Tensor, n_seeds: int) -> Tensor:
-        """Starting angles (N, 3): the best coarse poses, each followed for a few steps, and the best of those."""
+        """Where to start: the best coarse poses, each followed for a few steps, and the best of those.
+
+        Parameters
+        ----------
+        x : Tensor (N, K)
+            The faces in the core's basis, whitened.
+        low, high : Tensor (3,)
+            Bounds of yaw, pitch and roll, in radians.
+        n_seeds : int
+            How many coarse poses are followed.
+
+        Returns
+        -------
+        Tensor (N, 3)
+            Radians.
+        """
         explained = ((x @ self.projector).reshape(len(x), len(self.coarse), self.rank) + self.offset).square().sum(2)
         seeds = self.coarse[explained.topk(n_seeds, dim=1).indices.reshape(-1)].clamp(low, high)
         repeated = x.repeat_interleave(n_seeds, dim=0)

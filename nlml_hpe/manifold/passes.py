@@ -88,7 +88,22 @@ class Arithmetic:
         return tensor.to(double_device(self.device) if tensor.dtype == torch.float64 else self.device)
 
     def each(self, task: Callable[..., Any], blocks: Iterable[NDArray[np.float32]], *arguments: Any) -> Iterator[Any]:
-        """``task(block, *arguments, arithmetic)`` for every block, in order."""
+        """A task for every block, computed by this arithmetic.
+
+        Parameters
+        ----------
+        task : callable
+            Called as ``task(block, *arguments, arithmetic)``.
+        blocks : iterable of float32 arrays
+            The people's features.
+        *arguments
+            The same for every block.
+
+        Yields
+        ------
+        object
+            What the task gives, in the order of the blocks.
+        """
         with tl.backend_context(self.backend, local_threadsafe=True):
             for block in blocks:
                 yield task(block, *arguments, self)

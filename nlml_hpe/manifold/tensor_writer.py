@@ -142,9 +142,26 @@ class LandmarkTensorWriter:
         write_bytes(self._partial / f"{_DONE}{person}", b"")
 
     def finish(self, config: Any, inputs: Mapping[str, str], feature: str, keys: Mapping[int, str]) -> Path:
-        """Give the complete tensor its final name; ``keys`` are those of ``take_over``.
+        """Give the complete tensor its final name.
 
-        Raises ``ArtifactError`` where people are missing.
+        Parameters
+        ----------
+        config, inputs
+            As of ``manifests.write_manifest``.
+        feature : str
+            Name of the feature, see ``PointSet.feature_name``.
+        keys : mapping of int to str
+            As of ``take_over``.
+
+        Returns
+        -------
+        Path
+            The finished folder.
+
+        Raises
+        ------
+        ArtifactError
+            Where people are missing.
         """
         if self.pending():
             raise ArtifactError(
