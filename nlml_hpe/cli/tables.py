@@ -41,6 +41,11 @@ def face_rows(faces: Sequence[dict[str, Any]], status: str = NO_FACE) -> Iterato
     status : str
         Why there is none.
 
+    Yields
+    ------
+    dict
+        One row; what has no value is missing or empty.
+
     Examples
     --------
     >>> list(face_rows([]))

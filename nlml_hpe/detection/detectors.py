@@ -86,8 +86,12 @@ class FaceMeshOnnx(CascadeDetector):
     def detect_and_place(self, images: Sequence[RgbImage]) -> tuple[list[list[Face]], list[list[Box]]]:
         """What ``detect_batch`` gives, and where else the detection network alone places faces.
 
-        So faces are known, too, whose landmarks the other network does not see. Raises ``ValueError`` as ``detect``
-        does.
+        So faces are known, too, whose landmarks the other network does not see.
+
+        Parameters
+        ----------
+        images : sequence of RGB uint8 arrays (H, W, 3)
+            With ``tracking`` a video's next frames.
 
         Returns
         -------
@@ -97,6 +101,11 @@ class FaceMeshOnnx(CascadeDetector):
             Of each image that shows fewer faces than ``max_faces``, surest first: boxes of the 68 contour-and-feature
             points, those of ``faces`` among them. With ``tracking`` of those frames alone that are searched for
             further faces.
+
+        Raises
+        ------
+        ValueError
+            As ``detect`` does.
         """
         reduced = reduced_copies(images)
         copies = [np.ascontiguousarray(copy) for copy, _ in reduced]

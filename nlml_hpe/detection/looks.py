@@ -119,6 +119,11 @@ def further_looks(count: int) -> tuple[Look, ...]:
     count : int
         How many looks there are in all: 1, 2, 5 or 11.
 
+    Returns
+    -------
+    tuple of Look
+        One fewer.
+
     Raises
     ------
     ValueError
@@ -167,6 +172,11 @@ def looks_by(detector: LandmarkDetector, count: int | None) -> tuple[Look, ...]:
     count : int or None
         As of ``further_looks``; None for ``DEFAULT_LOOKS``, and one where the detector cannot look again or follows
         faces through a video: from frame to frame they are seen again anyway.
+
+    Returns
+    -------
+    tuple of Look
+        As of ``further_looks``.
 
     Raises
     ------

@@ -72,6 +72,11 @@ def read_weights(folder: Path | None = None) -> dict[str, bytes]:
     folder
         Where they lie; by default ``default_folder()``.
 
+    Returns
+    -------
+    dict of str to bytes
+        Name of the file -> what is in it.
+
     Raises
     ------
     ArtifactError
@@ -112,7 +117,7 @@ def prepared_folder() -> Path:
 
 
 def make_weights(folder: Path, wheel: Path | None = None) -> Path:
-    """Write both ONNX files, their digests, their licence and a NOTICE into ``folder``; returns it.
+    """Write both ONNX files, their digests, their licence and a NOTICE.
 
     Parameters
     ----------
@@ -120,6 +125,11 @@ def make_weights(folder: Path, wheel: Path | None = None) -> Path:
         Made where it is missing.
     wheel
         MediaPipe's wheel as a file; by default the installed package is read, or pip fetches the wheel.
+
+    Returns
+    -------
+    Path
+        ``folder``.
 
     Raises
     ------

@@ -74,6 +74,11 @@ def run(given: argparse.Namespace) -> bool:
 
     All that can be wrong with the options, the folders and the labels is said before the first image is read.
 
+    Parameters
+    ----------
+    given : Namespace
+        The options of ``add_arguments``.
+
     Returns
     -------
     bool

@@ -63,6 +63,16 @@ def cost_of_onnx(path: Path) -> Cost:
     Constants that are arrays are taken for parameters; MACs are those of convolutions and of products with constants,
     for one face.
 
+    Parameters
+    ----------
+    path : Path
+        The ``.onnx`` file.
+
+    Returns
+    -------
+    Cost
+        Without times, which ``timed`` measures.
+
     Raises
     ------
     ArtifactError

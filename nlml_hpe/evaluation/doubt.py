@@ -49,6 +49,13 @@ def doubt_rows(true: Floats, answers: Mapping[str, Gaussians]) -> list[dict[str,
 def measure(true: Floats, given: Gaussians) -> dict[str, Any]:
     """How far the doubt of N answers can be trusted.
 
+    Parameters
+    ----------
+    true : float array (N, 3, 3)
+        True rotations, head to camera.
+    given : Gaussians
+        The answers, and what they say of their errors.
+
     Returns
     -------
     dict

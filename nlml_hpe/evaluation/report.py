@@ -85,6 +85,11 @@ def table(reports: Mapping[str, Mapping[str, Any]], costs: Costs | None = None) 
         Name of the faces -> ``Evaluation.report``.
     costs : mapping, optional
         What each route costs; then more columns say so.
+
+    Returns
+    -------
+    str
+        The table and, below it, what its marks mean.
     """
     rows = []
     for faces, report in reports.items():

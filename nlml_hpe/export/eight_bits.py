@@ -30,7 +30,7 @@ _BATCH = 16
 
 
 def read_crops(folder: Path, px: int) -> NDArray[np.uint8]:
-    """Crops (n, px, px, 3) out of a folder, ``MOST_CROPS`` at most, drawn evenly from all that are there.
+    """Crops out of a folder, drawn evenly from all that are there.
 
     Parameters
     ----------
@@ -38,6 +38,11 @@ def read_crops(folder: Path, px: int) -> NDArray[np.uint8]:
         What the stage ``Crops`` wrote, or pictures of one head each, cut as the file that is exported takes them.
     px : int
         Pixels on a side.
+
+    Returns
+    -------
+    RGB uint8 array (n, px, px, 3)
+        ``MOST_CROPS`` at most.
 
     Raises
     ------
@@ -89,6 +94,11 @@ def quantized(network: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelP
         As ``model.image_export`` writes it.
     crops : uint8 array (n, px, px, 3)
         Heads like those that it will see, RGB, in its own size.
+
+    Returns
+    -------
+    ModelProto
+        With the same input and outputs.
 
     Raises
     ------

@@ -40,6 +40,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target : Path
         The file to write; missing folders on the way to it are made.
 
+    Yields
+    ------
+    Path
+        The temporary file.
+
     Raises
     ------
     OSError

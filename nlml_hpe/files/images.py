@@ -89,6 +89,11 @@ def _array_of_tensor(tensor: Any) -> NDArray[Any]:
 def require_rgb(image: NDArray[np.generic]) -> None:
     """Check that an array is an RGB uint8 image (H, W, 3) with at least one pixel.
 
+    Parameters
+    ----------
+    image : array
+        What may be one.
+
     Raises
     ------
     ValueError

@@ -24,7 +24,12 @@ _LEASE_SECONDS = 60.0
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process.
+    """Hold a folder for this process, below a ``with``.
+
+    Parameters
+    ----------
+    folder : Path
+        Which may be still to be made; the lock lies beside it.
 
     Raises
     ------

@@ -68,7 +68,17 @@ def write_shard(folder: Path, number: int, shard: Shard) -> None:
 
 
 def read_shards(folder: Path) -> list[Shard]:
-    """Every finished shard in ``folder``, in order, memory-mapped.
+    """Every finished shard of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        What ``write_shard`` wrote into.
+
+    Returns
+    -------
+    list of Shard
+        In order, memory-mapped.
 
     Raises
     ------

@@ -28,6 +28,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     path : Path
         ``.safetensors``, or a state dict that ``torch.save`` wrote, as most published weights are.
 
+    Returns
+    -------
+    dict of str to Tensor
+        In the order of the file.
+
     Raises
     ------
     WeightsError

@@ -285,13 +285,18 @@ DEFAULT_CALIBRATION = _default()
 
 
 def range_shares(*rotations: Floats) -> Floats:
-    """How far each face is in which range, shares (N, 3) in the order of ``RANGES`` whose sum is one.
+    """How far each face is in which range.
 
     Parameters
     ----------
     *rotations : float arrays (N, 3, 3)
         The answers of one eye or of several to the same faces, NaN where there is none. An eye that is lost often says
         "frontal", so a face counts as that of the answer farthest from there.
+
+    Returns
+    -------
+    float array (N, 3)
+        Shares in the order of ``RANGES``, whose sum is one.
 
     Examples
     --------

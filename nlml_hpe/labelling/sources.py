@@ -53,6 +53,18 @@ class Places:
 def open_source(part: LabelledDataConfig, places: Places) -> Source:
     """The crops of one entry of ``image_trainer.data``; prints what was found and what was left out.
 
+    Parameters
+    ----------
+    part : LabelledDataConfig
+        The entry.
+    places : Places
+        Where the stages' own data lies.
+
+    Returns
+    -------
+    Source
+        Of crops with their labels.
+
     Raises
     ------
     DatasetError, ArtifactError

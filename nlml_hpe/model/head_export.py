@@ -36,6 +36,11 @@ def export_head_detector(network: HeadNetwork, path: Path) -> Path:
     path : Path
         The file to write.
 
+    Returns
+    -------
+    Path
+        ``path``.
+
     Examples
     --------
     >>> import tempfile

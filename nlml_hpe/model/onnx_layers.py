@@ -28,6 +28,11 @@ def network_outputs(network: nn.Module, inputs: Var) -> Var:
     inputs : Var
         float32, of the shape that the network takes.
 
+    Returns
+    -------
+    Var
+        The answer.
+
     Raises
     ------
     ValueError

@@ -89,6 +89,11 @@ class Predictor:
     def reconstruction(self, pose: HeadPose) -> dict[str, Any] | None:
         """One face on the manifold, from which the page draws it at any angle.
 
+        Parameters
+        ----------
+        pose : HeadPose
+            Of the face, with its landmarks.
+
         Returns
         -------
         dict or None

@@ -43,7 +43,7 @@ def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
 
 
 def mean_rotation(rotations: ArrayLike, weights: ArrayLike | None = None) -> FloatArray:
-    """The chordal mean (..., 3, 3) of several rotations: the one nearest to all in the sum of squares of entries.
+    """The chordal mean of several rotations: the one nearest to all in the sum of squares of entries.
 
     The mean of the matrices, projected onto the rotations by a singular value decomposition (Hartley et al. 2013,
     section 5.1). Of two rotations it is ``midpoint``.
@@ -54,6 +54,11 @@ def mean_rotation(rotations: ArrayLike, weights: ArrayLike | None = None) -> Flo
         Of which each mean is taken over K.
     weights : array (..., K), optional
         How much each counts; zero or more. By default all count alike.
+
+    Returns
+    -------
+    float array (..., 3, 3)
+        Rotations.
 
     Examples
     --------

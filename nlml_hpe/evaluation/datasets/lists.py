@@ -101,6 +101,18 @@ def chosen_by_list(data: Dataset, path: Path) -> Dataset:
     Names may have an image's suffix or not, begin with ``./`` as in 6DRepNet's own lists, and have been written on
     Windows. What the reader left out of the whole data set stays counted.
 
+    Parameters
+    ----------
+    data : Dataset
+        All faces.
+    path : Path
+        The list, one name a line, as ``read_list`` reads it.
+
+    Returns
+    -------
+    Dataset
+        In the order of ``data``.
+
     Raises
     ------
     DatasetError
