@@ -41,7 +41,7 @@ def public_methods(kind: type) -> Iterator[tuple[str, Any]]:
     """Name and function of the class's own public methods; not the properties, which return what they are."""
     for name, member in vars(kind).items():
         function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
-        if inspect.isfunction(function) and not name.startswith("_"):
+        if inspect.isfunction(function) and (not name.startswith("_") or name == "__call__"):
             yield name, function
 
 

@@ -70,7 +70,7 @@ class HeadFollower:
         return self._tracker.count
 
     def __call__(self, image: RgbImage, seconds: float) -> list[HeadPose]:
-        """Poses of the heads in a frame, largest first, with the numbers of their tracks.
+        """Poses of the heads in a frame.
 
         Parameters
         ----------
@@ -78,6 +78,11 @@ class HeadFollower:
             RGB uint8 (H, W, 3).
         seconds : float
             The frame's time.
+
+        Returns
+        -------
+        list of HeadPose
+            Largest first, with the numbers of their tracks.
 
         Raises
         ------

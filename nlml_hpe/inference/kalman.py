@@ -79,7 +79,7 @@ class KalmanFilter:
     _differences: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def __call__(self, rotation: Floats, time: float, covariance: Floats | None = None) -> Floats:
-        """The smoothed rotation (3, 3) at ``time`` in seconds.
+        """The smoothed rotation of a frame.
 
         Parameters
         ----------
@@ -89,6 +89,11 @@ class KalmanFilter:
             In seconds; one that does not advance changes nothing.
         covariance : float array (3, 3), optional
             Of the pose's error, in square radians, as ``HeadPose.covariance``.
+
+        Returns
+        -------
+        float array (3, 3)
+            Head to camera.
         """
         unknown = np.radians(_UNKNOWN_DEG) ** 2 * np.eye(3)
         spread = unknown if covariance is None else covariance

@@ -28,7 +28,7 @@ class RotationFilter:
 
     The speed is that of the geodesic, and the mean is taken along it.
 
-    ``seconds`` between two calls may vary. After half a second without a call it starts anew.
+    The time between two calls may vary. After half a second without a call it starts anew.
     """
 
     min_cutoff: float = MIN_CUTOFF_HZ
@@ -41,9 +41,21 @@ class RotationFilter:
     def __call__(
         self, rotation: NDArray[np.float64], time: float, covariance: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
-        """The smoothed rotation (3, 3) at ``time`` in seconds. A time that does not advance changes nothing.
+        """The smoothed rotation of a frame.
 
-        ``covariance``, of the pose's error, has no say here.
+        Parameters
+        ----------
+        rotation : float array (3, 3)
+            The pose of this frame, head to camera.
+        time : float
+            In seconds; at one that does not advance the answer is the last one.
+        covariance : float array (3, 3), optional
+            Of the pose's error; it has no say here.
+
+        Returns
+        -------
+        float array (3, 3)
+            Head to camera.
         """
         seconds = time - self._time
         if self._state is None or self._raw is None or seconds > FORGOTTEN_SECONDS:
@@ -82,7 +94,20 @@ class PoseSmoother:
         self._filters: dict[int, PoseFilter] = {}
 
     def __call__(self, poses: list[HeadPose], time: float) -> list[HeadPose]:
-        """The same poses with smoothed angles and rotations."""
+        """The same poses with smoothed angles and rotations.
+
+        Parameters
+        ----------
+        poses : list of HeadPose
+            Of a frame; those without a track stay as they are.
+        time : float
+            Of the frame, in seconds.
+
+        Returns
+        -------
+        list of HeadPose
+            In the same order.
+        """
         return [pose if pose.track is None else self._smoothed(pose, pose.track, time) for pose in poses]
 
     def _smoothed(self, pose: HeadPose, track: int, time: float) -> HeadPose:
