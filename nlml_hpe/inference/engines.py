@@ -83,7 +83,13 @@ class Estimates(NamedTuple):
         return self._replace(rotation=self.rotation @ named_from_own)
 
     def in_own_frame(self, named_from_own: NDArray[np.float64]) -> Estimates:
-        """Poses in the named head frame, in the own one: the way back from ``in_named_frame``."""
+        """Poses in the named head frame, in the own one: the way back from ``in_named_frame``.
+
+        >>> turn = rotation_from_angles(Angles.from_columns((0.0, 5.0, 0.0)))
+        >>> own = Estimates.of_rotations(np.eye(3)[None])
+        >>> bool(np.allclose(own.in_named_frame(turn).in_own_frame(turn).rotation, own.rotation))
+        True
+        """
         return self._replace(rotation=self.rotation @ named_from_own.T)
 
 
