@@ -39,6 +39,12 @@ def box_of(points: ArrayLike) -> Box:
     return (left, top, right, bottom)
 
 
+def area_of(box: Box) -> float:
+    """Area of a box in square pixels."""
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
+
 def facing_of(rotation: ArrayLike) -> Facing:
     """Which side of a head the camera sees.
 
@@ -103,8 +109,7 @@ class Face:
     @property
     def area(self) -> float:
         """Area of ``box`` in square pixels."""
-        left, top, right, bottom = self.box
-        return (right - left) * (bottom - top)
+        return area_of(self.box)
 
     @property
     def landmarks(self) -> NDArray[np.float64]:

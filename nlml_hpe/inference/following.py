@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import beside
-from nlml_hpe.face import Box, Face, HeadPose
+from nlml_hpe.face import Box, Face, HeadPose, area_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -96,7 +96,7 @@ class HeadFollower:
         boxes, rotations = [box_of_68(face) for face in faces], [pose.rotation for pose in found]
         tracks = self._tracker.see(boxes, rotations, seconds, (image.shape[1], image.shape[0]))
         poses = [replace(pose, track=track.number) for pose, track in zip(found, tracks, strict=True)]
-        return sorted([*poses, *self._unseen(image)], key=lambda pose: -_area(pose.box))
+        return sorted([*poses, *self._unseen(image)], key=lambda pose: -area_of(pose.box))
 
     def _faces(self, image: RgbImage) -> list[Face]:
         """What the detectors find: faces, and where it is needed heads without one."""
@@ -142,8 +142,3 @@ def _thumb(image: RgbImage) -> NDArray[np.float64]:
     """A grey copy of few pixels."""
     small = cv2.resize(np.ascontiguousarray(image), (_THUMB_PX, _THUMB_PX), interpolation=cv2.INTER_AREA)
     return np.asarray(small.mean(axis=2), dtype=np.float64)
-
-
-def _area(box: Box) -> float:
-    left, top, right, bottom = box
-    return (right - left) * (bottom - top)
