@@ -16,6 +16,7 @@ from scipy.interpolate import PchipInterpolator
 from renderer.atlas import Texels
 from renderer.face_chart import frontal_chart, inside, seen_from_front
 from renderer.looks import Looks
+from renderer.smoothstep import smoothstep
 
 FloatArray = NDArray[np.float32]
 
@@ -84,7 +85,7 @@ class Canvas:
         """Blend the frontal chart into the face where it looks forward."""
         place = self.texels.position
         drawn = seen_from_front(frontal_chart(self.anatomy.landmarks, looks, rng), place)
-        forward = _smoothstep(self.texels.normal[..., 2], 0.0, 0.25) * (place[..., 2] > 45) * self._of("M_Face")
+        forward = smoothstep(self.texels.normal[..., 2], 0.0, 0.25) * (place[..., 2] > 45) * self._of("M_Face")
         share = drawn[..., 3:] * forward[..., None]
         image *= 1 - share
         image += drawn[..., :3] * forward[..., None]
@@ -100,8 +101,8 @@ class Canvas:
     def _beard(self, looks: Looks) -> FloatArray:
         place, marks = self.texels.position, self.anatomy.landmarks
         edge = _BEARDLINE(np.clip(bearing(place), 0, 82))
-        below = _smoothstep(edge - place[..., 1], -4, 8) * _smoothstep(place[..., 1], -112, -78)
-        beard = below * (bearing(place) < 82) * _smoothstep(place[..., 2], 20, 40) * self._of("M_Face")
+        below = smoothstep(edge - place[..., 1], -4, 8) * smoothstep(place[..., 1], -112, -78)
+        beard = below * (bearing(place) < 82) * smoothstep(place[..., 2], 20, 40) * self._of("M_Face")
         lips = inside(marks[48:60], place, 1.5) * (place[..., 2] > 85)
         return np.asarray(beard * (1 - lips), dtype=np.float32)
 
@@ -124,9 +125,9 @@ class Canvas:
             direction /= np.linalg.norm(direction, axis=1, keepdims=True)
             angle = np.degrees(np.arccos(np.clip(direction @ gaze, -1, 1)))[:, None]
             sclera = np.array([228, 220, 214]) - np.clip(angle - 35, 0, 30) * [0.6, 1.2, 1.2]
-            iris = np.array(looks.iris) * (1.15 - 0.5 * _smoothstep(angle, 20, 27))
-            color = iris + _smoothstep(angle, 25.5, 28.5) * (sclera - iris)
-            color = color * _smoothstep(angle, 9, 11.5)
+            iris = np.array(looks.iris) * (1.15 - 0.5 * smoothstep(angle, 20, 27))
+            color = iris + smoothstep(angle, 25.5, 28.5) * (sclera - iris)
+            color = color * smoothstep(angle, 9, 11.5)
             glint = np.degrees(np.arccos(np.clip(direction @ [-0.17, 0.26, 0.95], -1, 1)))[:, None] < 3.5
             image[where] = np.where(glint, 250, color) * _shadow(self.texels.openness[where])[:, None]
 
@@ -142,7 +143,7 @@ class Canvas:
         weave = rng.normal(1, 0.03, size=place.shape[:2]).astype(np.float32)
         cloth = np.array(looks.cloth_color, dtype=np.float32) * (weave * _shadow(self.texels.openness))[..., None]
         outer = self._of("M_Face", "M_BackHead")
-        shoulders = _smoothstep(-place[..., 1] - 0.35 * place[..., 2], 88, 92) * outer
+        shoulders = smoothstep(-place[..., 1] - 0.35 * place[..., 2], 88, 92) * outer
         image += shoulders[..., None] * (cloth - image)
         if looks.covering != "none":
             image += (covering_share(place, looks) * outer)[..., None] * (cloth - image)
@@ -160,10 +161,10 @@ def hair_share(place: FloatArray, looks: Looks) -> FloatArray:
     """How far (...), 0..1, places (..., 3) on the head lie within the hair."""
     around = bearing(place)
     recession = 16 * looks.recession * np.exp(-(((around - 38) / 14) ** 2))
-    line = _HAIRLINE(around) + looks.hairline_mm * _smoothstep(around, 80, 40) + recession
-    above = _smoothstep(place[..., 1] - line, -3, 6)
-    ear = _smoothstep(np.hypot(place[..., 1] - _EAR_Y, place[..., 2] - _EAR_Z), 30, 24)
-    ear = ear * _smoothstep(np.abs(place[..., 0]), 74, 78)
+    line = _HAIRLINE(around) + looks.hairline_mm * smoothstep(around, 80, 40) + recession
+    above = smoothstep(place[..., 1] - line, -3, 6)
+    ear = smoothstep(np.hypot(place[..., 1] - _EAR_Y, place[..., 2] - _EAR_Z), 30, 24)
+    ear = ear * smoothstep(np.abs(place[..., 0]), 74, 78)
     return np.asarray(above * (1 - ear), dtype=np.float32)
 
 
@@ -171,9 +172,9 @@ def covering_share(place: FloatArray, looks: Looks) -> FloatArray:
     """The same for a cap or a scarf."""
     around, height = bearing(place), place[..., 1]
     if looks.covering == "cap":
-        return np.asarray(_smoothstep(height - np.interp(around, [0, 90, 180], [92, 52, 20]), -1, 1), dtype=np.float32)
+        return np.asarray(smoothstep(height - np.interp(around, [0, 90, 180], [92, 52, 20]), -1, 1), dtype=np.float32)
     face = np.hypot(place[..., 0] / 68.0, (height - 16.0) / 93.0)
-    return np.asarray(np.maximum(_smoothstep(face, 0.98, 1.02), place[..., 2] < 30), dtype=np.float32)
+    return np.asarray(np.maximum(smoothstep(face, 0.98, 1.02), place[..., 2] < 30), dtype=np.float32)
 
 
 def mask_share(place: FloatArray) -> FloatArray:
@@ -181,8 +182,8 @@ def mask_share(place: FloatArray) -> FloatArray:
     around, height = bearing(place), place[..., 1]
     upper = np.interp(around, [0, 12, 35, 62], [16, 4, 2, -14])
     lower = np.interp(around, [0, 62], [-92, -40])
-    inside = _smoothstep(upper - height, -1, 1) * _smoothstep(height - lower, -1, 1)
-    return np.asarray(inside * _smoothstep(around, 64, 60) * (place[..., 2] > 30), dtype=np.float32)
+    inside = smoothstep(upper - height, -1, 1) * smoothstep(height - lower, -1, 1)
+    return np.asarray(inside * smoothstep(around, 64, 60) * (place[..., 2] > 30), dtype=np.float32)
 
 
 def _strands(place: FloatArray, rng: np.random.Generator, contrast: float) -> FloatArray:
@@ -197,9 +198,3 @@ def _strands(place: FloatArray, rng: np.random.Generator, contrast: float) -> Fl
 def _shadow(openness: FloatArray) -> FloatArray:
     """Brightness by how much of the sky is seen; a little of it is always there."""
     return np.asarray(0.35 + 0.65 * np.clip(openness / 0.85, 0, 1), dtype=np.float32)
-
-
-def _smoothstep(value: NDArray[np.floating], low: float, high: float) -> FloatArray:
-    """0 at ``low``, 1 at ``high`` (which may be the smaller), smooth between."""
-    t = np.clip((value - low) / (high - low), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)

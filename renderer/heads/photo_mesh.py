@@ -20,6 +20,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA
 from renderer.heads import EYE_CORNER_DISTANCE_MM, HeadDataError
 from renderer.mesh import Mesh, orient_outwards
+from renderer.smoothstep import smoothstep
 
 DEPTH_SCALE = 1.05
 """FaceMesh depth times this best predicts where the points of real turned faces lie: the minimum of
@@ -129,7 +130,7 @@ def _cranium(face: NDArray[np.float64], topology: _Topology) -> NDArray[np.float
         t = step / (_RINGS + 1)
         angle = start + (np.pi / 2 - start) * t
         unit = np.stack([np.cos(angle) * np.cos(bearing), np.cos(angle) * np.sin(bearing), -np.sin(angle)], axis=1)
-        blend = _smoothstep(t / 0.4)
+        blend = smoothstep(t / 0.4, dtype=np.float64)
         # Near the oval the surface carries on where the face ends; further back it is the ellipsoid.
         carried = centre + unit * axes * (np.linalg.norm(offset / axes, axis=1)[:, None])
         rings.append((1 - blend) * carried + blend * (centre + unit * axes))
@@ -148,11 +149,6 @@ def _neck(face: NDArray[np.float64]) -> NDArray[np.float64]:
     upper = ring + np.array([0.0, oval[:, 1].min() + 0.25 * height, back])
     lower = ring * np.array([1.15, 1, 1.15]) + np.array([0.0, oval[:, 1].min() - 0.8 * height, back - 0.15 * breadth])
     return np.concatenate([upper, lower, np.broadcast_to(lower.mean(axis=0), lower.shape)])
-
-
-def _smoothstep(t: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    clipped = np.clip(t, 0.0, 1.0)
-    return np.asarray(clipped * clipped * (3 - 2 * clipped))
 
 
 def _faces(vertices: NDArray[np.float64], topology: _Topology) -> NDArray[np.int32]:
@@ -222,11 +218,11 @@ def _fade_background(patch: NDArray[np.uint8], outline: NDArray[np.float64]) -> 
     skin = np.median(patch[(outside < -0.1) & (outside > -0.6)], axis=0)
     hair = np.median(patch[(outside > 0.15) & (outside < 0.3) & (upwards > 0.7)], axis=0)
     # Hair above, skin below, blended from a little under the ears to the temples.
-    share = _smoothstep((upwards + 0.45) / 0.5)[..., None]
+    share = smoothstep((upwards + 0.45) / 0.5, dtype=np.float64)[..., None]
     filled = share * hair + (1 - share) * skin * 0.9
     # The photograph is kept beyond the oval where it shows the head: a little for the ears, more for the
     # hairline; at the jaw, where its background begins, it already fades inside.
-    low, ears, crown = (_smoothstep((upwards - start) / 0.3) for start in (-0.3, -0.12, 0.5))
+    low, ears, crown = (smoothstep((upwards - start) / 0.3, dtype=np.float64) for start in (-0.3, -0.12, 0.5))
     reach = -0.05 * (1 - low) + 0.07 * ears + 0.14 * crown
-    keep = 1 - _smoothstep((outside - reach) / (0.05 + 0.14 * ears))[..., None]
+    keep = 1 - smoothstep((outside - reach) / (0.05 + 0.14 * ears), dtype=np.float64)[..., None]
     return np.asarray(np.clip(keep * patch + (1 - keep) * filled, 0, 255), dtype=np.uint8)
