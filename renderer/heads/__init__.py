@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig
 from renderer.mesh import Mesh
@@ -32,24 +33,63 @@ class HeadSource(Protocol):
         ...
 
 
+class _Reader(NamedTuple):
+    """How the heads of one source are opened, and how it is said what is there of them."""
+
+    open: Callable[[HeadsConfig, int, Path | None], HeadSource]
+    check: Callable[[HeadsConfig], list[str]]
+
+
+def _photo() -> _Reader:
+    from renderer.heads.photo import PhotoHeads, check
+
+    return _Reader(lambda config, seed, _: PhotoHeads.open(config, seed), lambda config: check(config.photos))
+
+
+def _ict_facekit() -> _Reader:
+    from renderer.heads.ict_facekit import IctHeads
+    from renderer.heads.ict_kit import check
+
+    return _Reader(IctHeads.open, lambda config: check(_folder(config)))
+
+
+def _facescape() -> _Reader:
+    from renderer.heads.facescape import FaceScapeHeads, check
+
+    return _Reader(
+        lambda config, seed, _: FaceScapeHeads.open(config, seed),
+        lambda config: check(_folder(config), config.publishable),
+    )
+
+
+def _scan() -> _Reader:
+    from renderer.heads.scan import ScanHeads, check
+
+    return _Reader(lambda config, *_: ScanHeads.open(config), lambda config: check(_folder(config)))
+
+
+# Loaded on demand: each reader's needs are only those of who chooses it.
+_SOURCES: dict[str, Callable[[], _Reader]] = {
+    "photo": _photo,
+    "ict_facekit": _ict_facekit,
+    "facescape": _facescape,
+    "scan": _scan,
+}
+
+
+def _folder(config: HeadsConfig) -> Path:
+    assert config.folder is not None  # the configuration has seen to it
+    return config.folder
+
+
 def open_heads(config: HeadsConfig, seed: int, cache: Path | None = None) -> HeadSource:
     """The source of heads that the configuration names; ``cache`` is a folder for what is slow to read."""
-    # Imported on demand: each reader's needs are only those of who chooses it.
-    if config.source == "ict_facekit":
-        from renderer.heads.ict_facekit import IctHeads
+    return _SOURCES[config.source]().open(config, seed, cache)
 
-        return IctHeads.open(config, seed, cache)
-    if config.source == "facescape":
-        from renderer.heads.facescape import FaceScapeHeads
 
-        return FaceScapeHeads.open(config, seed)
-    if config.source == "scan":
-        from renderer.heads.scan import ScanHeads
-
-        return ScanHeads.open(config)
-    from renderer.heads.photo import PhotoHeads
-
-    return PhotoHeads.open(config, seed)
+def check_heads(config: HeadsConfig) -> list[str]:
+    """What the configured source needs, line by line: ``found`` or ``missing``, and how to get it."""
+    return _SOURCES[config.source]().check(config)
 
 
 def require_people(found: int, config: HeadsConfig, what: str) -> None:
@@ -72,25 +112,3 @@ def place_in_order(person: int, count: int) -> int:
     (0, 9)
     """
     return person - 1 if person < FIRST_VALIDATION_PERSON else count - 1 - (person - FIRST_VALIDATION_PERSON)
-
-
-def check_heads(config: HeadsConfig) -> list[str]:
-    """What the configured source needs, line by line: ``found`` or ``missing``, and how to get it."""
-    if config.source == "ict_facekit":
-        from renderer.heads import ict_kit
-
-        assert config.folder is not None  # the configuration has seen to it
-        return ict_kit.check(config.folder)
-    if config.source == "facescape":
-        from renderer.heads import facescape
-
-        assert config.folder is not None
-        return facescape.check(config.folder, config.publishable)
-    if config.source == "scan":
-        from renderer.heads import scan
-
-        assert config.folder is not None
-        return scan.check(config.folder)
-    from renderer.heads import photo
-
-    return photo.check(config.photos)
