@@ -53,7 +53,9 @@ class Texels:
         normals = vertex_normals(vertices, faces)
         fields = np.concatenate([vertices, normals, openness(vertices, normals, faces)[:, None]], axis=1)
         values = np.einsum("hwk,hwkd->hwd", weights, fields[faces[face]], optimize=True)
-        return cls(part[face], values[..., :3], values[..., 3:6], values[..., 6])
+        # Arrays of their own, as a file gives them back: numpy rounds views with gaps otherwise.
+        position, normal, open_sky = (np.ascontiguousarray(values[..., of]) for of in (slice(3), slice(3, 6), 6))
+        return cls(part[face], position, normal, open_sky)
 
 
 def openness(
