@@ -38,7 +38,22 @@ def volume(neutral: FloatArray, looks: Looks) -> FloatArray:
 
 
 def glasses(marks: FloatArray, ears: FloatArray, looks: Looks) -> tuple[Extra, Extra]:
-    """Frame and lenses for a person's 68 landmarks (68, 3) and ears (2, 3; image left first)."""
+    """Frame and lenses that fit a person.
+
+    Parameters
+    ----------
+    marks : float array (68, 3)
+        The 68 landmarks, in millimetres and in the head frame.
+    ears : float array (2, 3)
+        Image left first.
+    looks : Looks
+        The person's, which say what the glasses are like.
+
+    Returns
+    -------
+    tuple of two Extra
+        Frame and lenses.
+    """
     rng = np.random.default_rng([looks.seed, 1])
     half_width, half_height = rng.uniform(22, 28), rng.uniform(15, 22)
     squareness = rng.uniform(2.0, 4.0)

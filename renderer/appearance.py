@@ -35,7 +35,22 @@ class Scene:
 
 
 def draw_scene(config: AppearanceConfig, size: int, rng: np.random.Generator) -> Scene:
-    """A setting for one ``size`` px square image; the middle of every range where nothing varies."""
+    """A setting for one square image; the middle of every range where nothing varies.
+
+    Parameters
+    ----------
+    config : AppearanceConfig
+        What may vary.
+    size : int
+        Pixels on a side.
+    rng : numpy Generator
+        By which all is drawn.
+
+    Returns
+    -------
+    Scene
+        Camera, light, background, and what lens and sensor add.
+    """
     if not config.vary:
         grey = np.full((size, size, 3), FIXED_BACKGROUND, dtype=np.uint8)
         return Scene(sum(config.distance_mm) / 2, sum(config.head_fraction) / 2, FIXED_LIGHT, grey)
@@ -51,7 +66,22 @@ def draw_scene(config: AppearanceConfig, size: int, rng: np.random.Generator) ->
 
 
 def expose(image: NDArray[np.uint8], scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The image as a lens and a sensor give it: blurred and noisy."""
+    """The image as a lens and a sensor give it: blurred and noisy.
+
+    Parameters
+    ----------
+    image : RGB uint8 array (H, W, 3)
+        As it was shaded.
+    scene : Scene
+        Says how much of both.
+    rng : numpy Generator
+        By which the noise is drawn.
+
+    Returns
+    -------
+    RGB uint8 array (H, W, 3)
+        ``image`` itself where there is neither.
+    """
     if scene.blur > 0.05:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), scene.blur), dtype=np.uint8)
     if scene.noise > 0:

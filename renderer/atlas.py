@@ -42,7 +42,26 @@ class Texels:
         part: NDArray[np.int8],
         vertices: NDArray[np.float32],
     ) -> Texels:
-        """Texels of a neutral head: ``uv`` (V, 2) in [0, 1] from the top, ``part`` (F,) of each face."""
+        """Texels of a neutral head.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Height and width of the texture in pixels.
+        uv : float array (V, 2)
+            Texture coordinates of the vertices in [0, 1], from the top.
+        faces : int array (F, 3)
+            Triangles.
+        part : int array (F,)
+            Which part of the head each of them is.
+        vertices : float array (V, 3)
+            In millimetres and in the head frame.
+
+        Returns
+        -------
+        Texels
+            Of the whole texture; between the charts those of the nearest one.
+        """
         height, width = size
         fragments = rasterize_flat(uv * np.array([width, height], np.float32), faces, size)
         seen = fragments.pix_to_face >= 0
@@ -61,7 +80,22 @@ class Texels:
 def openness(
     vertices: NDArray[np.float32], normals: NDArray[np.float32], faces: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    """Share ``(V,)`` of the sky over each vertex, cosine-weighted, that the mesh itself does not cover."""
+    """Share of the sky over each vertex, cosine-weighted, that the mesh itself does not cover.
+
+    Parameters
+    ----------
+    vertices : float array (V, 3)
+        In millimetres.
+    normals : float array (V, 3)
+        Of unit length.
+    faces : int array (F, 3)
+        Triangles.
+
+    Returns
+    -------
+    float array (V,)
+        In 0..1.
+    """
     rasterize = get_rasterizer("numba_zbuffer")
     camera = Camera.framing(_AO_PX, float(np.ptp(vertices, axis=0).max()), 0.65, _AO_DISTANCE_MM)
     centred = vertices - (vertices.max(axis=0) + vertices.min(axis=0)) / 2

@@ -24,9 +24,25 @@ class Camera:
     def framing(
         cls, size: int, extent: float, fraction: float, distance: float, shift: tuple[float, float] = (0.0, 0.0)
     ) -> Camera:
-        """A camera at ``distance`` mm for which ``extent`` mm fill ``fraction`` of a ``size`` px image.
+        """A camera for which a head fills some part of an image.
 
-        ``shift`` (right, down) moves the head in the image, as a share of its size.
+        Parameters
+        ----------
+        size : int
+            Pixels on a side of the image.
+        extent : float
+            Millimetres that are to fill it, and
+        fraction : float
+            what share of its side they fill.
+        distance : float
+            Millimetres from the camera to the head's middle.
+        shift : (float, float)
+            Moves the head to the right and down, as a share of the image's side.
+
+        Returns
+        -------
+        Camera
+            Looking at the head from the front.
         """
         centre = (size * (0.5 + shift[0]), size * (0.5 + shift[1]))
         return cls(focal=fraction * size * distance / extent, centre=centre, distance=distance)

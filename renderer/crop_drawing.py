@@ -69,7 +69,28 @@ def draw_crop(
     found: list[NDArray[np.uint8]],
     rng: np.random.Generator,
 ) -> Crop:
-    """One crop of a person with this face at this rotation; ``found`` are pictures to cut backgrounds from."""
+    """One crop of a person.
+
+    Parameters
+    ----------
+    person : Person
+        Who is seen.
+    take : Take
+        The face that the person makes.
+    rotation : float array (3, 3)
+        Head to camera.
+    config : CropsConfig
+        Size, and how often something lies over the face.
+    found : list of RGB uint8 arrays
+        Pictures to cut backgrounds from.
+    rng : numpy Generator
+        By which all is drawn.
+
+    Returns
+    -------
+    Crop
+        Image, rotation and box.
+    """
     size, fine = config.size, config.size * _FINER
     view = _seen(person, take, rotation, size, STORED_SHARE, rng)
     # Out of focus or not, nobody sees at this size that the background is drawn on the coarse pixels.
@@ -84,10 +105,23 @@ def draw_crop(
 def draw_sprite(
     person: Person, take: Take, rotation: NDArray[np.float64], size: int, share: float, rng: np.random.Generator
 ) -> Crop:
-    """A person with this face at this rotation and nothing behind, to be laid into a picture.
+    """A person with nothing behind, to be laid into a picture.
 
-    The square's side is ``share`` times the longer side of the box of the 68 points. Colours are multiplied by
-    ``alpha`` already.
+    Parameters
+    ----------
+    person, take, rotation
+        As of ``draw_crop``.
+    size : int
+        Pixels on a side.
+    share : float
+        That side over the longer side of the box of the 68 points.
+    rng : numpy Generator
+        By which all is drawn.
+
+    Returns
+    -------
+    Crop
+        With ``alpha``, by which colours are multiplied already.
     """
     view = _seen(person, take, rotation, size, share, rng)
     image = np.zeros((size * _FINER, size * _FINER, 3), dtype=np.float32)

@@ -68,7 +68,26 @@ def draw_person(
     patterns: list[NDArray[np.uint8]],
     rng: np.random.Generator,
 ) -> Person:
-    """A person with this many faces; ``patterns`` are pictures that cloth and, rarely, skin is printed with."""
+    """A person, drawn by lot.
+
+    Parameters
+    ----------
+    kit : Kit
+        What heads are made of.
+    config : HeadsConfig
+        How people vary.
+    takes : int
+        How many faces the person makes.
+    patterns : list of RGB uint8 arrays
+        Pictures that cloth and, rarely, skin is printed with.
+    rng : numpy Generator
+        By which all is drawn.
+
+    Returns
+    -------
+    Person
+        With that many takes.
+    """
     spread = rng.standard_normal(len(kit.identity)) * config.shape_variation
     weights = np.clip(spread, -_DRAWN_LIMIT, _DRAWN_LIMIT)
     names = tuple(name for name in kit.expression_names if config.makes(name))

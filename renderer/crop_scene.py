@@ -47,7 +47,22 @@ def pictures(folder: Path | None) -> list[NDArray[np.uint8]]:
 
 
 def draw_background(size: int, found: list[NDArray[np.uint8]], rng: np.random.Generator) -> FloatArray:
-    """One background (size, size, 3) in 0..255: a cut of a picture, blurred or not, or a smooth wall."""
+    """One background: a cut of a picture, blurred or not, or a smooth wall.
+
+    Parameters
+    ----------
+    size : int
+        Pixels on a side.
+    found : list of RGB uint8 arrays
+        Pictures to cut from.
+    rng : numpy Generator
+        By which all is drawn.
+
+    Returns
+    -------
+    float array (size, size, 3)
+        RGB in 0..255.
+    """
     if rng.uniform() < 0.2:
         wall = rng.uniform(0, 255) + rng.normal(0, 25, size=(1, 1, 3))
         coarse = wall + rng.normal(0, rng.uniform(2, 45), size=(3, 3, 3))
@@ -88,7 +103,21 @@ def draw_lamps(rng: np.random.Generator) -> Lamps:
 def lay_over(
     image: FloatArray, size: int, skin: NDArray[np.floating], found: list[NDArray[np.uint8]], rng: np.random.Generator
 ) -> None:
-    """Draw something over a part of the face, in place: a hand, a thing, an edge of a picture, or strands of hair."""
+    """Draw something over a part of the face: a hand, a thing, an edge of a picture, or strands of hair.
+
+    Parameters
+    ----------
+    image : float array (size, size, 3)
+        RGB in 0..255, drawn into.
+    size : int
+        Pixels on a side.
+    skin : array (3,)
+        RGB of the person's skin, which a hand has.
+    found : list of RGB uint8 arrays
+        Pictures to cut from.
+    rng : numpy Generator
+        By which all is drawn.
+    """
     kind = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
     middle = (0.5 + rng.normal(0, 0.17, size=2)) * size
     if kind == "hand":  # the one that is not flat

@@ -48,9 +48,24 @@ def light_crop(
     lamps: Lamps,
     image: FloatArray,
 ) -> None:
-    """Draw what the fragments show of a head into ``image`` (H, W, 3), in place.
+    """Draw what fragments show of a head into an image.
 
-    ``vertices`` and unit ``normals`` (V, 3) are in the camera frame.
+    Parameters
+    ----------
+    fragments : Fragments
+        What is seen at each pixel.
+    vertices, normals : float arrays (V, 3)
+        In the camera frame; normals of unit length.
+    faces : int array (F, 3)
+        Triangles.
+    uv : float array (V, 2)
+        Texture coordinates.
+    texture : RGB uint8 array
+        The texture.
+    lamps : Lamps
+        What lights the head.
+    image : float array (H, W, 3)
+        RGB in 0..255, drawn into.
     """
     side, camera, depth = _shadow_map(vertices, faces, lamps)
     _light(

@@ -110,16 +110,47 @@ class CropSet:
         found: list[NDArray[np.uint8]],
         rng: np.random.Generator,
     ) -> Crop:
-        """One crop of a person with this face at this rotation."""
+        """One crop of a person.
+
+        Parameters
+        ----------
+        person, take, rotation, found, rng
+            As of ``crop_drawing.draw_crop``.
+
+        Returns
+        -------
+        Crop
+            Image, rotation and box.
+        """
         assert isinstance(self.crops, CropsConfig)
         return draw_crop(person, take, rotation, self.crops, found, rng)
 
 
 def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | None = None) -> Path:
-    """Render every person of a split into ``folder``; returns it, finished.
+    """Render every person of a split.
 
-    Raises ``ArtifactError`` where ``folder`` holds anything that is not this stage's own work, and as
-    ``CropSet.of_person`` does.
+    Parameters
+    ----------
+    people : CropSet
+        Who is rendered, and how.
+    folder : Path
+        Where the shards go. What an interrupted run left there is gone on with.
+    workers, cluster
+        As of ``parallel.run_tasks``.
+
+    Returns
+    -------
+    Path
+        The finished folder.
+
+    Raises
+    ------
+    ArtifactError
+        Where ``folder`` holds anything that is not this stage's own work.
+    HeadDataError, BackgroundError
+        As ``CropSet.of_person`` does.
+    WorkerError
+        As ``parallel.run_tasks`` does.
     """
     with exclusive(folder):
         require_replaceable(folder, people.kind)

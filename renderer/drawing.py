@@ -35,9 +35,27 @@ def render_poses(
     rngs: Sequence[np.random.Generator],
     device: str = "auto",
 ) -> list[RgbImage]:
-    """RGB images at several poses, each with the scene that its own generator draws.
+    """Images of a head at several poses.
 
-    ``device`` is for rasterisers that can use one (``nlml_hpe.device``).
+    Parameters
+    ----------
+    mesh : Mesh
+        The head, in millimetres and in the head frame.
+    normals : float array (V, 3)
+        Of its vertices, in the head frame.
+    poses : sequence of (yaw, pitch, roll)
+        Degrees.
+    config : RenderConfig
+        Size, rasteriser and appearance.
+    rngs : sequence of numpy Generators
+        One for each pose, which draws its scene.
+    device : str
+        For rasterisers that can use one, as for ``nlml_hpe.device``.
+
+    Returns
+    -------
+    list of RGB uint8 arrays (size, size, 3)
+        In the order of the poses.
     """
     rotations = [rotation_from_angles(Angles.from_columns(pose)).astype(np.float32) for pose in poses]
     scenes = [draw_scene(config.appearance, config.size, rng) for rng in rngs]

@@ -24,7 +24,22 @@ _SHIFT = 4  # fractional bits of cv2's drawing coordinates
 
 
 def frontal_chart(marks: FloatArray, looks: Looks, rng: np.random.Generator) -> FloatArray:
-    """What is drawn on the face seen from the front: (H, W, 4), colour times coverage, and coverage in 0..1."""
+    """What is drawn on the face, seen from the front.
+
+    Parameters
+    ----------
+    marks : float array (68, 3)
+        The 68 landmarks, in millimetres of the neutral ICT head.
+    looks : Looks
+        The person's.
+    rng : numpy Generator
+        By which all is drawn.
+
+    Returns
+    -------
+    float array (H, W, 4)
+        Colour times coverage, and coverage in 0..1.
+    """
     chart = np.zeros((*_CHART, 4), dtype=np.float32)
 
     def lay(tint: Rgb | NDArray[np.floating], coverage: FloatArray) -> None:
@@ -127,7 +142,22 @@ def _blurred(drawn: NDArray[np.uint8], sigma_mm: float) -> FloatArray:
 
 
 def inside(points: FloatArray, place: FloatArray, soft_mm: float) -> FloatArray:
-    """1 inside the closed curve through points (n, 3) seen from the front, 0 outside, soft at its edge."""
+    """What lies inside a closed curve, seen from the front.
+
+    Parameters
+    ----------
+    points : float array (n, 3)
+        Through which the curve goes, in millimetres of the neutral ICT head.
+    place : float array (..., 3)
+        Where it is asked for, likewise.
+    soft_mm : float
+        Standard deviation of the blur at its edge, in millimetres.
+
+    Returns
+    -------
+    float array (...)
+        1 inside, 0 outside.
+    """
     drawn = np.zeros(_CHART, dtype=np.uint8)
     cv2.fillPoly(drawn, [_chart_points(_closed(points[:, :2]))], [255], cv2.LINE_AA, _SHIFT)
     return seen_from_front(_blurred(drawn, soft_mm), place)

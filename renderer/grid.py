@@ -35,10 +35,24 @@ _RUN = f"{OWN_PREFIX}run.json"
 
 
 def render_people(people: People, folder: Path, workers: int, cluster: str | None = None) -> Path:
-    """Render every person of every split below ``folder``; returns ``folder``, finished.
+    """Render every person of every split.
 
     Where images are not kept, only the index of people and poses is written. Workers that a killed run left in
     ``folder`` are waited for.
+
+    Parameters
+    ----------
+    people : People
+        Who is rendered, and how.
+    folder : Path
+        Where the images go. What an interrupted run left there is gone on with.
+    workers, cluster
+        As of ``parallel.run_tasks``.
+
+    Returns
+    -------
+    Path
+        ``folder``, finished.
 
     Raises
     ------

@@ -54,7 +54,22 @@ def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> 
 def orient_outwards(
     vertices: NDArray[np.floating], faces: NDArray[np.int32], centre: NDArray[np.floating]
 ) -> NDArray[np.int32]:
-    """Faces turned so that each normal points away from ``centre`` (for star-shaped surfaces)."""
+    """Faces turned so that each normal points away from a centre, of star-shaped surfaces.
+
+    Parameters
+    ----------
+    vertices : float array (V, 3)
+        In any unit.
+    faces : int array (F, 3)
+        Triangles of any orientation.
+    centre : float array (3,)
+        From which all faces are seen from behind.
+
+    Returns
+    -------
+    int array (F, 3)
+        A copy.
+    """
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     inwards = ((corners.mean(axis=1) - centre) * normals).sum(axis=1) < 0

@@ -12,7 +12,17 @@ FloatArray = NDArray[np.float32]
 
 
 def draw_clutter(image: FloatArray, found: list[NDArray[np.uint8]], rng: np.random.Generator) -> None:
-    """Draw things over a background (S, S, 3) in 0..255, in place: cuts of pictures, balls, limbs, bars and stripes."""
+    """Draw things over a background: cuts of pictures, balls, limbs, bars and stripes.
+
+    Parameters
+    ----------
+    image : float array (S, S, 3)
+        RGB in 0..255, drawn into.
+    found : list of RGB uint8 arrays
+        Pictures to cut from.
+    rng : numpy Generator
+        By which all is drawn.
+    """
     size = len(image)
     for _ in range(int(rng.integers(0, 9))):
         kind = rng.choice(["cut", "ball", "limb", "bars"], p=[0.4, 0.25, 0.2, 0.15])
@@ -68,7 +78,17 @@ def spoiled(image: FloatArray, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def draw_border(image: FloatArray, owner: NDArray[np.int16], rng: np.random.Generator) -> None:
-    """Now and then a band without picture, as beside an image that is not square; nobody is seen there (-1)."""
+    """Now and then a band without picture, as beside an image that is not square.
+
+    Parameters
+    ----------
+    image : float array (S, S, 3)
+        RGB in 0..255, drawn into.
+    owner : int array (S, S)
+        Whose head each pixel shows, drawn into: in the band nobody is seen, -1.
+    rng : numpy Generator
+        By which all is drawn.
+    """
     if rng.uniform() > 0.2:
         return
     width = int(rng.uniform(0.02, 0.35) * len(image))

@@ -29,10 +29,25 @@ def shade(
     light: Light,
     background: NDArray[np.uint8],
 ) -> NDArray[np.uint8]:
-    """RGB uint8 image ``(H, W, 3)`` of what the fragments show of ``mesh``.
+    """The image of what fragments show of a mesh. Colours are combined as stored, without linearisation.
 
-    ``normals`` (V, 3) are the mesh's vertex normals in the camera frame; ``background`` (H, W, 3)
-    fills the pixels where nothing is. Colours are combined as stored, without linearisation.
+    Parameters
+    ----------
+    fragments : Fragments
+        What is seen at each pixel.
+    mesh : Mesh
+        Faces, texture coordinates and texture.
+    normals : float array (V, 3)
+        The mesh's vertex normals, in the camera frame.
+    light : Light
+        Direction, colour and share of ambient light.
+    background : RGB uint8 array (H, W, 3)
+        Fills the pixels where nothing is.
+
+    Returns
+    -------
+    RGB uint8 array (H, W, 3)
+        The image.
     """
     image = background.copy()
     _shade(

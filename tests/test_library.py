@@ -1,4 +1,9 @@
-"""The page that lists what to call is true: each name is there, and its docstring says all that a caller must know."""
+"""The page that lists what to call is true, and docstrings say all that a caller must know.
+
+Of what the page lists that is: sections for arguments, answers and errors, and an example that runs (``pytest`` runs
+all examples). Whatever else the library and the renderer define has all sections where it has one or takes many
+arguments, and no docstring tells of an argument that is not there.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,20 @@ import re
 import textwrap
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import nlml_hpe
+import renderer
 from tests.conftest import REPOSITORY
 
 NAMES = re.findall(r"`(nlml_hpe(?:\.\w+)+)`", (REPOSITORY / "docs" / "library.md").read_text())
 _MANY = 3
+_OPTIONAL = {"renderer.rasterizers.pytorch3d": "pytorch3d"}
+"""Modules that need a package which does not install everywhere."""
 CLASSES = [name for name in NAMES if name.rsplit(".", 1)[1][0].isupper()]
 
 
@@ -45,16 +55,24 @@ def public_methods(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, function
 
 
+def modules() -> Iterator[ModuleType]:
+    """All modules of the library and of the renderer that can be imported here."""
+    for package in (nlml_hpe, renderer):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            needed = _OPTIONAL.get(found.name)
+            if not found.name.endswith("__main__") and (needed is None or find_spec(needed)):
+                yield import_module(found.name)
+
+
 def public_things() -> Iterator[tuple[str, Any]]:
-    """Name and function or class of all that the package's modules define for others, methods among them."""
-    for found in pkgutil.walk_packages(nlml_hpe.__path__, "nlml_hpe."):
-        module = None if found.name.endswith("__main__") else import_module(found.name)
-        for name, member in vars(module).items() if module else ():
+    """Name and function or class of all that these modules define for others, methods among them."""
+    for module in modules():
+        for name, member in vars(module).items():
             is_thing = inspect.isfunction(member) or inspect.isclass(member)
-            if is_thing and member.__module__ == found.name and not name.startswith("_"):
-                yield f"{found.name}.{name}", member
+            if is_thing and member.__module__ == module.__name__ and not name.startswith("_"):
+                yield f"{module.__name__}.{name}", member
                 for method, function in public_methods(member) if inspect.isclass(member) else ():
-                    yield f"{found.name}.{name}.{method}", function
+                    yield f"{module.__name__}.{name}.{method}", function
 
 
 def arguments_told(thing: Any) -> set[str]:

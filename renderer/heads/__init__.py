@@ -83,7 +83,27 @@ def _folder(config: HeadsConfig) -> Path:
 
 
 def open_heads(config: HeadsConfig, seed: int, cache: Path | None = None) -> HeadSource:
-    """The source of heads that the configuration names; ``cache`` is a folder for what is slow to read."""
+    """The source of heads that the configuration names.
+
+    Parameters
+    ----------
+    config : HeadsConfig
+        Names the source and its folder.
+    seed : int
+        By which people are drawn.
+    cache : Path, optional
+        Folder for what is slow to read.
+
+    Returns
+    -------
+    HeadSource
+        Of training and validation people.
+
+    Raises
+    ------
+    HeadDataError
+        Where the data is missing or damaged, or holds fewer people than are asked for.
+    """
     return _SOURCES[config.source]().open(config, seed, cache)
 
 
@@ -93,7 +113,22 @@ def check_heads(config: HeadsConfig) -> list[str]:
 
 
 def require_people(found: int, config: HeadsConfig, what: str) -> None:
-    """Raise ``HeadDataError`` where fewer heads were found than the configuration asks for."""
+    """Require as many heads as the configuration asks for.
+
+    Parameters
+    ----------
+    found : int
+        How many there are.
+    config : HeadsConfig
+        How many training and validation people are wanted.
+    what : str
+        What was looked through, for the message.
+
+    Raises
+    ------
+    HeadDataError
+        Where there are fewer.
+    """
     wanted = config.train + config.validation
     if found < wanted:
         raise HeadDataError(

@@ -28,7 +28,27 @@ class IctHeads:
 
     @classmethod
     def open(cls, config: HeadsConfig, seed: int, cache: Path | None) -> IctHeads:
-        """Read the kit that the configuration names; see ``Kit.open``."""
+        """Read the kit that the configuration names.
+
+        Parameters
+        ----------
+        config : HeadsConfig
+            With the kit's folder.
+        seed : int
+            By which people are drawn.
+        cache : Path or None
+            Folder for the kit as it reads fast.
+
+        Returns
+        -------
+        IctHeads
+            Its people.
+
+        Raises
+        ------
+        HeadDataError, ObjError
+            As ``Kit.open`` does.
+        """
         assert config.folder is not None  # the configuration has seen to it
         return cls(Kit.open(config.folder, cache and cache / "ict_facekit.npz"), config, seed)
 

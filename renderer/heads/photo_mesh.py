@@ -40,9 +40,26 @@ class HeadPhotoError(HeadDataError):
 
 
 def head_from_photo(image: RgbImage, name: str, detector: LandmarkDetector) -> Mesh:
-    """The closed, textured head of the one face in ``image``.
+    """The closed, textured head of the one face in a photograph.
 
-    Raises ``HeadPhotoError`` where no face or more than one is found.
+    Parameters
+    ----------
+    image : RGB uint8 array (H, W, 3)
+        The photograph.
+    name : str
+        Of it, for the message.
+    detector : LandmarkDetector
+        With FaceMesh's points.
+
+    Returns
+    -------
+    Mesh
+        In millimetres and in the head frame.
+
+    Raises
+    ------
+    HeadPhotoError
+        Where no face or more than one is found.
     """
     faces = detector.detect(image)
     if len(faces) != 1:

@@ -19,10 +19,28 @@ _PIVOT_BEHIND_EYES_MM = np.array([0.0, -15.0, -70.0], dtype=np.float32)
 
 
 def placed_by_face(mesh: Mesh, name: str, detector: LandmarkDetector) -> Mesh:
-    """The mesh in mm, turning about a point between the ears; it must look along +z with y upwards.
+    """The mesh in millimetres, turning about a point between the ears.
 
-    The outer corners of the eyes, found in a frontal render, set the scale. Raises ``HeadDataError``
-    where no face is found.
+    The outer corners of the eyes, found in a frontal render, set the scale.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        In any unit, looking along +z with y upwards.
+    name : str
+        Of it, for the message.
+    detector : LandmarkDetector
+        With FaceMesh's points.
+
+    Returns
+    -------
+    Mesh
+        In the head frame.
+
+    Raises
+    ------
+    HeadDataError
+        Where no face is found, and where the corners of the eyes lie beside the head.
     """
     middle = (mesh.vertices.max(axis=0) + mesh.vertices.min(axis=0)) / 2
     extent = float(np.ptp(mesh.vertices, axis=0).max())

@@ -59,7 +59,29 @@ class Rasterizer:
     def many(
         self, vertices: Views, faces: NDArray[np.int32], cameras: Sequence[Camera], size: tuple[int, int]
     ) -> list[Fragments]:
-        """Rasterise several views. Raises ``ValueError`` where a vertex lies behind its camera."""
+        """Rasterise several views.
+
+        Parameters
+        ----------
+        vertices : sequence of float arrays (V, 3)
+            In the camera frame of each view.
+        faces : int array (F, 3)
+            Triangles.
+        cameras : sequence of Camera
+            One for each view.
+        size : (int, int)
+            Height and width of the views in pixels.
+
+        Returns
+        -------
+        list of Fragments
+            What is seen at each pixel, in the order of the views.
+
+        Raises
+        ------
+        ValueError
+            Where a vertex lies behind its camera.
+        """
         _require_in_front(vertices)
         return self.draw(vertices, faces, cameras, size)
 
@@ -84,6 +106,11 @@ class Rasterizer:
             One for each view.
         backgrounds : sequence of arrays
             (H, W, 3) uint8, which are also the images' sizes.
+
+        Returns
+        -------
+        list of RGB uint8 arrays (H, W, 3)
+            In the order of the views.
 
         Raises
         ------

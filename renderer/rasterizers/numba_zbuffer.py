@@ -36,7 +36,18 @@ def paint(
     lights: Sequence[Light],
     backgrounds: Sequence[NDArray[np.uint8]],
 ) -> list[NDArray[np.uint8]]:
-    """Shaded images of several views; see ``rasterizers.Rasterizer.images``."""
+    """Shaded images of several views.
+
+    Parameters
+    ----------
+    vertices, mesh, normals, cameras, lights, backgrounds
+        As of ``rasterizers.Rasterizer.images``.
+
+    Returns
+    -------
+    list of RGB uint8 arrays (H, W, 3)
+        In the order of the views.
+    """
     images = []
     for view, turned, camera, light, background in zip(vertices, normals, cameras, lights, backgrounds, strict=True):
         (fragments,) = rasterize_many([view], mesh.faces, [camera], (background.shape[0], background.shape[1]))
