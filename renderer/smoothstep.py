@@ -9,8 +9,24 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
 def smoothstep(value: ArrayLike, low: float = 0.0, high: float = 1.0, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """0 up to ``low``, 1 from ``high`` on (which may be the smaller), smooth between; an array (...) as ``value``.
+    """0 up to one value, 1 from another on, smooth between.
 
+    Parameters
+    ----------
+    value : array_like of shape (...)
+        Where it is asked for.
+    low, high : float
+        Where it is 0 and where it is 1; ``high`` may be the smaller.
+    dtype : dtype
+        Of the answer.
+
+    Returns
+    -------
+    array (...)
+        In 0..1.
+
+    Examples
+    --------
     >>> smoothstep([-1.0, 0.25, 0.5, 2.0]).tolist(), smoothstep(25.0, 30, 20).tolist()
     ([0.0, 0.15625, 0.5, 1.0], 0.5)
     """
