@@ -19,6 +19,8 @@ from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.config import AugmentationConfig
+from nlml_hpe.image_networks.network import Labels
+from nlml_hpe.image_networks.network_training import averaged
 from nlml_hpe.image_networks.registry import NETWORKS, build
 from nlml_hpe.inference.backends import open_engine
 from nlml_hpe.inference.engines import Route
@@ -119,18 +121,32 @@ def test_augmentation_keeps_to_its_device(there: torch.device) -> None:
         assert [tensor.device for tensor in change()] == [there, there]
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_image_networks_and_their_losses_keep_to_their_device(name: str) -> None:
-    """Answer, loss and gradient, with labels of a batch that are elsewhere, too."""
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in sorted(NETWORKS)), ("mobilenetv2", {"answer": "angles"})]
+)
+def test_image_networks_and_their_losses_keep_to_their_device(name: str, settings: dict[str, str]) -> None:
+    """What is shown of a crop, answer, loss and gradient, with labels of a batch that are elsewhere, too."""
     torch.manual_seed(0)
-    network = build(name, 64).eval()
-    crops, rotations = torch.rand(2, 3, 64, 64) * 255, torch.eye(3).expand(2, 3, 3)
+    network = build(name, 64, **settings).eval()
+    network.covered = (0.1, 0.0, 0.1, 0.2)
+    crops, rotations, confidence = torch.rand(2, 3, 64, 64) * 255, torch.eye(3).expand(2, 3, 3), torch.ones(2)
     with elsewhere() as there:
         away = network.to(there)
-        loss = away.loss(away(crops.to(there)), rotations.to(there))
-        loss.mean().backward()
-        assert loss.device == there
+        shown = away.shown(crops.to(there))
+        labels = Labels(rotations.to(there), confidence.to(there))
+        outputs = away(shown)
+        losses = away.loss(outputs, labels), away.loss(outputs, labels.rotations)
+        sum(losses).backward()
+        answer = away.posterior(outputs)
+        assert {tensor.device for tensor in (shown, *losses, answer.rotation)} == {there}
+        assert away.trainable(labels.rotations).device == there
         assert {weights.grad.device for weights in away.parameters() if weights.grad is not None} == {there}
+
+
+def test_weights_are_averaged_where_they_are(there: torch.device) -> None:
+    """Those that a training began with were kept before it moved the network."""
+    begun, trained = nn.Linear(2, 1).state_dict(), nn.Linear(2, 1).to(there).state_dict()
+    assert {values.device for values in averaged(begun, trained, 0.5).values()} == {there}
 
 
 def test_the_network_of_heads_and_its_loss_keep_to_their_device() -> None:
@@ -148,7 +164,7 @@ def test_the_network_of_heads_and_its_loss_keep_to_their_device() -> None:
 
 def test_augmentation_of_crops_keeps_to_its_device(there: torch.device) -> None:
     """Every change to every crop: what has a probability has that of one."""
-    chances = dict.fromkeys(("mirror", "grey", "soft", "filter", "blocks", "erase", "frame"), 1.0)
+    chances = dict.fromkeys(("mirror", "grey", "soft", "filter", "blocks", "erase", "frame", "surround"), 1.0)
     settings = AugmentationConfig(**chances)
     boxes = torch.tensor([[24.0, 24.0, 72.0, 72.0]]).expand(2, 4).to(there)
     images = torch.full((2, 96, 96, 3), 99, dtype=torch.uint8).to(there)

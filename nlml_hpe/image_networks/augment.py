@@ -214,8 +214,8 @@ def _toned(crops: Tensor, settings: AugmentationConfig, generator: torch.Generat
     def drawn(*shape: int) -> Tensor:
         return _uniform((count, *shape), device, generator)
 
-    weights = torch.tensor([0.299, 0.587, 0.114]).to(device)[:, None, None]
-    grey = (crops * weights).sum(dim=1, keepdim=True)
+    red, green, blue = crops.split(1, dim=1)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue
     saturation = 1 + 3 * settings.color * drawn(1, 1, 1)
     black_and_white = (drawn(1, 1, 1) + 1) / 2 < settings.grey
     saturation = torch.where(black_and_white, torch.zeros_like(saturation), saturation.clamp_min(0))
