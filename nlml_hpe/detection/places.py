@@ -14,7 +14,7 @@ from nlml_hpe.files.images import RgbImage
 Points = list[NDArray[np.float64]]
 """Landmarks (N, 3) in pixels of each face of one image."""
 MAX_DETECTION_SIDE = 2048
-"""Longer images are detected on a reduced copy; the detector's own input is 192 pixels wide."""
+"""Longer images are detected on a reduced copy; FaceMesh's own inputs are 128 and 192 pixels wide."""
 _SAME_FACE = 0.3
 """Faces of two tiles whose boxes overlap by more (intersection over union) are one."""
 _CROP = 2.5

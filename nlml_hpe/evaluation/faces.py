@@ -43,7 +43,8 @@ class LabelledFace:
         Yaw, pitch and roll in degrees, as the label states them.
     face : Face
         What a route is shown: the image, where there is one; the label's box, and without one in the label that of
-        the landmarks; the landmarks, where the detector found a face. ``face.found_by`` is "none" where it did not.
+        the landmarks, or of the whole image where there are none; the landmarks, where the detector found a face.
+        ``face.found_by`` is "none" where it did not.
     person : str
         Identity of a rendered person; empty for photographs.
     """
@@ -113,7 +114,7 @@ def photographs(
     ----------
     data : Dataset
         What is read; its ``left_out`` grows on the way.
-    detector : LandmarkDetector
+    detector : LandmarkDetector or None
         What finds faces.
     work : str
         What the progress bar says.
