@@ -114,7 +114,7 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
     Returns
     -------
     DemoServer
-        Its ``server_address`` says where.
+        Its ``url`` says where.
 
     Raises
     ------
