@@ -7,12 +7,15 @@ same seed gives the same bytes on one kind of device; another kind rounds differ
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:  # a configuration names a device, and reading one must not import torch
     import torch
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DEVICES: tuple[DeviceName, ...] = get_args(DeviceName)
+DEVICE_HELP = "where the model is computed (default: the first of cuda, mps and cpu that is there)"
+"""Of the option ``--device``, whose choices are ``DEVICES``."""
 
 
 class DeviceError(ValueError):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import stages.guard  # noqa: F401
 
-from nlml_hpe.device import resolve_device
+from nlml_hpe.device import DEVICES, resolve_device
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
 from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--seed", type=int, default=0, help="of the images that are drawn by lot (default: %(default)s)")
     text = "where the exact inverse is computed (default: the first of cuda, mps and cpu that is there)"
-    whole.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help=text)
+    whole.add_argument("--device", choices=DEVICES, default="auto", help=text)
     return whole
 
 

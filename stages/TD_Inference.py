@@ -12,6 +12,7 @@ from typing import Any
 
 import stages.guard  # noqa: F401
 
+from nlml_hpe.device import DEVICE_HELP, DEVICES, DeviceName
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -22,10 +23,12 @@ from stages.common import guarded
 METHODS: tuple[Route, ...] = ("powell", "exact", "network")
 
 
-def main(image_path: Path | None, model: HeadPoseModel, methods: tuple[Route, ...]) -> list[dict[str, Any]]:
+def main(
+    image_path: Path | None, model: HeadPoseModel, methods: tuple[Route, ...], device: DeviceName = "auto"
+) -> list[dict[str, Any]]:
     """Angles in degrees by every method for every face, largest first; the embedded photo without a path."""
     image = embedded_photo() if image_path is None else read_image(image_path)
-    with HeadPoseEstimator(model, backend="torch") as estimator:
+    with HeadPoseEstimator(model, backend="torch", device=device) as estimator:
         return timed_poses(estimator, image, methods)
 
 
@@ -57,6 +60,7 @@ def command() -> int:
     parser.add_argument("--model", type=Path, default=Path("data/demo/model"))
     parser.add_argument("--official", type=Path, help="folder of the authors' published artefacts, in place of --model")
     parser.add_argument("--method", choices=METHODS, help="without it all of them")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return guarded(work, parser.parse_args())
 
@@ -65,7 +69,7 @@ def work(given: argparse.Namespace) -> None:
     """Estimate and print as the command line says."""
     model = official_model(given.official) if given.official else load_model(given.model)
     usable = METHODS if model.network else METHODS[:2]
-    results = main(given.image_path, model, (given.method,) if given.method else usable)
+    results = main(given.image_path, model, (given.method,) if given.method else usable, given.device)
     if not results:
         print("no face found", file=sys.stderr)
     print(json.dumps(results, indent=2)) if given.json else show(results)

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from nlml_hpe.cli import main
 from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
 from nlml_hpe.evaluation import command
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.augment import augment
@@ -271,6 +274,21 @@ def test_estimator_and_evaluation_say_that_a_device_is_missing(tmp_path: Path) -
     asked = ["--dataset", "biwi", "--root", str(tmp_path), "--output", str(tmp_path / "out"), "--device", "cuda"]
     with pytest.raises(DeviceError, match="'cuda' was asked for"):
         command.run(parser.parse_args(asked))
+
+
+def test_the_command_line_passes_the_device_on(
+    photo: RgbImage, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    predict = ["predict", str(tmp_path / "photo.png"), "--json"]
+    assert main([*predict, "--backend", "torch", "--device", "cpu"]) == 0
+    assert '"yaw"' in capfd.readouterr().out
+    refused = {"computes on the CPU": ["--device", "cuda"]}
+    if not torch.backends.mps.is_available():
+        refused["'mps' was asked for"] = ["--device", "mps", "--backend", "torch", "--detector", "facemesh_onnx"]
+    for message, options in refused.items():
+        assert main([*predict, *options]) == 1
+        assert message in capfd.readouterr().err
 
 
 def test_onnx_refuses_another_device_and_torch_takes_the_named_one() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
 from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
+from nlml_hpe.device import DEVICE_HELP, DEVICES
 from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import EYES
@@ -26,6 +27,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--backend", choices=("onnx", "torch"), default="onnx", help="what runs the model (default: onnx)"
     )
+    command.add_argument("--device", choices=DEVICES, default="auto", help=f"with --backend torch: {DEVICE_HELP}")
     command.add_argument(
         "--detector",
         choices=sorted(DETECTORS),
@@ -84,9 +86,15 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     heads = bool(getattr(given, "heads", False)) and not tracking
     if given.detector is None:
         return HeadPoseEstimator(
-            given.model, given.backend, max_faces=max_faces, tracking=tracking, providers=given.providers, heads=heads
+            given.model,
+            given.backend,
+            max_faces=max_faces,
+            tracking=tracking,
+            device=given.device,
+            providers=given.providers,
+            heads=heads,
         )
-    eyes = open_eyes(given.model, given.backend, providers=given.providers)
+    eyes = open_eyes(given.model, given.backend, given.device, given.providers)
     confidence = engine_of(eyes).min_confidence
     detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
     return HeadPoseEstimator(eyes, detector=detector, providers=given.providers, heads=heads)

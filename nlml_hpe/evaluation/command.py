@@ -9,7 +9,7 @@ from pathlib import Path
 from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
-from nlml_hpe.device import resolve_device
+from nlml_hpe.device import DEVICE_HELP, DEVICES, resolve_device
 from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, ask, is_known, photographs
@@ -53,12 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where metrics.json, tables and plots go; an earlier evaluation there is replaced, and nothing else "
         "(default: %(default)s)",
     )
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="where the model is computed (default: the first of cuda, mps and cpu that is there)",
-    )
+    group.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     group.add_argument("--looks", type=int, choices=sorted(LOOKS), help=LOOKS_HELP)
     group.add_argument(
         "--align-on",
