@@ -109,7 +109,7 @@ class HeadFollower:
         ):
             return faces
         self._since_search = 0
-        return faces + [Face(image, box, None, "box") for box in beside(self._boxes(image), faces)]
+        return faces + [Face(image, box, None, "head") for box in beside(self._boxes(image), faces)]
 
     def _unseen(self, image: RgbImage) -> list[HeadPose]:
         """The image eye's answers where heads are known to be that no detector found."""

@@ -66,7 +66,7 @@ class RotationFilter:
             share = _weight(self.min_cutoff + self.beta * self._speed, seconds)
             to_new = vector_from_rotation(self._state.T @ rotation)
             self._state = self._state @ rotation_from_vector(share * to_new)
-        self._raw, self._time = rotation, time
+        self._raw, self._time = rotation, max(self._time, time)
         return self._state.copy()
 
 
