@@ -271,6 +271,11 @@ def test_time_that_stands_still_or_jumps_does_no_harm() -> None:
     smooth(first, 0.0)
     np.testing.assert_allclose(smooth(second, 0.0), first, atol=1e-12)
     np.testing.assert_allclose(smooth(second, 10.0), second, atol=1e-12)
+    # A time that goes back is no step, and the next step is not longer for it.
+    other = RotationFilter()
+    other(second, 10.0)
+    smooth(second, 9.0)
+    np.testing.assert_array_equal(smooth(first, 10.02), other(first, 10.02))
 
 
 def spread(degrees: float) -> NDArray[np.float64]:
