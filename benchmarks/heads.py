@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.common import development_data, report
-from nlml_hpe.detection.facemesh import overlaps
 from nlml_hpe.detection.heads import LEAST_PX, MIN_SCORE, Head, HeadDetector
 from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import facing_of
 from nlml_hpe.inference.estimator import HeadPoseEstimator

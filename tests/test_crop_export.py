@@ -12,8 +12,9 @@ import onnxruntime
 import pytest
 
 from nlml_hpe.cli import main
-from nlml_hpe.detection.facemesh import LANDMARKS_PX, FaceMeshNetworks, warped
+from nlml_hpe.detection.facemesh import LANDMARKS_PX, FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH
+from nlml_hpe.detection.regions import warped
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage

@@ -16,8 +16,9 @@ import pytest
 from nlml_hpe.config import GridConfig
 from nlml_hpe.detection import weights
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, anchors, box_of_region, merged
+from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, anchors, merged
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.regions import box_of_region
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError

@@ -14,7 +14,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.facemesh import overlaps
 from nlml_hpe.detection.heads import (
     HEADS_FILE,
     LEAST_PX,
@@ -25,6 +24,7 @@ from nlml_hpe.detection.heads import (
     uncovered,
 )
 from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage

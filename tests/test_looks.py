@@ -12,10 +12,11 @@ import pytest
 from nlml_hpe import HeadPoseEstimator
 from nlml_hpe.cli import main
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.detection.facemesh import FaceMeshNetworks, regions_from_landmarks
+from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, mirrored_points
 from nlml_hpe.detection.looks import LOOKS, Look, further_looks
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.regions import regions_from_landmarks
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import Estimates

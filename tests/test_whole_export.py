@@ -19,8 +19,9 @@ from spox import Tensor, argument, build
 
 from nlml_hpe import HeadPoseEstimator
 from nlml_hpe.cli import main
-from nlml_hpe.detection.facemesh import FaceMeshNetworks, region_around_box, regions_from_landmarks
+from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.detection.looks import further_looks, look_again
+from nlml_hpe.detection.regions import region_around_box, regions_from_landmarks
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.faces import photographs
 from nlml_hpe.export.eight_bits import quantized, read_crops

@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, box_of_region, distinct, regions_from_landmarks
+from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
 from nlml_hpe.detection.looks import Look, look_again
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh, MediaPipeTasks
 from nlml_hpe.detection.places import Points, beside
+from nlml_hpe.detection.regions import box_of_region, distinct, regions_from_landmarks
 from nlml_hpe.detection.search import (
     GIVEN_BOX_CONFIDENCE,
     TRACKING_CONFIDENCE,

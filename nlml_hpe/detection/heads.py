@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.facemesh import overlaps
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import resized
+from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb

@@ -14,9 +14,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.facemesh import FaceMeshNetworks, regions_from_landmarks
+from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, mirrored_points
 from nlml_hpe.detection.places import beside, reduction, resized
+from nlml_hpe.detection.regions import regions_from_landmarks
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
 

@@ -11,7 +11,6 @@ from typing import Self
 import cv2
 import numpy as np
 
-from nlml_hpe.detection.facemesh import in_image, letterbox, warped
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, PointSet, mirrored_points
 from nlml_hpe.detection.places import (
     MAX_DETECTION_SIDE,
@@ -23,6 +22,7 @@ from nlml_hpe.detection.places import (
     tile_starts,
     without_repeats,
 )
+from nlml_hpe.detection.regions import in_image, letterbox, warped
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage, require_rgb
 

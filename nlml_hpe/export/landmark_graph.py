@@ -15,9 +15,10 @@ import onnx
 import spox.opset.ai.onnx.v18 as op
 from spox import Var, inline
 
-from nlml_hpe.detection.facemesh import LANDMARKS_PX, REGION, region_around_box
+from nlml_hpe.detection.facemesh import LANDMARKS_PX
 from nlml_hpe.detection.landmarks import FACEMESH, facemesh_mirror
 from nlml_hpe.detection.looks import Look
+from nlml_hpe.detection.regions import REGION, region_around_box
 from nlml_hpe.export.image_graph import Said
 from nlml_hpe.export.resampling import sampled
 from nlml_hpe.inference.looks import FULLY_STATED, LEAST_STATED, SCATTER, UNSTATED_DEG
