@@ -4,10 +4,10 @@ Peers: FSA-Net (two ONNX files, averaged; a loose crop of the label's box, so it
 own face matrix (Tasks, its own detection), ``solvePnP`` of the FaceMesh points on MediaPipe's canonical face,
 rigid alignment (Kabsch) of the same points in 3D; then all our routes that the model has: those of the landmark eye,
 the image eye around the label's box, and both fused as prediction fuses them: the looks that it takes by default, the
-image eye around the landmarks. Figures are on the faces that all of them answer, raw first and then after the one constant rotation that suits each best on these
-very faces; and on all faces of the protocol, where a face without an answer counts as a frontal guess. ``ms`` is what
-comes after the landmarks, face by face, and ``detect ms`` what comes before.
-Needs ``pip install 'nlml-hpe[benchmarks]'``.
+image eye around the landmarks. Figures are on the faces that all of them answer, raw first and then after the one
+constant rotation that suits each best on these very faces; and on all faces of the protocol, where a face without an
+answer counts as a frontal guess. ``ms`` is what comes after the landmarks, face by face, and ``detect ms`` what comes
+before. Needs ``pip install 'nlml-hpe[benchmarks]'``.
 """
 
 from __future__ import annotations
