@@ -108,7 +108,9 @@ def test_it_learns_and_records_what_it_is_measured_by(folder: Path) -> None:
     assert counts == {"training": 256, "validation": 64, "left_out": 0}
     assert history.train[-1] < 0.7 * history.train[0]
     assert set(history.metrics) == {"geodesic", "yaw", "pitch", "roll"}
-    held_out = training_data.Crops([RenderedCrops(folder / "crops_validation")], [1], 32, network.trainable)
+    held_out = training_data.Crops(
+        [RenderedCrops(folder / "crops_validation")], [1], 32, network.trainable, network.shown
+    )
     crops, (rotations, _) = held_out.batch(np.arange(64), None)
     with torch.inference_mode():
         found = network.eval().posterior(network(crops)).rotation
@@ -170,7 +172,7 @@ def test_labels_without_a_bin_are_left_out_and_counted(tmp_path: Path) -> None:
     rotations = np.concatenate([shard.rotations[:30], np.repeat(beyond, 10, axis=0)])
     write_shard(tmp_path, 0, Shard(shard.images, rotations, shard.boxes, shard.people))
     network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
-    crops = training_data.Crops([RenderedCrops(tmp_path)], [1.0], None, network.trainable)
+    crops = training_data.Crops([RenderedCrops(tmp_path)], [1.0], None, network.trainable, network.shown)
     assert (len(crops), crops.left_out) == (30, 10)
 
 
@@ -188,11 +190,13 @@ def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:
 
 
 def test_data_are_mixed_by_their_weights(folder: Path) -> None:
+    network = network_of(NETWORK, 0)
     crops = training_data.Crops(
         [RenderedCrops(folder / "crops_train"), RenderedCrops(folder / "crops_validation")],
         [1.0, 4.0],
         None,
-        network_of(NETWORK, 0).trainable,
+        network.trainable,
+        network.shown,
     )
     assert crops.weights[:256].tolist() == [1.0] * 256
     assert crops.weights[256:].tolist() == [4.0] * 64
@@ -218,7 +222,7 @@ def test_a_label_counts_as_much_as_it_is_trusted(folder: Path, tmp_path: Path) -
     network = network_of(NETWORK, 0).eval()
     losses, gradients = [], []
     for data in (RenderedCrops(tmp_path / "alone"), source):
-        crops, labels = training_data.Crops([data], [1.0], 32, network.trainable).batch(
+        crops, labels = training_data.Crops([data], [1.0], 32, network.trainable, network.shown).batch(
             np.arange(len(data.rotations())), None
         )
         loss = network.loss(network(crops), labels)

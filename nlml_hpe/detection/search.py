@@ -141,8 +141,8 @@ class CascadeDetector(ABC):
     def detect_in_boxes(self, images: Sequence[RgbImage], boxes: Sequence[Box]) -> list[Face | None]:
         """As ``detect_in_box`` for each image and its box, but without the last step, the squares.
 
-        These show steep faces, whose points are rough, and take 24 times as long: an answer where there would be none,
-        but nothing that a model is to learn from. Raises ``ValueError`` as ``detect_in_box`` does.
+        These show steep faces, whose points are rough, and are 24 more images to look at: an answer where there would
+        be none, but nothing that a model is to learn from. Raises ``ValueError`` as ``detect_in_box`` does.
         """
         for _, box in zip(images, boxes, strict=True):
             _require_box(box)

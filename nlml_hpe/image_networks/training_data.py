@@ -137,7 +137,7 @@ class Crops:
         Pixels on a side of a finished crop, as inference cuts it; None leaves the cutting to ``augment``.
     usable : callable
         Rotations (n, 3, 3) to whether each can be a label; others are left out and counted in ``left_out``.
-    shown : callable, optional
+    shown : callable
         Finished crops (n, 3, size, size) to what the network is shown of them.
     """
 
@@ -147,7 +147,7 @@ class Crops:
         weights: ArrayLike,
         size: int | None,
         usable: Callable[[Tensor], Tensor],
-        shown: Callable[[Tensor], Tensor] = Tensor.contiguous,
+        shown: Callable[[Tensor], Tensor],
     ) -> None:
         self.sources, self.size, self._shown = list(sources), size, shown
         labels = [torch.from_numpy(np.array(source.rotations())) for source in self.sources]

@@ -86,7 +86,7 @@ class ImageEngine:
     ) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
-        # Four crops of one face take 2.7 ms by two threads and 4.7 by one; for more threads it is too little work.
+        # Four crops of one face take 2.7 ms by two threads and 4.7 by one.
         self._session = open_session(path, providers, threads=min(2, os.cpu_count() or 1))
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
         yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])

@@ -90,6 +90,7 @@ class _Descent:
         state = self._state(x, self._bounded(start), op.add(rest, op.const(1e-4)))
 
         def step(iteration: Var, _: Var, *carried: Var) -> Sequence[Var]:
+            """One damped step, taken where it lowers the cost; the loop's condition first, then its state."""
             old = _State(*carried)
             free = self._free(old)
             among = op.mul(op.mul(old.curvature, free), transposed(free))
