@@ -36,7 +36,7 @@ def test_sources_are_taken_as_they_are_needed_and_stay_in_order() -> None:
 
 def test_large_images_come_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MOST_BYTES", 10_000)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(batches, "thread_count", lambda: 2)
     sizes = [len(batch) for batch in read_batches(range(10), lambda _: np.zeros(4_000, dtype=np.uint8))]
     # The third image passes the limit; images are read two at a time.
     assert sizes == [4, 4, 2]

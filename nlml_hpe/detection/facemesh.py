@@ -12,12 +12,10 @@ trained on its points sees the same ones:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +25,7 @@ from nlml_hpe.detection.regions import Floats, distinct, in_image, letterbox, ov
 from nlml_hpe.detection.weights import DETECTION, LANDMARKS, read_weights
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
+from nlml_hpe.threads import Item, Result, begin, thread_count
 
 DETECTION_PX, LANDMARKS_PX = 128, 192
 _SAME_FACE = 0.3
@@ -34,8 +33,6 @@ _SAME_FACE = 0.3
 _BATCH = 4
 """Images that go through a network at once on the CPU: those of 32 leave its cache, and take half as long again."""
 _BATCH_ELSEWHERE = 32
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Detection(NamedTuple):
@@ -69,9 +66,9 @@ class FaceMeshNetworks:
     folder
         Where the ONNX files lie; by default ``weights.default_folder()``.
     threads
-        How many batches are worked on at the same time, each on one thread of the CPU; by default as many as OpenCV may
-        use here, which is one in worker processes. A network's own layers are not shared out: they are so small that
-        a second thread makes a face slower where the cores have other work.
+        How many batches are worked on at the same time, each on one thread of the CPU; by default
+        ``threads.thread_count()``. A network's own layers are not shared out: they are so small that a second thread
+        makes a face slower where the cores have other work.
     providers
         What computes, as for ``sessions.resolve_providers``.
 
@@ -90,10 +87,7 @@ class FaceMeshNetworks:
         self._sessions = {name: open_session(content, providers, threads=1) for name, content in contents.items()}
         on_cpu = resolve_providers(providers) == resolve_providers(CPU)
         self._batch = _BATCH if on_cpu else _BATCH_ELSEWHERE
-        # Where OpenCV leaves its threads to the system, it names a number beyond all processors.
-        own = max(1, min(cv2.getNumThreads(), os.cpu_count() or 1))
-        self._threads = (threads or own) if on_cpu else 1
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads = (threads or thread_count()) if on_cpu else 1
 
     def find(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[list[Floats]]:
         """Landmarks of faces in images.
@@ -117,7 +111,7 @@ class FaceMeshNetworks:
 
     def detections(self, images: Sequence[RgbImage]) -> list[Detection]:
         """What the detection network says of each RGB uint8 image (H, W, 3)."""
-        return self._in_batches(self._detections, images)
+        return self._in_batches(self._detections, images)()
 
     def _detections(self, images: Sequence[RgbImage]) -> list[Detection]:
         squares = np.stack([warped(image, letterbox(image), DETECTION_PX, cv2.BORDER_CONSTANT) for image in images])
@@ -141,12 +135,33 @@ class FaceMeshNetworks:
         list of lists of float arrays (468, 3)
             Of those regions of each image that show a face, in pixels of the image.
         """
+        return self.begin_landmarks(images, regions, confidence)()
+
+    def begin_landmarks(
+        self, images: Sequence[RgbImage], regions: Sequence[Floats], confidence: float
+    ) -> Callable[[], list[list[Floats]]]:
+        """As ``landmarks``, begun in other threads where there are some.
+
+        Parameters
+        ----------
+        images, regions, confidence
+            As of ``landmarks``.
+
+        Returns
+        -------
+        callable
+            Waits for the landmarks, and gives what ``landmarks`` gives.
+        """
         wanted = [(index, region) for index, some in enumerate(regions) for region in some]
         answers = self._in_batches(self._landmarks, [(images[index], region) for index, region in wanted])
-        found: list[list[Floats]] = [[] for _ in images]
-        for (index, _), (points, presence) in zip(wanted, answers, strict=True):
-            if presence > confidence:
-                found[index].append(points)
+
+        def found() -> list[list[Floats]]:
+            sure: list[list[Floats]] = [[] for _ in images]
+            for (index, _), (points, presence) in zip(wanted, answers(), strict=True):
+                if presence > confidence:
+                    sure[index].append(points)
+            return sure
+
         return found
 
     def _landmarks(self, parts: Sequence[tuple[RgbImage, Floats]]) -> list[tuple[Floats, float]]:
@@ -157,16 +172,15 @@ class FaceMeshNetworks:
             for (_, region), points, logit in zip(parts, *self._run(LANDMARKS, crops), strict=True)
         ]
 
-    def _in_batches(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+    def _in_batches(
+        self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]
+    ) -> Callable[[], list[Result]]:
         """What ``work`` gives for batches of the items, in their order; several at the same time."""
-        size = max(1, min(self._batch, -(-len(items) // self._threads)))
+        # Two batches a thread or more, so that one who has other work, too, leaves some to the next.
+        size = max(1, min(self._batch, len(items) // (2 * self._threads) if self._threads > 1 else len(items)))
         parts = [items[start : start + size] for start in range(0, len(items), size)]
-        if len(parts) < 2 or self._threads == 1:
-            done: Iterable[list[Result]] = map(work, parts)
-        else:
-            self._pool = self._pool or ThreadPoolExecutor(self._threads, "facemesh")
-            done = self._pool.map(work, parts)
-        return list(chain.from_iterable(done))
+        begun = begin(work, parts, self._threads if len(parts) > 1 else 1)
+        return lambda: list(chain.from_iterable(begun.results()))
 
     def _run(self, name: str, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if name not in self._sessions:
@@ -175,11 +189,8 @@ class FaceMeshNetworks:
         return first, second
 
     def close(self) -> None:
-        """Give the networks' memory and threads back."""
+        """Give the networks' memory back."""
         self._sessions.clear()
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
 
 
 def anchors() -> Floats:

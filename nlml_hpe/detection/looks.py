@@ -7,7 +7,7 @@ from several looks is more exact than one of them, and how far they lie apart te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, mirrored_points
 from nlml_hpe.detection.places import beside, reduction, resized
-from nlml_hpe.detection.regions import regions_from_landmarks
+from nlml_hpe.detection.regions import mirror_image, regions_from_landmarks
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
 
@@ -94,7 +94,7 @@ class _Window:
 
     def shown(self, mirrored: bool) -> RgbImage:
         """The window or its mirror image."""
-        return np.ascontiguousarray(self.image[:, ::-1]) if mirrored else self.image
+        return mirror_image(self.image) if mirrored else self.image
 
     def regions(self, looks: Sequence[Look], mirrored: bool) -> Floats:
         """Regions (n, 4) of the looks of one kind, in pixels of what is ``shown``."""
@@ -156,6 +156,10 @@ class LooksAgain(Protocol):
 
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
         """The faces with the landmarks of further looks at them, as of the function ``look_again``."""
+        ...
+
+    def begin_look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> Callable[[], list[Face]]:
+        """As ``look_again``, begun in other threads; what is returned waits for the faces."""
         ...
 
     def detect_turned(self, image: RgbImage) -> list[Face]:
@@ -229,6 +233,28 @@ def seen(
     list of lists of Face
         Of each image, largest first.
     """
+    found = first_seen(detector, images, bool(looks), boxes)
+    again = iter(seen_again(detector, [face for faces in found for face in faces], looks))
+    return [[next(again) for _ in faces] for faces in found]
+
+
+def first_seen(
+    detector: LandmarkDetector, images: Sequence[RgbImage], turned: bool, boxes: bool = False
+) -> list[list[Face]]:
+    """Faces in each image with the landmarks of the first look.
+
+    Parameters
+    ----------
+    detector, images, boxes
+        As of ``seen``.
+    turned : bool
+        Whether an image in which the search finds none is also turned, where the detector can look again.
+
+    Returns
+    -------
+    list of lists of Face
+        Of each image, largest first.
+    """
     placed: list[list[Box]] = [[] for _ in images]
     if boxes and isinstance(detector, PlacesFaces):
         found, placed = detector.detect_and_place(images)
@@ -236,11 +262,9 @@ def seen(
         found = detector.detect_batch(images)
     else:
         found = [detector.detect(image) for image in images]
-    if looks and isinstance(detector, LooksAgain):
+    if turned and isinstance(detector, LooksAgain):
         found = [faces or detector.detect_turned(image) for image, faces in zip(images, found, strict=True)]
-    again = iter(seen_again(detector, [face for faces in found for face in faces], looks))
-    marked = [[next(again) for _ in faces] for faces in found]
-    return [_with_boxes(detector, *all_of_one) for all_of_one in zip(images, marked, placed, strict=True)]
+    return [_with_boxes(detector, *all_of_one) for all_of_one in zip(images, found, placed, strict=True)]
 
 
 def _with_boxes(detector: LandmarkDetector, image: RgbImage, faces: list[Face], boxes: Sequence[Box]) -> list[Face]:
@@ -252,15 +276,15 @@ def _with_boxes(detector: LandmarkDetector, image: RgbImage, faces: list[Face], 
     return sorted([*faces, *others], key=lambda face: -face.area)
 
 
-def seen_again(detector: LandmarkDetector, faces: list[Face], looks: Sequence[Look]) -> list[Face]:
+def seen_again(detector: LandmarkDetector, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
     """The faces with the landmarks of further looks, where the detector can look again.
 
     Parameters
     ----------
     detector : LandmarkDetector
         That found them.
-    faces : list of Face
-        With their images and landmarks.
+    faces : sequence of Face
+        Those without image or landmarks stay as they are.
     looks : sequence of Look
         The further looks; without any the faces stay as they are.
 
@@ -269,9 +293,36 @@ def seen_again(detector: LandmarkDetector, faces: list[Face], looks: Sequence[Lo
     list of Face
         In the same order.
     """
-    if not (looks and faces and isinstance(detector, LooksAgain)):
-        return faces
-    return detector.look_again(faces, looks)
+    return begin_seen_again(detector, faces, looks)()
+
+
+def begin_seen_again(
+    detector: LandmarkDetector, faces: Sequence[Face], looks: Sequence[Look]
+) -> Callable[[], list[Face]]:
+    """As ``seen_again``, begun in other threads where the detector can.
+
+    Parameters
+    ----------
+    detector, faces, looks
+        As of ``seen_again``.
+
+    Returns
+    -------
+    callable
+        Waits for the faces, and gives what ``seen_again`` gives.
+    """
+    shown = [index for index, face in enumerate(faces) if face.image is not None and face.points is not None]
+    if not (looks and shown and isinstance(detector, LooksAgain)):
+        return lambda: list(faces)
+    again = detector.begin_look_again([faces[index] for index in shown], looks)
+
+    def all_faces() -> list[Face]:
+        whole = list(faces)
+        for index, face in zip(shown, again(), strict=True):
+            whole[index] = face
+        return whole
+
+    return all_faces
 
 
 def look_again(
@@ -300,16 +351,45 @@ def look_again(
     ValueError
         For a face without image or landmarks.
     """
+    return begin_look_again(networks, faces, looks, confidence)()
+
+
+def begin_look_again(
+    networks: FaceMeshNetworks, faces: Sequence[Face], looks: Sequence[Look], confidence: float
+) -> Callable[[], list[Face]]:
+    """As ``look_again``, begun in other threads where there are some.
+
+    Parameters
+    ----------
+    networks, faces, looks, confidence
+        As of ``look_again``.
+
+    Returns
+    -------
+    callable
+        Waits for the faces, and gives what ``look_again`` gives.
+
+    Raises
+    ------
+    ValueError
+        As ``look_again`` does.
+    """
     windows = [_Window.around(face, looks) for face in faces]
     sides = [(window, mirrored) for window in windows for mirrored in (False, True)]
-    found = networks.landmarks(
+    found = networks.begin_landmarks(
         [window.shown(mirrored) for window, mirrored in sides],
         [window.regions(looks, mirrored) for window, mirrored in sides],
         confidence,
     )
-    in_image = [window.in_image(points, mirrored) for (window, mirrored), points in zip(sides, found, strict=True)]
-    both = (np.concatenate(in_image[index : index + 2]) for index in range(0, len(in_image), 2))
-    return [
-        replace(face, looks=points if face.looks is None else np.concatenate([face.looks, points]))
-        for face, points in zip(faces, both, strict=True)
-    ]
+
+    def seen_from_all_sides() -> list[Face]:
+        in_image = [
+            window.in_image(points, mirrored) for (window, mirrored), points in zip(sides, found(), strict=True)
+        ]
+        both = (np.concatenate(in_image[index : index + 2]) for index in range(0, len(in_image), 2))
+        return [
+            replace(face, looks=points if face.looks is None else np.concatenate([face.looks, points]))
+            for face, points in zip(faces, both, strict=True)
+        ]
+
+    return seen_from_all_sides

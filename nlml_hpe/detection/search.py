@@ -22,7 +22,7 @@ from nlml_hpe.detection.places import (
     tile_starts,
     without_repeats,
 )
-from nlml_hpe.detection.regions import in_image, letterbox, warped
+from nlml_hpe.detection.regions import in_image, letterbox, mirror_image, warped
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage, require_rgb
 
@@ -175,7 +175,7 @@ class CascadeDetector(ABC):
         x, y, longest = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top)
         squares = [np.array([x, y, side * longest, turn]) for side in _SQUARES for turn in np.radians(_TURNS)]
         shown = [warped(image, square, _SQUARE_PX, cv2.BORDER_REPLICATE) for square in squares]
-        mirrored = [np.ascontiguousarray(square[:, ::-1]) for square in shown]
+        mirrored = [mirror_image(square) for square in shown]
         found = self._find_each([*shown, *mirrored], 1, min(self._min_confidence, GIVEN_BOX_CONFIDENCE))
         upright = found[: len(squares)] + [
             [mirrored_points(points, _SQUARE_PX, self.point_set) for points in some] for some in found[len(squares) :]
@@ -195,7 +195,7 @@ class CascadeDetector(ABC):
 
     def _mirrored(self, images: Sequence[RgbImage]) -> list[Points]:
         """Landmarks found in the mirror images, as those of the images themselves."""
-        found = self._whole([image[:, ::-1] for image in images])
+        found = self._whole([mirror_image(image) for image in images])
         return [
             [mirrored_points(points, image.shape[1], self.point_set) for points in some]
             for image, some in zip(images, found, strict=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from nlml_hpe.threads import begin, thread_count
 
 MOST_IMAGES = 32
 """Images of a batch: the model's answers cost a third of what they cost one by one, and no less in greater batches."""
@@ -36,17 +36,16 @@ def read_batches(sources: Iterable[Source], read: Callable[[Source], Read]) -> I
     >>> [len(batch) for batch in read_batches(range(70), float)]
     [32, 32, 6]
     """
-    threads = os.cpu_count() or 1
+    threads = thread_count()
     pending, size = iter(sources), 0
     batch: list[tuple[Source, Read]] = []
-    with ThreadPoolExecutor(threads, "read") as pool:
-        while part := list(islice(pending, min(threads, MOST_IMAGES - len(batch)))):
-            images = pool.map(read, part) if len(part) > 1 else map(read, part)
-            for source, image in zip(part, images, strict=True):
-                batch.append((source, image))
-                size += getattr(image, "nbytes", 0)
-            if len(batch) == MOST_IMAGES or size > MOST_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
+    while part := list(islice(pending, min(threads, MOST_IMAGES - len(batch)))):
+        # Of one image nothing is to be shared out.
+        for source, image in zip(part, begin(read, part, threads if len(part) > 1 else 1).results(), strict=True):
+            batch.append((source, image))
+            size += getattr(image, "nbytes", 0)
+        if len(batch) == MOST_IMAGES or size > MOST_BYTES:
             yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

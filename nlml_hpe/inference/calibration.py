@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -150,11 +151,10 @@ class Calibration:
             The same rotations; covariances (N, 3, 3) in square radians, the typical one where the eye says none.
         """
         known = np.isfinite(said.covariance).all(axis=(-2, -1))[:, None, None]
-        parts = {}
-        for name in RANGES:
-            error: OwnError = getattr(self.numbers(name), eye)
-            parts[name] = error.scale**2 * said.covariance + np.radians(error.floor_deg) ** 2 * np.eye(3)
-        return said._replace(covariance=np.where(known, _blended(shares, parts), self.typical(eye, shares)))
+        scale, floor, _ = (shares @ self._errors[eye]).T[..., None, None]
+        return said._replace(
+            covariance=np.where(known, scale * said.covariance + floor * np.eye(3), self.typical(eye, shares))
+        )
 
     def typical(self, eye: Literal["landmarks", "image"], shares: Floats) -> Floats:
         """Covariances of an eye's typical own error, by which it is weighed.
@@ -171,11 +171,7 @@ class Calibration:
         float array (N, 3, 3)
             In square radians, the same about every axis.
         """
-        parts = {}
-        for name in RANGES:
-            error: OwnError = getattr(self.numbers(name), eye)
-            parts[name] = np.radians(error.typical_deg) ** 2 * np.eye(3)
-        return _blended(shares, parts)
+        return np.asarray((shares @ self._errors[eye][:, 2])[:, None, None] * np.eye(3))
 
     def finished(self, fused: Fused, shares: Floats) -> Floats:
         """The whole covariance of answers: with the error that both eyes share, and widened.
@@ -193,14 +189,32 @@ class Calibration:
             In the camera frame, in square radians.
         """
         back = np.swapaxes(fused.rotation, -1, -2)
-        about_head, parts = back @ fused.covariance @ fused.rotation, {}
-        for name in RANGES:
-            numbers = self.numbers(name)
-            shared = np.radians([numbers.shared_deg[axis] for axis in HEAD_AXES]) ** 2
-            table = np.array([[numbers.widening[eye][axis] for axis in HEAD_AXES] for eye in EYES])
-            widening = table[[EYES.index(eye) for eye in fused.eye.tolist()]]
-            parts[name] = widening[:, :, None] * (about_head + np.diag(shared)) * widening[:, None, :]
-        return fused.rotation @ _blended(shares, parts) @ back
+        shared, widening = self._shared
+        factors = widening[:, [EYES.index(eye) for eye in fused.eye.tolist()]].swapaxes(0, 1)
+        factors = shares[..., None, None] * factors[..., :, None] * factors[..., None, :]
+        about_head = back @ fused.covariance @ fused.rotation
+        whole = factors.sum(axis=1) * about_head + (factors * shared).sum(axis=1)
+        return np.asarray(fused.rotation @ whole @ back)
+
+    @cached_property
+    def _errors(self) -> Mapping[Eye, Floats]:
+        """Of each eye alone: scale, floor and typical error of every range (3, 3), squared, in radians."""
+        radians = np.array([1.0, np.radians(1.0), np.radians(1.0)])
+        eyes: tuple[Literal["landmarks", "image"], ...] = ("landmarks", "image")
+        errors = {eye: [getattr(self.numbers(name), eye) for name in RANGES] for eye in eyes}
+        return {
+            eye: (np.array([(each.scale, each.floor_deg, each.typical_deg) for each in some]) * radians) ** 2
+            for eye, some in errors.items()
+        }
+
+    @cached_property
+    def _shared(self) -> tuple[Floats, Floats]:
+        """Of all ranges: the shared error's covariances about the head's axes (3, 3, 3), and what widens the answer
+        about each axis, by the eye that answers (3, 3, 3)."""
+        ranges = [self.numbers(name) for name in RANGES]
+        shared = np.radians([[each.shared_deg[axis] for axis in HEAD_AXES] for each in ranges]) ** 2
+        widening = np.array([[[each.widening[eye][axis] for axis in HEAD_AXES] for eye in EYES] for each in ranges])
+        return shared[..., None] * np.eye(3), widening
 
     def numbers(self, name: RangeName) -> RangeNumbers:
         """The numbers of one range.
@@ -308,7 +322,8 @@ def range_shares(*rotations: Floats) -> Floats:
            [0. , 1. , 0. ],
            [0. , 0.5, 0.5]])
     """
-    wide, turned = (np.fmax.reduce([share(rotation) for rotation in rotations]) for share in (_wide, _turned))
+    together = np.stack(rotations)
+    wide, turned = (np.fmax.reduce(share(together)) for share in (_wide, _turned))
     return np.stack([(1 - wide) * (1 - turned), wide * (1 - turned), turned], axis=-1)
 
 
@@ -322,10 +337,6 @@ def _turned(rotation: Floats) -> Floats:
     low, high = TURNED_DEG
     away = np.degrees(np.arccos(np.clip(rotation[..., 2, 2], -1.0, 1.0)))
     return np.clip((away - low) / (high - low), 0.0, 1.0)
-
-
-def _blended(shares: Floats, parts: Mapping[RangeName, Floats]) -> Floats:
-    return np.asarray(sum(shares[:, [number], None] * parts[name] for number, name in enumerate(RANGES)))
 
 
 def _range_numbers(data: Mapping[str, Any]) -> RangeNumbers:

@@ -16,7 +16,7 @@ import numpy as np
 from nlml_hpe.detection.detectors import MAX_FACES, open_detector_for
 from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.detection.landmarks import LandmarkDetector
-from nlml_hpe.detection.looks import looks_by, seen
+from nlml_hpe.detection.looks import begin_seen_again, first_seen, looks_by, seen_again
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
@@ -221,8 +221,7 @@ class HeadPoseEstimator:
         route: Route = "refined" if refine else "network"
         answers: list[list[HeadPose]] = []
         for batch in read_batches(images, self._read):
-            found = self._detect([image for _, image in batch], looks, boxes)
-            poses = iter(self.poses([face for faces in found for face in faces], route, eye))
+            found, poses = self._seen_and_answered([image for _, image in batch], looks, boxes, route, eye)
             answers += [[next(poses) for _ in faces] for faces in found]
         return answers
 
@@ -278,14 +277,29 @@ class HeadPoseEstimator:
         ValueError, RuntimeError
             As ``detect`` does.
         """
-        return self._detect(images, looks, self.eyes.image is not None)
-
-    def _detect(self, images: Sequence[RgbImage], looks: int | None, boxes: bool) -> list[list[Face]]:
-        """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
+        further = looks_by(self.detector, looks)
         with self._alone():
-            found = seen(self.detector, images, looks_by(self.detector, looks), boxes)
-            if boxes and self._heads is not None and self.eyes.image is not None:
-                found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
+            found = self._first_seen(images, bool(further), self.eyes.image is not None)
+            again = iter(seen_again(self.detector, [face for faces in found for face in faces], further))
+        return [[next(again) for _ in faces] for faces in found]
+
+    def _seen_and_answered(
+        self, images: Sequence[RgbImage], looks: int | None, boxes: bool, route: Route, eye: Eye | None
+    ) -> tuple[list[list[Face]], Iterator[HeadPose]]:
+        """Faces in each image and the poses of all: ``detect`` and ``poses``, but both eyes look at the same time."""
+        further = looks_by(self.detector, looks)
+        with self._alone():
+            found = self._first_seen(images, bool(further), boxes)
+            faces = [face for some in found for face in some]
+            again = begin_seen_again(self.detector, faces, further)
+            answer = self.eyes.answer(faces, route, eye, again)
+        return found, iter(head_poses(faces, answer, self.engine))
+
+    def _first_seen(self, images: Sequence[RgbImage], turned: bool, boxes: bool) -> list[list[Face]]:
+        """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
+        found = first_seen(self.detector, images, turned, boxes)
+        if boxes and self._heads is not None and self.eyes.image is not None:
+            found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
         return found
 
     def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:

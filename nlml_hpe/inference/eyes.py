@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,13 @@ class Eyes:
             raise ValueError(f"eye: expected one of {list(known)}, which this model has; received {eye!r}")
         return eye or self.default
 
-    def answer(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> Answer:
+    def answer(
+        self,
+        faces: Sequence[Face],
+        route: Route = DEFAULT_ROUTE,
+        eye: Eye | None = None,
+        again: Callable[[], Sequence[Face]] | None = None,
+    ) -> Answer:
         """Pose of faces, in their order; NaN for a face that no eye can answer.
 
         Parameters
@@ -85,6 +91,9 @@ class Eyes:
             Of the landmark eye.
         eye : "both", "landmarks" or "image", optional
             By default both, where the model has two.
+        again : callable, optional
+            Waits for the same faces with further looks, as ``detection.looks.begin_seen_again`` gives it. The image eye
+            needs the first look alone, and answers while the others are taken.
 
         Returns
         -------
@@ -98,9 +107,10 @@ class Eyes:
         """
         wanted = self.chosen(eye)
         nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
-        landmarks = self.by_landmarks(faces, route) if wanted != "image" else nothing
-        image = self.image.estimate(faces) if self.image is not None and wanted != "landmarks" else nothing
-        return self.joined(landmarks, image, wanted)
+        image = self.image.begin(faces) if self.image is not None and wanted != "landmarks" else lambda: nothing
+        looked = again() if again else faces
+        landmarks = self.by_landmarks(looked, route) if wanted != "image" else nothing
+        return self.joined(landmarks, image(), wanted)
 
     def joined(self, landmarks: Estimates, image: Estimates, eye: Eye) -> Answer:
         """One answer from those of the eyes to the same faces.

@@ -38,6 +38,8 @@ CONTRADICTION = 16.27
 PRIOR = 4.0
 ROUNDS = 4
 """Of the weighted mean; more change it by less than 0.0002 degrees for answers 25 degrees apart."""
+_STILL = 1e-9
+"""Radians: a round that moved no mean by more is the last one."""
 Floats = NDArray[np.float64]
 
 
@@ -172,9 +174,11 @@ def _fused(a: Gaussians, b: Gaussians, gain: Floats, between: Floats, contradict
 def _weighted_mean(a: Floats, b: Floats, gain: Floats) -> Floats:
     """The rotation from which ``a`` and ``b`` lie in opposite directions, in the proportion that the gain says."""
     mean = a.copy()
+    both = np.stack([a, b])
     for _ in range(ROUNDS):
-        back = np.swapaxes(mean, -1, -2)
-        to_a, to_b = vector_from_rotation(a @ back), vector_from_rotation(b @ back)
-        step = to_a + np.einsum("nij,nj->ni", gain, to_b - to_a)
+        to_a, to_b = vector_from_rotation(both @ np.swapaxes(mean, -1, -2))
+        step = to_a + (gain @ (to_b - to_a)[..., None])[..., 0]
         mean = rotation_from_vector(step) @ mean
+        if not (np.abs(step) > _STILL).any():
+            break
     return mean

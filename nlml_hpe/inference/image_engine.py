@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,15 @@ from nlml_hpe.rotation import (
     mirrored,
     vector_from_rotation,
 )
-from nlml_hpe.sessions import CPU, open_session
+from nlml_hpe.sessions import CPU, open_session, resolve_providers
+from nlml_hpe.threads import begin, thread_count
 
 CROPS_OF_A_FACE = ((0.95, -12.0), (0.95, 12.0))
 """Crops of each face, every one with its mirror image: side in sides of THE crop, and turn in degrees. Chosen on
 development photographs and on rendered people; see docs/ablations.md."""
-_BATCH = 64
-"""Faces that go through the network together."""
+_BATCH = 16
+"""Crops that go through the network together."""
+Floats = NDArray[np.float64]
 
 
 class ImageEngine:
@@ -86,8 +87,9 @@ class ImageEngine:
     ) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
-        # Four crops of one face take 2.7 ms by two threads and 4.7 by one.
-        self._session = open_session(path, providers, threads=min(2, os.cpu_count() or 1))
+        # One crop or many on a thread: the crops of a face are shared out, not the network's own small layers.
+        self._session = open_session(path, providers, threads=1)
+        self._on_cpu = resolve_providers(providers) == resolve_providers(CPU)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
         yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
         self.name, self.frame = str(about["network"]), str(about["frame"])
@@ -113,47 +115,77 @@ class ImageEngine:
         Estimates
             In the order of the faces, in the named head frame; NaN of one without an image, or whose box has no size.
         """
-        given = [index for index, face in enumerate(faces) if face.image is not None and _has_size(box_of_68(face))]
-        rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
-        for start in range(0, len(given), _BATCH):
-            rows = given[start : start + _BATCH]
-            rotation[rows], covariance[rows] = self._mean_of_crops([faces[row] for row in rows])
-        return Estimates.of(rotation, covariance)
+        return self.begin(faces)()
 
-    def _mean_of_crops(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers."""
-        rotation, covariance = self._of_crops(faces)
+    def begin(self, faces: Sequence[Face]) -> Callable[[], Estimates]:
+        """As ``estimate``, begun in other threads where there are some: what is returned waits for the poses.
+
+        Parameters
+        ----------
+        faces : sequence of Face
+            As of ``estimate``.
+
+        Returns
+        -------
+        callable
+            Gives what ``estimate`` gives.
+        """
+        given = [index for index, face in enumerate(faces) if face.image is not None and _has_size(box_of_68(face))]
+        answers = self._begin_crops([faces[index] for index in given])
+
+        def poses() -> Estimates:
+            rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
+            if given:
+                rotation[given], covariance[given] = self._mean_of_crops(*answers())
+            return Estimates.of(rotation, covariance)
+
+        return poses
+
+    def _mean_of_crops(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers (N, 2 C, 3, 3)."""
         mean = mean_rotation(rotation)
         away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
         # The crops err together, so the mean is no surer than they are; where they differ it is less sure.
         spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
         return mean @ self.named_from_own, covariance.mean(axis=1) + spread
 
-    def _of_crops(self, faces: Sequence[Face]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _begin_crops(self, faces: Sequence[Face]) -> Callable[[], tuple[Floats, Floats]]:
         """Rotations, in the own frame, and covariances (N, 2 C, 3, 3) of C crops of each face, each also mirrored."""
-        crops = np.stack(
-            [
-                crop(face.image, box_of_68(face), self.size, side * self.share, turn)
-                for face in faces
-                if face.image is not None
-                for side, turn in self.crops
-            ]
-        )
-        both = np.concatenate([crops, crops[:, :, ::-1]]).transpose(0, 3, 1, 2).astype(np.float32)
-        rotation, covariance = (
-            values.astype(np.float64) for values in self._session.run(["rotation", "covariance"], {IMAGE_INPUT: both})
-        )
+        crops = [
+            crop(face.image, box_of_68(face), self.size, side * self.share, turn)
+            for face in faces
+            if face.image is not None
+            for side, turn in self.crops
+        ]
+        both = [*crops, *(each[:, ::-1] for each in crops)]
+        threads = thread_count() if self._on_cpu else 1
+        # Two parts a thread or more, so that one who has other work, too, leaves some to the next.
+        size = max(1, min(_BATCH, len(both) // (2 * threads)))
+        parts = [both[start : start + size] for start in range(0, len(both), size)]
+        begun = begin(self._answers, parts, threads if len(parts) > 1 else 1)
+
+        def upright() -> tuple[Floats, Floats]:
+            return self._upright(*(np.concatenate(values) for values in zip(*begun.results(), strict=True)))
+
+        return upright
+
+    def _answers(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Floats, Floats]:
+        """What the network says of crops (size, size, 3): rotations and covariances (M, 3, 3)."""
+        pixels = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
+        rotation, covariance = self._session.run(["rotation", "covariance"], {IMAGE_INPUT: pixels})
+        return rotation.astype(np.float64), covariance.astype(np.float64)
+
+    def _upright(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+        """Turns and mirror taken back: from (2 N C, 3, 3), those of mirror images last, to (N, 2 C, 3, 3)."""
         own, other = np.split(rotation @ self.named_from_own.T, 2)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
-        covariance[len(crops) :] *= MIRROR_SIGNS
+        said, said_of_mirrored = np.split(covariance, 2)
         upright = turned(np.eye(3), [-turn for _, turn in self.crops])[:, None]
-        seen, said = (
-            np.stack(pair, axis=1).reshape(len(faces), len(self.crops), 2, 3, 3)
-            for pair in ((own, mirrored(other)), np.split(covariance, 2))
-        )
-        back = (upright @ seen, upright @ said @ np.swapaxes(upright, -1, -2))
-        rotations, covariances = (values.reshape(len(faces), -1, 3, 3) for values in back)
-        return rotations, covariances
+        shape = (-1, len(self.crops), 2, 3, 3)
+        seen = np.stack([own, mirrored(other)], axis=1).reshape(shape)
+        about = np.stack([said, said_of_mirrored * MIRROR_SIGNS], axis=1).reshape(shape)
+        rotations, covariances = upright @ seen, upright @ about @ np.swapaxes(upright, -1, -2)
+        return rotations.reshape(len(seen), -1, 3, 3), covariances.reshape(len(seen), -1, 3, 3)
 
 
 def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.rotation.convention import GIMBAL_LOCK
+from nlml_hpe.rotation.group import cross_matrix
 
 SIGMA_OF_NOTHING = 180 / np.sqrt(3)
 """Standard deviation of an angle that is anything between -180 and 180 degrees."""
@@ -57,11 +58,13 @@ def sigma_from_covariance(rotation: ArrayLike, covariance: ArrayLike) -> FloatAr
     >>> sigma_from_covariance(rotation, covariance_from_sigma(rotation, [3.0, 2.0, 1.0])).round(6).tolist()
     [3.0, 2.0, 1.0]
     """
-    yaw, pitch, roll = np.moveaxis(_error_from_angles(rotation), -1, 0)
+    jacobian = _error_from_angles(rotation)
+    yaw, pitch, roll = jacobian[..., 0], jacobian[..., 1], jacobian[..., 2]
     # The axis of yaw is at right angles to the other two, which are parallel where the cosine of yaw is zero.
-    cosine = np.abs((np.cross(pitch, roll) * yaw).sum(axis=-1, keepdims=True))
+    by_pitch, by_roll = (cross_matrix(yaw) @ axis[..., None] for axis in (pitch, roll))
+    cosine = np.abs((by_pitch[..., 0] * roll).sum(axis=-1, keepdims=True))
     over = 1 / np.maximum(cosine, GIMBAL_LOCK)
-    inverse = np.stack([yaw, np.cross(roll, yaw) * over, np.cross(yaw, pitch) * over], axis=-2)
+    inverse = np.stack([yaw, -by_roll[..., 0] * over, by_pitch[..., 0] * over], axis=-2)
     variances = ((inverse @ np.asarray(covariance, dtype=np.float64)) * inverse).sum(axis=-1)
     sigma = np.minimum(np.degrees(np.sqrt(np.maximum(variances, 0.0))), SIGMA_OF_NOTHING)
     sigma[..., 1:] = np.where(cosine < GIMBAL_LOCK, np.maximum(sigma[..., 1:], SIGMA_OF_NOTHING), sigma[..., 1:])

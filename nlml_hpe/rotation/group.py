@@ -10,6 +10,28 @@ _SMALLEST = 1e-30
 FloatArray = NDArray[np.float64]
 
 
+def _quaternions() -> FloatArray:
+    """(9, 16): from a rotation's entries, row by row, to its quaternion four times over, but for ones on the diagonal.
+
+    Row 0 is 4 w (w, x, y, z), row 1 is 4 x of it, and so on.
+    """
+    made = np.zeros((3, 3, 4, 4))
+    for axis in range(3):
+        after, last = (axis + 1) % 3, (axis + 2) % 3
+        for row, column, sign in ((last, after, 1.0), (after, last, -1.0)):
+            made[row, column, 0, axis + 1] = made[row, column, axis + 1, 0] = sign
+            made[row, column, after + 1, last + 1] = made[row, column, last + 1, after + 1] = 1.0
+        for place in range(4):
+            made[axis, axis, place, place] = 1.0 if place in (0, axis + 1) else -1.0
+    return made.reshape(9, 16)
+
+
+_QUATERNIONS, _IDENTITY_4, _FOUR = _quaternions(), np.eye(4).reshape(-1), np.arange(4)
+_IDENTITY = np.eye(3)
+_SKEW = np.cross(_IDENTITY[:, None], _IDENTITY[None]).swapaxes(1, 2).reshape(3, 9)
+"""From a vector to the entries, row by row, of the matrix that multiplies by it crosswise."""
+
+
 def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
     """The rotations ``(..., 3, 3)`` half-way from ``a`` to ``b``: the mean of two on the rotation group.
 
@@ -74,6 +96,11 @@ def mean_rotation(rotations: ArrayLike, weights: ArrayLike | None = None) -> Flo
     return np.asarray(left @ right)
 
 
+def cross_matrix(vector: FloatArray) -> FloatArray:
+    """Matrices ``(..., 3, 3)`` that multiply by vectors ``(..., 3)`` crosswise: ``cross_matrix(a) @ b`` is a x b."""
+    return np.asarray((vector @ _SKEW).reshape(*vector.shape, 3))
+
+
 def rotation_from_vector(vector: ArrayLike) -> FloatArray:
     """Rotations ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` in radians: axis times angle (Rodrigues' formula).
 
@@ -83,14 +110,11 @@ def rotation_from_vector(vector: ArrayLike) -> FloatArray:
     array([0., 1., 0.])
     """
     vectors = np.asarray(vector, dtype=np.float64)
-    angle = np.linalg.norm(vectors, axis=-1)[..., None, None]
-    x, y, z = np.moveaxis(vectors, -1, 0)
-    zero = np.zeros_like(x)
-    rows = ((zero, -z, y), (z, zero, -x), (-y, x, zero))
-    skew = np.stack([np.stack(row, -1) for row in rows], -2)
+    angle = np.sqrt((vectors * vectors).sum(axis=-1))[..., None, None]
+    skew = cross_matrix(vectors)
     # numpy's sinc is that of pi times its argument; both factors stay exact where the angle is zero.
     linear, square = np.sinc(angle / np.pi), np.sinc(angle / (2 * np.pi)) ** 2 / 2
-    return np.asarray(np.eye(3) + linear * skew + square * (skew @ skew))
+    return np.asarray(_IDENTITY + linear * skew + square * (skew @ skew))
 
 
 def vector_from_rotation(rotation: ArrayLike) -> FloatArray:
@@ -104,23 +128,18 @@ def vector_from_rotation(rotation: ArrayLike) -> FloatArray:
     array([ 0.1, -0.2,  3. ])
     """
     matrices = np.asarray(rotation, dtype=np.float64)
-    xx, yy, zz = (matrices[..., axis, axis] for axis in range(3))
-    x = matrices[..., 2, 1] - matrices[..., 1, 2]
-    y = matrices[..., 0, 2] - matrices[..., 2, 0]
-    z = matrices[..., 1, 0] - matrices[..., 0, 1]
-    xy, xz, yz = (matrices[..., a, b] + matrices[..., b, a] for a, b in ((0, 1), (0, 2), (1, 2)))
     # The quaternion (w, x, y, z) up to its length, four times over; the row that begins with the largest entry is exact
     # where others vanish (Shepperd 1978).
-    of_w, of_x = (1 + xx + yy + zz, x, y, z), (x, 1 + xx - yy - zz, xy, xz)
-    of_y, of_z = (y, xy, 1 - xx + yy - zz, yz), (z, xz, yz, 1 - xx - yy + zz)
-    four = np.stack([np.stack(row, -1) for row in (of_w, of_x, of_y, of_z)], -2)
-    largest = np.argmax(np.stack([four[..., n, n] for n in range(4)], -1), -1)
-    quaternion = np.take_along_axis(four, largest[..., None, None], -2)[..., 0, :]
-    quaternion = quaternion * np.where(quaternion[..., :1] < 0, -1.0, 1.0)
-    sine = np.linalg.norm(quaternion[..., 1:], axis=-1, keepdims=True)
-    half = np.arctan2(sine, quaternion[..., :1])
+    four = (matrices.reshape(-1, 9) @ _QUATERNIONS + _IDENTITY_4).reshape(-1, 4, 4)
+    rows = np.arange(len(four))
+    quaternion = four[rows, four[:, _FOUR, _FOUR].argmax(axis=1)]
+    quaternion[quaternion[:, 0] < 0] *= -1.0
+    vector = quaternion[:, 1:]
+    sine = np.sqrt((vector * vector).sum(axis=1))
+    half = np.arctan2(sine, quaternion[:, 0])
     tiny = sine < _SMALLEST
-    return np.asarray(quaternion[..., 1:] * np.where(tiny, 0.0, 2 * half / np.where(tiny, 1.0, sine)))
+    scale = np.where(tiny, 0.0, 2 * half / np.where(tiny, 1.0, sine))
+    return np.asarray((vector * scale[:, None]).reshape(matrices.shape[:-1]))
 
 
 def geodesic_degrees(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:

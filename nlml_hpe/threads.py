@@ -1,0 +1,87 @@
+"""Work of a few milliseconds, shared out among the threads of one pool for the whole process.
+
+Networks and OpenCV let go of Python's lock while they compute, so that threads compute at the same time. Several steps
+may share out work at once and within one another, and nothing waits for a thread that is not there: whoever wants the
+results does what no other thread has begun, from the end, while the pool's threads come from the front.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
+from typing import Generic, TypeVar
+
+import cv2
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def thread_count() -> int:
+    """How many threads may compute at once: as many as OpenCV may use here, which is one in worker processes."""
+    # Where OpenCV leaves its threads to the system, it names a number beyond all processors.
+    return max(1, min(cv2.getNumThreads(), os.cpu_count() or 1))
+
+
+class Begun(Generic[Result]):
+    """Work that other threads may have begun; ``begin`` makes it."""
+
+    def __init__(self, work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> None:
+        self._tasks = [partial(work, item) for item in items]
+        pool = _pool(os.getpid(), threads - 1) if threads > 1 else None
+        self._futures: list[Future[Result]] = [pool.submit(task) for task in self._tasks] if pool else []
+
+    def results(self) -> list[Result]:
+        """What ``work`` gave for each item, in their order; raises what it raised.
+
+        Examples
+        --------
+        >>> begin(abs, [-1, 2]).results()
+        [1, 2]
+        """
+        if not self._futures:
+            return [task() for task in self._tasks]
+        own: dict[int, Result] = {}
+        try:
+            for index in reversed(range(len(self._tasks))):
+                if self._futures[index].cancel():
+                    own[index] = self._tasks[index]()
+            return [own[index] if index in own else future.result() for index, future in enumerate(self._futures)]
+        finally:
+            for future in self._futures:  # where something was raised, nothing more is begun
+                future.cancel()
+
+
+def begin(work: Callable[[Item], Result], items: Sequence[Item], threads: int | None = None) -> Begun[Result]:
+    """Have ``work`` done for each of the items, by whichever thread comes first.
+
+    Parameters
+    ----------
+    work : callable
+        What is done for an item; called in any thread, and in several at once.
+    items : sequence
+        What it is done for.
+    threads : int, optional
+        How many threads may take part, that of the caller included; by default ``thread_count``. With one, nothing is
+        begun before the results are asked for.
+
+    Returns
+    -------
+    Begun
+        Whose ``results`` must be asked for once.
+
+    Examples
+    --------
+    >>> squares = begin(lambda number: number * number, range(5))
+    >>> squares.results()
+    [0, 1, 4, 9, 16]
+    """
+    return Begun(work, items, thread_count() if threads is None else threads)
+
+
+@cache
+def _pool(process: int, helpers: int) -> ThreadPoolExecutor:
+    """The threads beside the caller's; those of a process do not live on in one that was forked from it."""
+    return ThreadPoolExecutor(helpers, "nlml_hpe")

@@ -1,0 +1,87 @@
+"""Work shared out among threads: order, nesting, errors, and processes without the threads of their parent."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import cv2
+import pytest
+
+from nlml_hpe.threads import begin, thread_count
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    """Whoever does which: slow items come first."""
+
+    def slow_first(number: int) -> int:
+        time.sleep(0.01 if number < 2 else 0.0)
+        return number * number
+
+    assert begin(slow_first, range(20), threads=4).results() == [number * number for number in range(20)]
+    assert begin(slow_first, [], threads=4).results() == []
+
+
+def test_work_is_begun_before_its_results_are_asked_for() -> None:
+    """By another thread; with one thread nothing is."""
+    done = threading.Event()
+    begun = begin(lambda _: done.set(), [0], threads=2)
+    assert done.wait(10)
+    assert begun.results() == [None]
+    done.clear()
+    begun = begin(lambda _: done.set(), [0], threads=1)
+    assert not done.wait(0.05)
+    begun.results()
+    assert done.is_set()
+
+
+def test_work_within_work_waits_for_nobody() -> None:
+    """More levels than threads: each caller does what no other thread has begun."""
+
+    def tree(depth: int) -> int:
+        return 1 if depth == 0 else sum(begin(tree, [depth - 1] * 3, threads=2).results())
+
+    found: list[int] = []
+    caller = threading.Thread(target=lambda: found.append(tree(5)), daemon=True)
+    caller.start()
+    caller.join(60)
+    assert found == [3**5]
+
+
+def test_an_error_is_raised_where_the_results_are_asked_for() -> None:
+    """And what was not begun by then never is."""
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.01)
+        raise ValueError(f"item {number}")
+
+    with pytest.raises(ValueError, match="item"):
+        begin(work, range(1000), threads=2).results()
+    count = len(begun)
+    time.sleep(0.05)
+    assert len(begun) == count < 10
+
+
+def test_as_many_threads_as_opencv_may_use() -> None:
+    """Which is one in worker processes, and never more than there are processors."""
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        assert thread_count() == 1
+        cv2.setNumThreads(1000)
+        assert thread_count() == (os.cpu_count() or 1)
+    finally:
+        cv2.setNumThreads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """The parent's do not live on in it."""
+    assert begin(abs, [-1, -2], threads=2).results() == [1, 2]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if begin(abs, [-1, -2], threads=2).results() == [1, 2] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
