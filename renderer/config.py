@@ -44,6 +44,9 @@ class HeadsConfig(Section):
         default=None, description="ICT-FaceKit's FaceXModel, FaceScape's identities, or scans"
     )
     publishable: UserPath | None = Field(default=None, description="FaceScape's list of publishable identities")
+    makehuman: UserPath | None = Field(
+        default=None, description="MakeHuman's base mesh, hair and clothes, for crops: hair and shoulders of real shape"
+    )
     train: int = Field(default=24, ge=1, lt=FIRST_VALIDATION_PERSON)
     validation: int = Field(default=6, ge=1, lt=FIRST_VALIDATION_PERSON)
     shape_variation: float = Field(default=1.0, ge=0, le=3)

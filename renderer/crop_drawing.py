@@ -13,9 +13,10 @@ from nlml_hpe.image_networks.crop import STORED_SHARE, square_around
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
 from renderer.config import CropsConfig, PosesConfig
-from renderer.crop_people import NECK_MM, Person, Take
+from renderer.crop_people import Person, Take
 from renderer.crop_scene import draw_background, draw_lamps, lay_over
 from renderer.crop_shading import light_crop
+from renderer.neck import SKULL_MM, draw_body, posed
 from renderer.rasterizers import Fragments, get_rasterizer
 
 FloatArray = NDArray[np.float32]
@@ -135,13 +136,8 @@ def _seen(
 ) -> _View:
     """The person from a distance that is drawn, in a square of ``share`` times the box."""
     distance = float(np.exp(rng.uniform(np.log(_NEAR_MM), np.log(_FAR_MM))))
-    turn, body_turn = rotation.astype(np.float32), _body_turn(rotation, rng).astype(np.float32)
-    neck = person.body
-    vertices = (take.vertices - NECK_MM) @ turn.T
-    vertices[neck:] = (take.vertices[neck:] - NECK_MM) @ body_turn.T
-    normals = take.normals @ turn.T
-    normals[neck:] = take.normals[neck:] @ body_turn.T
-    marks = (take.marks - NECK_MM) @ turn.T
+    vertices, normals, skull = posed(take.vertices, take.normals, person.share, rotation, draw_body(rotation, rng))
+    marks = (take.marks - SKULL_MM) @ rotation.astype(np.float32).T + skull
     middle = marks.mean(axis=0)
     back = max(distance, float((vertices[:, 2] - middle[2]).max()) + _NOT_NEARER_MM)
     middle[2] += np.float32(back)
@@ -162,12 +158,3 @@ def _light(view: _View, person: Person, rng: np.random.Generator, image: FloatAr
 def _reduced(image: FloatArray, size: int) -> NDArray[np.uint8]:
     small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(small), 0, 255).astype(np.uint8)
-
-
-def _body_turn(rotation: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """The shoulders follow the head in part, and stand more upright."""
-    forward, up = rotation[:, 2], rotation[:, 1]
-    yaw = np.degrees(np.arctan2(-forward[0], max(forward[2], 0.05))) * rng.uniform(0, 0.9) + rng.normal(0, 12)
-    roll = np.degrees(np.arctan2(up[0], max(up[1], 0.2))) * rng.uniform(0, 1) + rng.normal(0, 6)
-    pitch = np.degrees(np.arcsin(np.clip(forward[1], -1, 1))) * rng.uniform(0, 0.4) + rng.normal(0, 6)
-    return rotation_from_angles(Angles.from_columns((yaw, pitch, roll)))

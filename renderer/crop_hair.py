@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from renderer.accessories import Extra
 from renderer.looks import Looks, Rgb
+from renderer.skull import CENTRE, Envelope
 
 FloatArray = NDArray[np.float32]
-_CENTRE = np.array([0.0, 40.0, 5.0], dtype=np.float32)
 _COLUMNS, _ROWS, _HANGING = 96, 14, 8
-_AZIMUTHS, _POLARS = 64, 24
 _SHORTEST_MM = 4.0
 
 
@@ -34,11 +33,12 @@ class Hair:
     shade: FloatArray
     wave: tuple[float, float]
 
-    def print(self, rows: int) -> NDArray[np.uint8]:
-        """Strands (rows, W, 3), a little darker towards the ends."""
-        fade = np.linspace(1.05, 0.75, rows)[:, None, None]
-        image = np.array(self.color) * np.repeat(self.shade, 4)[None, :, None] * fade
-        return np.asarray(np.clip(image, 0, 255), dtype=np.uint8)
+
+def strands(color: Rgb, shade: FloatArray, rows: int) -> NDArray[np.uint8]:
+    """A picture (rows, 4 n, 3) of strands whose brightness is ``shade`` (n,), a little darker towards the ends."""
+    fade = np.linspace(1.05, 0.75, rows)[:, None, None]
+    image = np.array(color) * np.repeat(shade, 4)[None, :, None] * fade
+    return np.asarray(np.clip(image, 0, 255), dtype=np.uint8)
 
 
 def draw_hair(looks: Looks, rng: np.random.Generator) -> Hair | None:
@@ -66,13 +66,13 @@ def draw_hair(looks: Looks, rng: np.random.Generator) -> Hair | None:
     rough = cv2.GaussianBlur(rng.normal(0, 1, (_COLUMNS, _ROWS)).astype(np.float32), (0, 0), rng.uniform(0.6, 5))
     rough = 1 + rng.uniform(0, 0.5) * rough / max(float(rough.std()), 1e-6)
     thick = np.clip(rng.uniform(*base[str(kind)]) * rough, _SHORTEST_MM / 2, None)
-    strands = cv2.GaussianBlur(rng.normal(0, 1, (1, _COLUMNS)).astype(np.float32), (0, 0), rng.uniform(0.4, 2.0))[0]
+    lines = cv2.GaussianBlur(rng.normal(0, 1, (1, _COLUMNS)).astype(np.float32), (0, 0), rng.uniform(0.4, 2.0))[0]
     return Hair(
         looks.hair_color,
         np.clip(ends + ragged, 25, 125).astype(np.float32),
         hangs.astype(np.float32),
         thick.astype(np.float32),
-        np.clip(1 + 0.35 * strands / max(float(strands.std()), 1e-6), 0.35, 1.8).astype(np.float32),
+        np.clip(1 + 0.35 * lines / max(float(lines.std()), 1e-6), 0.35, 1.8).astype(np.float32),
         (float(rng.uniform(0, 0.12)), float(rng.uniform(0.5, 4.0))),
     )
 
@@ -87,8 +87,8 @@ def hair_shell(skin: FloatArray, hair: Hair) -> Extra:
     )
     taper = np.clip((1 - share) * 6, 0, 1) ** 0.7
     taper = np.where(hair.hangs[:, None] > 1, 1.0, np.maximum(taper, 0.15))
-    radius = _envelope(skin, azimuth + 0 * polar, polar) + _SHORTEST_MM / 2 + hair.thick * taper
-    cap = _CENTRE + direction * radius[..., None]
+    radius = Envelope(skin).along(azimuth + 0 * polar, polar) + _SHORTEST_MM / 2 + hair.thick * taper
+    cap = CENTRE + direction * radius[..., None]
     drop = np.linspace(0, 1, _HANGING + 1)[None, 1:]
     outward = np.concatenate([np.sin(azimuth), 0 * azimuth, np.cos(azimuth)], axis=1)[:, None]
     swing = hair.wave[0] * hair.hangs[:, None] * np.sin(hair.wave[1] * np.pi * drop + 5 * azimuth)
@@ -109,19 +109,3 @@ def _share_of(looks: Looks) -> list[float]:
     if looks.hair == "long":
         return [0.0, 0.0, 0.07, 0.23, 0.4, 0.3, 0.0]
     return [0.2, 0.35, 0.2, 0.05, 0.05, 0.08, 0.07]
-
-
-def _envelope(skin: FloatArray, azimuth: NDArray[np.floating], polar: NDArray[np.floating]) -> FloatArray:
-    """How far the skin reaches from the skull's middle in these directions, in mm, nose and ears smoothed away."""
-    offset = skin - _CENTRE
-    radius = np.linalg.norm(offset, axis=1)
-    column = ((np.arctan2(offset[:, 0], offset[:, 2]) / (2 * np.pi) + 0.5) * (_AZIMUTHS - 1)).round().astype(int)
-    row = (np.arccos(np.clip(offset[:, 1] / np.maximum(radius, 1e-6), -1, 1)) / np.pi * (_POLARS - 1)).round()
-    table = np.zeros((_AZIMUTHS, _POLARS), dtype=np.float32)
-    np.maximum.at(table, (column, row.astype(int)), radius)
-    wrapped = np.concatenate([table[-4:], table, table[:4]])
-    wide = cv2.dilate(wrapped, np.ones((3, 3), np.uint8))
-    smooth = cv2.GaussianBlur(wide, (0, 0), 1.0)[4:-4]
-    x = ((azimuth / (2 * np.pi) + 0.5) * (_AZIMUTHS - 1)).astype(np.float32)
-    y = (polar / np.pi * (_POLARS - 1)).astype(np.float32)
-    return np.asarray(cv2.remap(smooth, y, x, cv2.INTER_LINEAR), dtype=np.float32)

@@ -27,6 +27,7 @@ from renderer.crop_people import Person, Take, draw_person, small_kit
 from renderer.crop_scene import pictures
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
+from renderer.makehuman import Wardrobe, read_wardrobe
 
 KIND = "crops"
 Split = Literal["train", "validation"]
@@ -85,17 +86,23 @@ class CropSet:
 
     def inputs(self) -> dict[str, str]:
         """Digests of the kit's and the backgrounds' files."""
-        folders = {"folder": self.kit_folder, "backgrounds": self.crops.backgrounds}
+        folders = {
+            "folder": self.kit_folder,
+            "makehuman": self.heads.makehuman,
+            "backgrounds": self.crops.backgrounds,
+        }
         return {name: digest_of_names_and_sizes(path) for name, path in folders.items() if path and path.is_dir()}
 
     def of_person(self, person: int) -> list[Crop]:
         """All crops of one person.
 
-        Raises ``HeadDataError`` where the kit is not complete and ``BackgroundError`` for a folder without pictures.
+        Raises ``HeadDataError`` where the kit or MakeHuman's folder is incomplete, ``ObjError`` for a damaged mesh,
+        and ``BackgroundError`` for a folder without pictures.
         """
         rng = np.random.default_rng([self.seed, person, _STREAM])
         found = pictures(self.crops.backgrounds)
-        drawn = draw_person(_kit(self.kit_folder, self.cache), self.heads, self.crops.faces, found, rng)
+        kit, worn = _kit(self.kit_folder, self.cache), _wardrobe(self.heads.makehuman, self.kit_folder, self.cache)
+        drawn = draw_person(kit, self.heads, self.crops.faces, found, rng, worn)
         takes = drawn.takes
         return [
             self.drawn(drawn, takes[number % len(takes)], rotation, found, rng)
@@ -197,3 +204,9 @@ def _render_shard(people: CropSet, number: int, numbers: list[int], folder: Path
 def _kit(folder: Path, cache: Path) -> Kit:
     """The kit, opened once in each worker."""
     return small_kit(Kit.open(folder, cache / "ict_facekit.npz"))
+
+
+@lru_cache(maxsize=1)
+def _wardrobe(folder: Path | None, kit_folder: Path, cache: Path) -> Wardrobe | None:
+    """Hair and clothes, opened once in each worker."""
+    return None if folder is None else read_wardrobe(folder, _kit(kit_folder, cache).skin)

@@ -16,10 +16,11 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
 from renderer.config import HeadsConfig, LooksConfig
-from renderer.crop_people import NECK_MM, Person, draw_person, small_kit
+from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import pictures
 from renderer.crop_shading import Lamps, light_crop
 from renderer.heads.ict_kit import Kit
+from renderer.neck import SKULL_MM, posed
 from renderer.rasterizers import get_rasterizer
 
 _DISTANCE_MM = 1500.0
@@ -68,11 +69,9 @@ def scene(behind: RgbImage, heads: Sequence[Placed]) -> tuple[RgbImage, NDArray[
 def _draw(image: NDArray[np.float32], head: Placed, rotation: NDArray[np.float64]) -> Box:
     """One head, in place; its box. The shoulders stay."""
     person, (take, *_) = head.person, head.person.takes
-    turn, away = rotation.astype(np.float32), np.array([0, 0, _DISTANCE_MM], dtype=np.float32)
-    vertices, normals = (take.vertices - NECK_MM) @ turn.T, take.normals @ turn.T
-    vertices[person.body :] = take.vertices[person.body :] - NECK_MM
-    normals[person.body :] = take.normals[person.body :]
-    vertices, marks = vertices - away, (take.marks - NECK_MM) @ turn.T - away
+    away = np.array([0, 0, _DISTANCE_MM], dtype=np.float32)
+    vertices, normals, skull = posed(take.vertices, take.normals, person.share, rotation, np.eye(3))
+    vertices, marks = vertices - away, (take.marks - SKULL_MM) @ rotation.astype(np.float32).T + skull - away
     camera = Camera(head.scale * _DISTANCE_MM, head.neck, 0.0)
     height, width = image.shape[:2]
     fragments = get_rasterizer("numba_zbuffer")(vertices, person.faces, camera, (height, width))

@@ -132,6 +132,11 @@ class Kit:
         anatomy = Anatomy(self.neutral[self.landmarks], np.array(centres, dtype=np.float32))
         return Canvas(self.texels, anatomy, tuple(_CHARTS))
 
+    @property
+    def skin(self) -> NDArray[np.float32]:
+        """Those vertices (n, 3) of the neutral head that can be seen."""
+        return self.neutral[np.unique(self.source[self.faces])]
+
     def _vertices_of(self, name: str) -> NDArray[np.int32]:
         return np.unique(self.faces[self.part == list(_CHARTS).index(name)])
 

@@ -1,0 +1,167 @@
+"""Hair, necks, shoulders and clothes of real shape: MakeHuman's, whose meshes are in the public domain (CC0).
+
+Hair and clothes were made for the base mesh, for a man or for a woman, and hair does not say for which. So hair is laid
+on the head of the kit by its own inner side, and clothes hang from the crown of the body that they were made for; what
+has no ``female_`` or ``male_`` in its name, or reaches over that crown, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from renderer.accessories import Extra
+from renderer.heads import HeadDataError
+from renderer.obj import read_obj, split_by_texture
+from renderer.skull import CENTRE, Envelope
+
+FloatArray = NDArray[np.float32]
+BASE = "base.obj"
+_MM_PER_UNIT = 100.0
+_BODY_VERTICES = 13_380
+"""Of the base mesh: what follows are helpers that nobody sees."""
+_CROWN_MM = {"female_": 790.0, "male_": 940.0}
+"""Height of the head that clothes of this name were made for; hair's is found from the hair."""
+_LOWEST_MM, _WIDEST_MM = -430.0, 290.0
+"""Of the body, in the kit's frame: crops show no more."""
+COLLAR_MM = -88.0
+"""Where the body's own neck ends: above it the head's neck is drawn."""
+_SCALP_MM = 100.0
+"""Hair this far below its highest point lies on the skull."""
+_CLOSE_MM = 5.0
+_SKULL_MM = 105.0
+"""From the skull's middle to its crown, and so about to the highest hair."""
+NAPE_MM = -20.0
+"""Below this hair hangs, and lies on no skull."""
+_FITTED = 600
+"""Vertices that hair is fitted by."""
+
+
+@dataclass(frozen=True)
+class Wardrobe:
+    """What people may wear, in mm of the kit's frame.
+
+    ``hair`` by name; ``body`` is a chest with shoulders and the lower half of a neck; ``clothes`` by name.
+    """
+
+    hair: dict[str, Extra]
+    body: Extra
+    clothes: dict[str, Extra]
+
+
+def check_wardrobe(folder: Path) -> list[str]:
+    """What is there of the wardrobe, line by line; what cannot be done without begins with ``missing``."""
+    hair, clothes = (len(list(_files(folder, part))) for part in ("hair", "clothes"))
+    lines = [f"{'found  ' if (folder / BASE).is_file() else 'missing'}  {folder / BASE}"]
+    lines.append(f"{'found  ' if hair else 'missing'}  {hair} hair styles (hair/*.obj)")
+    lines.append(f"found    {clothes} clothes (clothes/female_*.obj, clothes/male_*.obj)")
+    return lines
+
+
+def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
+    """MakeHuman's hair and clothes, laid on a head.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``base.obj``, ``hair`` and ``clothes``, these with OBJ files in folders of any depth.
+    skin : float array (V, 3)
+        Vertices of the neutral head that they are laid on, in mm of the kit's frame.
+
+    Returns
+    -------
+    Wardrobe
+        In the kit's frame.
+
+    Raises
+    ------
+    HeadDataError
+        Where the folder lacks the base mesh or has no hair.
+    ObjError
+        For a damaged file.
+    """
+    lacking = [line for line in check_wardrobe(folder) if line.startswith("missing")]
+    if lacking:
+        raise HeadDataError("\n".join([f"{folder} is no folder of MakeHuman's meshes:", *lacking]))
+    base = _extra(folder / BASE, _BODY_VERTICES)
+    onto = _onto(base.vertices, skin)
+    reach = Envelope(skin)
+    hair = {path.stem: _on_scalp(_extra(path), onto[0], reach) for path in _files(folder, "hair")}
+    clothes = {}
+    for path in _files(folder, "clothes"):
+        crown = next((height for name, height in _CROWN_MM.items() if path.stem.startswith(name)), None)
+        worn = _extra(path)
+        if crown is not None and worn.vertices[:, 1].max() < crown:
+            placed = (worn.vertices - [0, crown - base.vertices[:, 1].max(), 0]) * onto[0] + onto[1]
+            clothes[path.stem] = _below(worn._replace(vertices=placed.astype(np.float32)), COLLAR_MM + 25)
+    body = base._replace(vertices=(base.vertices * onto[0] + onto[1]).astype(np.float32))
+    return Wardrobe(hair, _below(body, COLLAR_MM), {name: worn for name, worn in clothes.items() if len(worn.faces)})
+
+
+def _files(folder: Path, part: str) -> Iterable[Path]:
+    return sorted((folder / part).rglob("*.obj"))
+
+
+def _extra(path: Path, first: int | None = None) -> Extra:
+    """A mesh in mm, v = 0 at the top; with ``first`` of its first so many vertices alone."""
+    mesh = read_obj(path)
+    triangles = np.concatenate(list(mesh.triangles.values()))
+    if first is not None:
+        triangles = triangles[(triangles[:, 0] < first).all(axis=1)]
+    source, texture, faces = split_by_texture(triangles)
+    uv = mesh.uv[texture] * [1, -1] + [0, 1]
+    return Extra((mesh.vertices[source] * _MM_PER_UNIT).astype(np.float32), faces, np.clip(uv, 0, 1).astype(np.float32))
+
+
+def _onto(base: FloatArray, skin: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scales (3,) and shifts (3,) that lay the base mesh's head on the kit's: nose tip, crown, back and width."""
+    corners = []
+    for vertices, above in ((base, base[:, 1].max() - 170), (skin, skin[:, 1].max() - 160)):
+        head = vertices[vertices[:, 1] > above]
+        nose = head[head[:, 2].argmax()]
+        corners.append((np.abs(head[:, 0]).max(), head[:, 1].max(), nose[1], nose[2], head[:, 2].min()))
+    (wide, crown, nose, tip, back), (own_wide, own_crown, own_nose, own_tip, own_back) = corners
+    scale = np.array([own_wide / wide, (own_crown - own_nose) / (crown - nose), (own_tip - own_back) / (tip - back)])
+    return scale, np.array([0, own_crown, own_tip]) - scale * [0, crown, tip]
+
+
+def _on_scalp(hair: Extra, scale: NDArray[np.float64], reach: Envelope) -> Extra:
+    """Hair moved up or down, ahead or back, until its inner side lies on the skull; what lies inside is lifted out."""
+    vertices = hair.vertices * scale
+    scalp = vertices[vertices[:, 1] > vertices[:, 1].max() - _SCALP_MM]
+    scalp = scalp[:: max(1, len(scalp) // _FITTED)]
+
+    def apart(shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        there = scalp + np.array([0.0, *shift])
+        gap = np.linalg.norm(there - CENTRE, axis=1) - reach.under(there) - _CLOSE_MM
+        # Hair may stand off, and must not lie inside: skin would show through.
+        return np.where(gap < 0, 3 * gap, gap) / _CLOSE_MM
+
+    high = CENTRE[1] + _SKULL_MM - vertices[:, 1].max()
+    deep = CENTRE[2] - np.median(scalp[:, 2])
+    tries = [least_squares(apart, [high + up, deep], loss="soft_l1") for up in (-30.0, 0.0, 30.0)]
+    best = min(tries, key=lambda one: float(one.cost))
+    moved = (vertices + np.array([0.0, *best.x])).astype(np.float32)
+    return hair._replace(vertices=lifted(moved, reach, _CLOSE_MM / 2))
+
+
+def lifted(vertices: FloatArray, reach: Envelope, least: float) -> FloatArray:
+    """Vertices (V, 3) in the kit's frame, those that lie on the skull or within moved to ``least`` mm over it."""
+    offset = vertices - CENTRE
+    radius = np.maximum(np.linalg.norm(offset, axis=1), 1e-6)
+    skull = vertices[:, 1] > NAPE_MM
+    wanted = np.where(skull, np.maximum(radius, reach.under(vertices) + least), radius)
+    return np.asarray(CENTRE + offset * (wanted / radius)[:, None], dtype=np.float32)
+
+
+def _below(worn: Extra, height: float) -> Extra:
+    """What of a body is below the head and in a crop."""
+    middle = worn.vertices[worn.faces].mean(axis=1)
+    shown = (middle[:, 1] < height) & (middle[:, 1] > _LOWEST_MM) & (np.abs(middle[:, 0]) < _WIDEST_MM)
+    used, faces = np.unique(worn.faces[shown], return_inverse=True)
+    return Extra(worn.vertices[used], faces.reshape(-1, 3).astype(np.int32), worn.uv[used])

@@ -1,0 +1,137 @@
+"""MakeHuman's hair and clothes on the kit's heads, and necks that bend: what turns with what, and what lies where."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
+from renderer.config import CropsConfig, HeadsConfig
+from renderer.crop_people import draw_person, small_kit
+from renderer.crop_scene import pictures
+from renderer.crops import CropSet
+from renderer.heads import HeadDataError
+from renderer.heads.ict_kit import Kit
+from renderer.makehuman import NAPE_MM, Wardrobe, check_wardrobe, read_wardrobe
+from renderer.neck import NECK_MM, SKULL_MM, draw_body, head_share, posed
+from renderer.obj import ObjError
+from renderer.skull import CENTRE, Envelope
+
+HAIR, CLOTHES = "hair/short04.obj", "clothes/female_sportsuit01.obj"
+
+
+@pytest.fixture(scope="module")
+def kit(kit_of_few: Path) -> Kit:
+    return Kit.open(kit_of_few, kit_of_few.parent / "cache" / "ict_facekit.npz")
+
+
+@pytest.fixture(scope="module")
+def meshes(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Few of MakeHuman's meshes, one in a folder of its own, as its repository has them."""
+    whole, few = shared_data / "makehuman", tmp_path_factory.mktemp("makehuman")
+    (few / "hair" / "short04").mkdir(parents=True)
+    (few / "clothes").mkdir()
+    shutil.copy(whole / "base.obj", few / "base.obj")
+    shutil.copy(whole / HAIR, few / "hair" / "short04" / "short04.obj")
+    for name in (CLOTHES, "clothes/fedora.obj"):
+        shutil.copy(whole / name, few / name)
+    return few
+
+
+@pytest.fixture(scope="module")
+def wardrobe(meshes: Path, kit: Kit) -> Wardrobe:
+    return read_wardrobe(meshes, kit.skin)
+
+
+def test_a_head_that_faces_as_its_body_is_turned_as_a_whole(kit: Kit) -> None:
+    turn = rotation_from_angles(Angles.from_columns((30.0, -20.0, 10.0)))
+    normals = np.tile(np.array([0, 0, 1], dtype=np.float32), (len(kit.neutral), 1))
+    whole = posed(kit.neutral, normals, head_share(kit.neutral), turn, turn)
+    # Float32 millimetres of a head.
+    np.testing.assert_allclose(whole.vertices, (kit.neutral - NECK_MM) @ turn.T, atol=2e-3)
+    np.testing.assert_allclose(whole.normals, normals @ turn.T, atol=1e-6)
+
+
+def test_the_chin_goes_with_the_head_and_the_shoulders_stay(kit: Kit) -> None:
+    turn = rotation_from_angles(Angles.from_columns((50.0, 25.0, 0.0)))
+    share = head_share(kit.neutral)
+    bent = posed(kit.neutral, np.zeros_like(kit.neutral), share, turn, np.eye(3))
+    face = kit.landmarks
+    assert share[face].min() == 1
+    np.testing.assert_allclose(bent.vertices[face], (kit.neutral[face] - SKULL_MM) @ turn.T + bent.skull, atol=1e-3)
+    low = kit.neutral[:, 1] < -170
+    np.testing.assert_allclose(bent.vertices[low], kit.neutral[low] - NECK_MM, atol=1e-3)
+    # The neck bends and does not tear: neighbours, up to 30 mm apart, stay within half of that of their distance.
+    edges = kit.source[kit.faces][:, :2]
+    before, after = (np.linalg.norm(np.diff(v[edges], axis=1)[:, 0], axis=1) for v in (kit.neutral, bent.vertices))
+    assert np.abs(after - before).max() < 15
+
+
+def test_shoulders_are_such_as_a_head_can_have() -> None:
+    rng = np.random.default_rng(0)
+    level = rotation_from_angles(
+        Angles.from_columns(np.column_stack([np.linspace(-180, 180, 200), *np.zeros((2, 200))]))
+    )
+    bodies = np.array([draw_body(head, rng) for head in level])
+    # 75 degrees of yaw with 12 and 12 of what strays from pitch and roll.
+    assert geodesic_degrees(level, bodies).max() < 85
+    assert np.median(geodesic_degrees(level[90:110], bodies[90:110])) < 25
+
+
+def test_hair_lies_on_the_skull_and_clothes_below_the_chin(kit: Kit, wardrobe: Wardrobe) -> None:
+    assert list(wardrobe.hair) == ["short04"]
+    hair = wardrobe.hair["short04"].vertices
+    above = hair[hair[:, 1] > NAPE_MM]
+    gap = np.linalg.norm(above - CENTRE, axis=1) - Envelope(kit.skin).under(above)
+    assert gap.min() > 2
+    assert np.median(gap) < 15
+    # A hat is of no body, and is left out.
+    assert list(wardrobe.clothes) == ["female_sportsuit01"]
+    chin = kit.neutral[kit.landmarks[8], 1]
+    for piece in (wardrobe.body, *wardrobe.clothes.values()):
+        assert piece.vertices[:, 1].max() < chin + 15
+        assert np.ptp(piece.vertices[:, 0]) > 350
+
+
+def test_what_is_worn_moves_no_label(meshes: Path, kit_of_few: Path) -> None:
+    config = CropsConfig(crops_per_person=3, faces=1, people_per_shard=1, size=48)
+    bare, dressed = (
+        CropSet(
+            HeadsConfig(source="ict_facekit", folder=kit_of_few, makehuman=folder),
+            config,
+            5,
+            "train",
+            kit_of_few.parent / "cache",
+        )
+        for folder in (None, meshes)
+    )
+    first, again = dressed.of_person(1), dressed.of_person(1)
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.image, two.image)
+    assert all((one.image != two.image).any() for one, two in zip(first, bare.of_person(1), strict=True))
+    assert all(crop.box[0] > 0 for crop in first)
+    assert set(dressed.inputs()) - set(bare.inputs()) == {"makehuman"}
+
+
+def test_most_people_are_dressed_and_all_are_whole(kit: Kit, wardrobe: Wardrobe) -> None:
+    small, heads = small_kit(kit), HeadsConfig(source="ict_facekit", folder=Path("unused"), expressions=())
+    for number in range(6):
+        person = draw_person(small, heads, 1, pictures(None), np.random.default_rng(number), wardrobe)
+        (take,) = person.takes
+        assert len(take.vertices) == len(take.normals) == len(person.uv) == len(person.share) > person.faces.max()
+        assert person.uv.min() >= 0
+        assert person.uv.max() <= 1
+
+
+def test_a_folder_without_the_meshes_is_said(meshes: Path, kit: Kit, tmp_path: Path) -> None:
+    with pytest.raises(HeadDataError, match=r"missing .*base\.obj"):
+        read_wardrobe(tmp_path, kit.skin)
+    assert any(line.startswith("found") and "1 hair" in line for line in check_wardrobe(meshes))
+    (tmp_path / "hair").mkdir()
+    shutil.copy(meshes / "base.obj", tmp_path / "base.obj")
+    (tmp_path / "hair" / "cut.obj").write_text("v 0 0 0\n")
+    with pytest.raises(ObjError, match="no faces"):
+        read_wardrobe(tmp_path, kit.skin)
