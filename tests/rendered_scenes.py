@@ -67,10 +67,10 @@ def scene(behind: RgbImage, heads: Sequence[Placed]) -> tuple[RgbImage, NDArray[
 
 
 def _draw(image: NDArray[np.float32], head: Placed, rotation: NDArray[np.float64]) -> Box:
-    """One head, in place; its box. The shoulders stay."""
+    """One person, in place, turned as a whole; the box of the head."""
     person, (take, *_) = head.person, head.person.takes
     away = np.array([0, 0, _DISTANCE_MM], dtype=np.float32)
-    vertices, normals, skull = posed(take.vertices, take.normals, person.share, rotation, np.eye(3))
+    vertices, normals, skull = posed(take.vertices, take.normals, person.share, rotation, rotation)
     vertices, marks = vertices - away, (take.marks - SKULL_MM) @ rotation.astype(np.float32).T + skull - away
     camera = Camera(head.scale * _DISTANCE_MM, head.neck, 0.0)
     height, width = image.shape[:2]

@@ -37,7 +37,7 @@ class Turning(NamedTuple):
 
 @pytest.fixture(scope="module")
 def turning(kit_of_few: Path) -> Turning:
-    turner, other = people(kit_of_few, 2)
+    other, turner = people(kit_of_few, 2)
     wall = background(480, 320)
     behind, _, _ = scene(wall, [Placed(other, (20, 0, 0), (350, 230), 0.65)])
     found = [scene(behind, [Placed(turner, (yaw, 0, 0), (130, 230), 0.65)]) for yaw in np.arange(0, 361, 9)]
