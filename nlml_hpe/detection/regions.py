@@ -49,10 +49,12 @@ def warped(image: RgbImage, region: Floats, size: int, border: int) -> RgbImage:
         The region, upright.
     """
     x, y, side, turn = (float(value) for value in region)
-    corners = cv2.boxPoints(((x, y), (side, side), float(np.degrees(turn))))
-    target = np.array([[0, size], [0, 0], [size, 0], [size, size]], dtype=np.float32)
-    projection = cv2.getPerspectiveTransform(corners, target)
-    made = cv2.warpPerspective(image, projection, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    cos, sin = side / size * np.cos(turn), side / size * np.sin(turn)
+    # In double precision, as the one ONNX file has it: MediaPipe's corners are of single precision, which moves one
+    # pixel in a thousand by one step of 256.
+    back = np.array([[cos, -sin, x - (cos - sin) * size / 2], [sin, cos, y - (sin + cos) * size / 2], [0.0, 0.0, 1.0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    made = cv2.warpPerspective(image, back, (size, size), flags=flags, borderMode=border)
     return np.asarray(made, dtype=np.uint8)
 
 
