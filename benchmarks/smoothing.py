@@ -4,16 +4,20 @@ Seeded variations of the embedded photograph's head move along one path: still, 
 shipped model answers every frame as in a video, with tracking; then each filter smooths the same answers. Of the
 error's rotation vector, *jitter* is the root mean square of its change from frame to frame, and *lag* the time by which
 the smoothed head follows the raw one: the least-squares share of the head's angular velocity in the difference
-between the two. To compare filters at equal lag, One-Euro is also run with quicker settings.
+between the two. To compare filters at equal lag, One-Euro is also run with quicker settings, the last of them that at
+which it lags as much as the Kalman filter. What any filter that waits for nothing could do about jitter is bounded by
+one that looks ahead: each error's mean with those around it, weighted by a normal curve of one frame.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
 from benchmarks.common import report
@@ -37,6 +41,8 @@ _KNOTS = {0: 0, 2: 0, 4: 1, 5: 1, 5.5: -1, 7: -1, 8: 0.7, 9: -0.7, 10: 0.5, 12: 
 _LARGEST_DEG = np.array([35.0, 15.0, 12.0])
 Floats = NDArray[np.float64]
 Filter = Callable[[HeadPose, float], Floats]
+Video = tuple[Floats, list[HeadPose | None]]
+"""True rotations (T, 3, 3), and the answers to the frames."""
 
 
 def path(person: int) -> Floats:
@@ -77,39 +83,82 @@ def measured(true: Floats, poses: list[HeadPose | None], smooth: Filter) -> Floa
     rows = [index for index, _ in seen]
     raw = np.array([pose.rotation for _, pose in seen])
     found = np.array([smooth(pose, index / FPS) for index, pose in seen])
-    velocity = np.zeros((len(true), 3))
-    velocity[1:-1] = vector_from_rotation(true[2:] @ np.swapaxes(true[:-2], -1, -2)) * FPS / 2
-    velocity = velocity[rows]
+    velocity = velocities(true)[rows]
     behind = vector_from_rotation(raw @ np.swapaxes(found, -1, -2))
     error = np.degrees(vector_from_rotation(true[rows] @ np.swapaxes(found, -1, -2)))
+    lag = 1e3 * (behind * velocity).sum() / (velocity**2).sum()
+    return np.array([*jitters(error, velocity), lag, np.linalg.norm(error, axis=1).mean()])
+
+
+def looking_ahead(true: Floats, poses: list[HeadPose | None]) -> Floats:
+    """As ``measured``, of raw errors that are smoothed with those before and after them."""
+    rows = [index for index, pose in enumerate(poses) if pose is not None]
+    raw = np.array([pose.rotation for pose in poses if pose is not None])
+    error = np.degrees(vector_from_rotation(true[rows] @ np.swapaxes(raw, -1, -2)))
+    smoothed = gaussian_filter1d(error, 1.0, axis=0)
+    jitter = jitters(smoothed, velocities(true)[rows])
+    return np.array([*jitter, 0.0, np.linalg.norm(smoothed, axis=1).mean()])
+
+
+def velocities(true: Floats) -> Floats:
+    """Angular velocity (T, 3) of the head in radians a second; none in the first and the last frame."""
+    velocity = np.zeros((len(true), 3))
+    velocity[1:-1] = vector_from_rotation(true[2:] @ np.swapaxes(true[:-2], -1, -2)) * FPS / 2
+    return velocity
+
+
+def jitters(error: Floats, velocity: Floats) -> list[float]:
+    """Root mean square of the change of errors (T, 3) from frame to frame: in all of them, and at rest."""
     change = np.linalg.norm(np.diff(error, axis=0), axis=1)
     rest = change[np.linalg.norm(velocity[1:], axis=1) < 1e-6]
-    lag = 1e3 * (behind * velocity).sum() / (velocity**2).sum()
-    jitter = [np.sqrt((part**2).mean()) for part in (change, rest)]
-    return np.array([*jitter, lag, np.linalg.norm(error, axis=1).mean()])
+    return [float(np.sqrt((part**2).mean())) for part in (change, rest)]
 
 
-def filters() -> dict[str, Callable[[], Filter]]:
-    """Name -> what makes a new filter."""
+def one_euro(cutoff: float, beta: float) -> Callable[[], Filter]:
+    """What makes a new One-Euro filter."""
 
-    def one_euro(cutoff: float, beta: float) -> Callable[[], Filter]:
-        def made() -> Filter:
-            smooth = RotationFilter(cutoff, beta)
-            return lambda pose, time: smooth(pose.rotation, time)
+    def made() -> Filter:
+        smooth = RotationFilter(cutoff, beta)
+        return lambda pose, time: smooth(pose.rotation, time)
 
-        return made
+    return made
 
-    def kalman() -> Filter:
-        smooth = KalmanFilter()
-        return lambda pose, time: smooth(pose.rotation, time, pose.covariance)
 
-    quicker = {f"One-Euro, beta {beta:g}": one_euro(1.0, beta) for beta in (4.0, 16.0, 100.0)}
-    return {
+def kalman() -> Filter:
+    """A new Kalman filter."""
+    smooth = KalmanFilter()
+    return lambda pose, time: smooth(pose.rotation, time, pose.covariance)
+
+
+def as_quick(videos: Sequence[Video], lag: float) -> float:
+    """The beta at which One-Euro lags by so many milliseconds."""
+    low, high = 0.6, 1e4
+    for _ in range(24):
+        beta = float(np.sqrt(low * high))
+        late = np.mean([measured(*video, one_euro(1.0, beta)())[2] for video in videos])
+        low, high = (beta, high) if late > lag else (low, beta)
+    return float(np.sqrt(low * high))
+
+
+def rows_of(videos: Sequence[Video]) -> list[dict[str, Any]]:
+    """The table: each filter's means over the videos."""
+    made: dict[str, Callable[[], Filter]] = {
         "none": lambda: lambda pose, time: pose.rotation,
         "One-Euro": one_euro(1.0, 0.6),
-        **quicker,
+        **{f"One-Euro, beta {beta:g}": one_euro(1.0, beta) for beta in (4.0, 16.0)},
         "Kalman": kalman,
     }
+    found = {name: np.mean([measured(*video, make()) for video in videos], axis=0) for name, make in made.items()}
+    beta = as_quick(videos, found["Kalman"][2])
+    same = f"One-Euro, beta {beta:.0f}: the Kalman filter's lag"
+    found[same] = np.mean([measured(*video, one_euro(1.0, beta)()) for video in videos], axis=0)
+    found["none, looking ahead"] = np.mean([looking_ahead(*video) for video in videos], axis=0)
+    columns = ("jitter", "jitter at rest", "lag ms", "mean error")
+    return [
+        {"filter": name, **dict(zip(columns, values, strict=True))}
+        | {f"{column}, over One-Euro's": values[at] / found[same][at] for at, column in enumerate(columns[:2])}
+        for name, values in found.items()
+    ]
 
 
 def main() -> None:
@@ -120,12 +169,11 @@ def main() -> None:
     for person in range(1, asked.parse_args().people + 1):
         degrees = path(person)
         videos.append((rotation_from_angles(Angles.from_columns(degrees)), answers(person, degrees)))
-    rows = []
-    for name, make in filters().items():
-        jitter, rest, lag, error = np.mean([measured(true, poses, make()) for true, poses in videos], axis=0)
-        rows.append({"filter": name, "jitter": jitter, "jitter at rest": rest, "lag ms": lag, "mean error": error})
-    notes = [f"{len(videos)} rendered videos of {max(_KNOTS)} s at {FPS:g} frames a second; degrees."]
-    report("smoothing", "Smoothing of rendered videos with known poses", rows, notes)
+    notes = [
+        f"{len(videos)} rendered videos of {max(_KNOTS)} s at {FPS:g} frames a second; degrees. The last columns are "
+        "over One-Euro's at the lag of the Kalman filter."
+    ]
+    report("smoothing", "Smoothing of rendered videos with known poses", rows_of(videos), notes)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """A Kalman filter on the rotation group: a head that turns evenly is followed without lag, unsure frames count less.
 
 The state is a rotation and an angular velocity, both in the camera frame, and the covariance of their errors (an
-error-state filter; Sola 2017). Between frames the head turns on, and its velocity changes at random. A pose is a
-measurement whose noise is a share of its own covariance: most of a pose's error is the same from frame to frame, and
-only what changes is noise. How large that share is depends on head, camera and light, and is measured: of poses that
-follow each other evenly the second differences are noise alone (difference-based estimation of variance; Gasser,
-Sroka & Jennen-Steinmetz 1986), and their median over a second passes over the moments in which the head speeds up.
-Where a measurement lies further off than the noise allows, the head has begun to move: the filter then trusts it more,
-by letting the velocity change as much as it takes.
+error-state filter; Sola 2017). There are two such states, and how likely each is: of a head that rests, and of one
+that turns (interacting multiple models; Blom & Bar-Shalom 1988). The answer is their mean, so that a head at rest is
+held more firmly than one filter could that must also follow it when it turns. Between frames a head at rest creeps a
+little, a head that turns turns on, and its velocity changes at random.
+
+A pose is a measurement whose noise is a share of its own covariance: most of a pose's error is the same from frame to
+frame, and only what changes is noise. How large that share is depends on head, camera and light, and is measured: of
+poses that follow each other evenly the second differences are noise alone (difference-based estimation of variance;
+Gasser, Sroka & Jennen-Steinmetz 1986), and their median over a second passes over the moments in which the head speeds
+up. Where a measurement lies further off than the noise allows a head that turns, it has begun to turn otherwise: that
+state then trusts it more, by letting the velocity change as much as it takes.
 
 For display only: figures of accuracy are never smoothed.
 """
@@ -38,8 +42,15 @@ _SURPRISE, _AGILITY = 1.5, 30.0
 """Squared innovation, over its expectation, beyond which the density grows, and how much by each unit of it."""
 _UNKNOWN_DEG = 4.0
 """Standard deviation of a pose that has no error bars."""
-_FIRST_SPEED = 0.7
+_FIRST_SPEED = 0.2
 """Standard deviation of a new head's angular velocity, in rad / s."""
+_CREEP_DEG, _REST_SPEED = 0.3, 0.02
+"""Of a head at rest: degrees by which it creeps in a second, and standard deviation of its velocity, in rad / s."""
+_STAY_SECONDS = 1.0
+"""How long a head rests, or turns, on average."""
+_LEAST_CHANCE = 1e-12
+"""Of either state, so that none is lost for good."""
+_REST, _TURN = 0, 1
 FORGOTTEN_SECONDS = 0.5
 """After so long without a pose a filter starts anew."""
 Floats = NDArray[np.float64]
@@ -70,8 +81,10 @@ class KalmanFilter:
     acceleration: float = ACCELERATION
     noise_share: float = NOISE_SHARE
     _rotation: Floats | None = None
-    _velocity: Floats = field(default_factory=lambda: np.zeros(3))
-    _covariance: Floats = field(default_factory=lambda: np.zeros((6, 6)))
+    _states: Floats = field(default_factory=lambda: np.zeros((2, 6)))
+    """At rest and turning: rotation vector from ``_rotation`` on, in radians, and angular velocity."""
+    _covariances: Floats = field(default_factory=lambda: np.zeros((2, 6, 6)))
+    _chances: Floats = field(default_factory=lambda: np.full(2, 0.5))
     _time: float = field(default=-math.inf)
     _raw: Floats | None = None
     _step: tuple[Floats, float] | None = None
@@ -102,13 +115,13 @@ class KalmanFilter:
             self._measure_noise(rotation, spread, seconds)
         noise = self.noise_share**2 * spread
         if self._rotation is None or seconds > FORGOTTEN_SECONDS:
-            self._rotation, self._velocity = rotation, np.zeros(3)
-            self._covariance = np.zeros((6, 6))
-            self._covariance[:3, :3], self._covariance[3:, 3:] = noise, _FIRST_SPEED**2 * np.eye(3)
+            self._begin(rotation, noise)
         elif seconds > 0:
+            self._mix(seconds)
             self._predict(seconds)
             self._correct(rotation, noise, seconds)
         self._time = max(self._time, time)
+        assert self._rotation is not None  # the first call has a rotation from _begin
         return self._rotation
 
     def _measure_noise(self, rotation: Floats, spread: Floats, seconds: float) -> None:
@@ -123,29 +136,60 @@ class KalmanFilter:
                 self.noise_share = min(max(measured, _SHARES[0]), _SHARES[1])
         self._raw, self._step = rotation, step
 
+    def _begin(self, rotation: Floats, noise: Floats) -> None:
+        """A new head, of which it is not known whether it rests."""
+        self._rotation, self._states, self._chances = rotation, np.zeros((2, 6)), np.full(2, 0.5)
+        self._covariances = np.zeros((2, 6, 6))
+        self._covariances[:, :3, :3] = noise
+        for state, speed in ((_REST, _REST_SPEED), (_TURN, _FIRST_SPEED)):
+            self._covariances[state, 3:, 3:] = speed**2 * np.eye(3)
+
+    def _mix(self, seconds: float) -> None:
+        """A head may have begun to turn, or come to rest: each state becomes a mixture of both."""
+        leave = min(seconds / _STAY_SECONDS, 0.5)
+        both = self._chances[:, None] * np.array([[1 - leave, leave], [leave, 1 - leave]])
+        self._chances = both.sum(axis=0)
+        weights = both / self._chances  # from, to
+        states = weights.T @ self._states
+        apart = self._states[:, None] - states
+        around = np.einsum("ij,ija,ijb->jab", weights, apart, apart)
+        self._covariances = np.einsum("ij,iab->jab", weights, self._covariances) + around
+        self._states = states
+
     def _predict(self, seconds: float) -> None:
-        """The head turns on by its velocity."""
-        assert self._rotation is not None
-        self._rotation = rotation_from_vector(self._velocity * seconds) @ self._rotation
+        """A head at rest stays, but for its creeping; one that turns turns on by its velocity."""
+        creep = np.radians(_CREEP_DEG) ** 2 * seconds * np.eye(3)
+        self._states[_REST, 3:] = 0.0
+        held = np.zeros((6, 6))
+        held[:3, :3], held[3:, 3:] = self._covariances[_REST, :3, :3] + creep, _REST_SPEED**2 * np.eye(3)
         onward = np.eye(6)
         onward[:3, 3:] = seconds * np.eye(3)
-        self._covariance = onward @ self._covariance @ onward.T + self.acceleration * _process(seconds)
+        self._states[_TURN] = onward @ self._states[_TURN]
+        turned = onward @ self._covariances[_TURN] @ onward.T + self.acceleration * _process(seconds)
+        self._covariances = np.stack([held, turned])
 
     def _correct(self, rotation: Floats, noise: Floats, seconds: float) -> None:
-        """A pose of this frame draws rotation and velocity towards it."""
+        """A pose of this frame draws both states towards it, and tells which is the likelier one."""
         assert self._rotation is not None
-        innovation = vector_from_rotation(rotation @ self._rotation.T)
-        expected = self._covariance[:3, :3] + noise
-        surprise = float(innovation @ np.linalg.solve(expected, innovation)) / 3
+        innovation = vector_from_rotation(rotation @ self._rotation.T) - self._states[:, :3]
+        turning = innovation[_TURN]
+        surprise = float(turning @ np.linalg.solve(self._covariances[_TURN, :3, :3] + noise, turning)) / 3
         if surprise > _SURPRISE:
             growth = self.acceleration * _AGILITY * (surprise / _SURPRISE - 1)
-            self._covariance = self._covariance + growth * _process(seconds)
-        gain = self._covariance[:, :3] @ np.linalg.inv(self._covariance[:3, :3] + noise)
-        step = gain @ innovation
-        self._rotation = rotation_from_vector(step[:3]) @ self._rotation
-        self._velocity = self._velocity + step[3:]
-        kept = self._covariance - gain @ self._covariance[:3]
-        self._covariance = (kept + kept.T) / 2
+            self._covariances[_TURN] += growth * _process(seconds)
+        expected = self._covariances[:, :3, :3] + noise
+        certain = np.linalg.inv(expected)
+        squared = np.einsum("na,nab,nb->n", innovation, certain, innovation)
+        likely = -0.5 * (squared + np.linalg.slogdet(expected)[1])
+        chances = self._chances * np.exp(likely - likely.max())
+        self._chances = np.maximum(chances / chances.sum(), _LEAST_CHANCE)
+        gain = self._covariances[:, :, :3] @ certain
+        self._states = self._states + (gain @ innovation[..., None])[..., 0]
+        kept = self._covariances - gain @ self._covariances[:, :3]
+        self._covariances = (kept + np.swapaxes(kept, -1, -2)) / 2
+        step = self._chances @ self._states[:, :3] / self._chances.sum()
+        self._rotation = rotation_from_vector(step) @ self._rotation
+        self._states[:, :3] -= step
 
 
 def _process(seconds: float) -> Floats:
