@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.rotation import rotation_from_vector, vector_from_rotation
+from nlml_hpe.rotation import inverse_3x3, rotation_from_vector, vector_from_rotation
 
 Eye = Literal["both", "landmarks", "image"]
 EYES: tuple[Eye, ...] = ("both", "landmarks", "image")
@@ -140,7 +140,7 @@ def fuse(
     if both.any():
         a, b = (Gaussians(*(values[both] for values in each)) for each in (landmarks, image))
         first_error, second_error = typical or (landmarks.covariance, image.covariance)
-        between = np.linalg.inv(first_error[both] + second_error[both])
+        between = inverse_3x3(first_error[both] + second_error[both])
         found = _fused(a, b, first_error[both] @ between, between, contradiction, prior)
         rotation[both], covariance[both], eye[both], distance[both] = found
     return Fused(rotation, covariance, eye, distance)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.rotation import rotation_from_vector, vector_from_rotation
+from nlml_hpe.rotation import inverse_3x3, rotation_from_vector, vector_from_rotation
 
 ACCELERATION = 0.01
 """Spectral density of a calm head's angular acceleration, in rad^2 / s^3."""
@@ -178,7 +178,7 @@ class KalmanFilter:
             growth = self.acceleration * _AGILITY * (surprise / _SURPRISE - 1)
             self._covariances[_TURN] += growth * _process(seconds)
         expected = self._covariances[:, :3, :3] + noise
-        certain = np.linalg.inv(expected)
+        certain = inverse_3x3(expected)
         squared = np.einsum("na,nab,nb->n", innovation, certain, innovation)
         likely = -0.5 * (squared + np.linalg.slogdet(expected)[1])
         chances = self._chances * np.exp(likely - likely.max())

@@ -20,6 +20,7 @@ from nlml_hpe.rotation.convention import (
 from nlml_hpe.rotation.covariance import covariance_from_sigma, nose_cone, sigma_from_covariance
 from nlml_hpe.rotation.group import (
     geodesic_degrees,
+    inverse_3x3,
     kabsch,
     mean_rotation,
     midpoint,
@@ -38,6 +39,7 @@ __all__ = [
     "check_head_frame",
     "covariance_from_sigma",
     "geodesic_degrees",
+    "inverse_3x3",
     "kabsch",
     "mean_rotation",
     "midpoint",

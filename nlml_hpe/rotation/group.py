@@ -101,6 +101,34 @@ def cross_matrix(vector: FloatArray) -> FloatArray:
     return np.asarray((vector @ _SKEW).reshape(*vector.shape, 3))
 
 
+def inverse_3x3(matrices: FloatArray) -> FloatArray:
+    """Inverses of small matrices, written out by cross products of their rows.
+
+    ``numpy.linalg.inv`` wakes a thread of its own even for these, which then waits in a loop for a tenth of a second:
+    on a processor of two cores half of what there is.
+
+    Parameters
+    ----------
+    matrices : float array (..., 3, 3)
+        Of any kind.
+
+    Returns
+    -------
+    float array (..., 3, 3)
+        Not finite where a matrix has no inverse.
+
+    Examples
+    --------
+    >>> inverse_3x3(np.diag([1.0, 2.0, 4.0])).diagonal().tolist()
+    [1.0, 0.5, 0.25]
+    """
+    first, second, third = (matrices[..., row, :] for row in range(3))
+    pairs = ((second, third), (third, first), (first, second))
+    across = np.stack([(cross_matrix(a) @ b[..., None])[..., 0] for a, b in pairs], axis=-1)
+    determinant = (first * across[..., 0]).sum(axis=-1)
+    return np.asarray(across / determinant[..., None, None])
+
+
 def rotation_from_vector(vector: ArrayLike) -> FloatArray:
     """Rotations ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` in radians: axis times angle (Rodrigues' formula).
 
