@@ -54,7 +54,7 @@ class Detection(NamedTuple):
 
     def regions(self, max_faces: int, confidence: float) -> Floats:
         """Regions (n, 4) of the faces, surest first: centre x, y, side in pixels, turn in radians."""
-        faces = merged(*candidates(self.raw.astype(np.float64), self.logits.astype(np.float64), confidence))
+        faces = merged(*candidates(self.raw, self.logits.astype(np.float64), confidence))
         return distinct(regions_of(faces[:max_faces], self.shape))
 
 
@@ -206,7 +206,7 @@ def anchors() -> Floats:
 _ANCHORS = anchors()
 
 
-def candidates(raw: Floats, logits: Floats, confidence: float) -> tuple[Floats, Floats]:
+def candidates(raw: NDArray[np.floating[Any]], logits: Floats, confidence: float) -> tuple[Floats, Floats]:
     """Candidates above the threshold, of what the detection network gives.
 
     Parameters
@@ -228,7 +228,7 @@ def candidates(raw: Floats, logits: Floats, confidence: float) -> tuple[Floats, 
     # MediaPipe clips at 100, where float32 has long been one.
     scores = _sigmoid(np.clip(logits, -100, 100))
     sure = scores >= confidence
-    values = raw[sure] / DETECTION_PX
+    values = raw[sure].astype(np.float64) / DETECTION_PX
     centre = values[:, :2] + _ANCHORS[sure]
     half = values[:, 2:4] / 2
     keypoints = values[:, 4:].reshape(-1, 6, 2) + _ANCHORS[sure][:, None]

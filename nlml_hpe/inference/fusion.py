@@ -39,7 +39,7 @@ PRIOR = 4.0
 ROUNDS = 4
 """Of the weighted mean; more change it by less than 0.0002 degrees for answers 25 degrees apart."""
 _STILL = 1e-9
-"""Radians: a round that moved no mean by more is the last one."""
+"""Radians: rounds end where none would move a mean by more."""
 Floats = NDArray[np.float64]
 
 
@@ -158,7 +158,7 @@ def _fused(a: Gaussians, b: Gaussians, gain: Floats, between: Floats, contradict
     """Two answers with covariances to every face; ``gain`` is K, and ``between`` the inverse of D."""
     apart = vector_from_rotation(b.rotation @ np.swapaxes(a.rotation, -1, -2))
     distance = np.einsum("ni,nij,nj->n", apart, between, apart)
-    rotation, rest = _weighted_mean(a.rotation, b.rotation, gain), np.eye(3) - gain
+    rotation, rest = _weighted_mean(a.rotation, b.rotation, gain, apart), np.eye(3) - gain
     covariance = rest @ a.covariance @ np.swapaxes(rest, -1, -2) + gain @ b.covariance @ np.swapaxes(gain, -1, -2)
     eye = np.full(len(distance), "both", dtype="<U9")
     variances = [np.trace(each.covariance, axis1=-2, axis2=-1) for each in (a, b)]
@@ -171,14 +171,16 @@ def _fused(a: Gaussians, b: Gaussians, gain: Floats, between: Floats, contradict
     return Fused(rotation, covariance, eye, distance)
 
 
-def _weighted_mean(a: Floats, b: Floats, gain: Floats) -> Floats:
-    """The rotation from which ``a`` and ``b`` lie in opposite directions, in the proportion that the gain says."""
-    mean = a.copy()
-    both = np.stack([a, b])
-    for _ in range(ROUNDS):
+def _weighted_mean(a: Floats, b: Floats, gain: Floats, apart: Floats) -> Floats:
+    """The rotation from which ``a`` and ``b`` lie in opposite directions, in the proportion that the gain says.
+
+    ``apart`` is the rotation vector from a to b, which the first round, that begins at a, would find.
+    """
+    both, step, mean = np.stack([a, b]), (gain @ apart[..., None])[..., 0], a
+    for _ in range(ROUNDS - 1):
+        mean = rotation_from_vector(step) @ mean
         to_a, to_b = vector_from_rotation(both @ np.swapaxes(mean, -1, -2))
         step = to_a + (gain @ (to_b - to_a)[..., None])[..., 0]
-        mean = rotation_from_vector(step) @ mean
         if not (np.abs(step) > _STILL).any():
-            break
-    return mean
+            return mean
+    return rotation_from_vector(step) @ mean

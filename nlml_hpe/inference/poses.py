@@ -41,8 +41,8 @@ def head_poses(faces: Sequence[Face], answer: Answer, engine: Engine) -> list[He
             f"{missing} of {len(faces)} faces cannot be answered: the landmark eye needs landmarks, the image eye an "
             "image and a box; find faces with a landmark detector, or leave these out"
         )
-    named = angles_from_rotation(estimates.rotation).columns()
-    own = angles_from_rotation(estimates.in_own_frame(engine.named_from_own).rotation).columns()
+    own_rotation = estimates.in_own_frame(engine.named_from_own).rotation
+    named, own = angles_from_rotation(np.stack([estimates.rotation, own_rotation])).columns()
     low, high = np.array(engine.range).T
     inside = ((own >= low) & (own <= high)).all(axis=-1)
     return [_pose(face, named[i], answer, i, bool(inside[i])) for i, face in enumerate(faces)]
