@@ -1,0 +1,222 @@
+"""What each lever of the image eye gives: ``python benchmarks/image_ablations.py --crops C --validation V``.
+
+Five minutes a lever. C and V are finished folders of the stage Crops (``configs/image_ict.yaml``). Every row is a network
+trained from the same random weights on the same number of crops, one thing being otherwise, and measured on the faces of
+``--root`` (the development split of AFLW2000-3D by default) and on V's unseen people, in the frame of the renders. Rows
+that the results hold already are not trained again; ``--levers`` names some, ``--new NAME`` measures the base on other
+crops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.common import RESULTS, development_data, report
+from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.evaluation.metrics import errors, mae_interval, summary
+from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.face import Box, box_of
+from nlml_hpe.files.images import RgbImage
+from nlml_hpe.image_networks.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
+from nlml_hpe.image_networks.crop import SHARE, crop, turned
+from nlml_hpe.image_networks.network import ImageNetwork, size_of
+from nlml_hpe.image_networks.network_training import Weighted, network_of, train_image_network
+from nlml_hpe.image_networks.shards import read_shards
+from nlml_hpe.image_networks.training_data import Chosen, RenderedCrops
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE
+from nlml_hpe.rotation import Angles, angles_from_rotation, mean_rotation, mirrored, rotation_from_angles
+from nlml_hpe.training_run import Run
+
+NAME, SEED = "image_ablations", 1
+_RANGE, _WIDE = "aflw2000-nlml", "aflw2000"
+_EPOCHS, _BATCH = 7, 64
+_EVERY = 5
+"""One in so many of the unseen crops is answered."""
+_BASE = {
+    "turn_deg": 25,
+    "scale": 0.15,
+    "shift": 0.06,
+    "color": 0.2,
+    "contrast": 0.5,
+    "gamma": 0.45,
+    "soft": 0.25,
+    "filter": 0.2,
+    "blocks": 0.25,
+    "noise": 0.05,
+    "erase": 0.2,
+    "frame": 0.15,
+}
+
+
+@dataclass(frozen=True)
+class Lever:
+    """One thing that is otherwise: settings of the network, of the augmentation, or which crops are learned from."""
+
+    network: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, float] = field(default_factory=dict)
+    chosen: Callable[[NDArray[np.int32], NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    """Of people (n,) and angles (n, 3) in degrees."""
+
+
+def _people(count: int) -> Lever:
+    return Lever(chosen=lambda people, _: people <= count)
+
+
+LEVERS: dict[str, Lever] = {
+    "base: six_d, 64 px, width 32": Lever(),
+    "24 people": _people(24),
+    "240 people": _people(240),
+    "poses of the paper's range alone": Lever(chosen=lambda _, angles: (np.abs(angles) <= [50, 40, 30]).all(axis=1)),
+    "no turns": Lever(augmentation={"turn_deg": 0}),
+    "no shift, no scale": Lever(augmentation={"shift": 0, "scale": 0}),
+    "no mirror images": Lever(augmentation={"mirror": 0}),
+    "no colour, contrast, gamma, grey": Lever(augmentation=dict.fromkeys(("color", "contrast", "gamma", "grey"), 0)),
+    "no softness, filters, blocks, noise": Lever(augmentation=dict.fromkeys(("soft", "filter", "blocks", "noise"), 0)),
+    "nothing erased, no frame": Lever(augmentation={"erase": 0, "frame": 0}),
+    "no change at all but the mirror image": Lever(augmentation=dict.fromkeys([*_BASE, "grey"], 0)),
+    "other surroundings for 70%": Lever(augmentation={"surround": 0.7}),
+    "borders covered": Lever(network={"covered": (0.125, 0, 0.125, 0.125)}),
+    "width 16": Lever(network={"width": 16}),
+    "width 48": Lever(network={"width": 48}),
+    "48 px": Lever(network={"size": 48}),
+    "96 px": Lever(network={"size": 96}),
+    "no dropout": Lever(network={"dropout": 0.0}),
+    "MobileNetV2 of width 16, 6D": Lever(network={"name": "mobilenetv2", "width": 16, "answer": "six_d"}),
+    "MobileNetV2 of width 16, three angles": Lever(network={"name": "mobilenetv2", "width": 16, "answer": "angles"}),
+}
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Images and boxes to cut crops from, and their rotations (n, 3, 3)."""
+
+    images: Sequence[RgbImage]
+    boxes: Sequence[Box]
+    true: NDArray[np.float64]
+
+
+def main(crops: Path, validation: Path, root: Path, seen: int, levers: Sequence[str], new: str | None) -> None:
+    """Train and measure the levers, those first that no results hold yet; print and save the table."""
+    rows = _kept(seen)
+    photographs, unseen = _photographs(root), _unseen(validation)
+    for name in [new] if new else levers:
+        if name in rows:
+            continue
+        lever = LEVERS.get(name, Lever())
+        start = time.process_time()
+        network = _trained(lever, crops, validation, seen)
+        minutes = (time.process_time() - start) / 60
+        rows[name] = {"lever": name, **_row(network, photographs, unseen), "minutes of processor time": minutes}
+        report(NAME, f"One lever at a time: {seen:,} crops, {root.name}", list(rows.values()), [_note(seen)])
+
+
+def _kept(seen: int) -> dict[str, dict[str, Any]]:
+    """The rows that were measured before, with as many crops."""
+    file = RESULTS / f"{NAME}.json"
+    if not file.is_file():
+        return {}
+    before = json.loads(file.read_text())
+    return {row["lever"]: row for row in before["rows"]} if before["notes"] == [_note(seen)] else {}
+
+
+def _note(seen: int) -> str:
+    return (
+        f"{seen:,} crops seen, {_EPOCHS} epochs, batches of {_BATCH}, one seed; label's box; raw in the frame of the "
+        "renders; 95% intervals over faces. Networks this young are far from done."
+    )
+
+
+def _trained(lever: Lever, crops: Path, validation: Path, seen: int) -> ImageNetwork:
+    source = RenderedCrops(crops)
+    people = np.concatenate([shard.people for shard in read_shards(crops)])
+    angles = angles_from_rotation(source.rotations().astype(np.float64)).columns()
+    taken = np.ones(len(people), dtype=bool) if lever.chosen is None else lever.chosen(people, angles)
+    numbers = np.flatnonzero(taken)
+    # A training shows each crop once an epoch at most; of few crops more epochs are made.
+    epoch = min(seen // _EPOCHS, len(numbers))
+    epochs = round(seen / epoch)
+    augmentation = AugmentationConfig.model_validate(_BASE | lever.augmentation)
+    settings = ImageTrainerConfig(
+        epochs=epochs,
+        crops_per_epoch=epoch,
+        batch_size=_BATCH,
+        learning_rate=0.003,
+        weight_decay=0.02,
+        gradient_clip=1.0,
+        precision="bfloat16",
+        patience=epochs,
+        augmentation=augmentation,
+    )
+    network = network_of(ImageNetworkConfig.model_validate({"name": "six_d", "size": 64} | lever.network), SEED)
+    unseen = RenderedCrops(validation)
+    training = Weighted(Chosen(source, numbers))
+    held_out = Weighted(Chosen(unseen, np.arange(0, len(unseen.rotations()), _EVERY)))
+    train_image_network(network, [training], [held_out], settings, SEED, Run())
+    return network.eval()
+
+
+def _photographs(root: Path) -> Faces:
+    samples = [sample for sample in read_dataset("aflw2000", root).samples if sample.box is not None]
+    angles = np.array([sample.angles for sample in samples], dtype=np.float64)
+    boxes = [sample.box for sample in samples if sample.box is not None]
+    return Faces([sample.load() for sample in samples], boxes, rotation_from_angles(Angles.from_columns(angles)))
+
+
+def _unseen(folder: Path) -> Faces:
+    shards = read_shards(folder)
+    images = [image for shard in shards for image in shard.images[::_EVERY]]
+    boxes = [box_of(box.reshape(2, 2)) for shard in shards for box in shard.boxes[::_EVERY]]
+    return Faces(images, boxes, np.concatenate([shard.rotations[::_EVERY] for shard in shards]).astype(np.float64))
+
+
+def _row(network: ImageNetwork, photographs: Faces, unseen: Faces) -> dict[str, Any]:
+    """MAE on photographs in the range and within 99 degrees, with intervals, and on renders in the range."""
+    size = size_of(network)
+    row: dict[str, Any] = {"parameters": size.parameters, "million MACs": size.macs / 1e6}
+    for name, faces, protocol in (
+        ("range", photographs, _RANGE),
+        ("within 99", photographs, _WIDE),
+        ("renders in the range", unseen, _RANGE),
+    ):
+        chosen = PROTOCOLS[protocol].includes(angles_from_rotation(faces.true))
+        found = errors(_answers(network, faces)[chosen], faces.true[chosen])
+        low, high = mae_interval(found)["mean"]
+        row[name], row[f"{name}, 95%"] = summary(found)["mae"]["mean"], f"{low:.2f}..{high:.2f}"
+    return row
+
+
+def _answers(network: ImageNetwork, faces: Faces) -> NDArray[np.float64]:
+    """Rotations (n, 3, 3): the mean over the crops that inference takes of a face, each also mirrored."""
+    looks = []
+    for share, turn in CROPS_OF_A_FACE:
+        cut = [crop(i, b, network.size, share * SHARE, turn) for i, b in zip(faces.images, faces.boxes, strict=True)]
+        shown = torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float()
+        for flipped in (False, True):
+            pictures = shown.flip(3) if flipped else shown
+            with torch.no_grad():
+                parts = [network.posterior(network(network.shown(part))).rotation for part in pictures.split(256)]
+            rotation = torch.cat(parts).double().numpy()
+            looks.append(turned(mirrored(rotation) if flipped else rotation, -turn))
+    return mean_rotation(np.stack(looks, axis=1))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--crops", type=Path, required=True)
+    parser.add_argument("--validation", type=Path, required=True)
+    parser.add_argument("--root", type=Path, default=development_data() / "aflw2000_dev")
+    parser.add_argument("--seen", type=int, default=98_000, help="crops that each network is shown")
+    parser.add_argument("--levers", nargs="*", choices=list(LEVERS), default=list(LEVERS), metavar="NAME")
+    parser.add_argument("--new", metavar="NAME", help="the base on these crops, as a row of this name")
+    given = parser.parse_args()
+    main(given.crops, given.validation, given.root, given.seen, given.levers, given.new)
