@@ -1,10 +1,10 @@
 """What each lever of the image eye gives: ``python benchmarks/image_ablations.py --crops C --validation V``.
 
-Five minutes a lever. C and V are finished folders of the stage Crops (``configs/image_ict.yaml``). Every row is a network
-trained from the same random weights on the same number of crops, one thing being otherwise, and measured on the faces of
-``--root`` (the development split of AFLW2000-3D by default) and on V's unseen people, in the frame of the renders. Rows
-that the results hold already are not trained again; ``--levers`` names some, ``--new NAME`` measures the base on other
-crops.
+Five minutes a lever. C and V are finished folders of the stage Crops (``configs/image_ict.yaml``). Every row is a
+network trained from the same random weights on the same number of crops, one thing being otherwise, and measured on the
+faces of ``--root`` (the development split of AFLW2000-3D by default) and on V's unseen people, in the frame of the
+renders. Rows that the results hold already are not trained again; ``--levers`` names some, ``--new NAME`` measures the
+base on other crops.
 """
 
 from __future__ import annotations
