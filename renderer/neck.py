@@ -73,17 +73,17 @@ def posed(
     Posed
         Where all is and which way it faces.
     """
-    neck = body @ rotation_from_vector(vector_from_rotation(body.T @ head) / 2)
+    middle = body @ rotation_from_vector(vector_from_rotation(body.T @ head) / 2)
+    turn, neck, trunk = (rotation.astype(np.float32) for rotation in (head, middle, body))
     skull = (SKULL_MM - NECK_MM) @ neck.T
-    turn = head.astype(np.float32)
-    places, facing = (vertices - SKULL_MM) @ turn.T + skull.astype(np.float32), normals @ turn.T
+    places, facing = (vertices - SKULL_MM) @ turn.T + skull, normals @ turn.T
     moves = np.flatnonzero(share < 1)
     above, below = np.clip(2 * share[moves] - 1, 0, 1)[:, None], np.clip(1 - 2 * share[moves], 0, 1)[:, None]
     from_foot, own = vertices[moves] - NECK_MM, normals[moves]
-    places[moves] = above * places[moves] + (1 - above - below) * (from_foot @ neck.T) + below * (from_foot @ body.T)
-    mixed = above * facing[moves] + (1 - above - below) * (own @ neck.T) + below * (own @ body.T)
+    places[moves] = above * places[moves] + (1 - above - below) * (from_foot @ neck.T) + below * (from_foot @ trunk.T)
+    mixed = above * facing[moves] + (1 - above - below) * (own @ neck.T) + below * (own @ trunk.T)
     facing[moves] = mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-6)
-    return Posed(places, facing, skull.astype(np.float32))
+    return Posed(places, facing, skull)
 
 
 def draw_body(head: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
