@@ -59,8 +59,14 @@ def check_wardrobe(folder: Path) -> list[str]:
     hair, clothes = (len(list(_files(folder, part))) for part in ("hair", "clothes"))
     lines = [f"{'found  ' if (folder / BASE).is_file() else 'missing'}  {folder / BASE}"]
     lines.append(f"{'found  ' if hair else 'missing'}  {hair} hair styles (hair/*.obj)")
-    lines.append(f"found    {clothes} clothes (clothes/female_*.obj, clothes/male_*.obj)")
-    return lines
+    lines.append(f"{'found  ' if clothes else 'missing'}  {clothes} clothes (clothes/female_*.obj, clothes/male_*.obj)")
+    return lines if all(line.startswith("found") for line in lines) else [*lines, *_HOW_TO_GET]
+
+
+_HOW_TO_GET = (
+    "to get   MakeHuman's meshes (CC0): base.obj lies in makehuman/data/3dobjs of github.com/makehumancommunity/makehuman,",
+    "         hair and clothes in base of github.com/makehumancommunity/makehuman-assets; or leave heads.makehuman out",
+)
 
 
 def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
@@ -81,13 +87,13 @@ def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
     Raises
     ------
     HeadDataError
-        Where the folder lacks the base mesh or has no hair.
+        Where the folder lacks the base mesh, hair or clothes.
     ObjError
         For a damaged file.
     """
-    lacking = [line for line in check_wardrobe(folder) if line.startswith("missing")]
-    if lacking:
-        raise HeadDataError("\n".join([f"{folder} is no folder of MakeHuman's meshes:", *lacking]))
+    lines = check_wardrobe(folder)
+    if any(line.startswith("missing") for line in lines):
+        raise HeadDataError("\n".join([f"{folder} is no folder of MakeHuman's meshes:", *lines]))
     base = _extra(folder / BASE, _BODY_VERTICES)
     onto = _onto(base.vertices, skin)
     reach = Envelope(skin)

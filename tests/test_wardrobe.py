@@ -130,7 +130,9 @@ def test_a_folder_without_the_meshes_is_said(meshes: Path, kit: Kit, tmp_path: P
     with pytest.raises(HeadDataError, match=r"missing .*base\.obj"):
         read_wardrobe(tmp_path, kit.skin)
     assert any(line.startswith("found") and "1 hair" in line for line in check_wardrobe(meshes))
-    (tmp_path / "hair").mkdir()
+    for part in ("hair", "clothes"):
+        (tmp_path / part).mkdir()
+        shutil.copy(meshes / CLOTHES, tmp_path / part / "some.obj")
     shutil.copy(meshes / "base.obj", tmp_path / "base.obj")
     (tmp_path / "hair" / "cut.obj").write_text("v 0 0 0\n")
     with pytest.raises(ObjError, match="no faces"):

@@ -49,8 +49,12 @@ def _photo() -> _Reader:
 def _ict_facekit() -> _Reader:
     from renderer.heads.ict_facekit import IctHeads
     from renderer.heads.ict_kit import check
+    from renderer.makehuman import check_wardrobe
 
-    return _Reader(IctHeads.open, lambda config: check(_folder(config)))
+    def found(config: HeadsConfig) -> list[str]:
+        return check(_folder(config)) + ([] if config.makehuman is None else check_wardrobe(config.makehuman))
+
+    return _Reader(IctHeads.open, found)
 
 
 def _facescape() -> _Reader:
