@@ -64,8 +64,8 @@ def check_wardrobe(folder: Path) -> list[str]:
 
 
 _HOW_TO_GET = (
-    "to get   MakeHuman's meshes (CC0): base.obj lies in makehuman/data/3dobjs of github.com/makehumancommunity/makehuman,",
-    "         hair and clothes in base of github.com/makehumancommunity/makehuman-assets; or leave heads.makehuman out",
+    "to get   MakeHuman's meshes (CC0) from github.com/makehumancommunity: data/3dobjs/base.obj of makehuman,",
+    "         base/hair and base/clothes of makehuman-assets; or leave heads.makehuman out",
 )
 
 
