@@ -25,6 +25,7 @@ from nlml_hpe.rotation import (
     Angles,
     covariance_from_sigma,
     geodesic_degrees,
+    mean_rotation,
     midpoint,
     rotate_image_points,
     rotation_from_angles,
@@ -158,6 +159,21 @@ def test_both_backends_join_looks_alike(
     assert first.sigma == pytest.approx(second.sigma, abs=1e-3)
     assert first.score == pytest.approx(second.score, abs=1e-3)
     assert geodesic_degrees(first.rotation, exact.rotation) < 2.0
+
+
+def test_the_exact_step_is_taken_from_the_mean_landmarks(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
+    """Where it reaches; far to the side the answer is the mean of the network's answers to the looks."""
+    (face,) = estimator.detect(photo, 5)
+    assert face.looks is not None
+    mean = Face.from_points(np.concatenate([face.landmarks[None], face.looks]).mean(axis=0))
+    (found,), (exact,) = (estimator.poses([one], eye="landmarks") for one in (face, mean))
+    np.testing.assert_allclose(found.rotation, exact.rotation, atol=1e-9)
+    looks = [turned(replace(face, looks=None), yaw) for yaw in (74.0, 78.0, 80.0)]
+    side = replace(looks[0], looks=np.stack([look.landmarks for look in looks[1:]]))
+    (found,), each = (estimator.poses(some, "network", eye="landmarks") for some in ([side], looks))
+    (refined,) = estimator.poses([side], eye="landmarks")
+    np.testing.assert_allclose(found.rotation, mean_rotation([pose.rotation for pose in each]), atol=1e-9)
+    np.testing.assert_allclose(refined.rotation, found.rotation, atol=1e-9)
 
 
 def test_a_face_far_to_the_side_has_error_bars_from_two_looks_on(estimator: HeadPoseEstimator, photo: RgbImage) -> None:

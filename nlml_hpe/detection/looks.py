@@ -1,7 +1,7 @@
 """Further looks at a face that was found: FaceMesh's landmark network is shown it again, turned and mirrored.
 
-The network does not see quite the same from every side, and errs in its own way in each look. The mean of the poses
-from several looks is more exact than one of them, and how far they lie apart tells large errors from small ones
+The network does not see quite the same from every side, and errs in its own way in each look. The pose from the mean
+of several looks is more exact than from one of them, and how far they lie apart tells large errors from small ones
 (``inference.looks``). The face detector is not asked again: where the face is, is known from its landmarks.
 """
 

@@ -186,35 +186,49 @@ def _in_crop(points: Var, frame: tuple[Var, Var], side: Var, look: Look) -> Var:
 
 def _answer(points: Var, is_look: Var, model: onnx.ModelProto, count: int) -> Said:
     """One answer from landmarks (N, L, 468, 3) of ``count`` = L looks, of which those of ``is_look`` (N, L) count."""
-    flat = op.cast(shaped(points, (-1, FACEMESH.n_points, 3)), to=np.float32)
-    answer = inline(model)(landmarks=flat, refine=op.const(np.array(True)))
+    answer = inline(model)(landmarks=_in_single(_mean_landmarks(points, is_look)), refine=op.const(np.array(True)))
     angles, sigma = (op.cast(answer[name], to=np.float64) for name in ("refined", "sigma"))
     rotation = rotation_from_degrees(angles)
-    covariance = covariance_from_sigma(rotation, sigma)
-    stated = op.not_(op.isnan(reduced(op.reduce_sum, sigma, 1, keep=True)))
-    seen, said = (shaped(values, (-1, count, 3, 3)) for values in (rotation, covariance))
-    return _mean_of_looks(seen, said, is_look, op.and_(is_look, shaped(stated, (-1, count))), count)
+    stated = covariance_from_sigma(rotation, sigma)
+    if count == 1:
+        return Said(rotation, stated)
+    network = onnx.utils.Extractor(model).extract_model(["landmarks"], ["network"])
+    rough = inline(network)(landmarks=_in_single(points))["network"]
+    looks = shaped(rotation_from_degrees(op.cast(rough, to=np.float64)), (-1, count, 3, 3))
+    return _with_looks(Said(rotation, stated), looks, is_look, count)
 
 
-def _mean_of_looks(rotation: Var, covariance: Var, is_look: Var, is_stated: Var, count: int) -> Said:
-    """As ``inference.looks.mean_of_looks``, of ``count`` = L looks at N faces, (N, L, 3, 3); marks are (N, L)."""
+def _in_single(points: Var) -> Var:
+    """Landmarks (M, 468, 3) float32, whatever axes stand before."""
+    return op.cast(shaped(points, (-1, FACEMESH.n_points, 3)), to=np.float32)
+
+
+def _mean_landmarks(points: Var, is_look: Var) -> Var:
+    """Means (N, 468, 3) over the looks that count; over all where none does, of which the numbers mean nothing."""
+    counted = op.cast(is_look, to=np.float64)
+    counted = op.where(op.greater(_number(is_look), op.const(0.0)), counted, op.const(1.0))
+    weights = op.unsqueeze(counted, op.const([2, 3]))
+    total = reduced(op.reduce_sum, op.mul(points, weights), 1, keep=False)
+    return op.div(total, reduced(op.reduce_sum, weights, 1, keep=False))
+
+
+def _with_looks(exact: Said, looks: Var, is_look: Var, count: int) -> Said:
+    """As ``inference.looks.with_looks``, of ``count`` = L rough answers (N, L, 3, 3) to N faces; marks are (N, L)."""
     counted, nothing = op.unsqueeze(is_look, op.const([2, 3])), op.const(0.0)
-    number, known = _number(is_look), _number(is_stated)
-    seen = op.where(counted, rotation, nothing)
+    number = _number(is_look)
+    seen = op.where(counted, looks, nothing)
     mean = mean_rotation(reduced(op.reduce_sum, seen, 1, keep=False), op.max([number, op.const(1.0)]))
     away = shaped(op.matmul(seen, op.unsqueeze(transposed(mean), op.const([1]))), (-1, 3, 3))
     apart = op.where(counted, shaped(outer(vector_from_rotation(away)), (-1, count, 3, 3)), nothing)
     fewer = op.max([op.sub(number, op.const(1.0)), op.const(1.0)])
     scatter = op.div(reduced(op.reduce_sum, apart, 1, keep=False), _matrix(fewer))
-    total = reduced(
-        op.reduce_sum, op.where(op.unsqueeze(is_stated, op.const([2, 3])), covariance, nothing), 1, keep=False
-    )
-    own = op.div(total, _matrix(known))  # NaN where no look states one
-    unstated = op.const(np.radians(UNSTATED_DEG) ** 2 * np.eye(3))
-    stated = op.where(op.greater(_matrix(known), nothing), own, unstated)
+    reached = op.not_(op.isnan(reduced(op.reduce_sum, shaped(exact.covariance, (-1, 9)), 1, keep=True)))
+    is_reached = op.unsqueeze(reached, op.const([2]))
+    stated = op.where(is_reached, exact.covariance, op.const(np.radians(UNSTATED_DEG) ** 2 * np.eye(3)))
     share = op.clip(op.div(op.const(float(FULLY_STATED)), number), op.const(LEAST_STATED), op.const(1.0))
     several = op.add(op.mul(_matrix(share), stated), scaled(scatter, SCATTER))
-    return Said(mean, op.where(op.greater(_matrix(number), op.const(1.0)), several, own))
+    covariance = op.where(op.greater(_matrix(number), op.const(1.0)), several, exact.covariance)
+    return Said(op.where(is_reached, exact.rotation, mean), covariance)
 
 
 def _number(marks: Var) -> Var:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from nlml_hpe.detection.landmarks import COINCIDE, POINT_SETS, PointSet, check_l
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_digest
-from nlml_hpe.inference.looks import mean_of_looks, score_of
+from nlml_hpe.inference.looks import mean_of_looks, score_of, with_looks
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import CONFIG_FILE, METADATA, ONNX_FILE, ONNX_FORMAT, ONNX_FORMATS
 from nlml_hpe.rotation import (
@@ -141,6 +141,38 @@ def points_of(faces: Sequence[Face], point_set: PointSet) -> NDArray[np.float64]
     return np.concatenate([part for pair in zip(first, further, strict=True) for part in pair if part is not None])
 
 
+def by_looks(
+    points: NDArray[np.float64],
+    counts: Sequence[int],
+    route: Route,
+    estimate: Callable[[NDArray[np.float64], Route], Estimates],
+) -> Estimates:
+    """Poses of N faces of which some were seen several times; the rule is that of ``looks``.
+
+    Parameters
+    ----------
+    points : float array (M, P, 3)
+        Landmarks of all looks, those of a face side by side.
+    counts : sequence of int
+        How many looks there are at each face; their sum is M.
+    route : Route
+        Of the answers.
+    estimate : callable
+        Answers landmarks by a route.
+
+    Returns
+    -------
+    Estimates
+        In the frame that ``estimate`` answers in.
+    """
+    if max(counts, default=1) == 1 or route != "refined":
+        return estimate(points, route).joined(counts)
+    sizes = np.asarray(counts)
+    mean = np.add.reduceat(points, np.cumsum(sizes) - sizes) / sizes[:, None, None]
+    exact, rough = estimate(mean, "refined"), estimate(points, "network")
+    return Estimates.of(*with_looks(exact.rotation, exact.covariance, rough.rotation, counts))
+
+
 def n_looks(faces: Sequence[Face]) -> list[int]:
     """How many looks there are at each face, the first one included."""
     return [1 + (0 if face.looks is None else len(face.looks)) for face in faces]
@@ -196,13 +228,16 @@ class OnnxEngine:
         points = points_of(faces, self.point_set)
         if not len(points):
             return Estimates.of_rotations(np.empty((0, 3, 3)))
+        return by_looks(points, n_looks(faces), route, self._answers)
+
+    def _answers(self, points: NDArray[np.float64], route: Route) -> Estimates:
+        """What the file says of landmarks (M, P, 3)."""
         inputs = {"landmarks": points.astype(np.float32), "refine": np.array(route == "refined")}
         angles, sigma = (values.astype(np.float64) for values in self._session.run([route, "sigma"], inputs))
         if not np.isfinite(angles).all():
             raise ValueError(COINCIDE)
         rotation = rotation_from_angles(Angles.from_columns(angles))
-        single = Estimates.of_rotations(rotation) if route == "network" else Estimates.of_angles(rotation, sigma)
-        return single.joined(n_looks(faces))
+        return Estimates.of_rotations(rotation) if route == "network" else Estimates.of_angles(rotation, sigma)
 
 
 def _verify(path: Path) -> None:

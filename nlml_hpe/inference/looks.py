@@ -1,10 +1,12 @@
-"""All looks at a face as one answer: the mean of their poses, and what their scatter says of its error.
+"""All looks at a face as one answer: the mean, and what their scatter says of its error.
 
-Every look errs in its own way (``detection.looks``). The answer is the mean of all on the rotation group. Its
-covariance has two parts: the error that the looks' own covariances state, and their scatter about the mean, which is
-large where the landmarks are unsure. Few looks measure their scatter badly, so that the stated part
-counts in full for two looks and less for more: what looks do not share, their scatter shows. The four constants were
-chosen on the development photographs of AFLW2000-3D (``evaluation.scores`` measures what they give).
+Every look errs in its own way (``detection.looks``). The exact step is taken once, from the mean of their landmarks,
+and where it does not reach, the answer is the mean of the network's answers to all looks; other routes answer every
+look, and the answer is the mean of all on the rotation group. The covariance has two parts: the error that is stated,
+and the scatter of the looks' answers about their mean, which is large where the landmarks are unsure. Few looks measure
+their scatter badly, so that the stated part counts in full for two looks and less for more: what looks do not share,
+their scatter shows. The four constants were chosen on the development photographs of AFLW2000-3D
+(``evaluation.scores`` measures what they give).
 """
 
 from __future__ import annotations
@@ -55,6 +57,39 @@ def mean_of_looks(rotation: Floats, covariance: Floats, counts: Sequence[int]) -
     >>> angles_from_rotation(mean).yaw.round(6).tolist()
     [15.0, 5.0]
     """
+    mean, scatter, (index, is_look) = _mean_and_scatter(rotation, counts)
+    own = _mean_known(covariance[index], is_look)
+    return mean, _of_several(own, scatter, counts)
+
+
+def with_looks(rotation: Floats, covariance: Floats, rough: Floats, counts: Sequence[int]) -> tuple[Floats, Floats]:
+    """Answers to the mean landmarks of all looks, with what the looks themselves say.
+
+    Parameters
+    ----------
+    rotation : float array (N, 3, 3)
+        Of the mean landmarks of N faces, by the exact step.
+    covariance : float array (N, 3, 3)
+        As it states them; NaN where it does not reach.
+    rough : float array (M, 3, 3)
+        The network's answer to every look, those of a face side by side.
+    counts : sequence of int
+        How many looks there are at each face; their sum is M.
+
+    Returns
+    -------
+    rotation, covariance : float arrays (N, 3, 3)
+        The answers, and, of faces that were seen once, as they were.
+    """
+    mean, scatter, _ = _mean_and_scatter(rough, counts)
+    is_reached = np.isfinite(covariance).all(axis=(-2, -1))[:, None, None]
+    return np.where(is_reached, rotation, mean), _of_several(covariance, scatter, counts)
+
+
+def _mean_and_scatter(
+    rotation: Floats, counts: Sequence[int]
+) -> tuple[Floats, Floats, tuple[NDArray[np.int_], NDArray[np.bool_]]]:
+    """Means and scatters (N, 3, 3) of each face's looks; and which rows (N, K) they are, of which some repeat."""
     sizes = np.asarray(counts, dtype=int)
     position = np.arange(sizes.max(initial=1))
     is_look = position < sizes[:, None]
@@ -63,9 +98,13 @@ def mean_of_looks(rotation: Floats, covariance: Floats, counts: Sequence[int]) -
     mean = mean_rotation(rotation[index], is_look)
     away = vector_from_rotation(rotation[index] @ np.swapaxes(mean, -1, -2)[:, None]) * is_look[..., None]
     scatter = np.einsum("nki,nkj->nij", away, away) / np.maximum(sizes - 1, 1)[:, None, None]
-    own = _mean_known(covariance[index], is_look)
-    several = (sizes > 1)[:, None, None]
-    return mean, np.where(several, _combined(own, scatter, sizes), own)
+    return mean, scatter, (index, is_look)
+
+
+def _of_several(stated: Floats, scatter: Floats, counts: Sequence[int]) -> Floats:
+    """Covariances (N, 3, 3): of one look as stated, of several with their scatter."""
+    sizes = np.asarray(counts, dtype=int)
+    return np.where((sizes > 1)[:, None, None], _combined(stated, scatter, sizes), stated)
 
 
 def _mean_known(covariance: Floats, is_look: NDArray[np.bool_]) -> Floats:

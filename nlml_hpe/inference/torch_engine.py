@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import PointSet, mirrored_features, normalize_landmarks
 from nlml_hpe.face import Face
-from nlml_hpe.inference.engines import Estimates, Interval, Route, n_looks, points_of
+from nlml_hpe.inference.engines import Estimates, Interval, Route, by_looks, n_looks, points_of
 from nlml_hpe.manifold.powell import infer_powell
 from nlml_hpe.model.folder import HeadPoseModel
 from nlml_hpe.model.format import REFINE_MARGIN_DEG
@@ -83,9 +83,12 @@ class TorchEngine:
 
     def estimate(self, faces: Sequence[Face], route: Route) -> Estimates:
         """As ``Engine.estimate``; ``sigma`` of one look alone is known where the exact step was taken."""
-        points = points_of(faces, self.point_set)
-        answer = self.own_estimates(normalize_landmarks(points, self.point_set, self.model.normalization), route)
-        return answer.in_named_frame(self.named_from_own).joined(n_looks(faces))
+        return by_looks(points_of(faces, self.point_set), n_looks(faces), route, self._answers)
+
+    def _answers(self, points: NDArray[np.float64], route: Route) -> Estimates:
+        """Poses of landmarks (M, P, 3), in the named head frame."""
+        features = normalize_landmarks(points, self.point_set, self.model.normalization)
+        return self.own_estimates(features, route).in_named_frame(self.named_from_own)
 
     def own_estimates(self, features: Features, route: Route) -> Estimates:
         """Poses of features (N, F), in the model's own head frame: that of the heads it was trained on.
