@@ -174,11 +174,17 @@ class EncoderConfig(TrainingConfig):
 class HeadTrainerConfig(TrainingConfig):
     """The head detector's network and how it is trained; what it is shown, ``sprites`` and ``scenes`` say."""
 
-    width: int = Field(default=16, ge=8, le=256, multiple_of=2, description="channels of the first layer")
+    width: int = Field(default=32, ge=8, le=256, multiple_of=2, description="channels of the first layer")
     scenes_per_epoch: int = Field(default=4000, ge=1, le=10**9)
     validation_scenes: int = Field(default=500, ge=1, le=10**6)
-    views: int = Field(default=3, ge=1, le=16, description="of each scene in a batch: cut closer, mirrored, toned")
+    views: int = Field(default=4, ge=1, le=16, description="of each scene in a batch: cut closer, mirrored, toned")
+    view_px: int = Field(default=128, ge=32, le=1024, multiple_of=32, description="pixels on a side of a view")
+    image_network: UserPath | None = Field(
+        default=None, description="weights of an image network of this width, whose residual backbone it begins with"
+    )
+    backbone_rate: float = Field(default=0.5, gt=0, le=1, description="of the learning rate: what the backbone has")
     weights: UserPath | None = Field(default=None, description="weights to begin with: those of an earlier training")
+    int8: bool = Field(default=True, description="the ONNX file computes in eight bits: a third of the time")
 
 
 class AngleHeadsConfig(TrainingConfig):

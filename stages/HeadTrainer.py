@@ -8,25 +8,39 @@ from pathlib import Path
 
 import stages.guard  # noqa: F401
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
 
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.head_network.network_training import KIND, ONNX, WEIGHTS, initial_head_network, train_head_network
+from nlml_hpe.head_network.network_training import (
+    KIND,
+    ONNX,
+    WEIGHTS,
+    DrawnScenes,
+    initial_head_network,
+    train_head_network,
+)
 from nlml_hpe.model.head_export import export_head_detector
+from nlml_hpe.model.head_quantize import quantize_head_detector
 from nlml_hpe.view.training_plots import plot_measures
+from renderer.scenes import Scenes
 from renderer.sprites import KIND as SPRITES
 from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
 from stages.config import Config
 from stages.Sprites import folder_of, scenes_of
 
+_RANGED = 160
+"""Views by which the ranges of activations in eight bits are found."""
+
 
 def plan(config: Config) -> Plan:
     """What the network depends on."""
     reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
-    begin = config.head_trainer.weights
-    others = {} if begin is None else {f"weights {begin}": digest_of_weights(begin, "head_trainer.weights")}
+    begin = {name: getattr(config.head_trainer, name) for name in ("weights", "image_network")}
+    others = {f"{name} {path}": digest_of_weights(path, f"head_trainer.{name}") for name, path in begin.items() if path}
     sections = config.sections("seed", "scenes", "head_trainer")
     return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)
 
@@ -42,12 +56,22 @@ def main(config: Config) -> Path:
         network = network.cpu()
         write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
         export_head_detector(network, folder / ONNX)
+        if config.head_trainer.int8:
+            quantize_head_detector(folder / ONNX, _some_views(config, scenes[0]), folder / ONNX)
         write_json(folder / "history.json", asdict(history))
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
         run.clear()
     return work.head_network
+
+
+def _some_views(config: Config, scenes: Scenes) -> NDArray[np.uint8]:
+    """Views of training people, by which the ranges of activations are found."""
+    settings = config.head_trainer
+    shown = DrawnScenes(scenes, _RANGED, config.seed, settings.view_px)
+    views, _ = shown.batch(np.arange(_RANGED), None)
+    return np.asarray(views.permute(0, 2, 3, 1).numpy())
 
 
 STAGE = Stage("HeadTrainer", plan, main)

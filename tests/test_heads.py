@@ -147,11 +147,11 @@ def test_a_head_whose_face_is_known_is_no_second_head() -> None:
 
 @pytest.fixture(scope="module")
 def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head detector whose every cell says that there is a head of 40 pixels about it."""
+    """A head detector whose every cell says, with a score of a half, that there is a head of 40 pixels about it."""
     network = HeadNetwork(width=8).eval()
     torch.nn.init.zeros_(network.answer.weight)
     with torch.no_grad():
-        network.answer.bias.copy_(torch.tensor([5.0, 0, 0, np.log(5.0), np.log(5.0)]))
+        network.answer.bias.copy_(torch.tensor([0.0, 0, 0, np.log(5.0), np.log(5.0)]))
     return export_head_detector(network, tmp_path_factory.mktemp("everywhere") / HEADS_FILE)
 
 

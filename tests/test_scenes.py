@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nlml_hpe.config import HeadTrainerConfig
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import read_manifest
 from nlml_hpe.head_network.losses import Heads, generalised_iou, head_loss, targets_of
 from nlml_hpe.head_network.network import STRIDE, HeadNetwork, found_of
-from nlml_hpe.head_network.network_training import ONNX, WEIGHTS, DrawnScenes, heads_of, initial_head_network
+from nlml_hpe.head_network.network_training import (
+    ONNX,
+    WEIGHTS,
+    DrawnScenes,
+    heads_of,
+    initial_head_network,
+    train_head_network,
+    view_of,
+)
 from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.shards import read_shards
+from nlml_hpe.image_networks.six_d import SixD
 from nlml_hpe.model.head_export import export_head_detector
+from nlml_hpe.model.head_quantize import quantize_head_detector
+from nlml_hpe.training_run import Run
 from renderer.config import HeadsConfig, ScenesConfig, SpritesConfig
 from renderer.scenes import Scene, Scenes
 from renderer.sprites import KIND, SpriteSet
@@ -29,7 +42,7 @@ from stages.config import Config
 
 SMALL = SpritesConfig(crops_per_person=4, size=96, people_per_shard=1)
 SCENES = ScenesConfig(size=96, empty=0.0)
-TRAINER = HeadTrainerConfig(epochs=2, scenes_per_epoch=8, validation_scenes=4, batch_size=4, width=8)
+TRAINER = HeadTrainerConfig(epochs=2, scenes_per_epoch=8, validation_scenes=4, batch_size=4, width=8, view_px=64)
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +137,62 @@ def test_sprites_that_are_missing_are_said(tmp_path: Path) -> None:
 
 
 def test_validation_scenes_are_always_the_same_and_training_scenes_never(scenes: Scenes) -> None:
-    data, numbers = DrawnScenes(scenes, 4, 7), np.arange(2)
+    data, numbers = DrawnScenes(scenes, 4, 7, size=64), np.arange(2)
     (first, heads), (second, _) = data.batch(numbers, None), data.batch(numbers, None)
     assert first.equal(second)
-    assert first.shape == (2, 3, 96, 96)
+    assert first.shape == (2, 3, 64, 64)
     assert heads.boxes.shape[:2] == heads.kinds.shape
     other, _ = data.batch(numbers, np.random.default_rng(1))
     assert not other.equal(first)
+
+
+def white_head(left: float, top: float, right: float, bottom: float) -> Scene:
+    """A scene of 192 pixels whose one head is a white square."""
+    image = np.zeros((192, 192, 3), np.uint8)
+    image[int(top) : int(bottom), int(left) : int(right)] = 255
+    box = np.array([[left, top, right, bottom]], dtype=np.float32)
+    return Scene(image, box, np.ones(1, bool), np.ones(1, np.float32), np.eye(3, dtype=np.float32)[None])
+
+
+def test_the_box_lies_on_the_head_in_every_view_that_asks_for_it() -> None:
+    scene, rng, asked = white_head(80, 60, 120, 108), np.random.default_rng(0), 0
+    for _ in range(40):
+        view = view_of(scene, 128, rng)
+        assert view.image.shape == (128, 128, 3)
+        if not view.counts.any():
+            continue
+        asked += 1
+        rows, columns = np.nonzero(view.image.max(axis=2) > view.image.max() / 2)
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        # Within a pixel of the edge that interpolation leaves, and cut where the view ends.
+        np.testing.assert_allclose(seen, view.boxes[0].clip(0, 128), atol=1.5)
+    assert asked > 20
+
+
+def test_a_view_asks_for_no_head_that_another_copy_shows_smaller() -> None:
+    rng = np.random.default_rng(0)
+    views = [view_of(white_head(20, 20, 180, 170), 128, rng) for _ in range(20)]
+    assert not any(view.counts.any() for view in views)  # 160 of 192 pixels are 125 or more of 128
+    assert any(len(view.boxes) for view in views)
+
+
+def test_a_score_is_to_be_lower_where_the_box_is_worse() -> None:
+    """Two answers with the same doubt about the head: the one whose box is off is blamed for a high score, too."""
+    heads = Heads(torch.tensor([[[24.0, 24.0, 56.0, 56.0]]]), torch.ones(1, 1))
+
+    def slope(shift: float) -> float:
+        outputs = torch.zeros(1, 5, 10, 10)
+        outputs[:, 0] = -6
+        outputs[:, 3:] = math.log(4)
+        outputs[:, 1] = shift
+        logit = torch.tensor(0.5, requires_grad=True)
+        outputs = torch.cat(
+            [outputs[:, :1].index_put((*torch.tensor([[0], [0], [5], [5]]),), logit), outputs[:, 1:]], 1
+        )
+        (gradient,) = torch.autograd.grad(head_loss(outputs, heads), logit)
+        return float(gradient)
+
+    assert slope(0.0) < 0 < slope(3.0)
 
 
 def test_a_perfect_answer_has_hardly_any_loss() -> None:
@@ -201,6 +263,52 @@ def test_a_training_may_begin_with_weights_and_those_of_another_network_are_refu
     gone = config.model_copy(update={"head_trainer": TRAINER.model_copy(update={"weights": file / "none"})})
     with pytest.raises(ArtifactError, match=r"no such file; correct head_trainer\.weights"):
         HeadTrainer.plan(gone)
+
+
+@pytest.fixture(scope="module")
+def image_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of an image network of the head network's width."""
+    file = tmp_path_factory.mktemp("image") / "image_network.safetensors"
+    torch.manual_seed(2)
+    save_file(SixD("residual", 64, TRAINER.width).state_dict(), file)
+    return file
+
+
+def test_a_training_may_begin_with_an_image_networks_backbone(image_network: Path) -> None:
+    network = initial_head_network(TRAINER.model_copy(update={"image_network": image_network}), seed=9)
+    weights = load_file(image_network)
+    for name, value in network.backbone.state_dict().items():
+        assert weights[f"backbone.{name}"].equal(value), name
+    with pytest.raises(WeightsError, match="weights of another network"):
+        initial_head_network(TRAINER.model_copy(update={"image_network": image_network, "width": 10}), seed=9)
+
+
+def test_the_first_layers_of_an_image_network_stay_as_they_are(scenes: Scenes, image_network: Path) -> None:
+    short = TRAINER.model_copy(update={"image_network": image_network, "epochs": 1})
+    network = initial_head_network(short, seed=9)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    train_head_network(network, scenes, scenes, short, 9, Run())
+    changed = {name for name, value in network.named_parameters() if not value.equal(before[name])}
+    assert not [name for name in changed if name.startswith(("backbone.0.", "backbone.1.", "backbone.3."))]
+    assert {"backbone.4.layers.0.weight", "backbone.6.layers.0.weight", "answer.weight"} <= changed
+
+
+def test_in_eight_bits_the_answers_are_nearly_the_same(config: Config, tmp_path: Path) -> None:
+    """Boxes to a tenth of their sides: seven bits of weights and eight of activations, through eight layers."""
+    network = HeadNetwork(TRAINER.width).eval()
+    network.load_state_dict(load_file(Workdir(config.workdir).head_network / WEIGHTS))
+    whole = export_head_detector(network, tmp_path / "whole.onnx")
+    images, _ = DrawnScenes(Sprites.scenes_of(config, "train"), 8, 0, size=64).batch(np.arange(8), None)
+    pictures = images.permute(0, 2, 3, 1).numpy()
+    small = quantize_head_detector(whole, pictures, tmp_path / "small.onnx")
+    assert {node.op_type for node in onnx.load(small).graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    first, second = onnxruntime.InferenceSession(whole), onnxruntime.InferenceSession(small)
+    assert first.get_modelmeta().custom_metadata_map == second.get_modelmeta().custom_metadata_map
+    (_, exact), (_, rounded) = (each.run(None, {"images": pictures}) for each in (first, second))
+    sides = exact[..., 2:] - exact[..., :2]
+    assert np.abs(exact - rounded).mean() < 0.1 * sides.mean()
+    with pytest.raises(ValueError, match="expected some images"):
+        quantize_head_detector(whole, [], tmp_path / "none.onnx")
 
 
 def test_a_picture_is_not_changed_by_what_is_laid_into_the_next(scenes: Scenes) -> None:

@@ -31,22 +31,24 @@ MIN_SCORE = 0.5
 """Of a head that is reported."""
 LEAST_PX = 20
 """Longer side of the smallest box that is reported: of a smaller head no pose can be told."""
-VIEW_SIDES = (160, 320, 640, 1280)
-"""Longer sides of the copies of an image that are looked at: the first two always, the third where none of them shows a
-head, and each where the one before shows something small."""
-_ALWAYS, _FOR_NOTHING = 2, 3
-_SMALL_PX = 24
+VIEW_SIDES = (80, 160, 320, 640, 1280)
+"""Longer sides of the copies of an image that are looked at: the first three always, the fourth where none of them
+shows a head, and each where the one before shows something small."""
+_ALWAYS, _FOR_NOTHING = 3, 4
+_SMALL_PX = 20
 _HINT = 0.15
 """Score of something small that makes a closer look worth its time."""
-_LARGEST_PX = 115
+_LARGEST_PX = 100
 """Of a copy that is not the smallest: greater heads are those that the smaller copy shows."""
 _SAME_HEAD = 0.4
 """Boxes of one kind that overlap by more (intersection over union) are one head's."""
+_ALIKE = 0.5
+"""Boxes that overlap by more have a part in where the surest of them says that the head is."""
 _COVERED, _WITHIN = 0.25, 0.6
 """A box is a known face's where they overlap by more, or where more of the smaller one lies in the other."""
-_LOWEST = 0.02
+_LOWEST = 0.03
 """Score of a cell that is looked at any further."""
-_MULTIPLE = 32
+_MULTIPLE = 16
 _METADATA = "nlml_hpe"
 _INSIDE = Path(__file__).parents[1] / "checkpoint_heads"
 PLACE = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[2] / "checkpoints" / "head_detector"
@@ -103,8 +105,8 @@ class HeadDetector:
         Parameters
         ----------
         image : RGB uint8 array (H, W, 3)
-            Looked at in copies of 160 and 320 pixels, and where these show small heads or none, in one of 640, then of
-            1280.
+            Looked at in copies of 80, 160 and 320 pixels, and where these show small heads or none, in one of 640, then
+            of 1280.
         min_score : float
             In 0..1.
         max_heads : int, optional
@@ -130,14 +132,13 @@ class HeadDetector:
             seen, sure = self._look(image, factor)
             longest = (seen[:, 2:] - seen[:, :2]).max(axis=1, initial=0)
             hinted = bool(((longest < _SMALL_PX) & (sure >= _HINT)).any())
-            kept = (sure >= min_score) & ((longest < _LARGEST_PX) | (view == 0))
+            kept = (longest < _LARGEST_PX) | (view == 0)
             boxes, scores = np.concatenate([boxes, seen[kept] / factor]), np.concatenate([scores, sure[kept]])
             if factor == 1.0:
                 break
-        longest = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
-        boxes, scores = boxes[longest >= LEAST_PX], scores[longest >= LEAST_PX]
-        chosen = suppressed(boxes, scores)[:max_heads]
-        return [Head(_as_box(boxes[row]), float(scores[row])) for row in chosen]
+        chosen = [row for row in suppressed(boxes, scores) if scores[row] >= min_score]
+        heads = [Head(_as_box(_mean_box(boxes, scores, row)), float(scores[row])) for row in chosen]
+        return [head for head in heads if max(_sides(head.box)) >= LEAST_PX][:max_heads]
 
     def boxes(self, image: RgbImage) -> list[Box]:
         """The boxes of ``find``: what follows heads through a video asks for them.
@@ -168,6 +169,18 @@ class HeadDetector:
         scores, boxes = self._session.run(None, {HEADS_INPUT: padded[None]})
         some = scores[0] > _LOWEST
         return boxes[0][some].astype(np.float64), scores[0][some].astype(np.float64)
+
+
+def _mean_box(boxes: Floats, scores: Floats, row: int) -> Floats:
+    """The mean, by their scores, of a box and all those that overlap it well: cells beside it and other copies' say
+    where the head is, too, and together they know better than one.
+    """
+    alike = overlaps(boxes, boxes[row]) > _ALIKE
+    return np.asarray(np.average(boxes[alike], axis=0, weights=scores[alike]))
+
+
+def _sides(box: Box) -> tuple[float, float]:
+    return box[2] - box[0], box[3] - box[1]
 
 
 def _as_box(corners: NDArray[np.floating]) -> Box:

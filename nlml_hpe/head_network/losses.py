@@ -16,6 +16,9 @@ _LEAST_SPREAD = 0.65
 _ANSWERS_FROM = 0.3
 """Cells whose target is this or more learn the head's box."""
 _BOX_WEIGHT = 2.0
+_LEAST_EARNED, _POOR, _GOOD = 0.3, 0.25, 0.6
+"""Of a full score: what a box earns that overlaps the head's own by no more than the second; all of it from the third.
+"""
 
 
 class Heads(NamedTuple):
@@ -83,19 +86,39 @@ def targets_of(heads: Heads, rows: int, columns: int) -> Targets:
 def head_loss(outputs: Tensor, heads: Heads) -> Tensor:
     """The mean loss of a batch of outputs (N, 5, h, w).
 
-    Of the scores the quality focal loss of Li et al. 2020 (beta 2), over the number of heads: cells about a head's
-    middle learn, too, so that few thousand steps are enough. Of the cells about a middle one minus the generalised IoU
-    (Rezatofighi et al. 2019).
+    Of the boxes about heads' middles one minus the generalised IoU (Rezatofighi et al. 2019). Of the scores the quality
+    focal loss of Li et al. 2020 (beta 2), over the number of heads: cells about a middle learn, too, so that few
+    thousand steps are enough, and what a score is to be grows with how well the box that the network now says overlaps
+    the head's, so that a score tells of the box as well.
     """
     found, targets = found_of(outputs), targets_of(heads, *outputs.shape[2:])
-    apart = nn.functional.binary_cross_entropy_with_logits(found.logits, targets.heat, reduction="none")
-    focal = (targets.heat - torch.sigmoid(found.logits)) ** 2 * apart
+    said, true = found.boxes[targets.answers], targets.box[targets.answers]
+    wanted = targets.heat.clone()
+    wanted[targets.answers] *= _quality(overlap(said.detach(), true))
+    apart = nn.functional.binary_cross_entropy_with_logits(found.logits, wanted, reduction="none")
+    focal = (wanted - torch.sigmoid(found.logits)) ** 2 * apart
     middles = (focal * targets.counts).sum() / (heads.kinds == 1).sum().clamp_min(1)
-    if not targets.answers.any():
-        return middles
     weight = targets.heat[targets.answers]
-    overlap = generalised_iou(found.boxes[targets.answers], targets.box[targets.answers])
-    return middles + _BOX_WEIGHT * (weight * (1 - overlap)).sum() / weight.sum()
+    boxes = (weight * (1 - generalised_iou(said, true))).sum() / weight.sum().clamp_min(1e-6)
+    return middles + _BOX_WEIGHT * boxes
+
+
+def _quality(overlaps: Tensor) -> Tensor:
+    """What share of a full score boxes earn that overlap the true ones so: all from ``_GOOD`` on."""
+    return _LEAST_EARNED + (1 - _LEAST_EARNED) * ((overlaps - _POOR) / (_GOOD - _POOR)).clamp(0, 1)
+
+
+def overlap(found: Tensor, true: Tensor) -> Tensor:
+    """Intersection over union (n,) of boxes (n, 4).
+
+    Examples
+    --------
+    >>> one = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    >>> overlap(one, one + torch.tensor([2.0, 0, 2, 0])).item()
+    0.3333333432674408
+    """
+    shared, union = _shared_and_union(found, true)
+    return shared / union
 
 
 def generalised_iou(found: Tensor, true: Tensor) -> Tensor:
@@ -107,9 +130,14 @@ def generalised_iou(found: Tensor, true: Tensor) -> Tensor:
     >>> generalised_iou(one, one + 2).item()
     -0.5
     """
+    shared, union = _shared_and_union(found, true)
+    hull = (torch.maximum(found[:, 2:], true[:, 2:]) - torch.minimum(found[:, :2], true[:, :2])).prod(dim=1)
+    return shared / union - (hull - union) / hull.clamp_min(1e-6)
+
+
+def _shared_and_union(found: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas (n,)."""
     low, high = torch.maximum(found[:, :2], true[:, :2]), torch.minimum(found[:, 2:], true[:, 2:])
     shared = (high - low).clamp_min(0).prod(dim=1)
     areas = (found[:, 2:] - found[:, :2]).prod(dim=1) + (true[:, 2:] - true[:, :2]).prod(dim=1)
-    hull = (torch.maximum(found[:, 2:], true[:, 2:]) - torch.minimum(found[:, :2], true[:, :2])).prod(dim=1)
-    union = (areas - shared).clamp_min(1e-6)
-    return shared / union - (hull - union) / hull.clamp_min(1e-6)
+    return shared, (areas - shared).clamp_min(1e-6)

@@ -1,8 +1,8 @@
 """The head detector's network: an image to, for every 8 x 8 pixels, whether a head's middle lies there, and its box.
 
-Without anchors: of each cell one score and one box (Zhou et al. 2019, "Objects as points"). Maps at an eighth, a
-sixteenth and a thirty-second of the image are added from the coarsest to the finest (Lin et al. 2017), so that one map
-answers for heads from 10 pixels to most of the image.
+Without anchors: of each cell one score and one box (Zhou et al. 2019, "Objects as points"). Maps at a sixteenth and at
+an eighth of the image are added (Lin et al. 2017). A cell sees about 120 pixels: heads of 10 to 100 pixels are what it
+answers for, and copies of an image show the others so large (``nlml_hpe.detection.heads``).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nlml_hpe.image_networks.backbones import Block
+from nlml_hpe.image_networks.backbones import residual
 
 STRIDE = 8
 """Pixels between the middles of two cells."""
-MULTIPLE = 32
+MULTIPLE = 16
 """Images have sides that are a multiple of this."""
 _FIRST_SHARE = 0.01
 """Score of every cell before training: heads are rare."""
@@ -35,7 +35,10 @@ class Found(NamedTuple):
 
 
 class HeadNetwork(nn.Module):
-    """About half a million parameters with the usual ``width``, its first layer's channels.
+    """The image eye's ``residual`` backbone, run over the whole image, and a light pyramid on its last two maps.
+
+    The backbone may begin with the image eye's weights (``image_networks.weights.load_own_backbone``): it has learned
+    from crops what heads look like all the way round, at the size that they have in a crop, about 40 pixels.
 
     Examples
     --------
@@ -47,19 +50,13 @@ class HeadNetwork(nn.Module):
     [-12.0, -12.0, 20.0, 20.0]
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        fine, middle, coarse = 2 * width, 4 * width, 6 * width
-        self.stem = nn.Sequential(*_layer(3, width, 2), *_layer(width, width, 2), *_layer(width, fine, 2))
-        self.to_middle = nn.Sequential(Block(fine, middle, 2), Block(middle, middle, 1))
-        self.to_coarse = nn.Sequential(Block(middle, coarse, 2), Block(coarse, coarse, 1))
-        joined = 3 * width
-        self.from_fine, self.from_middle, self.from_coarse = (
-            nn.Conv2d(channels, joined, 1) for channels in (fine, middle, coarse)
-        )
+        self.backbone = residual(width)
+        fine, coarse, joined = 4 * width, 6 * width, 3 * width
+        self.from_fine, self.from_coarse = nn.Conv2d(fine, joined, 1), nn.Conv2d(coarse, joined, 1)
         self.twice = nn.Upsample(scale_factor=2, mode="nearest")
-        self.join_middle = nn.Sequential(nn.ReLU(), *_layer(joined, joined, 1))
-        self.join_fine = nn.Sequential(nn.ReLU(), *_layer(joined, joined, 1))
+        self.join = nn.Sequential(nn.ReLU(), *_layer(joined, joined), *_layer(joined, joined))
         self.answer = nn.Conv2d(joined, 5, 1)
         nn.init.normal_(self.answer.weight, std=0.001)
         first = math.log(_FIRST_PX / STRIDE)
@@ -68,11 +65,12 @@ class HeadNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), RGB in 0..255, to (N, 5, H / 8, W / 8), which ``found_of`` reads."""
-        fine = self.stem(images.float() / 64 - 2)
-        middle = self.to_middle(fine)
-        coarse = self.to_coarse(middle)
-        joined = self.join_middle(self.from_middle(middle) + self.twice(self.from_coarse(coarse)))
-        return self.answer(self.join_fine(self.from_fine(fine) + self.twice(joined)))
+        *layers, last = self.backbone
+        fine = images.float() / 127.5 - 1
+        for layer in layers:
+            fine = layer(fine)
+        coarse = last(fine)
+        return self.answer(self.join(self.from_fine(fine) + self.twice(self.from_coarse(coarse))))
 
 
 def found_of(outputs: Tensor) -> Found:
@@ -92,5 +90,5 @@ def found_of(outputs: Tensor) -> Found:
     return Found(logit, torch.stack(corners, dim=-1) * STRIDE)
 
 
-def _layer(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+def _layer(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -90,6 +90,26 @@ def load_backbone(network: nn.Module, path: Path) -> None:
     _fit(network, {**heads, **state}, str(path))
 
 
+def load_own_backbone(network: nn.Module, path: Path) -> None:
+    """Load in place the backbone of an image network that ImageTrainer wrote, whatever its heads are.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With a ``backbone``.
+    path : Path
+        The image network's weights.
+
+    Raises
+    ------
+    WeightsError
+        As ``read_state`` does, and for weights of another backbone or of none.
+    """
+    prefix = "backbone."
+    state = {name.removeprefix(prefix): value for name, value in read_state(path).items() if name.startswith(prefix)}
+    _fit(network.get_submodule("backbone"), state, str(path))
+
+
 def _own_name(name: str) -> str:
     """A name of torchvision's MobileNetV2 as ``backbones`` has it; any other as it is."""
     match = _MOBILENET.fullmatch(name)
