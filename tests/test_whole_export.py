@@ -182,6 +182,18 @@ def test_the_image_eye_alone_answers_as_the_library_does(image_path: Path, crops
     assert [EYES[index] for index in found["eye"]] == ["image"] * len(crops)
 
 
+def test_crops_of_other_sizes_are_answered_as_the_library_does(tmp_path: Path, photo: RgbImage) -> None:
+    """Of 128 pixels four become one, of 256 sixteen; OpenCV rounds their means otherwise."""
+    eyes = open_eyes(SHIPPED)
+    for size in (128, 256):
+        session = opened(export_whole(SHIPPED, tmp_path / f"{size}.onnx", size=size, eye="image"))
+        head = crop(photo, np.array([176.0, 74.0, 264.0, 172.0]), size)
+        margin = size / 2 * (1 - 1 / SHARE)
+        face = Face(head, (margin, margin, size - margin, size - margin))
+        expected = eyes.answer([face], eye="image").estimates.rotation
+        assert geodesic_degrees(answers(session, [head])["rotation"], expected).max() < PARITY_DEG
+
+
 def test_the_landmark_eye_alone_has_no_answer_without_a_face(
     tmp_path: Path, networks: FaceMeshNetworks, crops: list[RgbImage], landmark_eye_alone: Path
 ) -> None:

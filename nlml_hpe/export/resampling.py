@@ -98,7 +98,9 @@ def averaged(colours: Var, count: int) -> Var:
     """Means (N, K, 3) in whole numbers of ``count`` colours each: (N, count * K, 3), the first of every mean first."""
     if count == 1:
         return colours
-    return op.round(reduced(op.reduce_mean, shaped(colours, (0, count, -1, 3)), 1, keep=False))
+    mean = reduced(op.reduce_mean, shaped(colours, (0, count, -1, 3)), 1, keep=False)
+    # OpenCV rounds halves to even numbers, but of four pixels, which it averages by another way, upwards.
+    return _rounded(mean) if count == 4 else op.round(mean)
 
 
 def _steps(positions: Var, size: int) -> Var:
