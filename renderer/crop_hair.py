@@ -35,7 +35,22 @@ class Hair:
 
 
 def strands(color: Rgb, shade: FloatArray, rows: int) -> NDArray[np.uint8]:
-    """A picture (rows, 4 n, 3) of strands whose brightness is ``shade`` (n,), a little darker towards the ends."""
+    """A picture of strands, a little darker towards the ends.
+
+    Parameters
+    ----------
+    color : tuple of float
+        Red, green and blue in 0..255.
+    shade : float array (n,)
+        Brightness of each strand, 1 being the colour's own.
+    rows : int
+        Height in pixels; each strand is four wide.
+
+    Returns
+    -------
+    RGB uint8 array (rows, 4 n, 3)
+        To be printed on hair, whose u runs across the strands.
+    """
     fade = np.linspace(1.05, 0.75, rows)[:, None, None]
     image = np.array(color) * np.repeat(shade, 4)[None, :, None] * fade
     return np.asarray(np.clip(image, 0, 255), dtype=np.uint8)

@@ -157,7 +157,22 @@ def _on_scalp(hair: Extra, scale: NDArray[np.float64], reach: Envelope) -> Extra
 
 
 def lifted(vertices: FloatArray, reach: Envelope, least: float) -> FloatArray:
-    """Vertices (V, 3) in the kit's frame, those that lie on the skull or within moved to ``least`` mm over it."""
+    """Vertices of which none lies within the skull, or closer to it than is asked.
+
+    Parameters
+    ----------
+    vertices : float array (V, 3)
+        In mm of the kit's frame.
+    reach : Envelope
+        Of the head.
+    least : float
+        Millimetres over the skin that those above the nape have at least.
+
+    Returns
+    -------
+    float array (V, 3)
+        Those that lay too low, moved away from the skull's middle.
+    """
     offset = vertices - CENTRE
     radius = np.maximum(np.linalg.norm(offset, axis=1), 1e-6)
     skull = vertices[:, 1] > NAPE_MM
