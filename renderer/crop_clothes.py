@@ -105,7 +105,7 @@ def draw_body(
     build = np.array([rng.uniform(0.88, 1.12), 1.0, rng.uniform(0.9, 1.15)])
     skin = _grown(wardrobe.body, build, -_UNDER_MM)
     body = [_solid(skin, plain(np.array(looks.skin) * rng.uniform(0.85, 1.0)))]
-    if rng.uniform() < 0.95:
+    if rng.uniform() < 0.95 and names:
         chosen = wardrobe.clothes[names[int(rng.integers(len(names)))]]
         body.append(_solid(_grown(chosen, build, _OVER_MM), cloth))
     return body
