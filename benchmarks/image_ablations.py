@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,44 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import RESULTS, development_data, report
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.metrics import errors, mae_interval, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.face import Box, box_of
+from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
-from nlml_hpe.image_networks.crop import SHARE, crop, turned
 from nlml_hpe.image_networks.network import ImageNetwork, size_of
 from nlml_hpe.image_networks.network_training import Weighted, network_of, train_image_network
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.image_networks.training_data import Chosen, RenderedCrops
-from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE
-from nlml_hpe.rotation import Angles, angles_from_rotation, mean_rotation, mirrored, rotation_from_angles
+from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.model.folder import HeadFrame
+from nlml_hpe.model.image_export import ImageEye, export_image_eye
+from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
 from nlml_hpe.training_run import Run
+from stages.config import load_config
 
 NAME, SEED = "image_ablations", 1
 _RANGE, _WIDE = "aflw2000-nlml", "aflw2000"
 _EPOCHS, _BATCH = 7, 64
 _EVERY = 5
 """One in so many of the unseen crops is answered."""
-_BASE = {
-    "turn_deg": 25,
-    "scale": 0.15,
-    "shift": 0.06,
-    "color": 0.2,
-    "contrast": 0.5,
-    "gamma": 0.45,
-    "soft": 0.25,
-    "filter": 0.2,
-    "blocks": 0.25,
-    "noise": 0.05,
-    "erase": 0.2,
-    "frame": 0.15,
-}
+_CONFIG = Path(__file__).parent.parent / "configs" / "image_ict.yaml"
+"""Whose augmentation the base has."""
+_ALL = tuple(name for name in AugmentationConfig.model_fields if name != "mirror")
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ LEVERS: dict[str, Lever] = {
     "no colour, contrast, gamma, grey": Lever(augmentation=dict.fromkeys(("color", "contrast", "gamma", "grey"), 0)),
     "no softness, filters, blocks, noise": Lever(augmentation=dict.fromkeys(("soft", "filter", "blocks", "noise"), 0)),
     "nothing erased, no frame": Lever(augmentation={"erase": 0, "frame": 0}),
-    "no change at all but the mirror image": Lever(augmentation=dict.fromkeys([*_BASE, "grey"], 0)),
+    "no change at all but the mirror image": Lever(augmentation=dict.fromkeys(_ALL, 0)),
     "other surroundings for 70%": Lever(augmentation={"surround": 0.7}),
     "borders covered": Lever(network={"covered": (0.125, 0, 0.125, 0.125)}),
     "width 16": Lever(network={"width": 16}),
@@ -145,7 +136,7 @@ def _trained(lever: Lever, crops: Path, validation: Path, seen: int) -> ImageNet
     # A training shows each crop once an epoch at most; of few crops more epochs are made.
     epoch = min(seen // _EPOCHS, len(numbers))
     epochs = round(seen / epoch)
-    augmentation = AugmentationConfig.model_validate(_BASE | lever.augmentation)
+    augmentation = load_config(_CONFIG).image_trainer.augmentation.model_copy(update=lever.augmentation)
     settings = ImageTrainerConfig(
         epochs=epochs,
         crops_per_epoch=epoch,
@@ -196,18 +187,13 @@ def _row(network: ImageNetwork, photographs: Faces, unseen: Faces) -> dict[str, 
 
 
 def _answers(network: ImageNetwork, faces: Faces) -> NDArray[np.float64]:
-    """Rotations (n, 3, 3): the mean over the crops that inference takes of a face, each also mirrored."""
-    looks = []
-    for share, turn in CROPS_OF_A_FACE:
-        cut = [crop(i, b, network.size, share * SHARE, turn) for i, b in zip(faces.images, faces.boxes, strict=True)]
-        shown = torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float()
-        for flipped in (False, True):
-            pictures = shown.flip(3) if flipped else shown
-            with torch.no_grad():
-                parts = [network.posterior(network(network.shown(part))).rotation for part in pictures.split(256)]
-            rotation = torch.cat(parts).double().numpy()
-            looks.append(turned(mirrored(rotation) if flipped else rotation, -turn))
-    return mean_rotation(np.stack(looks, axis=1))
+    """Rotations (n, 3, 3), as inference answers: by the exported network, of its crops of each face."""
+    all_round = (-180.0, 180.0)
+    eye = ImageEye(network, "ablation", HeadFrame(), (all_round, all_round, all_round))
+    with tempfile.TemporaryDirectory() as scratch:
+        engine = ImageEngine(export_image_eye(eye, Path(scratch) / "eye.onnx"))
+        parts = [Face(image, box) for image, box in zip(faces.images, faces.boxes, strict=True)]
+        return engine.estimate(parts).rotation
 
 
 if __name__ == "__main__":

@@ -69,11 +69,11 @@ def draw_worn(
         head = shape[shape[:, 1] > -20]
         ears = np.stack([head[head[:, 0].argmin()], head[head[:, 0].argmax()]])
         frame, lens = glasses(shape[kit.landmarks], ears, looks)
-        worn.append(_solid(frame, plain(frame_color)))
+        worn.append(_solid(frame, _plain(frame_color)))
         if looks.eyewear == "sunglasses":
-            worn.append(_solid(lens, plain(frame_color * rng.uniform(0.2, 0.7))))
+            worn.append(_solid(lens, _plain(frame_color * rng.uniform(0.2, 0.7))))
     if looks.covering == "cap" and rng.uniform() < 0.8:
-        worn.append(_solid(_brim(rng), plain(np.array(looks.cloth_color) * rng.uniform(0.7, 1.1))))
+        worn.append(_solid(_brim(rng), _plain(np.array(looks.cloth_color) * rng.uniform(0.7, 1.1))))
     return worn
 
 
@@ -104,14 +104,14 @@ def draw_body(
     names = sorted(wardrobe.clothes)
     build = np.array([rng.uniform(0.88, 1.12), 1.0, rng.uniform(0.9, 1.15)])
     skin = _grown(wardrobe.body, build, -_UNDER_MM)
-    body = [_solid(skin, plain(np.array(looks.skin) * rng.uniform(0.85, 1.0)))]
+    body = [_solid(skin, _plain(np.array(looks.skin) * rng.uniform(0.85, 1.0)))]
     if rng.uniform() < 0.95 and names:
         chosen = wardrobe.clothes[names[int(rng.integers(len(names)))]]
         body.append(_solid(_grown(chosen, build, _OVER_MM), cloth))
     return body
 
 
-def plain(color: NDArray[np.floating]) -> NDArray[np.uint8]:
+def _plain(color: NDArray[np.floating]) -> NDArray[np.uint8]:
     """A picture of one colour."""
     return np.broadcast_to(np.clip(color, 0, 255).astype(np.uint8), (STRIP, STRIP, 3)).copy()
 

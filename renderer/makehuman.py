@@ -7,7 +7,6 @@ has no ``female_`` or ``male_`` in its name, or reaches over that crown, is left
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +55,8 @@ class Wardrobe:
 
 def check_wardrobe(folder: Path) -> list[str]:
     """What is there of the wardrobe, line by line; what cannot be done without begins with ``missing``."""
-    hair, clothes = (len(list(_files(folder, part))) for part in ("hair", "clothes"))
+    hair = len(_files(folder, "hair"))
+    clothes = sum(path.stem.startswith(tuple(_CROWN_MM)) for path in _files(folder, "clothes"))
     lines = [f"{'found  ' if (folder / BASE).is_file() else 'missing'}  {folder / BASE}"]
     lines.append(f"{'found  ' if hair else 'missing'}  {hair} hair styles (hair/*.obj)")
     lines.append(f"{'found  ' if clothes else 'missing'}  {clothes} clothes (clothes/female_*.obj, clothes/male_*.obj)")
@@ -109,7 +109,7 @@ def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
     return Wardrobe(hair, _below(body, COLLAR_MM), {name: worn for name, worn in clothes.items() if len(worn.faces)})
 
 
-def _files(folder: Path, part: str) -> Iterable[Path]:
+def _files(folder: Path, part: str) -> list[Path]:
     return sorted((folder / part).rglob("*.obj"))
 
 

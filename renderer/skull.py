@@ -43,5 +43,5 @@ class Envelope:
         offset = np.asarray(places) - CENTRE
         radius = np.maximum(np.linalg.norm(offset, axis=1), 1e-6)
         polar = np.arccos(np.clip(offset[:, 1] / radius, -1, 1))
-        # remap takes maps of at most 32,767 rows or columns.
+        # A column of places: remap takes 32,767 rows, more than any hair has vertices.
         return self.along(np.arctan2(offset[:, 0], offset[:, 2])[:, None], polar[:, None])[:, 0]
