@@ -147,8 +147,20 @@ def test_the_crop_is_cut_around_the_68_of_the_landmarks() -> None:
     assert box_of_68(replace(face, given_box=(5, 6, 7, 8))) == (5, 6, 7, 8)
 
 
+def test_the_box_of_landmarks_is_made_larger_towards_profile() -> None:
+    points = np.random.default_rng(0).normal(100, 20, size=(FACEMESH.n_points, 3))
+    sides = []
+    for turn_deg in (0, 45, 90):
+        points[33], points[263] = (100, 100, 0), (100 + np.cos(np.radians(turn_deg)), 100, np.sin(np.radians(turn_deg)))
+        left, top, right, bottom = box_of_68(Face.from_points(points))
+        sides.append((right - left, bottom - top, left + right, top + bottom))
+    wider = np.array(sides) / sides[0]
+    assert np.allclose(wider[:, :2], np.exp([[0.0], [0.0425], [0.085]]), rtol=1e-6)
+    assert np.allclose(wider[:, 2:], 1)  # about the same middle
+
+
 def test_the_square_of_landmarks_is_that_of_the_labels_points(shared_data: Path) -> None:
-    """On photographs that are nearly frontal: within 5% of its side for most, as training's jitter allows."""
+    """On photographs that are nearly frontal: within 3% of its side for most; training's jitter allows 18%."""
     from nlml_hpe.detection.detectors import open_detector
     from nlml_hpe.evaluation.datasets import read_dataset
     from nlml_hpe.image_networks.crop import square_around
@@ -162,7 +174,7 @@ def test_the_square_of_landmarks_is_that_of_the_labels_points(shared_data: Path)
             assert face is not None
             label, own = square_around(sample.box), square_around(box_of_68(face))
             off.append(np.abs(label - own) / label[2])
-    assert np.median(off, axis=0).max() < 0.05
+    assert np.median(off, axis=0).max() < 0.03
 
 
 def test_what_is_no_image_eye_is_refused(folder: Path, landmark_eye_alone: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -228,13 +229,19 @@ def canonical_68() -> NDArray[np.float64]:
     return facemesh_canonical()[_FACEMESH_68]
 
 
+BOX_SHORT, BOX_SHORTER_IN_PROFILE = 0.03, 0.085
+"""Logarithm of the factor by which the box of these 68 of FaceMesh's landmarks is smaller than that of the 68 points
+themselves, of a frontal face, and how much more it is in full profile: FaceMesh's contour ends short of the jaw's ends
+at the ears. Measured on rendered people, whose own points are known: ``benchmarks/landmark_boxes.py``."""
+_TINY = 1e-12
 _INDICES_68 = {FACEMESH.n_points: _FACEMESH_68, IBUG68.n_points: np.arange(68)}
 
 
 def box_of_68(face: Face) -> Box:
     """The box of the 68 contour-and-feature points, around which crops are cut.
 
-    The one that was given, otherwise that of the landmarks, and ``face.box`` of a face that has neither.
+    The one that was given, otherwise that of the landmarks, and ``face.box`` of a face that has neither. FaceMesh's
+    contour lies within that of the 68 points, so the box of its landmarks is made larger by as much.
 
     Examples
     --------
@@ -244,7 +251,35 @@ def box_of_68(face: Face) -> Box:
     if face.given_box is not None:
         return face.given_box
     indices = None if face.points is None else _INDICES_68.get(len(face.points))
-    return face.box if face.points is None or indices is None else box_of(face.points[indices])
+    if face.points is None or indices is None:
+        return face.box
+    box = box_of(face.points[indices])
+    if len(face.points) != FACEMESH.n_points:
+        return box
+    return _widened(box, BOX_SHORT + BOX_SHORTER_IN_PROFILE * facemesh_profile(face.points))
+
+
+def facemesh_profile(points: NDArray[np.floating]) -> float:
+    """How far FaceMesh's landmarks (468, 3) are turned to profile: the squared sine of the angle between the line
+    through the outer corners of the eyes and the image.
+
+    Examples
+    --------
+    >>> points = np.zeros((468, 3))
+    >>> points[263] = (30, 0, 30)
+    >>> round(facemesh_profile(points), 3)
+    0.5
+    """
+    first, second = FACEMESH.eye_corners
+    across = np.asarray(points[second] - points[first], dtype=np.float64)
+    return float(across[2] ** 2 / max(float(across @ across), _TINY))
+
+
+def _widened(box: Box, by: float) -> Box:
+    """A box about the same middle, its sides times the exponential of ``by``."""
+    left, top, right, bottom = box
+    more_x, more_y = (side * math.expm1(by) / 2 for side in (right - left, bottom - top))
+    return left - more_x, top - more_y, right + more_x, bottom + more_y
 
 
 # Jaw, brows, bridge and tip of the nose; eyes; mouth.
