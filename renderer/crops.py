@@ -21,6 +21,7 @@ from nlml_hpe.image_networks.crop import STORED_SHARE
 from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write_shard
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.rotation import CONVENTION
+from nlml_hpe.words import counted
 from renderer.config import CropsConfig, HeadsConfig, PosesConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, Take, draw_person, small_kit
@@ -163,7 +164,9 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
         require_replaceable(folder, people.kind)
         await_leases(folder)
         # Read before the workers start, so that not each of them makes the cache.
-        _kit(people.kit_folder, people.cache)
+        worn = _wardrobe(people.heads.makehuman, people.kit_folder, people.cache)
+        if worn is not None and worn.left_out:
+            print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
         pictures(people.crops.backgrounds)
         partial = begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
         work = [(people, number, numbers, folder) for number, numbers in enumerate(people.shards())]
@@ -209,4 +212,5 @@ def _kit(folder: Path, cache: Path) -> Kit:
 @lru_cache(maxsize=1)
 def _wardrobe(folder: Path | None, kit_folder: Path, cache: Path) -> Wardrobe | None:
     """Hair and clothes, opened once in each worker."""
-    return None if folder is None else read_wardrobe(folder, _kit(kit_folder, cache).skin)
+    kit = _kit(kit_folder, cache)
+    return None if folder is None else read_wardrobe(folder, kit.skin)

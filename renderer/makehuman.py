@@ -45,12 +45,15 @@ _FITTED = 600
 class Wardrobe:
     """What people may wear, in mm of the kit's frame.
 
-    ``hair`` by name; ``body`` is a chest with shoulders and the lower half of a neck; ``clothes`` by name.
+    ``hair`` by name; ``body`` is a chest with shoulders and the lower half of a neck; ``clothes`` by name; ``left_out``
+    are the names of clothes that do not say for whom they were made, reach over that body's crown, or end below what
+    crops show.
     """
 
     hair: dict[str, Extra]
     body: Extra
     clothes: dict[str, Extra]
+    left_out: tuple[str, ...] = ()
 
 
 def check_wardrobe(folder: Path) -> list[str]:
@@ -98,15 +101,16 @@ def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
     onto = _onto(base.vertices, skin)
     reach = Envelope(skin)
     hair = {path.stem: _on_scalp(_extra(path), onto[0], reach) for path in _files(folder, "hair")}
-    clothes = {}
-    for path in _files(folder, "clothes"):
+    clothes, found = {}, _files(folder, "clothes")
+    for path in found:
         crown = next((height for name, height in _CROWN_MM.items() if path.stem.startswith(name)), None)
         worn = _extra(path)
         if crown is not None and worn.vertices[:, 1].max() < crown:
             placed = (worn.vertices - [0, crown - base.vertices[:, 1].max(), 0]) * onto[0] + onto[1]
             clothes[path.stem] = _below(worn._replace(vertices=placed.astype(np.float32)), COLLAR_MM + 25)
     body = base._replace(vertices=(base.vertices * onto[0] + onto[1]).astype(np.float32))
-    return Wardrobe(hair, _below(body, COLLAR_MM), {name: worn for name, worn in clothes.items() if len(worn.faces)})
+    clothes = {name: worn for name, worn in clothes.items() if len(worn.faces)}
+    return Wardrobe(hair, _below(body, COLLAR_MM), clothes, tuple(p.stem for p in found if p.stem not in clothes))
 
 
 def _files(folder: Path, part: str) -> list[Path]:
