@@ -78,7 +78,8 @@ def main(config: Config) -> None:
     """Write every picture into ``docs``."""
     work = Workdir(config.workdir)
     save_image(conventions(config), FOLDER / "conventions.jpg")
-    save_image(photograph(), FOLDER / "photograph.jpg")
+    save_image(embedded_photo(), FOLDER / "photograph.jpg")
+    save_image(photograph(), FOLDER / "photograph_axes.jpg")
     shutil.copyfile(work.root / "renders_sheet.jpg", FOLDER / "renders.jpg")
     for source, name in (("manifold/factors.png", "factors.png"), ("landmarks_train_misses.png", "misses.png")):
         shutil.copyfile(work.root / source, FOLDER / name)

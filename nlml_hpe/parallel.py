@@ -73,7 +73,7 @@ def run_tasks(
         pool = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
         results = pool(delayed(_alone)(task, a) for a in arguments)
         try:
-            yield from tqdm(results, total=len(arguments), desc=label, unit="person")
+            yield from tqdm(results, total=len(arguments), desc=label, unit="part")
         except BrokenProcessPool as error:
             raise WorkerError(
                 f"{label}: a worker process died ({error}); out of memory is the usual reason: lower `workers`. "

@@ -17,7 +17,7 @@ import stages.guard  # noqa: F401
 
 from nlml_hpe.device import DEVICES, resolve_device
 from nlml_hpe.evaluation.command import require_apart
-from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
+from nlml_hpe.evaluation.compare import chosen_images, compare, compared_faces, write_comparison
 from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
@@ -36,7 +36,14 @@ _COMMON = tuple(Workdir(Path(".")).__dict__)
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     whole = argparse.ArgumentParser(description=__doc__)
-    whole.add_argument("--models", type=user_path, nargs="+", default=[SHIPPED], metavar="FOLDER", help="the models")
+    whole.add_argument(
+        "--models",
+        type=user_path,
+        nargs="+",
+        default=[SHIPPED],
+        metavar="FOLDER",
+        help="model folders and trained networks (default: the shipped one)",
+    )
     whole.add_argument("--dataset", choices=sorted(LAYOUTS), required=True, help="which data set it is")
     whole.add_argument("--root", type=user_path, required=True, metavar="FOLDER", help="the data set, as distributed")
     whole.add_argument(
@@ -47,7 +54,13 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "lists of names, as `datasets split` writes them: each is evaluated for itself (default: all faces)"
     whole.add_argument("--lists", type=user_path, nargs="+", default=[], metavar="FILE", help=text)
-    whole.add_argument("--output", type=user_path, default=Path("data/comparison"), metavar="FOLDER", help="where to")
+    whole.add_argument(
+        "--output",
+        type=user_path,
+        default=Path("data/comparison"),
+        metavar="FOLDER",
+        help="where table, plots and drawn poses go (default: %(default)s)",
+    )
     whole.add_argument(
         "--images", nargs="+", default=[], metavar="NAME", help=f"whose poses to draw (default: {_IMAGES})"
     )
@@ -67,7 +80,7 @@ def work(given: argparse.Namespace) -> None:
     require_apart(given.output, given.root)
     models = named(given.models)
     data = read_dataset(given.dataset, given.root)
-    shown = chosen_images(data, given.images, _IMAGES, given.seed)
+    shown = chosen_images(compared_faces(data, protocols, given.lists), given.images, _IMAGES, given.seed)
     print(data.summary(), flush=True)
     with fresh_folder(given.output, KIND) as folder:
         write_comparison(folder, compare(models, data, protocols, given.lists, given.device), shown)

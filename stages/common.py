@@ -157,7 +157,9 @@ def digest_of_weights(file: Path, setting: str) -> str:
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
     """The arguments that all stages share: ``--config``, ``--force``, ``--verify``, ``--cluster``."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
+    parser.add_argument(
+        "--config", type=Path, default=Path("configs/demo.yaml"), help="settings, as YAML (default: %(default)s)"
+    )
     parser.add_argument("--force", action="store_true", help="run even where the artefact is up to date")
     text = "compare every file with its digest in full; otherwise large ones by size, time and a sample"
     parser.add_argument("--verify", action="store_true", help=text)

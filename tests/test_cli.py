@@ -81,7 +81,8 @@ def test_a_pattern_gives_a_table(folder: Path, tmp_path: Path, capfd: pytest.Cap
         (["video"], "--webcam"),
         (["video", "README.md"], "cannot be opened"),
         (["video", "--webcam", "97"], "camera 97"),
-        (["video", "a.mp4", "--webcam", "0"], "not both"),
+        (["video", "a.mp4", "b.mp4", "--webcam", "0"], "not both"),
+        (["video", "a.mp4", "--webcam", "97"], "camera 97"),  # a.mp4 is what is recorded
         (["predict", ""], "the name is empty"),
         (["predict", "tests"], "a folder without images"),
         (["export", "out.onnx", "--model", "nowhere"], "no such model folder"),

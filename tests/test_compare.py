@@ -175,7 +175,7 @@ def test_images_are_chosen_by_name_or_by_lot(photographs: Path) -> None:
     assert len(chosen_images(data, [], 12, 0)) == 6
     drawn = [[sample.name for sample in chosen_images(data, [], 3, seed)] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
-    with pytest.raises(ValueError, match=r"no labelled faces .* nobody \(a name there"):
+    with pytest.raises(ValueError, match=r"labelled faces .* nobody \(a name there"):
         chosen_images(data, ["nobody"], 12, 0)
 
 
@@ -196,11 +196,19 @@ def test_the_command_says_what_is_wrong_before_it_works(
     assert run("--images", sorted(photographs.glob("*.jpg"))[0].name) == 0
     assert (tmp_path / "out" / "poses_axes.jpg").is_file()
     assert f"{trained.parent.name}/image" in capsys.readouterr().out
+    # Only faces that are compared are drawn.
+    names = [sample.name for sample in read_dataset("aflw2000", photographs).samples]
+    (tmp_path / "part.txt").write_text("\n".join(names[:2]))
+    assert run("--lists", str(tmp_path / "part.txt")) == 0
+    with Image.open(tmp_path / "out" / "poses_axes.jpg") as two:
+        assert two.height > 100
+    part = ("--lists", str(tmp_path / "part.txt"))
     for changes, text in (
+        ((*part, "--images", names[3]), f"not among the labelled faces of {photographs} that are compared: {names[3]}"),
         (("--models", str(tmp_path)), "expected a model folder"),
         (("--output", str(photographs / "out")), "lies in the data set"),
         (("--protocols", "biwi"), "protocol 'biwi' is not one of aflw2000"),
-        (("--images", "nobody"), "no labelled faces of"),
+        (("--images", "nobody"), "not among the labelled faces of"),
     ):
         assert run(*changes) == 1
         assert text in capsys.readouterr().err

@@ -443,6 +443,9 @@ def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
     card = (model / "README.md").read_text()
     assert "`image_eye`: `image_eye.onnx`" in card
     assert "## Landmark eye" in card
+    # What the other card says of its own image eye is not said of this one.
+    assert card.count("image eye looks at") == 1
+    assert card.count("## Image eye") == card.count("192,000 crops") == 0
     with pytest.raises(ArtifactError, match="run ImageTrainer with this config"):
         ImageModelBuilder.main(config.model_copy(update={"image_network": ImageNetworkConfig(size=40, width=8)}))
 

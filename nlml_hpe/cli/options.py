@@ -50,7 +50,9 @@ def add_model(command: argparse.ArgumentParser) -> None:
         "both)",
     )
     command.add_argument(
-        "--no-refine", action="store_true", help="the network's answer alone: faster, and without error bars"
+        "--no-refine",
+        action="store_true",
+        help="the landmark eye answers by its network alone, without the exact step: faster",
     )
 
 

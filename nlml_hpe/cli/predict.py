@@ -44,7 +44,9 @@ _STDOUT = "-"
 def add_parser(commands: Any) -> None:
     """Add the command to a parser's."""
     predict = commands.add_parser(
-        "predict", help="pose of the faces in images", description="Poses of the faces in images."
+        "predict",
+        help="pose of the faces in images",
+        description="Poses of the faces in images: yaw, pitch and roll in degrees, and one standard deviation of each.",
     )
     predict.add_argument(
         "images", nargs="+", metavar="IMAGE|FOLDER|PATTERN", help="folders are read without those below"

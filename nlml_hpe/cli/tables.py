@@ -72,10 +72,10 @@ def face_line(face: dict[str, Any]) -> str:
     """One face in words."""
     named = "  ".join(f"{axis} {face[axis]:+7.2f}" for axis in AXES)
     spread = "" if face["sigma"] is None else "  +- " + ", ".join(f"{s:.1f}" for s in face["sigma"])
-    notes = ("" if face["in_range"] else "  (outside the range of training)") + (
-        "  (by the image eye alone)" if face["eye"] == "image" else ""
-    )
-    return f"{named} degrees{spread}{notes}"
+    # The image eye has seen heads all the way round; the range is the landmark eye's.
+    note = "" if face["in_range"] else "  (outside the landmark eye's range of training)"
+    note = "  (by the image eye alone)" if face["eye"] == "image" else note
+    return f"{named} degrees{spread}{note}"
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:

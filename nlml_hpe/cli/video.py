@@ -33,14 +33,23 @@ def add_parser(commands: Any) -> None:
     )
     video.add_argument("input", nargs="?", type=user_path, metavar="IN", help="the video")
     video.add_argument("output", nargs="?", type=user_path, metavar="OUT", help="a copy with axes drawn (.mp4)")
-    video.add_argument("--webcam", type=int, metavar="N", help="camera number, in place of IN; q or Ctrl-C ends")
+    video.add_argument(
+        "--webcam",
+        type=int,
+        metavar="N",
+        help="camera number, in place of IN (`video --webcam 0 OUT.mp4` records); q or Ctrl-C ends",
+    )
     video.add_argument("--cone", action="store_true", help=CONE_HELP)
     video.add_argument("--overwrite", action="store_true", help="replace OUT where it is there already")
     video.add_argument("--smooth", action="store_true", help="smooth the poses over time; never use it to measure")
     video.add_argument(
         "--smoother", choices=sorted(SMOOTHERS), default="one_euro", help="by which filter (default: one_euro)"
     )
-    video.add_argument("--csv", metavar="FILE", help="a row for each head and frame, to a file or to stdout (-)")
+    video.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="a row for each head and frame, to a file or to stdout (-); to stdout, too, without OUT",
+    )
     video.add_argument(
         "--max-faces", type=int, default=MAX_FACES, metavar="N", help=f"faces to follow (default: {MAX_FACES})"
     )
@@ -51,6 +60,9 @@ def add_parser(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    if given.webcam is not None and given.output is None:
+        # Of a camera the one name there is can only be that of the copy.
+        given.input, given.output = None, given.input
     if (given.input is None) == (given.webcam is None):
         raise ValueError("expected a video file or --webcam N, and not both")
     table = None if given.csv in (None, "-") else user_path(given.csv)

@@ -36,7 +36,7 @@ def add_whole(export: argparse.ArgumentParser) -> None:
         "--int8-crops",
         type=user_path,
         metavar="DIR",
-        help="crops of heads by which --int8 finds its ranges: a folder of the stage Crops, or of pictures of them",
+        help="16 crops of heads or more, by which --int8 finds its ranges: a folder of the stage Crops, or of pictures",
     )
 
 

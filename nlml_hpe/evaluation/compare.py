@@ -119,6 +119,27 @@ def _default_of(routes: Mapping[str, ModelRoute]) -> str:
     return next(name for name in (FUSED_ROUTE, DEFAULT_ROUTE, IMAGE_ROUTE) if name in known)
 
 
+def compared_faces(data: Dataset, protocols: Sequence[str], lists: Sequence[Path]) -> Dataset:
+    """The faces that ``compare`` asks about with the same arguments.
+
+    Parameters
+    ----------
+    data, protocols, lists
+        As of ``compare``.
+
+    Returns
+    -------
+    Dataset
+        The samples that some protocol and list hold, in the order of the data.
+
+    Raises
+    ------
+    ValueError
+        Where a list or a protocol leaves no face.
+    """
+    return _sets_of_faces(data, protocols, lists)[0]
+
+
 def _sets_of_faces(
     data: Dataset, protocols: Sequence[str], lists: Sequence[Path]
 ) -> tuple[Dataset, dict[str, set[str]]]:
@@ -210,7 +231,8 @@ def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) ->
     known = {bare_name(sample.name): sample for sample in data.samples}
     if unknown := [name for name in names if bare_name(name) not in known]:
         raise ValueError(
-            f"no labelled faces of {data.root}: {', '.join(unknown)} (a name there: {data.samples[0].name})"
+            f"not among the labelled faces of {data.root} that are compared: {', '.join(unknown)} (a name there: "
+            f"{data.samples[0].name})"
         )
     return [known[bare_name(name)] for name in names]
 

@@ -16,7 +16,16 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_digest
 from nlml_hpe.inference.looks import mean_of_looks, score_of, with_looks
 from nlml_hpe.model.components import read_components
-from nlml_hpe.model.format import CONFIG_FILE, METADATA, ONNX_FILE, ONNX_FORMAT, ONNX_FORMATS
+from nlml_hpe.model.format import (
+    CONFIG_FILE,
+    CROP_ONNX_FORMAT,
+    IMAGE_ONNX_FORMAT,
+    METADATA,
+    ONNX_FILE,
+    ONNX_FORMAT,
+    ONNX_FORMATS,
+    WHOLE_ONNX_FORMAT,
+)
 from nlml_hpe.rotation import (
     CONVENTION,
     Angles,
@@ -208,7 +217,10 @@ class OnnxEngine:
         if not path.is_file():
             if path.parent.is_file():
                 raise ArtifactError(f"{path.parent} is no model: expected a model folder or an .onnx file")
-            raise ArtifactError(f"{path} is missing; name a model folder with {ONNX_FILE}, or use backend='torch'")
+            raise ArtifactError(
+                f"{path} is missing; name a model folder, as ModelBuilder and ImageModelBuilder write it, or an ONNX "
+                "file (or use backend='torch', where only this file of a model folder is missing)"
+            )
         _verify(path)
         # Its layers are small, and a second thread that waits for them costs more than it brings.
         self._session = open_session(path, threads=1)
@@ -265,6 +277,11 @@ def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     """The same, of a landmark eye that is known here."""
     about = said_of_itself(path, properties)
     form, convention = about["format"], about["convention"]
+    if form in (CROP_ONNX_FORMAT, WHOLE_ONNX_FORMAT, IMAGE_ONNX_FORMAT):
+        raise ArtifactError(
+            f"{path} takes pictures ({form!r}), where one that takes landmarks is expected ({ONNX_FORMAT!r}): run it "
+            "by onnxruntime itself, as README.md shows, or name the model folder that it was made of"
+        )
     if form not in ONNX_FORMATS or convention != CONVENTION or about.get("point_set") not in POINT_SETS:
         raise ArtifactError(
             f"{path}: expected {ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r} and points "

@@ -13,6 +13,7 @@ from nlml_hpe.model.image_export import ImageEye
 from nlml_hpe.rotation import AXES, CONVENTION
 
 CARD_FILE = "README.md"
+_LANDMARK_EYE = "## Landmark eye"
 _MOST_BYTES = 1_000_000
 """A card is text of a page or two."""
 
@@ -63,7 +64,9 @@ Made by the NLML-HPE pipeline. The image eye looks at a crop of the head and nee
 
 
 def with_landmark_eye(card: str, folder: Path, component: Component) -> str:
-    """The card of an image eye with that of a landmark eye below it, for a folder that holds both.
+    """The card of an image eye with what another card says of a landmark eye below it, for a folder that holds both.
+
+    Of a card that is itself of two eyes, what stands under ``## Landmark eye`` and after it is taken.
 
     Parameters
     ----------
@@ -84,8 +87,10 @@ def with_landmark_eye(card: str, folder: Path, component: Component) -> str:
     path = folder / CARD_FILE
     if not path.is_file() or path.stat().st_size > _MOST_BYTES:
         return text
-    own = path.read_text(encoding="utf-8", errors="replace").partition("\n")[2].strip()
-    return f"{text}\n## Landmark eye\n\n{own}\n"
+    other = path.read_text(encoding="utf-8", errors="replace")
+    _, heading, own = other.partition(f"\n{_LANDMARK_EYE}\n")
+    own = own if heading else other.partition("\n")[2]
+    return f"{text}\n{_LANDMARK_EYE}\n\n{own.strip()}\n"
 
 
 def _data(parts: list[Mapping[str, Any]]) -> str:

@@ -246,8 +246,12 @@ def draw_text(image: RgbImage, text: str, place: tuple[int, int], size: float | 
     """
     drawn = np.ascontiguousarray(image).copy()
     scale = size or _text_size(image)
-    for color, width in ((_OUTLINE, 4), (_INK, 1)):
-        cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, width, cv2.LINE_AA)
+    # The outline is the text itself around its place: OpenCV 5 sets thicker letters wider apart, OpenCV 4 does not.
+    around = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
+    for color, shifts in ((_OUTLINE, around), (_INK, [(0, 0)])):
+        for x, y in shifts:
+            at = (place[0] + x, place[1] + y)
+            cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
     return drawn
 
 

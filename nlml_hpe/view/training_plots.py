@@ -40,9 +40,10 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
     """
     figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.2), squeeze=False)
     for panel, (name, history) in zip(panels[0], histories.items(), strict=True):
-        panel.plot(history.train, label="train")
-        panel.plot(history.validation, label="validation")
-        panel.axvline(history.best_epoch, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
+        epochs = range(1, len(history.train) + 1)
+        panel.plot(epochs, history.train, label="train")
+        panel.plot(epochs, history.validation, label="validation")
+        panel.axvline(history.best_epoch + 1, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
         panel.set(title=name, xlabel="epoch", ylabel="loss", yscale="log")
         panel.legend(fontsize=8)
     return save_figure(figure, path)
