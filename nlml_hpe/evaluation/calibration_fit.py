@@ -37,7 +37,10 @@ from nlml_hpe.rotation import AXES, angles_from_rotation, sigma_from_covariance,
 LEAST_FACES = 50
 """Fewer faces of a range leave its numbers uncertain by a quarter."""
 _LEAST_ANSWERS = 5
-_UNKNOWN = OwnError(1.0, 0.0, 60.0)
+_LOST_DEG, _NOTHING_DEG = 45.0, 360.0
+"""An eye whose typical error is the first or more knows nothing of such heads, and is weighed by the second: a mean
+with it would be drawn aside, and from half a turn apart to the one side or the other."""
+_UNKNOWN = OwnError(1.0, 0.0, _NOTHING_DEG)
 """Of an eye that answers hardly any face of a range: what it says there is believed little."""
 _SCALES = np.concatenate([[0.0], np.geomspace(0.25, 8.0, 21)])
 _FLOORS_DEG = np.concatenate([[0.0], np.geomspace(0.25, 128.0, 37)])
@@ -171,14 +174,15 @@ def own_error(true: Floats, said: Gaussians, shared: Floats) -> OwnError:
     stated = np.swapaxes(back, -1, -2) @ said.covariance[known] @ back
     nothing = np.zeros_like(stated)
     floors = np.radians(_FLOORS_DEG) ** 2
-    typical = floors[np.argmax([_log_likelihood(error, nothing, floor, shared) for floor in floors])]
+    likeliest = np.argmax([_log_likelihood(error, nothing, floor, shared) for floor in floors])
+    typical = float(_FLOORS_DEG[likeliest]) if _FLOORS_DEG[likeliest] < _LOST_DEG else _NOTHING_DEG
     has = said.is_weighable[known]
     if not has.any():
-        return OwnError(1.0, 0.0, float(np.degrees(np.sqrt(typical))))
+        return OwnError(1.0, 0.0, typical)
     grid = [(scale, floor) for scale in _SCALES for floor in floors if scale > 0 or floor > 0]
     likely = [_log_likelihood(error[has], scale**2 * stated[has], floor, shared) for scale, floor in grid]
     scale, floor = grid[int(np.argmax(likely))]
-    return OwnError(float(scale), float(np.degrees(np.sqrt(floor))), float(np.degrees(np.sqrt(typical))))
+    return OwnError(float(scale), float(np.degrees(np.sqrt(floor))), typical)
 
 
 def _log_likelihood(error: Floats, covariance: Floats, floor: float, shared: Floats) -> float:
