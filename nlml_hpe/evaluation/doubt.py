@@ -159,6 +159,7 @@ def _rank(row: dict[str, Any]) -> str:
 
 _NOTES = (
     "",
+    "faces in the boxes that we find, as predict has them; a label's box serves the search alone",
     "holds: percent of the errors of each angle within the interval of that share, by a normal distribution",
     "surest 80%: their MAE over that of all, faces ordered by the trace of the covariance; rank corr.: Spearman's, of",
     "that doubt and the geodesic error. Intervals in brackets and of the MAE: 95%, over 1,000 drawings of the faces",

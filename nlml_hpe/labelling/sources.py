@@ -29,6 +29,7 @@ from nlml_hpe.labelling.photographs import (
 from nlml_hpe.labelling.pseudo_labels import NO_FACE, PseudoLabeller
 from nlml_hpe.model.format import CONFIG_FILE, SHIPPED
 from nlml_hpe.rotation import Angles, rotation_from_angles
+from nlml_hpe.words import why_no_file
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,19 @@ def open_source(part: LabelledDataConfig, places: Places) -> Source:
 
 
 def inputs_of(part: LabelledDataConfig) -> dict[str, str]:
-    """Digests of all that an entry is made from, by name; not of crops that a stage wrote, whose manifest says it."""
+    """Digests of all that an entry is made from, by name; not of crops that a stage wrote, whose manifest says it.
+
+    Raises ``DatasetError`` for a list that is not there.
+    """
     digests, root = {}, part.root
     if part.kind != "crops" and root is not None:
         digests[str(root)] = digest_of_file(root) if root.is_file() else digest_of_names_and_sizes(root)
     if part.list is not None:
+        if not part.list.is_file():
+            raise DatasetError(
+                f"{part.list}: {why_no_file(part.list, 'list')}; correct the setting `list`, or write lists by "
+                "`python -m nlml_hpe.evaluation.datasets split FOLDER`"
+            )
         digests[str(part.list)] = digest_of_file(part.list)
     if part.kind == "unlabelled":
         config = (part.pseudo_labels.model or SHIPPED) / CONFIG_FILE
