@@ -190,6 +190,14 @@ def test_one_missing_image_does_not_end_the_work(folder: Path, capfd: pytest.Cap
     assert "1 image, 0 without a face, 1 not readable" in err
 
 
+def test_a_link_that_leads_nowhere_is_one_image_that_is_not_readable(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").symlink_to("nowhere")
+    Image.new("RGB", (60, 60)).save(tmp_path / "y.jpg")
+    table = tmp_path / "poses.csv"
+    assert main(["predict", str(tmp_path), "--csv", str(table), "--draw", str(tmp_path / "drawn")]) == 1
+    assert [line.split(",")[1] for line in table.read_text().splitlines()] == ["status", "unreadable", "no face"]
+
+
 def test_what_is_skipped_in_a_folder_is_counted_and_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (folder / "d.jpg").unlink()
     (folder / "dir.jpg").mkdir()

@@ -30,6 +30,7 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.following import HeadFollower
 from nlml_hpe.inference.heads import confirmed_heads, with_heads
 from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.model.format import SHIPPED
@@ -193,6 +194,21 @@ def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_aske
         assert {face.found_by for face in without.detect(image)} <= {"whole", "mirrored", "bordered", "crop", "box"}
 
 
-def test_a_model_without_an_image_eye_has_no_answer_to_heads(everywhere: Path, landmark_eye_alone: Path) -> None:
-    with HeadPoseEstimator(landmark_eye_alone, heads=everywhere) as estimator:
-        assert estimator.predict(street(160, 160)) == []
+def test_heads_that_nobody_could_answer_are_refused(everywhere: Path, landmark_eye_alone: Path) -> None:
+    for heads in (True, everywhere, Path("/nowhere")):
+        with pytest.raises(ValueError, match="heads: this model has no image eye"):
+            HeadPoseEstimator(landmark_eye_alone, heads=heads)
+    with (
+        HeadPoseEstimator(landmark_eye_alone) as estimator,
+        pytest.raises(ValueError, match="heads: this model has no image eye"),
+    ):
+        HeadFollower(estimator, boxes=HeadDetector().boxes)
+
+
+def test_another_head_detector_is_named_by_its_path(everywhere: Path) -> None:
+    """A path as text was taken for a plain yes, and the shipped detector looked."""
+    HeadPoseEstimator(heads=str(everywhere)).close()
+    with pytest.raises(ArtifactError, match=r"nowhere\.onnx is missing"):
+        HeadPoseEstimator(heads="/nowhere.onnx")
+    with pytest.raises(ValueError, match="heads: expected True, False or the path"):
+        HeadPoseEstimator(heads=3)  # type: ignore[arg-type]

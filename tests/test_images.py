@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nlml_hpe.files.images import MAX_PIXELS, ImageReadError, as_rgb, read_image, user_path
+from nlml_hpe.detection.detectors import FaceMeshOnnx
+from nlml_hpe.files.images import MAX_PIXELS, MAX_SIDE, ImageReadError, as_rgb, read_image, user_path
 
 RED = (250, 20, 30)
 
@@ -60,6 +61,22 @@ def test_a_gigantic_image_is_refused_before_it_is_decoded(tmp_path: Path, recwar
     with pytest.raises(ImageReadError, match="at most"):
         read_image(path)
     assert not recwarn.list  # one message, not Pillow's beside it
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_image_wider_or_higher_than_opencv_cuts_is_refused(tmp_path: Path, turned: bool) -> None:
+    """One such image cost the answers of a whole folder."""
+    size = (2, MAX_SIDE + 1) if turned else (MAX_SIDE + 1, 2)
+    path = save(tmp_path / "wide.png", "RGB", size)
+    with pytest.raises(ImageReadError, match=rf"wide\.png: at most {MAX_SIDE} pixels on a side.*{size[0]} x {size[1]}"):
+        read_image(path)
+    with pytest.raises(ValueError, match=f"at most {MAX_SIDE} pixels on a side"):
+        as_rgb(np.zeros((*size, 3), dtype=np.uint8))
+
+
+def test_the_widest_image_that_is_read_is_searched(detector: FaceMeshOnnx) -> None:
+    for size in ((2, MAX_SIDE), (MAX_SIDE, 2)):
+        assert detector.detect(np.zeros((*size, 3), dtype=np.uint8)) == []
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "text", "folder"])

@@ -209,6 +209,27 @@ def test_the_landmark_eye_alone_has_no_answer_without_a_face(
     np.testing.assert_allclose(found["sigma"][:1], own.sigma, atol=PARITY_DEG)
 
 
+def test_a_crop_without_all_its_numbers_is_nobodys_and_costs_the_others_nothing(
+    session: onnxruntime.InferenceSession, image_path: Path, crops: list[RgbImage]
+) -> None:
+    """One NaN in one crop stopped the whole batch."""
+    images = np.stack(crops[:3]).transpose(0, 3, 1, 2).astype(np.float32)
+    odd = images.copy()
+    odd[0, 0, 100, 100], odd[1, 0, 0, 0] = np.nan, np.inf
+    for each in (session, opened(image_path)):
+        found, expected = each.run(["rotation", "eye"], {"crops": odd}), each.run(["rotation", "eye"], {"crops": images})
+        assert found[1][0] == -1
+        assert np.isnan(found[0][0]).all()
+        np.testing.assert_array_equal(found[1][1:], expected[1][1:])
+        np.testing.assert_array_equal(found[0][2], expected[0][2])
+        assert np.isfinite(found[0][1]).all()
+
+
+def test_numpys_whole_numbers_and_a_folder_as_text_will_do(tmp_path: Path) -> None:
+    made = export_whole(str(SHIPPED), str(tmp_path / "head.onnx"), np.int64(64), "image")  # type: ignore[arg-type]
+    assert opened(made).get_inputs()[0].shape[1:] == [3, 64, 64]
+
+
 def test_any_number_of_heads_and_one_by_one_the_same(
     session: onnxruntime.InferenceSession, crops: list[RgbImage]
 ) -> None:
@@ -355,8 +376,9 @@ def test_what_cannot_be_exported_is_said(
     tmp_path: Path, landmark_eye_alone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "head.onnx"
-    with pytest.raises(ValueError, match="expected 64 to 512 pixels on a side; received 32"):
-        export_whole(SHIPPED, out, size=32)
+    for size in (32, 224.0, True):
+        with pytest.raises(ValueError, match=f"expected a whole number of 64 to 512 pixels on a side; received {size}"):
+            export_whole(SHIPPED, out, size=size)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="eye: expected one of"):
         export_whole(landmark_eye_alone, out, eye="both")
     with pytest.raises(ValueError, match="the landmark eye has no layers in eight bits"):

@@ -190,7 +190,7 @@ def require_drawings(folder: Path, names: Sequence[str], inputs: Sequence[Path])
     names : sequence of str
         Of the files to write there.
     inputs : sequence of Path
-        Files that are read; all are there.
+        Files that are read, or are to be: a link that leads nowhere is no output's input.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def require_drawings(folder: Path, names: Sequence[str], inputs: Sequence[Path])
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--draw {shown(folder)} is a file; name a folder")
     _require_room(folder / "drawing.jpg")
-    taken = {(status.st_dev, status.st_ino) for status in (path.stat() for path in inputs)}
+    taken = {(status.st_dev, status.st_ino) for status in map(_status, inputs) if status is not None}
     for path in (folder / name for name in names):
         status = _status(path)
         if status is not None and (status.st_dev, status.st_ino) in taken:

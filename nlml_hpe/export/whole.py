@@ -3,7 +3,8 @@
 Input: ``crops`` (N, 3, S, S) float32, RGB in 0..255, of which each shows one head, cut as ``image_networks.crop`` has
 it: a square around the box of the head's 68 contour-and-feature points (brows to chin, cheek to cheek), with the same
 middle and 1.5 times its longer side (``crop.SHARE``); where it reaches beyond the image, the image's edge is repeated.
-N may be nought. Values are rounded to whole numbers.
+N may be nought. Values are rounded to whole numbers and held in 0..255; a crop that has a NaN gets no answer (NaN, and
+nobody's), and the others' are what they are without it.
 
 Outputs, float32 and in the model's named head frame:
 
@@ -23,6 +24,7 @@ What a reader of the file must know stands in its metadata, as JSON.
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +76,8 @@ _SHAPES = {
 
 
 def export_whole(
-    folder: Path,
-    path: Path,
+    folder: str | Path,
+    path: str | Path,
     size: int = CROP_PX,
     eye: Eye | None = None,
     looks: int = DEFAULT_LOOKS,
@@ -87,9 +89,9 @@ def export_whole(
 
     Parameters
     ----------
-    folder : Path
+    folder : str or Path
         A model folder.
-    path : Path
+    path : str or Path
         The file; replaced where it is there.
     size : int
         Pixels on a side of a crop, 64 to 512.
@@ -130,9 +132,7 @@ def export_whole(
     >>> angles.shape, eye.tolist()
     ((2, 3), [2, 2])
     """
-    low, high = _SIZES
-    if isinstance(size, bool) or not low <= size <= high:
-        raise ValueError(f"crop: expected {low} to {high} pixels on a side; received {size!r}")
+    folder, path, size = Path(folder), Path(path), _side(size)
     further = further_looks(looks)
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is no folder; name a model folder, whose files say what they are")
@@ -145,14 +145,26 @@ def export_whole(
     crops = argument(Tensor(np.float32, (_HEADS, 3, size, size)))
     # A graph has no answer to nobody, so that a head is made up where there is none; it is taken away at the end.
     count = op.slice(op.shape(crops), op.const([0]), op.const([1]))
-    pixels = neighbours(_whole_numbers(_one_or_more(crops, count)), size)
+    shown = _one_or_more(crops, count)
+    pixels = neighbours(_whole_numbers(shown), size)
     said = None if image is None else _image_eye(eyes, image, pixels, size)
     seen = None if landmarks is None else landmark_eye(pixels, size, _box(eyes, size), landmarks, further)
-    outputs = _outputs(_answer(said, seen, eyes.calibration), seen)
+    outputs = _outputs(_where(_is_whole(shown), _answer(said, seen, eyes.calibration)), seen)
     proto = build({"crops": crops}, {name: op.slice(value, op.const([0]), count) for name, value in outputs.items()})
     precision = "float32" if image is None else precision_of(image)
     _write(path, with_named_axes(with_shared_weights(proto)), _about(eyes, wanted, size, looks, precision))
     return path
+
+
+def _side(size: int) -> int:
+    """Pixels on a side of a crop, of any type of whole number; raises ``ValueError`` for others."""
+    low, high = _SIZES
+    try:
+        if not isinstance(size, bool) and low <= operator.index(size) <= high:
+            return operator.index(size)
+    except TypeError:  # a float
+        pass
+    raise ValueError(f"crop: expected a whole number of {low} to {high} pixels on a side; received {size!r}")
 
 
 def _answer(said: Said | None, seen: Seen | None, calibration: Calibration | None) -> Answer:
@@ -161,16 +173,16 @@ def _answer(said: Said | None, seen: Seen | None, calibration: Calibration | Non
         assert said is not None  # a file holds one eye at least
         return single("image", said, calibration)
     if said is None:
-        return _where_known(single("landmarks", seen.said, calibration), seen)
+        return _where(seen.is_known, single("landmarks", seen.said, calibration))
     assert calibration is not None  # two eyes have one
     return fused(seen, said, calibration)
 
 
-def _where_known(answer: Answer, seen: Seen) -> Answer:
-    """NaN, and nobody's, where the landmark eye sees no face."""
-    known = op.unsqueeze(seen.is_known, op.const([2]))
-    rotation, covariance = (op.where(known, part, op.const(np.nan)) for part in (answer.rotation, answer.covariance))
-    return Answer(rotation, covariance, op.where(shaped(seen.is_known, (-1,)), answer.eye, op.const(np.int64(_NOBODY))))
+def _where(known: Var, answer: Answer) -> Answer:
+    """The answer where ``known`` (N, 1); elsewhere NaN, and nobody's."""
+    cells = op.unsqueeze(known, op.const([2]))
+    rotation, covariance = (op.where(cells, part, op.const(np.nan)) for part in (answer.rotation, answer.covariance))
+    return Answer(rotation, covariance, op.where(shaped(known, (-1,)), answer.eye, op.const(np.int64(_NOBODY))))
 
 
 def _image_eye(eyes: Eyes, network: onnx.ModelProto, pixels: Var, size: int) -> Said:
@@ -226,8 +238,16 @@ def _one_or_more(crops: Var, count: Var) -> Var:
     return op.concat([crops, op.expand(op.const(np.float32(0)), shape)], axis=0)
 
 
+def _is_whole(crops: Var) -> Var:
+    """Whether a crop is without NaN (N, 1)."""
+    missing = op.cast(op.isnan(crops), to=np.float32)
+    return op.equal(op.reduce_max(shaped(missing, (0, -1)), op.const([1])), op.const(np.float32(0)))
+
+
 def _whole_numbers(crops: Var) -> Var:
-    return op.clip(op.round(crops), op.const(np.float32(0)), op.const(np.float32(255)))
+    # NaN passes through a clip, and as a place in FaceMesh's squares it would stop the whole batch.
+    numbers = op.where(op.isnan(crops), op.const(np.float32(0)), crops)
+    return op.clip(op.round(numbers), op.const(np.float32(0)), op.const(np.float32(255)))
 
 
 def _outputs(answer: Answer, seen: Seen | None) -> dict[str, Var]:

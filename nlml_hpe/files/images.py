@@ -18,6 +18,9 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: this is where Pillow starts to warn of decompression
 bombs (a quarter of a gigabyte of RGB), and 11 times the pixels of a 4K frame."""
 
+MAX_SIDE = 32_766
+"""Pixels: OpenCV, which cuts faces out, counts rows and columns of an image in 16 bits."""
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif")
 """What is taken for an image in a folder, in lower case; a file that is named reads whatever its suffix."""
 _DEEPEST = 65535.0
@@ -87,7 +90,7 @@ def _array_of_tensor(tensor: Any) -> NDArray[Any]:
 
 
 def require_rgb(image: NDArray[np.generic]) -> None:
-    """Check that an array is an RGB uint8 image (H, W, 3) with at least one pixel.
+    """Check that an array is an RGB uint8 image (H, W, 3) with one pixel or more, and ``MAX_SIDE`` or fewer on a side.
 
     Parameters
     ----------
@@ -113,6 +116,8 @@ def require_rgb(image: NDArray[np.generic]) -> None:
         raise ValueError(f"expected an RGB uint8 image (H, W, 3); received {kind} of shape {shape}")
     if image.size == 0:
         raise ValueError(f"expected a non-empty image; received shape {image.shape}")
+    if max(image.shape) > MAX_SIDE:
+        raise ValueError(f"expected an image of at most {MAX_SIDE} pixels on a side; received shape {image.shape}")
 
 
 def user_path(text: str | Path) -> Path:
@@ -148,8 +153,8 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
     Raises
     ------
     ImageReadError
-        Where the file is missing, empty, truncated, not an image, too large, or holds numbers that are negative,
-        not finite or above 65,535.
+        Where the file is missing, empty, truncated, not an image, too large (also of more than ``MAX_SIDE`` pixels on a
+        side), or holds numbers that are negative, not finite or above 65,535.
 
     Examples
     --------
@@ -224,6 +229,11 @@ def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Rgb
     # The size is in the header: nothing was decoded yet.
     if image.width * image.height > max_pixels:
         raise _too_large(name, max_pixels)
+    if max(image.size) > MAX_SIDE:
+        raise ImageReadError(
+            f"{name}: at most {MAX_SIDE} pixels on a side are read, and it has {image.width} x {image.height}; "
+            "make the image smaller, or cut it"
+        )
     try:
         upright = ImageOps.exif_transpose(image)
         return _grey_numbers(upright, name) if upright.mode.startswith(("I", "F")) else _colours(upright)

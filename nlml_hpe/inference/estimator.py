@@ -19,7 +19,7 @@ from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import begin_seen_again, first_seen, looks_by, seen_again
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
-from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb
+from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb, user_path
 from nlml_hpe.inference.backends import Backend
 from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
@@ -57,9 +57,9 @@ class HeadPoseEstimator:
         At most so many faces are found in an image; 1 or more.
     tracking : bool
         Images are the frames of one video, in order.
-    heads : bool or Path
+    heads : bool, str or Path
         Whether heads that show no face (turned away, bowed, masked) are looked for, too, by a detector of their own,
-        and answered by the image eye, where the model has one. A path names the ONNX file of another head detector.
+        and answered by the image eye, which the model must have. A path names the ONNX file of another head detector.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
     providers : sequence of str, or str
@@ -71,10 +71,10 @@ class HeadPoseEstimator:
     Raises
     ------
     ArtifactError
-        Where the model does not read.
+        Where the model, or the head detector, does not read.
     ValueError
-        For an argument that is none of the above, for a device that is not there or that the backend cannot use, and
-        for a detector of other landmarks than the model's. ``ProviderError``, one of them, for a provider that is not
+        For an argument that is none of the above, for a device that is not there or that the backend cannot use, for
+        ``heads`` of a model without an image eye, and for a detector of other landmarks than the model's. ``ProviderError``, one of them, for a provider that is not
         there.
 
     Examples
@@ -99,7 +99,7 @@ class HeadPoseEstimator:
         tracking: bool = False,
         device: DeviceName = "auto",
         providers: Sequence[str] | str = CPU,
-        heads: bool | Path = False,
+        heads: bool | str | Path = False,
     ) -> None:
         _require_count(max_faces)
         _require_no_fork(HeadPoseEstimator._opened_in)
@@ -110,8 +110,7 @@ class HeadPoseEstimator:
         resolve_providers(providers)
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
-        file = heads if isinstance(heads, Path) else None
-        self._heads = HeadDetector(file, providers) if heads and self.eyes.image is not None else None
+        self._heads = _head_detector(heads, self.eyes, providers)
         self._max_faces = max_faces
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
@@ -386,6 +385,15 @@ def _require_detector(detector: LandmarkDetector) -> None:
             f"detector: expected a detector; received {detector!r}; nlml_hpe.detection.detectors.open_detector(NAME) "
             "makes one"
         )
+
+
+def _head_detector(heads: bool | str | Path, eyes: Eyes, providers: Sequence[str] | str) -> HeadDetector | None:
+    if not isinstance(heads, (bool, str, Path)):
+        raise ValueError(f"heads: expected True, False or the path of a head detector's file; received {heads!r}")
+    if heads is False:
+        return None
+    eyes.require_image()
+    return HeadDetector(None if heads is True else user_path(heads), providers)
 
 
 def _is_one_image(images: Iterable[ImageLike]) -> bool:

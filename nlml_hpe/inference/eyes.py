@@ -74,6 +74,15 @@ class Eyes:
             raise ValueError(f"eye: expected one of {list(known)}, which this model has; received {eye!r}")
         return eye or self.default
 
+    def require_image(self) -> ImageEngine:
+        """The image eye. Raises ``ValueError`` where there is none: nobody else answers heads that show no face."""
+        if self.image is None:
+            raise ValueError(
+                "heads: this model has no image eye, which alone answers heads that show no face; leave heads out, or "
+                "take a model that has one, as the shipped one"
+            )
+        return self.image
+
     def answer(
         self,
         faces: Sequence[Face],

@@ -41,7 +41,8 @@ class HeadFollower:
     refine, eye, looks
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
-        Finds heads whose faces are not seen; asked in every 25th frame, and in every fifth while a head is missed.
+        Finds heads whose faces are not seen; asked in every 25th frame, and in every fifth while a head is missed. Of a
+        model without an image eye it raises ``ValueError``: nobody could answer them.
 
     Examples
     --------
@@ -59,6 +60,8 @@ class HeadFollower:
         looks: int | None = None,
         boxes: BoxSource | None = None,
     ) -> None:
+        if boxes is not None:
+            estimator.eyes.require_image()
         self._estimator, self._looks, self._boxes = estimator, looks, boxes
         self._route: Route = "refined" if refine else "network"
         self._eye: Eye = estimator.eyes.chosen(eye)

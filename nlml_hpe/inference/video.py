@@ -143,6 +143,8 @@ def process(
     ------
     VideoError
         Where the copy cannot be written.
+    ValueError
+        For ``boxes`` of a model without an image eye.
 
     Examples
     --------
