@@ -7,6 +7,7 @@ has no ``female_`` or ``male_`` in its name, or reaches over that crown, is left
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ BASE = "base.obj"
 _MM_PER_UNIT = 100.0
 _BODY_VERTICES = 13_380
 """Of the base mesh: what follows are helpers that nobody sees."""
+_LARGEST = 1e3
+"""Of any coordinate, in units of the file: a body is 17 of them high."""
 _CROWN_MM = {"female_": 790.0, "male_": 940.0}
 """Height of the head that clothes of this name were made for; hair's is found from the hair."""
 _LOWEST_MM, _WIDEST_MM = -430.0, 290.0
@@ -45,7 +48,7 @@ _FITTED = 600
 class Wardrobe:
     """What people may wear, in mm of the kit's frame.
 
-    ``hair`` by name; ``body`` is a chest with shoulders and the lower half of a neck; ``clothes`` by name; ``left_out``
+    ``hair`` by name (that of the file, and of its folder where two files are called alike); ``body`` is a chest with shoulders and the lower half of a neck; ``clothes`` by name; ``left_out``
     are the names of clothes that do not say for whom they were made, reach over that body's crown, or end below what
     crops show.
     """
@@ -90,7 +93,7 @@ def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
     Raises
     ------
     HeadDataError
-        Where the folder lacks the base mesh, hair or clothes.
+        Where the folder lacks the base mesh, hair or clothes, and for a base mesh that is not MakeHuman's.
     ObjError
         For a damaged file.
     """
@@ -98,45 +101,75 @@ def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
     if any(line.startswith("missing") for line in lines):
         raise HeadDataError("\n".join([f"{folder} is no folder of MakeHuman's meshes:", *lines]))
     base = _extra(folder / BASE, _BODY_VERTICES)
-    onto = _onto(base.vertices, skin)
+    onto = _onto(folder / BASE, base.vertices, skin)
     reach = Envelope(skin)
-    hair = {path.stem: _on_scalp(_extra(path), onto[0], reach) for path in _files(folder, "hair")}
-    clothes, found = {}, _files(folder, "clothes")
-    for path in found:
-        crown = next((height for name, height in _CROWN_MM.items() if path.stem.startswith(name)), None)
+    hair = {name: _on_scalp(_extra(path), onto[0], reach) for name, path in _named(folder, "hair").items()}
+    clothes, found = {}, _named(folder, "clothes")
+    for name, path in found.items():
+        crown = next((height for body, height in _CROWN_MM.items() if name.startswith(body)), None)
         worn = _extra(path)
         if crown is not None and worn.vertices[:, 1].max() < crown:
             placed = (worn.vertices - [0, crown - base.vertices[:, 1].max(), 0]) * onto[0] + onto[1]
-            clothes[path.stem] = _below(worn._replace(vertices=placed.astype(np.float32)), COLLAR_MM + 25)
+            clothes[name] = _below(worn._replace(vertices=placed.astype(np.float32)), COLLAR_MM + 25)
     body = base._replace(vertices=(base.vertices * onto[0] + onto[1]).astype(np.float32))
     clothes = {name: worn for name, worn in clothes.items() if len(worn.faces)}
-    return Wardrobe(hair, _below(body, COLLAR_MM), clothes, tuple(p.stem for p in found if p.stem not in clothes))
+    return Wardrobe(hair, _below(body, COLLAR_MM), clothes, tuple(name for name in found if name not in clothes))
 
 
 def _files(folder: Path, part: str) -> list[Path]:
     return sorted((folder / part).rglob("*.obj"))
 
 
+def _named(folder: Path, part: str) -> dict[str, Path]:
+    """Files by their names, in order; of those that are called alike the folder is named, too."""
+    files = _files(folder, part)
+    count = Counter(path.stem for path in files)
+
+    def name(path: Path) -> str:
+        within = path.parent.relative_to(folder / part).as_posix()
+        return path.stem if count[path.stem] == 1 else f"{path.stem} ({within})"
+
+    return {name(path): path for path in files}
+
+
 def _extra(path: Path, first: int | None = None) -> Extra:
     """A mesh in mm, v = 0 at the top; with ``first`` of its first so many vertices alone."""
     mesh = read_obj(path)
+    if np.abs(mesh.vertices).max() > _LARGEST:
+        raise HeadDataError(f"{path}: a coordinate is beyond {_LARGEST:g}; MakeHuman's bodies are 17 units high")
     triangles = np.concatenate(list(mesh.triangles.values()))
     if first is not None:
         triangles = triangles[(triangles[:, 0] < first).all(axis=1)]
+        if len(mesh.vertices) < first or not len(triangles):
+            raise _other_base(path, f"{len(mesh.vertices)} vertices and {len(triangles)} triangles of a body")
     source, texture, faces = split_by_texture(triangles)
     uv = mesh.uv[texture] * [1, -1] + [0, 1]
     return Extra((mesh.vertices[source] * _MM_PER_UNIT).astype(np.float32), faces, np.clip(uv, 0, 1).astype(np.float32))
 
 
-def _onto(base: FloatArray, skin: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scales (3,) and shifts (3,) that lay the base mesh's head on the kit's: nose tip, crown, back and width."""
+def _other_base(path: Path, found: str) -> HeadDataError:
+    return HeadDataError(
+        f"{path}: expected MakeHuman's base mesh of {_BODY_VERTICES} vertices and more; found {found}; copy "
+        "data/3dobjs/base.obj of makehuman there"
+    )
+
+
+def _onto(path: Path, base: FloatArray, skin: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scales (3,) and shifts (3,) that lay the base mesh's head on the kit's: nose tip, crown, back and width.
+
+    Raises ``HeadDataError`` where these are twice as large as the kit's, or half.
+    """
     corners = []
     for vertices, above in ((base, base[:, 1].max() - 170), (skin, skin[:, 1].max() - 160)):
         head = vertices[vertices[:, 1] > above]
         nose = head[head[:, 2].argmax()]
         corners.append((np.abs(head[:, 0]).max(), head[:, 1].max(), nose[1], nose[2], head[:, 2].min()))
     (wide, crown, nose, tip, back), (own_wide, own_crown, own_nose, own_tip, own_back) = corners
-    scale = np.array([own_wide / wide, (own_crown - own_nose) / (crown - nose), (own_tip - own_back) / (tip - back)])
+    own = np.array([own_wide, own_crown - own_nose, own_tip - own_back])
+    sides = np.array([wide, crown - nose, tip - back])
+    if not ((sides > own / 2) & (sides < own * 2)).all():
+        raise _other_base(path, "a head of other proportions")
+    scale = own / sides
     return scale, np.array([0, own_crown, own_tip]) - scale * [0, crown, tip]
 
 

@@ -6,14 +6,19 @@ morphable head needs the file's own vertices in the file's own order, so the fil
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_OBJ_BYTES = 256 * 1024 * 1024
+MAX_OBJ_BYTES = 32 * 1024 * 1024
+"""Twelve times the largest file of ICT-FaceKit, eighteen times MakeHuman's."""
+_LONGEST_LINE = 64 * 1024
+"""Characters: a polygon of thousands of corners."""
 
 
 class ObjError(ValueError):
@@ -37,33 +42,34 @@ class ObjMesh:
 def read_obj(path: Path) -> ObjMesh:
     """Read one OBJ file with texture coordinates.
 
-    Raises ``ObjError`` for a file that is missing, too large, cut off in the middle of a line, without
-    faces or texture coordinates, or whose faces refer to what is not there. Indices that count back
-    from the end (negative ones) are resolved as the format defines them.
+    Raises ``ObjError`` for a file that is missing, too large, no text, cut off in the middle of a line,
+    without faces or texture coordinates, or whose faces refer to what is not there. Indices that count back
+    from the end (negative ones) are resolved as the format defines them; bytes that are not UTF-8, as in a
+    comment, are no obstacle.
     """
-    vertices: list[list[str]] = []
-    uv: list[list[str]] = []
-    parts: dict[str, list[tuple[int, ...]]] = {}
+    vertices, uv = array("d"), array("d")
+    parts: dict[str, array[int]] = {}
     material, material_file = "", None
     for number, words in _lines(path):
         if words[0] == "v":
-            vertices.append(words[1:4])
+            vertices.extend(_numbers(path, number, words, 3))
         elif words[0] == "vt":
-            uv.append(words[1:3])
+            uv.extend(_numbers(path, number, words, 2))
         elif words[0] == "f":
-            polygon = [_corner(path, number, word, len(vertices), len(uv)) for word in words[1:]]
+            polygon = [_corner(path, number, word, len(vertices) // 3, len(uv) // 2) for word in words[1:]]
             if len(polygon) < 3:
                 raise ObjError(f"{path}, line {number}: a face of {len(polygon)} corners; the file may be cut off")
-            fan = parts.setdefault(material, [])
-            fan += [(*polygon[0], *polygon[i], *polygon[i + 1]) for i in range(1, len(polygon) - 1)]
+            fan = parts.setdefault(material, array("i"))
+            for second, third in pairwise(polygon[1:]):
+                fan.extend((*polygon[0], *second, *third))
         elif words[0] == "usemtl" and len(words) > 1:
             material = words[1]
         elif words[0] == "mtllib" and len(words) > 1:
             material_file = " ".join(words[1:])
     if not parts:
-        raise ObjError(f"{path}: no faces; the file may be cut off ({len(vertices)} vertices were read)")
+        raise ObjError(f"{path}: no faces; the file may be cut off ({len(vertices) // 3} vertices were read)")
     triangles = {name: np.array(fan, np.int32).reshape(-1, 3, 2).transpose(0, 2, 1) for name, fan in parts.items()}
-    return ObjMesh(_numbers(path, "v", vertices, 3), _numbers(path, "vt", uv, 2), triangles, material_file)
+    return ObjMesh(_table(path, vertices, 3), _table(path, uv, 2), triangles, material_file)
 
 
 def read_obj_vertices(path: Path, count: int) -> NDArray[np.float32]:
@@ -71,13 +77,16 @@ def read_obj_vertices(path: Path, count: int) -> NDArray[np.float32]:
 
     Raises ``ObjError`` where there are more or fewer: the file belongs to another mesh, or is cut off.
     """
-    vertices = [words[1:4] for _, words in _lines(path) if words[0] == "v"]
-    if len(vertices) != count:
+    vertices = array("d")
+    for number, words in _lines(path):
+        if words[0] == "v":
+            vertices.extend(_numbers(path, number, words, 3))
+    if len(vertices) != 3 * count:
         raise ObjError(
-            f"{path}: {len(vertices)} vertices where the neutral head has {count}; "
+            f"{path}: {len(vertices) // 3} vertices where the neutral head has {count}; "
             "the file belongs to another version of the kit or is cut off"
         )
-    return _numbers(path, "v", vertices, 3)
+    return _table(path, vertices, 3)
 
 
 def split_by_texture(
@@ -96,14 +105,13 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ObjError(f"{path}: no such file")
     if path.stat().st_size > MAX_OBJ_BYTES:
         raise ObjError(f"{path}: larger than {MAX_OBJ_BYTES} bytes; this is no mesh of one head")
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                words = line.split()
-                if words:
-                    yield number, words
-    except UnicodeDecodeError as error:
-        raise ObjError(f"{path}: not a text file ({error})") from error
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for number, line in enumerate(stream, start=1):
+            if "\0" in line or len(line) > _LONGEST_LINE:
+                raise ObjError(f"{path}, line {number}: not a text file of a mesh")
+            words = line.split()
+            if words:
+                yield number, words
 
 
 def _corner(path: Path, number: int, word: str, n_vertices: int, n_uv: int) -> tuple[int, int]:
@@ -125,11 +133,19 @@ def _corner(path: Path, number: int, word: str, n_vertices: int, n_uv: int) -> t
     return vertex, texture
 
 
-def _numbers(path: Path, keyword: str, rows: list[list[str]], width: int) -> NDArray[np.float32]:
+def _numbers(path: Path, number: int, words: list[str], width: int) -> list[float]:
+    """The first numbers of a line, after its keyword."""
     try:
-        array = np.array(rows, dtype=np.float32).reshape(-1, width)
-    except ValueError as error:
-        raise ObjError(f"{path}: a {keyword!r} line does not hold {width} numbers ({error})") from error
-    if len(array) != len(rows) or not np.isfinite(array).all():
-        raise ObjError(f"{path}: a {keyword!r} line holds a number that is not finite, or too few")
-    return array
+        numbers = [float(word) for word in words[1 : width + 1]]
+    except ValueError:
+        numbers = []
+    if len(numbers) != width:
+        raise ObjError(f"{path}, line {number}: a {words[0]!r} line that does not hold {width} numbers")
+    return numbers
+
+
+def _table(path: Path, numbers: array[float], width: int) -> NDArray[np.float32]:
+    table = np.array(numbers, dtype=np.float64).reshape(-1, width)
+    if not (np.abs(table) <= np.finfo(np.float32).max).all():
+        raise ObjError(f"{path}: a 'v' or 'vt' line holds a number that is not finite in single precision")
+    return table.astype(np.float32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from renderer.obj import ObjError, read_obj, read_obj_vertices, split_by_texture
+from renderer.obj import MAX_OBJ_BYTES, ObjError, read_obj, read_obj_vertices, split_by_texture
 
 SQUARE = """mtllib a b.mtl
 v 0 0 0
@@ -64,6 +65,7 @@ def test_a_vertex_with_two_places_in_the_texture_becomes_two(tmp_path: Path) -> 
         (SQUARE.replace("4/4", "x/4"), "is not v/vt"),
         (SQUARE.replace("v 1 0 0", "v 1 0"), "does not hold 3 numbers"),
         (SQUARE.replace("v 1 0 0", "v 1 nan 0"), "not finite"),
+        (SQUARE.replace("v 1 0 0", "v 1 1e39 0"), "not finite"),
         (SQUARE[: SQUARE.index("usemtl")], "no faces"),
         (SQUARE[: SQUARE.index("f 1/1") + 9], "a face of 2 corners"),
     ],
@@ -71,6 +73,30 @@ def test_a_vertex_with_two_places_in_the_texture_becomes_two(tmp_path: Path) -> 
 def test_a_damaged_file_is_a_clear_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ObjError, match=message):
         read_obj(written(tmp_path, text))
+
+
+def test_a_comment_in_another_encoding_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "mesh.obj").write_bytes(b"# Fran\xe7ois\n" + SQUARE.encode())
+    assert len(read_obj(tmp_path / "mesh.obj").vertices) == 4
+
+
+def test_a_file_takes_little_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    """Rows of texts took seventeen times as much."""
+    path = written(tmp_path, SQUARE.replace("usemtl skin", "v 0 0 0\n" * 100_000))
+    tracemalloc.start()
+    read_obj(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * path.stat().st_size  # 24 bytes a vertex, a copy and its absolute values
+
+
+def test_a_file_that_is_no_mesh_of_one_head_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "mesh.obj").open("wb") as stream:
+        stream.truncate(MAX_OBJ_BYTES + 1)
+    with pytest.raises(ObjError, match="larger than"):
+        read_obj(tmp_path / "mesh.obj")
+    with pytest.raises(ObjError, match="line 1: not a text file"):
+        read_obj(written(tmp_path, "v" + " 0" * 40_000))
 
 
 def test_a_binary_or_missing_file_is_a_clear_error(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +142,49 @@ def test_a_folder_without_the_meshes_is_said(meshes: Path, kit: Kit, tmp_path: P
     (tmp_path / "hair" / "cut.obj").write_text("v 0 0 0\n")
     with pytest.raises(ObjError, match="no faces"):
         read_wardrobe(tmp_path, kit.skin)
+
+
+@pytest.fixture
+def own(meshes: Path, tmp_path: Path) -> Path:
+    """A copy of the meshes, to be spoilt."""
+    return Path(shutil.copytree(meshes, tmp_path / "own"))
+
+
+def flattened(text: str) -> str:
+    return re.sub(r"^v .*$", "v 0 0 0", text, flags=re.MULTILINE)
+
+
+def far_away(text: str) -> str:
+    return re.sub(r"^v .*$", "v 1e38 -1e38 0", text, count=1, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt", "message"),
+    [
+        ("base.obj", lambda _: "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\n", "found 3 vertices and 1 triangles"),
+        ("base.obj", flattened, "a head of other proportions"),
+        ("base.obj", far_away, "a coordinate is beyond 1000"),
+        ("hair/short04/short04.obj", far_away, "a coordinate is beyond 1000"),
+        (CLOTHES, far_away, "a coordinate is beyond 1000"),
+    ],
+)
+def test_a_mesh_of_something_else_is_named(
+    own: Path, kit: Kit, name: str, spoilt: Callable[[str], str], message: str
+) -> None:
+    path = own / name
+    text = path.read_text()
+    path.unlink()  # a copy is as write-protected as what it is a copy of
+    path.write_text(spoilt(text))
+    with pytest.raises(HeadDataError, match=rf"{re.escape(str(path))}: .*{message}"):
+        read_wardrobe(own, kit.skin)
+
+
+def test_two_files_that_are_called_alike_are_both_worn(own: Path, kit: Kit) -> None:
+    """One was lost, and the check counted two."""
+    for other in ("hair/short04.obj", "clothes/sub/female_sportsuit01.obj"):
+        (own / other).parent.mkdir(exist_ok=True)
+    shutil.copy(own / "hair" / "short04" / "short04.obj", own / "hair" / "short04.obj")
+    shutil.copy(own / CLOTHES, own / "clothes" / "sub" / "female_sportsuit01.obj")
+    read = read_wardrobe(own, kit.skin)
+    assert sorted(read.hair) == ["short04 (.)", "short04 (short04)"]
+    assert sorted(read.clothes) == ["female_sportsuit01 (.)", "female_sportsuit01 (sub)"]
