@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +38,34 @@ def box_of(points: ArrayLike) -> Box:
     array = np.asarray(points, dtype=np.float64)[:, :2]
     (left, top), (right, bottom) = array.min(axis=0).tolist(), array.max(axis=0).tolist()
     return (left, top, right, bottom)
+
+
+def has_size(box: Box) -> bool:
+    """Whether a box is one: finite, left before right and top before bottom.
+
+    Parameters
+    ----------
+    box : Box
+        Left, top, right, bottom in pixels.
+
+    Returns
+    -------
+    bool
+        False of an empty box, and of one with a NaN.
+
+    Raises
+    ------
+    ValueError
+        For other than four numbers.
+
+    Examples
+    --------
+    >>> has_size((1.0, 2.0, 5.0, 3.0)), has_size((1.0, 2.0, 1.0, 3.0))
+    (True, False)
+    """
+    _require_four(box, "box")
+    left, top, right, bottom = box
+    return bool(np.isfinite(box).all() and right > left and bottom > top)
 
 
 def area_of(box: Box) -> float:
@@ -92,6 +121,11 @@ class Face:
         A box of the face's 68 contour-and-feature points that was not found here, as a label's: the image eye cuts its
         crop around it, and around that of the landmarks where there is none.
 
+    Raises
+    ------
+    ValueError
+        For a box of other than four numbers.
+
     Examples
     --------
     >>> face = Face.from_points([(10, 20, 0), (30, 60, 5)])
@@ -105,6 +139,11 @@ class Face:
     found_by: str = "whole"
     looks: NDArray[np.float64] | None = None
     given_box: Box | None = None
+
+    def __post_init__(self) -> None:
+        _require_four(self.box, "box")
+        if self.given_box is not None:
+            _require_four(self.given_box, "given_box")
 
     @property
     def area(self) -> float:
@@ -136,6 +175,15 @@ class Face:
         """
         array = np.asarray(points, dtype=np.float64)
         return cls(image, box_of(array), array, found_by)
+
+
+def _require_four(box: Box, name: str) -> None:
+    try:
+        numbers = list(box)
+    except TypeError:
+        numbers = []
+    if len(numbers) != 4 or not all(isinstance(number, Real) for number in numbers):
+        raise ValueError(f"{name}: expected four numbers (left, top, right, bottom) in pixels; received {box!r}")
 
 
 @dataclass(frozen=True, eq=False)

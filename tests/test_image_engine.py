@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from nlml_hpe.image_networks.registry import build
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import geodesic_degrees, mirrored
 from nlml_hpe.torch_rotation import rotation_from_degrees
@@ -134,6 +136,42 @@ def test_a_face_without_an_image_or_a_size_has_no_answer_and_disturbs_nobody(fol
     # Half outside of its image, or wholly: the border is repeated, and there is an answer.
     outside = [Face(seen[0].image, (-40.0, -40.0, 20.0, 20.0)), Face(seen[0].image, (500.0, 500.0, 600.0, 600.0))]
     assert np.isfinite(open_image_engine(folder).estimate(outside).rotation).all()
+
+
+@pytest.mark.parametrize("box", [(1, 2, 3), ("a", "b", "c", "d"), 7, "four", np.zeros((4, 2)), (None, 1, 2, 3)])
+def test_a_box_is_four_numbers(box: object) -> None:
+    with pytest.raises(ValueError, match=r"^box: expected four numbers"):
+        Face(None, box)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^given_box: expected four numbers"):
+        Face(None, (0.0, 0.0, 1.0, 1.0), given_box=box)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("size", value) for value in (None, 0, 48, 1e9, "32")),
+        *(("share", value) for value in (None, 0, float("nan"), 1e9)),
+        *(("range", value) for value in (None, [], "abc", [[1, 2]], [[1, 0]] * 3, [[-1, float("nan")]] * 3)),
+        *(
+            ("named_from_own", value)
+            for value in (None, [[1]], np.zeros((3, 3)).tolist(), np.diag([1, 1, -1]).tolist())
+        ),
+        ("network", None),
+        ("frame", 3),
+    ],
+)
+def test_a_file_that_does_not_say_what_must_be_known_is_refused(
+    folder: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    model = onnx.load(folder / IMAGE_EYE_FILE)
+    about = json.loads(next(each.value for each in model.metadata_props if each.key == METADATA))
+    about[name] = value
+    if value is None:
+        del about[name]
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
+    onnx.save(model, tmp_path / "odd.onnx")
+    with pytest.raises(ArtifactError, match=rf"odd\.onnx: .*{'crops' if name == 'size' else name}"):
+        ImageEngine(tmp_path / "odd.onnx")
 
 
 def test_the_crop_is_cut_around_the_68_of_the_landmarks() -> None:

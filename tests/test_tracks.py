@@ -174,6 +174,15 @@ def test_the_first_frame_numbers_its_heads_and_a_later_head_must_be_found_twice(
     assert tracker.count == 2
 
 
+def test_what_is_no_head_is_refused_and_changes_no_track() -> None:
+    tracker = HeadTracker()
+    assert numbers(tracker, [square(100)], 0.0) == [1]
+    for box in ((5.0, 5.0, 5.0, 5.0), (0.0, 0.0, np.nan, 1.0)):
+        with pytest.raises(ValueError, match="expected a box"):
+            tracker.see([box], [np.eye(3)], 0.04, SIZE)
+    assert numbers(tracker, [square(100)], 0.04) == [1]
+
+
 def test_a_video_that_begins_without_heads_numbers_the_first_ones_at_once() -> None:
     tracker = HeadTracker()
     assert [numbers(tracker, boxes, number / FPS) for number, boxes in enumerate([[], [], [square(50)]])] == [

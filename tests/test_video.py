@@ -207,6 +207,24 @@ def test_a_copy_that_cannot_be_written_is_known_before_the_first_frame(
     assert (tmp_path / "file").read_text() == "no folder"
 
 
+def test_frames_that_no_copy_can_have_are_known_before_the_first_one(
+    estimator: HeadPoseEstimator, tmp_path: Path
+) -> None:
+    """OpenCV's AVI writer takes frames of one pixel, MPEG-4 does not."""
+    path = tmp_path / "thin.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (1, 64))
+    for _ in range(2):
+        writer.write(np.zeros((64, 1, 3), dtype=np.uint8))
+    writer.release()
+    with VideoSource(path) as source:
+        with pytest.raises(VideoError, match=r"copy\.mp4: .* 2 to 8191 pixels on a side, and these frames have 1 x 64"):
+            next(process(source, estimator, tmp_path / "copy.mp4"))
+        assert len(list(process(source, estimator))) == 3
+    with pytest.raises(VideoError, match="8192 x 4"), VideoWriter(tmp_path / "wide.mp4", 25.0) as copy:
+        copy.put(np.zeros((4, 8192, 3), dtype=np.uint8), 0.0)
+    assert [each.name for each in tmp_path.iterdir()] == ["thin.avi"]
+
+
 def test_a_stopped_source_ends_the_work_and_keeps_the_copy(
     estimator: HeadPoseEstimator, video: Path, tmp_path: Path
 ) -> None:
@@ -333,6 +351,19 @@ def noisy(degrees: float, count: int, noise_deg: float, speed: float = 0.0) -> N
     yaw = np.append(np.arange(count - 1) * speed / 25, degrees)
     noise = rng.normal(0, np.radians(noise_deg), (count, 3)) * (np.arange(count) < count - 1)[:, None]
     return (Rotation.from_rotvec(noise) * Rotation.from_euler("y", yaw[:, None], degrees=True)).as_matrix()
+
+
+def test_the_kalman_filter_refuses_what_is_no_covariance_and_goes_on() -> None:
+    smooth = KalmanFilter()
+    for frame in range(12):  # poses that are known for sure, until its share of the noise is measured, too
+        found = smooth(np.eye(3), frame / 25, np.zeros((3, 3)))
+    np.testing.assert_allclose(found, np.eye(3), atol=1e-9)
+    for odd in (np.full((3, 3), np.nan), -np.eye(3), np.eye(2)):
+        with pytest.raises(ValueError, match="covariance: expected"):
+            smooth(np.eye(3), 1.0, odd)
+    with pytest.raises(ValueError, match="rotation: expected"):
+        smooth(np.full((3, 3), np.nan), 1.0)
+    np.testing.assert_allclose(smooth(np.eye(3), 0.5), np.eye(3), atol=1e-9)
 
 
 def test_an_unsure_frame_moves_the_kalman_filter_less() -> None:

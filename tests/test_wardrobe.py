@@ -161,7 +161,7 @@ def far_away(text: str) -> str:
 @pytest.mark.parametrize(
     ("name", "spoilt", "message"),
     [
-        ("base.obj", lambda _: "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/1\n", "found 3 vertices and 1 triangles"),
+        ("base.obj", lambda _: "v 0 0 0\n" * 3 + "vt 0 0\nf 1/1 2/1 3/1\n", "found 3 vertices and 1 triangles"),
         ("base.obj", flattened, "a head of other proportions"),
         ("base.obj", far_away, "a coordinate is beyond 1000"),
         ("hair/short04/short04.obj", far_away, "a coordinate is beyond 1000"),

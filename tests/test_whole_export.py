@@ -217,7 +217,7 @@ def test_a_crop_without_all_its_numbers_is_nobodys_and_costs_the_others_nothing(
     odd = images.copy()
     odd[0, 0, 100, 100], odd[1, 0, 0, 0] = np.nan, np.inf
     for each in (session, opened(image_path)):
-        found, expected = each.run(["rotation", "eye"], {"crops": odd}), each.run(["rotation", "eye"], {"crops": images})
+        found, expected = (each.run(["rotation", "eye"], {"crops": some}) for some in (odd, images))
         assert found[1][0] == -1
         assert np.isnan(found[0][0]).all()
         np.testing.assert_array_equal(found[1][1:], expected[1][1:])

@@ -23,7 +23,7 @@ from nlml_hpe.detection.places import (
     without_repeats,
 )
 from nlml_hpe.detection.regions import in_image, letterbox, mirror_image, warped
-from nlml_hpe.face import Box, Face
+from nlml_hpe.face import Box, Face, has_size
 from nlml_hpe.files.images import RgbImage, require_rgb
 
 _BORDER = 0.3
@@ -259,6 +259,5 @@ def reduced_copies(images: Sequence[RgbImage]) -> list[tuple[RgbImage, float]]:
 
 
 def _require_box(box: Box) -> None:
-    left, top, right, bottom = box
-    if not (np.isfinite(box).all() and right > left and bottom > top):
+    if not has_size(box):
         raise ValueError(f"expected a box (left, top, right, bottom) in pixels that is not empty; received {box}")

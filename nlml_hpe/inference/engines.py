@@ -37,6 +37,8 @@ from nlml_hpe.sessions import open_session
 
 Route = Literal["network", "exact", "refined", "powell"]
 DEFAULT_ROUTE: Route = "refined"
+_ROUNDED = 1e-6
+"""How far a rotation that was written as text may be from one."""
 ONNX_ROUTES: tuple[Route, ...] = ("network", "refined")
 """The routes that an ONNX file holds."""
 Interval = tuple[float, float]
@@ -225,13 +227,11 @@ class OnnxEngine:
         # Its layers are small, and a second thread that waits for them costs more than it brings.
         self._session = open_session(path, threads=1)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
-        yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
         self.point_set: PointSet = POINT_SETS[about["point_set"]]
-        self.min_confidence = float(about["min_confidence"])
-        self.frame = str(about["frame"])
-        self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
+        self.min_confidence, self.frame = float(about["min_confidence"]), str(about["frame"])
+        self.range: tuple[Interval, Interval, Interval] = range_of(path, about)
         # Files of format 3 do not have it; their range is compared in the named frame, degrees beside the own one.
-        self.named_from_own: NDArray[np.float64] = np.array(about.get("named_from_own", np.eye(3)), dtype=np.float64)
+        self.named_from_own: NDArray[np.float64] = named_from_own_of(path, {"named_from_own": np.eye(3), **about})
 
     def estimate(self, faces: Sequence[Face], route: Route) -> Estimates:
         """As ``Engine.estimate``; the file holds the routes ``network`` and ``refined``."""
@@ -273,6 +273,35 @@ def said_of_itself(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     return about
 
 
+def range_of(path: Path, about: dict[str, Any]) -> tuple[Interval, Interval, Interval]:
+    """The range of training that an ONNX file says of itself. Raises ``ArtifactError`` where it is none."""
+    values = _numbers_of(path, about, "range", (3, 2))
+    if not (values[:, 0] < values[:, 1]).all():
+        raise ArtifactError(f"{path}: expected a range of lower and higher degrees; found {values.tolist()}")
+    yaw, pitch, roll = ((float(low), float(high)) for low, high in values)
+    return yaw, pitch, roll
+
+
+def named_from_own_of(path: Path, about: dict[str, Any]) -> NDArray[np.float64]:
+    """The head frame (3, 3) that an ONNX file says of itself. Raises ``ArtifactError`` where it is no rotation."""
+    frame = _numbers_of(path, about, "named_from_own", (3, 3))
+    if np.abs(frame @ frame.T - np.eye(3)).max() > _ROUNDED or np.linalg.det(frame) < 0:
+        raise ArtifactError(f"{path}: expected a rotation as named_from_own; found {frame.tolist()}; export it again")
+    return frame
+
+
+def _numbers_of(path: Path, about: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    try:
+        values = np.array(about.get(name), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{path}: {name!r} are no numbers ({error}); export it again") from error
+    if values.shape != shape or not np.isfinite(values).all():
+        raise ArtifactError(
+            f"{path}: expected {name!r} of shape {shape} and finite; found {about.get(name)!r}; export it again"
+        )
+    return values
+
+
 def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     """The same, of a landmark eye that is known here."""
     about = said_of_itself(path, properties)
@@ -287,4 +316,7 @@ def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
             f"{path}: expected {ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r} and points "
             f"{about.get('point_set')!r}; export it again"
         )
+    for name, kind in (("min_confidence", (int, float)), ("frame", str)):
+        if not isinstance(about.get(name), kind):
+            raise ArtifactError(f"{path}: it does not say its {name}, or says {about.get(name)!r}; export it again")
     return about

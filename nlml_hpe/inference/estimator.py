@@ -74,8 +74,8 @@ class HeadPoseEstimator:
         Where the model, or the head detector, does not read.
     ValueError
         For an argument that is none of the above, for a device that is not there or that the backend cannot use, for
-        ``heads`` of a model without an image eye, and for a detector of other landmarks than the model's. ``ProviderError``, one of them, for a provider that is not
-        there.
+        ``heads`` of a model without an image eye, and for a detector of other landmarks than the model's.
+        ``ProviderError``, one of them, for a provider that is not there.
 
     Examples
     --------

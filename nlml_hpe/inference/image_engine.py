@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.face import Face
+from nlml_hpe.face import Face, has_size
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.crop import crop, turned
-from nlml_hpe.inference.engines import Estimates, Interval, said_of_itself
+from nlml_hpe.inference.engines import Estimates, Interval, named_from_own_of, range_of, said_of_itself
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
 from nlml_hpe.rotation import (
@@ -26,9 +26,13 @@ from nlml_hpe.rotation import (
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
 from nlml_hpe.threads import begin, thread_count
 
+if TYPE_CHECKING:  # loaded with the first session
+    from onnxruntime import InferenceSession
+
 CROPS_OF_A_FACE = ((0.95, -12.0), (0.95, 12.0))
 """Crops of each face, every one with its mirror image: side in sides of THE crop, and turn in degrees. Chosen on
 development photographs and on rendered people; see docs/ablations.md."""
+_WIDEST_SHARE = 10.0
 _BATCH = 16
 """Crops that go through the network together."""
 Floats = NDArray[np.float64]
@@ -63,7 +67,8 @@ class ImageEngine:
     Raises
     ------
     ArtifactError
-        For a file that is missing, damaged, or of another version or convention.
+        For a file that is missing, damaged, of another version or convention, or that does not say of itself what must
+        be known.
     ProviderError
         For a provider that is not there.
     ValueError
@@ -90,12 +95,11 @@ class ImageEngine:
         # One crop or many on a thread: the crops of a face are shared out, not the network's own small layers.
         self._session = open_session(path, providers, threads=1)
         self._on_cpu = resolve_providers(providers) == resolve_providers(CPU)
-        about = _about(path, self._session.get_modelmeta().custom_metadata_map)
-        yaw, pitch, roll = ((float(low), float(high)) for low, high in about["range"])
+        about = _about(path, self._session)
         self.name, self.frame = str(about["network"]), str(about["frame"])
         self.size, self.share = int(about["size"]), float(about["share"])
-        self.range: tuple[Interval, Interval, Interval] = (yaw, pitch, roll)
-        self.named_from_own: NDArray[np.float64] = np.array(about["named_from_own"], dtype=np.float64)
+        self.range: tuple[Interval, Interval, Interval] = range_of(path, about)
+        self.named_from_own: NDArray[np.float64] = named_from_own_of(path, about)
         self.crops = tuple(crops)
         if not self.crops:
             raise ValueError("crops: expected one or more pairs of side and turn; received none")
@@ -130,7 +134,7 @@ class ImageEngine:
         callable
             Gives what ``estimate`` gives.
         """
-        given = [index for index, face in enumerate(faces) if face.image is not None and _has_size(box_of_68(face))]
+        given = [index for index, face in enumerate(faces) if face.image is not None and has_size(box_of_68(face))]
         answers = self._begin_crops([faces[index] for index in given])
 
         def poses() -> Estimates:
@@ -216,18 +220,26 @@ def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) 
     return ImageEngine(Path(folder) / IMAGE_EYE_FILE, providers)
 
 
-def _has_size(box: Sequence[float]) -> bool:
-    left, top, right, bottom = box
-    return bool(np.isfinite(box).all() and right > left and bottom > top)
-
-
-def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
-    """What the file says of itself, where it is an image eye's that is known here."""
-    about = said_of_itself(path, properties)
+def _about(path: Path, session: InferenceSession) -> dict[str, Any]:
+    """What the file says of itself, where it is an image eye's that is known here and says all that is needed."""
+    about = said_of_itself(path, session.get_modelmeta().custom_metadata_map)
     form, convention = about["format"], about["convention"]
     if form != IMAGE_ONNX_FORMAT or convention != CONVENTION:
         raise ArtifactError(
             f"{path}: expected {IMAGE_ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r}; "
             "export it again"
         )
+    size, share = about.get("size"), about.get("share")
+    shown = {each.name: each.shape[1:] for each in session.get_inputs()}.get(IMAGE_INPUT)
+    if not isinstance(size, int) or shown != [3, size, size]:
+        raise ArtifactError(
+            f"{path}: it says that its crops have {size!r} px; its graph takes {shown}; export it again"
+        )
+    if not isinstance(share, (int, float)) or not 0 < share <= _WIDEST_SHARE:
+        raise ArtifactError(
+            f"{path}: expected a share above 0, up to {_WIDEST_SHARE}; found {share!r}; export it again"
+        )
+    for name in ("network", "frame"):
+        if not isinstance(about.get(name), str):
+            raise ArtifactError(f"{path}: expected a {name}'s name; found {about.get(name)!r}; export it again")
     return about

@@ -42,6 +42,8 @@ _SURPRISE, _AGILITY = 1.5, 30.0
 """Squared innovation, over its expectation, beyond which the density grows, and how much by each unit of it."""
 _UNKNOWN_DEG = 4.0
 """Standard deviation of a pose that has no error bars."""
+_LEAST_DEG = 0.01
+"""Added to what a pose says of its own error: with one that is known for sure no equation could be solved."""
 _FIRST_SPEED = 0.2
 """Standard deviation of a new head's angular velocity, in rad / s."""
 _CREEP_DEG, _REST_SPEED = 0.3, 0.02
@@ -101,15 +103,20 @@ class KalmanFilter:
         time : float
             In seconds; one that does not advance changes nothing.
         covariance : float array (3, 3), optional
-            Of the pose's error, in square radians, as ``HeadPose.covariance``.
+            Of the pose's error, in square radians, as ``HeadPose.covariance``; zero of a pose that is known.
 
         Returns
         -------
         float array (3, 3)
             Head to camera.
+
+        Raises
+        ------
+        ValueError
+            For a rotation or a covariance of another shape or of numbers that are not finite, and for a covariance that
+            is none (a negative variance); the filter is as it was.
         """
-        unknown = np.radians(_UNKNOWN_DEG) ** 2 * np.eye(3)
-        spread = unknown if covariance is None else covariance
+        spread = _spread(rotation, covariance)
         seconds = time - self._time
         if seconds > 0:
             self._measure_noise(rotation, spread, seconds)
@@ -190,6 +197,18 @@ class KalmanFilter:
         step = self._chances @ self._states[:, :3] / self._chances.sum()
         self._rotation = rotation_from_vector(step) @ self._rotation
         self._states[:, :3] -= step
+
+
+def _spread(rotation: Floats, covariance: Floats | None) -> Floats:
+    """Covariance of a pose's error as the filter takes it: never singular."""
+    given = np.radians(_UNKNOWN_DEG) ** 2 * np.eye(3) if covariance is None else np.asarray(covariance)
+    for name, values in (("rotation", np.asarray(rotation)), ("covariance", given)):
+        if values.shape != (3, 3) or not np.isfinite(values).all():
+            raise ValueError(f"{name}: expected (3, 3) finite numbers; received {values.tolist()}")
+    spread = given + np.radians(_LEAST_DEG) ** 2 * np.eye(3)
+    if np.linalg.eigvalsh(spread)[0] <= 0:
+        raise ValueError(f"covariance: expected one without negative variances; received {given.tolist()}")
+    return np.asarray(spread, dtype=np.float64)
 
 
 def _process(seconds: float) -> Floats:

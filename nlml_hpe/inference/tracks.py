@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import canonical_68
 from nlml_hpe.detection.places import overlap
-from nlml_hpe.face import Box
+from nlml_hpe.face import Box, has_size
 
 DOUBTED_SECONDS, PATIENCE_SECONDS, LONGEST_UNSEEN_SECONDS = 0.5, 2.0, 10.0
 SURE_SCORE = 0.045
@@ -222,7 +222,18 @@ class HeadTracker:
         -------
         list of Track
             In the order of the boxes.
+
+        Raises
+        ------
+        ValueError
+            For a box without a size, and for a rotation that is not finite; no track is changed then.
         """
+        for box, rotation in zip(boxes, rotations, strict=True):
+            if not has_size(box) or not np.isfinite(rotation).all():
+                raise ValueError(
+                    "expected a box (left, top, right, bottom) that is not empty and a rotation of finite numbers; "
+                    f"received {box} and {np.asarray(rotation).tolist()}"
+                )
         seconds = time - self._time
         self._tracks = [track for track in self._tracks if _is_awaited(track, time)]
         for track in self._tracks:

@@ -17,7 +17,7 @@ from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import BoxSource, HeadFollower
 from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.smoothing import PoseSmoother, SmootherName
-from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoSource, VideoWriter
+from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoSource, VideoWriter, require_video_size
 from nlml_hpe.view.draw import draw_poses, draw_text
 from nlml_hpe.words import counted
 
@@ -159,6 +159,8 @@ def process(
     >>> len(frames), summary.with_face
     (3, 0)
     """
+    if output is not None and all(source.size):  # of a source that knows its size
+        require_video_size(output, source.size)
     follow = HeadFollower(estimator, refine, eye, looks, boxes)
     smoothed, summary = PoseSmoother(smoother), Summary(source.expected)
     writing: AbstractContextManager[VideoWriter | None] = (

@@ -24,6 +24,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
 LONGEST_GAP_SECONDS = 600.0
 """A longer time between two frames is shortened to this in a copy, and said: it would be minutes of still picture,
 and is more often a damaged time than a true one."""
+_SIDES = (2, 8191)
+"""Pixels on a side that MPEG-4 can hold."""
 _USUAL_FPS = 30.0
 _FPS_LIMITS = (0.01, 240.0)
 _LEAST_COPY_FPS = 10.0
@@ -89,6 +91,8 @@ class VideoSource:
             raise VideoError(f"{name} cannot be opened: {hint}")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if _FPS_LIMITS[0] <= fps <= _FPS_LIMITS[1] else _USUAL_FPS
+        width, height = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        self.size = int(width), int(height)
         self.expected = 0 if self.is_camera else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[Frame]:
@@ -154,6 +158,16 @@ def require_video_name(path: Path) -> None:
         raise VideoError(f"{str(path)!a}: OpenCV writes names in UTF-8 alone; choose another name")
 
 
+def require_video_size(path: Path, size: tuple[int, int]) -> None:
+    """Raise ``VideoError`` unless a copy can have frames of this width and height, in pixels."""
+    least, most = _SIDES
+    if not all(least <= side <= most for side in size):
+        raise VideoError(
+            f"{path}: a copy in MPEG-4 has {least} to {most} pixels on a side, and these frames have {size[0]} x "
+            f"{size[1]}; leave the copy out"
+        )
+
+
 class VideoWriter:
     """Writes RGB frames as MPEG-4 at a constant rate; a context manager.
 
@@ -170,7 +184,7 @@ class VideoWriter:
     Raises
     ------
     VideoError
-        Where the name does not fit, or, at the end, where the file is not whole.
+        Where the name or the frames' size does not fit, or, at the end, where the file is not whole.
 
     Examples
     --------
@@ -212,9 +226,10 @@ class VideoWriter:
 
     def _open(self, image: RgbImage) -> cv2.VideoWriter:
         height, width = image.shape[:2]
+        require_video_size(self.path, (width, height))
         writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
         if not writer.isOpened():
-            raise VideoError(f"{self.path}: the video cannot be written")
+            raise VideoError(f"{self.path}: OpenCV opens no video of {width} x {height} pixels to write there")
         return writer
 
     def _check(self) -> None:
