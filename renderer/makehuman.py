@@ -49,8 +49,8 @@ class Wardrobe:
     """What people may wear, in mm of the kit's frame.
 
     ``hair`` and ``clothes`` by name (the file's, and that of its folder where two files are called alike); ``body`` is
-    a chest with shoulders and the lower half of a neck; ``left_out`` are the names of clothes that do not say for whom they were made, reach over that body's crown, or end below what
-    crops show.
+    a chest with shoulders and the lower half of a neck; ``left_out`` are the names of clothes that do not say for whom
+    they were made, reach over that body's crown, or end below what crops show.
     """
 
     hair: dict[str, Extra]
