@@ -361,8 +361,9 @@ def test_the_kalman_filter_refuses_what_is_no_covariance_and_goes_on() -> None:
     for odd in (np.full((3, 3), np.nan), -np.eye(3), np.eye(2)):
         with pytest.raises(ValueError, match="covariance: expected"):
             smooth(np.eye(3), 1.0, odd)
-    with pytest.raises(ValueError, match="rotation: expected"):
-        smooth(np.full((3, 3), np.nan), 1.0)
+    for each in (smooth, RotationFilter()):
+        with pytest.raises(ValueError, match="rotation: expected"):
+            each(np.full((3, 3), np.nan), 1.0)
     np.testing.assert_allclose(smooth(np.eye(3), 0.5), np.eye(3), atol=1e-9)
 
 

@@ -199,12 +199,17 @@ class KalmanFilter:
         self._states[:, :3] -= step
 
 
+def require_3x3(name: str, values: Floats) -> None:
+    """Raise ``ValueError`` unless these are (3, 3) finite numbers: one NaN, and a filter would give nothing else."""
+    if np.shape(values) != (3, 3) or not np.isfinite(values).all():
+        raise ValueError(f"{name}: expected (3, 3) finite numbers; received {np.asarray(values).tolist()}")
+
+
 def _spread(rotation: Floats, covariance: Floats | None) -> Floats:
     """Covariance of a pose's error as the filter takes it: never singular."""
     given = np.radians(_UNKNOWN_DEG) ** 2 * np.eye(3) if covariance is None else np.asarray(covariance)
-    for name, values in (("rotation", np.asarray(rotation)), ("covariance", given)):
-        if values.shape != (3, 3) or not np.isfinite(values).all():
-            raise ValueError(f"{name}: expected (3, 3) finite numbers; received {values.tolist()}")
+    require_3x3("rotation", rotation)
+    require_3x3("covariance", given)
     spread = given + np.radians(_LEAST_DEG) ** 2 * np.eye(3)
     if np.linalg.eigvalsh(spread)[0] <= 0:
         raise ValueError(f"covariance: expected one without negative variances; received {given.tolist()}")

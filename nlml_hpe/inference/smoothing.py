@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.face import HeadPose
-from nlml_hpe.inference.kalman import FORGOTTEN_SECONDS, KalmanFilter
+from nlml_hpe.inference.kalman import FORGOTTEN_SECONDS, KalmanFilter, require_3x3
 from nlml_hpe.rotation import angles_from_rotation, rotation_from_vector, vector_from_rotation
 
 MIN_CUTOFF_HZ = 1.0
@@ -56,7 +56,13 @@ class RotationFilter:
         -------
         float array (3, 3)
             Head to camera.
+
+        Raises
+        ------
+        ValueError
+            For a rotation of another shape or of numbers that are not finite; the filter is as it was.
         """
+        require_3x3("rotation", rotation)
         seconds = time - self._time
         if self._state is None or self._raw is None or seconds > FORGOTTEN_SECONDS:
             self._state, self._speed = rotation, 0.0
