@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -47,9 +47,10 @@ def read_section(source: Path, section: type[AnySection]) -> AnySection:
 def _lines(
     source: Path, node: yaml.Node | None, seen: set[int], where: tuple[str, ...] = ()
 ) -> dict[tuple[str, ...], int]:
-    """Line of every key, by its path; a key written twice is an error (YAML would drop the first).
+    """Line of every key and of every item of a list, by its path.
 
-    ``seen`` holds what was looked at: an alias may point to what holds it.
+    A key written twice is an error: YAML would drop the first. ``seen`` holds what was looked at, for an alias may
+    point to what holds it.
     """
     found: dict[tuple[str, ...], int] = {}
     if isinstance(node, yaml.MappingNode) and id(node) not in seen:
@@ -60,6 +61,12 @@ def _lines(
             if path in found:
                 raise ConfigError(f"{source}, line {line}: key {'.'.join(path)!r} is already set in line {found[path]}")
             found[path] = line
+            found.update(_lines(source, value, seen, path))
+    if isinstance(node, yaml.SequenceNode) and id(node) not in seen:
+        seen.add(id(node))
+        for number, value in enumerate(node.value):
+            path = (*where, str(number))
+            found[path] = value.start_mark.line + 1
             found.update(_lines(source, value, seen, path))
     return found
 
@@ -72,13 +79,31 @@ def _problem(source: Path, section: type[Section], lines: dict[tuple[str, ...], 
     if entry["type"] != "extra_forbidden":
         message = entry["msg"].removeprefix("Value error, ")
         return f"{place}: {name}{': ' if name else ''}{message} (received {reprlib.repr(entry['input'])})"
-    valid = _valid_keys(section, path[:-1])
-    near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.0)
-    return f"{place}: unknown key {name!r}; the nearest valid key is {'.'.join((*path[:-1], *near))!r}"
+    near = difflib.get_close_matches(path[-1], _valid_keys(section, path[:-1]), n=1, cutoff=0.0)
+    nearest = f"; the nearest valid key is {'.'.join((*path[:-1], *near))!r}" if near else ""
+    return f"{place}: unknown key {name!r}{nearest}"
 
 
 def _valid_keys(section: type[Section], path: tuple[str, ...]) -> list[str]:
-    model: Any = section
+    """Keys of the section at this path, in which numbers are those of items; none where more than one may stand there.
+
+    >>> from stages.config import Config
+    >>> _valid_keys(Config, ("image_trainer", "data", "0", "pseudo_labels"))
+    ['model', 'agreement_deg', 'every']
+    """
+    here: type[Section] | None = section
     for part in path:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        if part.isdigit():
+            continue
+        if here is None or part not in here.model_fields:
+            return []
+        here = _section_of(here.model_fields[part].annotation)
+    return [] if here is None else list(here.model_fields)
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The one section in a type such as ``tuple[CropsConfig, ...]`` or ``CropsConfig | None``."""
+    if get_origin(annotation) is None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    found = [one for part in get_args(annotation) if (one := _section_of(part)) is not None]
+    return found[0] if len(found) == 1 else None

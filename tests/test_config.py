@@ -36,6 +36,15 @@ def test_the_default_grid_is_the_papers() -> None:
     [
         ("workdir: w\nrender:\n  sise: 3\n", ["some.yaml, line 3", "'render.sise'", "'render.size'"]),
         ("workdir: w\nrendr: {}\n", ["line 2", "'rendr'", "'render'"]),
+        (
+            "workdir: w\nimage_trainer:\n  data:\n  - {kind: crops}\n  - kind: crops\n    wheight: 2\n",
+            ["line 6", "'image_trainer.data.1.wheight'", "'image_trainer.data.1.weight'"],
+        ),
+        (
+            "workdir: w\nimage_trainer: {validation: [{kind: unlabelled, root: r, pseudo_labels: {modle: m}}]}\n",
+            ["line 2", "'image_trainer.validation.0.pseudo_labels.model'"],
+        ),
+        ("workdir: w\nimage_trainer: {data: [{kind: crops, kind: crops}]}\n", ["data.0.kind", "already set in line 2"]),
         ("workdir: w\nheads: {train: many}\n", ["line 2", "heads.train", "'many'"]),
         ("workdir: w\ngrid:\n  yaw: {min: -50, max: 50, step: 15}\n", ["line 3", "step 15 does not divide", "-50..50"]),
         ("workdir: w\nseed: 1\nseed: 2\n", ["line 3", "'seed'", "line 2"]),
