@@ -141,6 +141,28 @@ def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypa
     assert len(asked) == 3
 
 
+def test_photographs_that_differ_by_their_suffix_alone_are_two(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.jpeg", "a.png", "a.jpg.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+
+    def none(image: RgbImage) -> FaceLabels:
+        return FaceLabels([])
+
+    def listed(*names: str) -> list[str]:
+        (tmp_path / "list.txt").write_text("\n".join(names))
+        return [file.name for file in image_files(tmp_path, none, names=tmp_path / "list.txt")]
+
+    everything = ["a.jpeg", "a.jpg", "a.jpg.png", "a.png", "b"]
+    assert [file.name for file in image_files(tmp_path, none)] == everything
+    assert listed("b.jpg", "a.png", "a.jpg") == ["b", "a.png", "a.jpg"]
+    with pytest.raises(
+        DatasetError, match=r"write the suffix .* several photographs have: 1 \(a\.jpeg, a\.jpg, a\.png\)"
+    ):
+        listed("b", "a")
+    with pytest.raises(DatasetError, match=r"more than once: 1 \(b\.png\)"):
+        listed("b", "b.png")
+
+
 def test_bad_folders_are_named(label: PseudoLabeller, places: Path, tmp_path: Path) -> None:
     for root, text in ((tmp_path / "none", "no such file or folder"), (tmp_path, "neither photographs nor videos")):
         with pytest.raises(DatasetError, match=text):

@@ -64,7 +64,7 @@ class ImageFile:
     Attributes
     ----------
     name : str
-        Path below the root, without suffix.
+        Path below the root; of a photograph without suffix, unless another one differs by that alone.
     images : callable
         Opens the images. May raise ``ImageReadError`` or ``VideoError``: then the file is left out and counted.
     label : callable
@@ -101,27 +101,46 @@ def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None 
     Raises
     ------
     DatasetError
-        Where the root is missing or holds neither, and where a name of the list is not there.
+        Where the root is missing or holds neither, and where a name of the list is not there, stands there twice, or
+        is that of several photographs (``a`` of ``a.jpg`` and ``a.png``).
     """
     if not root.exists():
         raise DatasetError(f"{root}: no such file or folder")
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    places = {path.name if root.is_file() else str(path.relative_to(root)): path for path in paths}
+    places = {name: path for name, path in places.items() if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)}
+    owners = Counter(one for name in places for one in {name, bare_name(name)})
     files = {}
-    for path in paths:
-        name = path.name if root.is_file() else str(path.relative_to(root))
+    for name, path in places.items():
         if path.suffix.lower() in VIDEOS:
             files[name] = ImageFile(name, _frames(path, every), label, is_video=True)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            files[bare_name(name)] = ImageFile(bare_name(name), _photograph(path), label)
+        else:
+            own = bare_name(name) if owners[bare_name(name)] == 1 else name
+            files[name] = ImageFile(own, _photograph(path), label)
     if not files:
         known = ", ".join((*IMAGE_SUFFIXES, *VIDEOS))
         raise DatasetError(f"{root}: neither photographs nor videos; expected names that end in one of {known}")
     if names is None:
         return list(files.values())
-    wanted = [bare_name(name) for name in read_list(names)]
-    if unknown := [name for name in wanted if name not in files]:
+    return [files[name] for name in _listed(names, list(files), root)]
+
+
+def _listed(names: Path, known: Sequence[str], root: Path) -> list[str]:
+    """The files that a list names, by their names with suffix, whether it gives the suffix or not."""
+    places: dict[str, list[str]] = {}
+    for name in known:
+        places.setdefault(bare_name(name), []).append(name)
+    exact = set(known)
+    wanted = read_list(names)
+    meant = [[name] if name in exact else places.get(bare_name(name), []) for name in wanted]
+    if unknown := [name for name, found in zip(wanted, meant, strict=True) if not found]:
         raise DatasetError(f"{names}: of {len(wanted)} names these are not in {root}: {counted(unknown)}")
-    return [files[name] for name in wanted]
+    if several := [", ".join(found) for found in meant if len(found) > 1]:
+        raise DatasetError(f"{names}: write the suffix of names that several photographs have: {counted(several)}")
+    chosen = [name for (name,) in meant]
+    if twice := [name for name, count in Counter(chosen).items() if count > 1]:
+        raise DatasetError(f"{names}: these names stand in the list more than once: {counted(twice)}")
+    return chosen
 
 
 def _photograph(path: Path) -> Callable[[], Iterable[RgbImage]]:
