@@ -92,6 +92,8 @@ def work(given: argparse.Namespace) -> None:
 def named(folders: Sequence[Path]) -> dict[str, Path]:
     """Models by names that tell them apart: the folder's, or the experiment's where all folders are called alike.
 
+    Where these are taken, the name is the path as it was given, and where that is, too, the whole path.
+
     Raises ``ValueError`` for a folder that is named twice.
 
     Examples
@@ -105,8 +107,8 @@ def named(folders: Sequence[Path]) -> dict[str, Path]:
         if place in (other.resolve() for other in models.values()):
             raise ValueError(f"{folder} is named twice")
         short = place.parent.name if place.name in _COMMON else place.name
-        name = next(name for name in (short, f"{place.parent.name}/{place.name}", str(folder)) if name not in models)
-        models[name] = folder
+        choices = (short, f"{place.parent.name}/{place.name}", str(folder), str(place))
+        models[next(name for name in choices if name not in models)] = folder
     return models
 
 

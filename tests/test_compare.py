@@ -184,6 +184,7 @@ def test_models_have_names_that_tell_them_apart(tmp_path: Path) -> None:
     assert list(named(folders)) == ["a", "b", "a/image_network"]
     with pytest.raises(ValueError, match="is named twice"):
         named([folders[0], folders[0]])
+    assert list(named([Path("b/x"), Path("/q/a/x"), Path("a/x")])) == ["x", "a/x", str(Path("a/x").resolve())]
 
 
 def test_the_command_says_what_is_wrong_before_it_works(

@@ -199,6 +199,18 @@ def test_crops_are_gathered_through_all_shards(tmp_path: Path) -> None:
         gathered(shards, np.array([5]))
 
 
+def test_files_that_are_no_shard_are_named(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, some(3))
+    copy = tmp_path / "people_00000 (copy).npy"
+    copy.write_bytes((tmp_path / "people_00000.npy").read_bytes())
+    with pytest.raises(ArtifactError, match=r"people_00000 \(copy\)\.npy: expected a name such as people_00007\.npy"):
+        read_shards(tmp_path)
+    copy.unlink()
+    np.save(tmp_path / "images_00000.npy", np.zeros((3, 32, 32), np.uint8))
+    with pytest.raises(ArtifactError, match=r"shape \(3, S, S, 3\), found \(3, 32, 32\), of square RGB images"):
+        read_shards(tmp_path)
+
+
 def test_a_damaged_shard_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="run Crops first"):
         read_shards(tmp_path)

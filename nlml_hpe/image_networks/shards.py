@@ -22,6 +22,7 @@ from nlml_hpe.files.atomic import ArtifactError, atomic_path
 _KINDS: dict[str, type] = {"images": np.uint8, "rotations": np.float32, "boxes": np.float32, "people": np.int32}
 _LAST = "people"
 _CONFIDENCE, _ALPHA = "confidence", "alpha"
+_MEANT = {"images": ", of square RGB images"}
 _OPTIONAL: dict[str, type] = {_CONFIDENCE: np.float32, _ALPHA: np.uint8}
 
 
@@ -83,9 +84,10 @@ def read_shards(folder: Path) -> list[Shard]:
     Raises
     ------
     ArtifactError
-        Where there is none, where a file is missing, cut short or of another kind, or where sizes differ.
+        Where there is none, where a file is missing, cut short, of another kind or not called so, or where sizes
+        differ.
     """
-    numbers = sorted(int(path.stem.rpartition("_")[2]) for path in folder.glob(f"{_LAST}_[0-9]*.npy"))
+    numbers = sorted(map(_number_of, folder.glob(f"{_LAST}_[0-9]*.npy")))
     if not numbers:
         raise ArtifactError(f"{folder} holds no crops (images_00000.npy, ...); run Crops first")
     shards = [_read_shard(folder, number) for number in numbers]
@@ -127,12 +129,22 @@ def _file(folder: Path, name: str, number: int) -> Path:
     return folder / f"{name}_{number:05d}.npy"
 
 
+def _number_of(path: Path) -> int:
+    """The number of the shard that this file, of people, finishes."""
+    digits = path.stem.removeprefix(f"{_LAST}_")
+    if not digits.isascii() or not digits.isdigit() or path != _file(path.parent, _LAST, int(digits)):
+        raise ArtifactError(
+            f"{path}: expected a name such as {_LAST}_00007.npy; move it out of the folder, or give it its name back"
+        )
+    return int(digits)
+
+
 def _read_shard(folder: Path, number: int) -> Shard:
     further = {name: kind for name, kind in _OPTIONAL.items() if _file(folder, name, number).is_file()}
     arrays = {name: _mapped(_file(folder, name, number), kind) for name, kind in {**_KINDS, **further}.items()}
     images, count = arrays["images"], len(arrays[_LAST])
-    side = images.shape[1] if images.ndim == 4 else 0
-    shapes = {
+    side = images.shape[1] if images.ndim == 4 else "S"
+    shapes: dict[str, tuple[int | str, ...]] = {
         "images": (side, side, 3),
         "rotations": (3, 3),
         "boxes": (4,),
@@ -142,9 +154,10 @@ def _read_shard(folder: Path, number: int) -> Shard:
     }
     for name, array in arrays.items():
         if array.shape != (count, *shapes[name]):
+            expected = ", ".join(map(str, (count, *shapes[name])))
             raise ArtifactError(
-                f"{_file(folder, name, number)}: expected the shape {(count, *shapes[name])}, found {array.shape}; "
-                "delete the files of this number and run Crops again"
+                f"{_file(folder, name, number)}: expected the shape ({expected}), found {array.shape}"
+                f"{_MEANT.get(name, '')}; delete the files of this number and run Crops again"
             )
     return Shard(**arrays)
 
