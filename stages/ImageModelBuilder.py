@@ -10,10 +10,11 @@ from typing import Any
 import stages.guard  # noqa: F401
 
 import onnx
+from google.protobuf.message import DecodeError
 
-from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import digest_of_file, read_manifest, require_equal, write_manifest
+from nlml_hpe.files.manifests import MANIFEST, digest_of_file, read_manifest, require_equal, write_manifest
 from nlml_hpe.image_networks.network import size_of
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
@@ -34,7 +35,15 @@ def plan(config: Config) -> Plan:
     work, beside = Workdir(config.workdir), config.image_model.landmark_eye
     others = {} if beside is None else {f"landmark_eye {beside}": digest_of_file(beside / CONFIG_FILE)}
     settings = config.sections("image_network", "image_model", "frame")
-    return Plan((work.image_model,), KIND, settings, {work.image_network: IMAGE_NETWORK}, others)
+    reads = {work.image_network: IMAGE_NETWORK}
+    if config.image_model.int8:
+        if not (work.image_network_int8 / MANIFEST).is_file():
+            raise ArtifactError(
+                f"{work.image_network_int8} holds no finished network in eight bits, which image_model.int8 asks for; "
+                "run ImageQuantizer with this config first"
+            )
+        reads[work.image_network_int8] = ImageQuantizer.KIND
+    return Plan((work.image_model,), KIND, settings, reads, others)
 
 
 def main(config: Config) -> Path:
@@ -60,8 +69,13 @@ def main(config: Config) -> Path:
 
 def _in_eight_bits(config: Config) -> onnx.ModelProto | None:
     """The network's outputs as ImageQuantizer left them, where the configuration wants them."""
-    folder = Workdir(config.workdir).image_network_int8
-    return onnx.load(folder / ImageQuantizer.GRAPH) if config.image_model.int8 else None
+    if not config.image_model.int8:
+        return None
+    path = Workdir(config.workdir).image_network_int8 / ImageQuantizer.GRAPH
+    try:
+        return onnx.load(path)
+    except (OSError, DecodeError) as error:
+        raise ArtifactError(f"{path} does not read ({error}); run ImageQuantizer with this config again") from error
 
 
 def image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:
