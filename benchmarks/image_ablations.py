@@ -4,16 +4,18 @@ Five minutes a lever. C and V are finished folders of the stage Crops (``configs
 network trained from the same random weights on the same number of crops, one thing being otherwise, and measured on the
 faces of ``--root`` (the development split of AFLW2000-3D by default) and on V's unseen people, in the frame of the
 renders. Rows that the results hold already are not trained again; ``--levers`` names some, ``--new NAME`` measures the
-base on other crops.
+base on other crops. Results of other faces, of other unseen people, or of another number of crops are refused, and so
+is a row that was learned from other crops than those of ``--crops``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from nlml_hpe.evaluation.metrics import errors, mae_interval, summary
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.manifests import digest_of_names_and_sizes, manifest_digest
 from nlml_hpe.image_networks.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.network import ImageNetwork, size_of
 from nlml_hpe.image_networks.network_training import Weighted, network_of, train_image_network
@@ -37,11 +40,15 @@ from nlml_hpe.model.folder import HeadFrame
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
 from nlml_hpe.training_run import Run
+from renderer.crops import KIND as CROPS
+from stages.common import guarded
 from stages.config import load_config
 
 NAME, SEED = "image_ablations", 1
 _RANGE, _WIDE = "aflw2000-nlml", "aflw2000"
 _EPOCHS, _BATCH = 7, 64
+_DIGITS = 12
+"""Of a digest, in the results."""
 _EVERY = 5
 """One in so many of the unseen crops is answered."""
 _CONFIG = Path(__file__).parent.parent / "configs" / "image_ict.yaml"
@@ -97,42 +104,77 @@ class Faces:
 
 
 def main(crops: Path, validation: Path, root: Path, seen: int, levers: Sequence[str], new: str | None) -> None:
-    """Train and measure the levers, those first that no results hold yet; print and save the table."""
-    rows = _kept(seen)
+    """Train and measure the levers that no results hold yet; print and save the table.
+
+    Raises ``ValueError`` where the results are of other data, and for a lever that leaves no crop.
+    """
+    learned = _digest(crops)
+    notes = _notes(seen, root, validation)
+    rows, wanted = _kept(notes), [new] if new else levers
+    for name in (name for name in wanted if name in rows):
+        _require_same_crops(rows[name], learned, crops)
+        print(f"{name}: measured before, kept", flush=True)
+    missing = [name for name in wanted if name not in rows]
+    if not missing:
+        return
     photographs, unseen = _photographs(root), _unseen(validation)
-    for name in [new] if new else levers:
-        if name in rows:
-            continue
+    for name in missing:
         lever = LEVERS.get(name, Lever())
         start = time.process_time()
         network = _trained(lever, crops, validation, seen)
         minutes = (time.process_time() - start) / 60
-        rows[name] = {"lever": name, **_row(network, photographs, unseen), "minutes of processor time": minutes}
-        report(NAME, f"One lever at a time: {seen:,} crops, {root.name}", list(rows.values()), [_note(seen)])
+        figures = _row(network, photographs, unseen)
+        rows[name] = {"lever": name, **figures, "minutes of processor time": minutes, "crops": learned}
+        report(NAME, f"One lever at a time: {seen:,} crops, {root.name}", list(rows.values()), notes)
 
 
-def _kept(seen: int) -> dict[str, dict[str, Any]]:
-    """The rows that were measured before, with as many crops."""
+def _kept(notes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows that were measured before, by name. Raises ``ValueError`` where they are of other data."""
     file = RESULTS / f"{NAME}.json"
     if not file.is_file():
         return {}
     before = json.loads(file.read_text())
-    return {row["lever"]: row for row in before["rows"]} if before["notes"] == [_note(seen)] else {}
+    if before["notes"] != list(notes):
+        raise ValueError(
+            f"{file} holds results of other data, or of another number of crops; move it away to measure these\n"
+            f"there: {' '.join(before['notes'])}\nhere: {' '.join(notes)}"
+        )
+    return {row["lever"]: row for row in before["rows"]}
 
 
-def _note(seen: int) -> str:
-    return (
+def _require_same_crops(row: Mapping[str, Any], learned: str, crops: Path) -> None:
+    if row.get("crops") != learned:
+        raise ValueError(
+            f"{RESULTS / NAME}.json: the row {row['lever']!r} was learned from the crops {row.get('crops')}; {crops} "
+            f"holds {learned}: name those crops, move the file away, or measure the base on these under a name (--new)"
+        )
+
+
+def _notes(seen: int, root: Path, validation: Path) -> list[str]:
+    return [
         f"{seen:,} crops seen, {_EPOCHS} epochs, batches of {_BATCH}, one seed; label's box; raw in the frame of the "
-        "renders; 95% intervals over faces. Networks this young are far from done."
-    )
+        "renders; 95% intervals over faces. Networks this young are far from done.",
+        f"Faces of {root.name} ({digest_of_names_and_sizes(root)[:_DIGITS]}), unseen people of {_digest(validation)}; "
+        "digests are of names and sizes of files, and of the manifest of crops.",
+    ]
+
+
+def _digest(crops: Path) -> str:
+    """By which the results name a folder of crops. Raises ``ArtifactError`` where it is not finished or damaged."""
+    return manifest_digest(crops, CROPS)[:_DIGITS]
 
 
 def _trained(lever: Lever, crops: Path, validation: Path, seen: int) -> ImageNetwork:
+    """The network of this lever. Raises ``ValueError`` where it leaves fewer crops than a batch."""
     source = RenderedCrops(crops)
     people = np.concatenate([shard.people for shard in read_shards(crops)])
     angles = angles_from_rotation(source.rotations().astype(np.float64)).columns()
     taken = np.ones(len(people), dtype=bool) if lever.chosen is None else lever.chosen(people, angles)
     numbers = np.flatnonzero(taken)
+    if len(numbers) < _BATCH:
+        raise ValueError(
+            f"of {len(taken)} crops of {crops} this lever leaves {len(numbers)}; expected {_BATCH} or more"
+        )
     # A training shows each crop once an epoch at most; of few crops more epochs are made.
     epoch = min(seen // _EPOCHS, len(numbers))
     epochs = round(seen / epoch)
@@ -196,7 +238,8 @@ def _answers(network: ImageNetwork, faces: Faces) -> NDArray[np.float64]:
         return engine.estimate(parts).rotation
 
 
-if __name__ == "__main__":
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says, by default this process's own; ends the process where that cannot be measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--validation", type=Path, required=True)
@@ -204,5 +247,17 @@ if __name__ == "__main__":
     parser.add_argument("--seen", type=int, default=98_000, help="crops that each network is shown")
     parser.add_argument("--levers", nargs="*", choices=list(LEVERS), default=list(LEVERS), metavar="NAME")
     parser.add_argument("--new", metavar="NAME", help="the base on these crops, as a row of this name")
-    given = parser.parse_args()
+    found = parser.parse_args(given)
+    if found.seen < _EPOCHS * _BATCH:
+        parser.error(f"--seen: expected {_EPOCHS * _BATCH} or more, a batch in each of {_EPOCHS} epochs")
+    if found.new in LEVERS:
+        parser.error(f"--new: {found.new!r} is a lever; expected a name of your own")
+    return found
+
+
+def _work(given: argparse.Namespace) -> None:
     main(given.crops, given.validation, given.root, given.seen, given.levers, given.new)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(_work, arguments()))
