@@ -16,8 +16,9 @@ from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.image_networks.config import LabelledDataConfig
-from nlml_hpe.image_networks.network import size_of
+from nlml_hpe.image_networks.network import ImageNetwork, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
+from nlml_hpe.image_networks.training_data import Chosen, labelled
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.training_plots import plot_measures
@@ -69,7 +70,7 @@ def main(config: Config) -> Path:
         write_json(folder / "history.json", asdict(history))
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "crops": counts, "parameters": size.parameters, "macs": size.macs}
-        facts["range"] = _range(training)
+        facts["range"] = _range(network, training)
         facts["validation"] = {name: values[history.best_epoch] for name, values in history.metrics.items()}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
         run.clear()
@@ -97,9 +98,10 @@ def sources_of(config: Config, split: str) -> list[Weighted]:
     ]
 
 
-def _range(parts: list[Weighted]) -> list[list[float]]:
-    """Lowest and highest yaw, pitch and roll of all labels, in degrees."""
-    angles = np.concatenate([angles_from_rotation(part.source.rotations()).columns() for part in parts])
+def _range(network: ImageNetwork, parts: list[Weighted]) -> list[list[float]]:
+    """Lowest and highest yaw, pitch and roll of all labels that the network has learned from, in degrees."""
+    kept = [Chosen(part.source, labelled(part.source, network.trainable).kept) for part in parts]
+    angles = np.concatenate([angles_from_rotation(source.rotations()).columns() for source in kept])
     return [[float(low), float(high)] for low, high in zip(angles.min(axis=0), angles.max(axis=0), strict=True)]
 
 

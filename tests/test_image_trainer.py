@@ -128,6 +128,14 @@ class Failing:
     source: RenderedCrops
     reads: list[int]
 
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
     def rotations(self) -> NDArray[np.float32]:
         return self.source.rotations()
 
@@ -173,7 +181,7 @@ def test_labels_without_a_bin_are_left_out_and_counted(tmp_path: Path) -> None:
     write_shard(tmp_path, 0, Shard(shard.images, rotations, shard.boxes, shard.people))
     network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
     crops = training_data.Crops([RenderedCrops(tmp_path)], [1.0], None, network.trainable, network.shown)
-    assert (len(crops), crops.left_out) == (30, 10)
+    assert (len(crops), crops.left_out) == (30, {training_data.NO_BIN: 10})
 
 
 def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from nlml_hpe.config import HeadTrainerConfig
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
+from nlml_hpe.image_networks.backbones import to_quickest_layout
 from nlml_hpe.image_networks.weights import load_own_backbone, load_state
 from nlml_hpe.training import train
 from nlml_hpe.training_run import History, Run
@@ -167,7 +168,8 @@ def initial_head_network(config: HeadTrainerConfig, seed: int) -> HeadNetwork:
         load_state(network, config.weights)
     elif config.image_network is not None:
         load_own_backbone(network, config.image_network)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_quickest_layout(network, config.precision)
+    return network
 
 
 def train_head_network(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,12 +19,28 @@ from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import stored_crop
 from nlml_hpe.image_networks.network import Labels
 from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
+from nlml_hpe.training_data import TrainingError
 
+NO_ROTATION = "label is no rotation"
+NO_CONFIDENCE = "confidence is no number from 0 to 1"
+NO_BIN = "the network has no bin for the label"
+_MOST_APART = 1e-3
+"""Of a label's ``R R^T`` from the identity; float32 is apart by 1e-6."""
 _UNKNOWN_PERSON = -1
 
 
 class Source(Protocol):
     """Labelled crops by number, as they are stored: with the margin that training needs."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Pixels on a side of a stored crop."""
+        ...
 
     def rotations(self) -> NDArray[np.float32]:
         """All labels (n, 3, 3), head to camera."""
@@ -55,6 +72,16 @@ class RenderedCrops:
     def __setstate__(self, state: dict[str, Path]) -> None:
         self.__dict__.update(state)
 
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    @property
+    def size(self) -> int:
+        """Pixels on a side of a stored crop."""
+        return int(self._shards[0].images.shape[1])
+
     def rotations(self) -> NDArray[np.float32]:
         """All labels (n, 3, 3), head to camera."""
         return np.concatenate([shard.rotations for shard in self._shards])
@@ -80,6 +107,7 @@ class Photographs:
     boxes: NDArray[np.float64]
     labels: NDArray[np.float64]
     size: int
+    name: str = "photographs"
 
     def rotations(self) -> NDArray[np.float32]:
         """All labels (n, 3, 3), head to camera."""
@@ -111,6 +139,16 @@ class Chosen:
     source: Source
     numbers: NDArray[np.int64]
 
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    @property
+    def size(self) -> int:
+        """Pixels on a side of a stored crop."""
+        return self.source.size
+
     def rotations(self) -> NDArray[np.float32]:
         """Their labels (n, 3, 3), head to camera."""
         return self.source.rotations()[self.numbers]
@@ -122,6 +160,49 @@ class Chosen:
     def stored(self, chosen: NDArray[np.int64]) -> Shard:
         """The crops of these numbers, counted among the chosen."""
         return self.source.stored(self.numbers[chosen])
+
+
+class Labelled(NamedTuple):
+    """``kept``: the numbers (n,) of crops to learn from; ``left_out``: how many are not learned from, by reason."""
+
+    kept: NDArray[np.int64]
+    left_out: Counter[str]
+
+
+def labelled(source: Source, usable: Callable[[Tensor], Tensor]) -> Labelled:
+    """The crops of a source whose label can be learned from.
+
+    Parameters
+    ----------
+    source : Source
+        Whose crops.
+    usable : callable
+        Rotations (n, 3, 3) to whether each can be a label of the network.
+
+    Returns
+    -------
+    Labelled
+        Those whose label is a rotation to within 0.001, ``usable``, and trusted by a number from 0 to 1.
+
+    Examples
+    --------
+    >>> upside_down = -np.eye(3)[None]
+    >>> images = Photographs([], np.zeros((2, 4)), np.concatenate([np.eye(3)[None], upside_down]), 96)
+    >>> labelled(images, lambda rotations: torch.ones(len(rotations), dtype=torch.bool))
+    Labelled(kept=array([0]), left_out=Counter({'label is no rotation': 1}))
+    """
+    rotations, confidence = np.array(source.rotations()), source.confidence()
+    # Numbers too large to be squared are no rotations either.
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+        proper = (apart < _MOST_APART) & (np.linalg.det(rotations) > 0)
+    certain = (confidence >= 0) & (confidence <= 1)
+    fits = np.zeros(len(rotations), dtype=bool)
+    fits[proper] = usable(torch.from_numpy(rotations[proper])).numpy()
+    kept = proper & certain & fits
+    reasons = {NO_ROTATION: ~proper, NO_CONFIDENCE: proper & ~certain, NO_BIN: proper & certain & ~fits}
+    counts = {reason: int(those.sum()) for reason, those in reasons.items() if those.any()}
+    return Labelled(np.flatnonzero(kept), Counter(counts))
 
 
 class Crops:
@@ -136,9 +217,15 @@ class Crops:
     size : int or None
         Pixels on a side of a finished crop, as inference cuts it; None leaves the cutting to ``augment``.
     usable : callable
-        Rotations (n, 3, 3) to whether each can be a label; others are left out and counted in ``left_out``.
+        Rotations (n, 3, 3) to whether each can be a label; others are left out, as those that are no rotations are,
+        and counted by reason in ``left_out``: see ``labelled``.
     shown : callable
         Finished crops (n, 3, size, size) to what the network is shown of them.
+
+    Raises
+    ------
+    TrainingError
+        Where the crops of two sources are stored in different sizes.
     """
 
     def __init__(
@@ -150,11 +237,12 @@ class Crops:
         shown: Callable[[Tensor], Tensor],
     ) -> None:
         self.sources, self.size, self._shown = list(sources), size, shown
-        labels = [torch.from_numpy(np.array(source.rotations())) for source in self.sources]
-        kept = [np.flatnonzero(usable(rotations).numpy()) for rotations in labels]
+        _require_one_size(self.sources)
+        found = [labelled(source, usable) for source in self.sources]
+        kept = [one.kept for one in found]
+        self.left_out = sum((one.left_out for one in found), Counter[str]())
         parts = [source.confidence()[numbers] for source, numbers in zip(self.sources, kept, strict=True)]
         self._confidence = torch.from_numpy(np.concatenate(parts))
-        self.left_out = sum(map(len, labels)) - sum(map(len, kept))
         self._source = np.repeat(np.arange(len(kept)), [len(one) for one in kept])
         self._number = np.concatenate([*kept, np.zeros(0, dtype=np.int64)])
         self.weights = np.asarray(weights, dtype=np.float64)[self._source]
@@ -182,3 +270,13 @@ class Crops:
             return np.concatenate([getattr(shard, name) for shard in shards])[back]
 
         return Shard(together("images"), together("rotations"), together("boxes"), together("people"))
+
+
+def _require_one_size(sources: Sequence[Source]) -> None:
+    """Raise ``TrainingError`` where crops of one batch could not lie in one array."""
+    if len({source.size for source in sources}) > 1:
+        places = ", ".join(f"{source.name} {source.size} px" for source in sources)
+        raise TrainingError(
+            f"expected data whose crops are stored in one size; received {places}; give folders of crops the same "
+            "crops.size and run Crops again, or set image_trainer.stored_px, the size of photographs, to theirs"
+        )

@@ -118,7 +118,7 @@ def _photographs(part: LabelledDataConfig, places: Places) -> Source:
     if part.kind == "fsanet":
         boxes = _inner(boxes)
     labels = Dataset(data.name, data.root, boxed).rotations
-    return Photographs([sample.load for sample in boxed], boxes, labels, places.stored_px)
+    return Photographs([sample.load for sample in boxed], boxes, labels, places.stored_px, str(data.root))
 
 
 def _labelled(part: LabelledDataConfig) -> Dataset:

@@ -43,7 +43,7 @@ def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapp
     settings = eye.settings()
     borders = ", ".join(f"{share:.1%}" for share in eye.network.covered)
     covered = f"; covered at its left, top, right and bottom: {borders}" if any(eye.network.covered) else ""
-    left_out = f"; {counts['left_out']} left out, for the network has no bin for their label"
+    left_out = f"; {counts['left_out']} left out, for the network cannot learn from their label"
     return f"""# Head-pose model
 
 Made by the NLML-HPE pipeline. The image eye looks at a crop of the head and needs no landmarks; read it with
