@@ -40,7 +40,7 @@ def read_section(source: Path, section: type[AnySection]) -> AnySection:
     try:
         return section.model_validate(data)
     except ValidationError as error:
-        problems = "\n".join(_problem(source, section, lines, entry) for entry in error.errors())
+        problems = "\n".join(_problem(source, section, lines, entry) for entry in _own_errors(error))
         raise ConfigError(problems) from error
 
 
@@ -69,6 +69,13 @@ def _lines(
             found[path] = value.start_mark.line + 1
             found.update(_lines(source, value, seen, path))
     return found
+
+
+def _own_errors(error: ValidationError) -> list[Any]:
+    """The mistakes of the file: pydantic also calls a list too short whose items it has dropped for their mistakes."""
+    entries = error.errors()
+    inside = {entry["loc"][:n] for entry in entries for n in range(len(entry["loc"]))}
+    return [entry for entry in entries if entry["type"] != "too_short" or entry["loc"] not in inside]
 
 
 def _problem(source: Path, section: type[Section], lines: dict[tuple[str, ...], int], entry: Any) -> str:

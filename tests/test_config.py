@@ -85,6 +85,14 @@ def test_a_mistake_is_named_with_file_line_and_remedy(tmp_path: Path, text: str,
         assert part in str(caught.value)
 
 
+def test_a_list_with_a_mistake_is_not_called_too_short(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "workdir: w\nimage_trainer: {data: [{kind: crops, foo: 1}]}\n")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"image_trainer\.data: Tuple should have at least 1 item"):
+        load(tmp_path, "workdir: w\nimage_trainer: {data: []}\n")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(tmp_path / "none.yaml")
