@@ -90,6 +90,7 @@ LEVERS: dict[str, Lever] = {
     "96 px": Lever(network={"size": 96}),
     "no dropout": Lever(network={"dropout": 0.0}),
     "MobileNetV2 of width 16, 6D": Lever(network={"name": "mobilenetv2", "width": 16, "answer": "six_d"}),
+    "the plain CNN, 66 bins an angle": Lever(network={"name": "custom_cnn"}),
     "MobileNetV2 of width 16, three angles": Lever(network={"name": "mobilenetv2", "width": 16, "answer": "angles"}),
 }
 
