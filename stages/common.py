@@ -52,6 +52,7 @@ class Workdir:
         self.sprites_train = root / "sprites_train"
         self.sprites_validation = root / "sprites_validation"
         self.head_network = root / "head_network"
+        self.refinement_network = root / "refinement_network"
         self.image_model = root / "image_model"
         self.image_test = root / "image_test"
         self.test = root / "test"

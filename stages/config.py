@@ -24,6 +24,7 @@ from nlml_hpe.config import (
     UserPath,
 )
 from nlml_hpe.device import DeviceName
+from nlml_hpe.head_network.config import RefinementTrainerConfig
 from nlml_hpe.image_networks.config import (
     ImageModelConfig,
     ImageNetworkConfig,
@@ -59,6 +60,7 @@ class Config(Section):
     sprites: SpritesConfig = SpritesConfig()
     scenes: ScenesConfig = ScenesConfig()
     head_trainer: HeadTrainerConfig = HeadTrainerConfig()
+    refinement_trainer: RefinementTrainerConfig = RefinementTrainerConfig()
     frame: FrameConfig = FrameConfig()
     test: EvaluationConfig = EvaluationConfig()
 

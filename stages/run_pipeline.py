@@ -23,6 +23,7 @@ from stages import (
     MLPHeadsTrainer,
     ModelBuilder,
     NLML_HPE_Test,
+    RefinementTrainer,
     Render,
     Sprites,
     TD_main,
@@ -46,7 +47,7 @@ IMAGE_STAGES = [
     ImageModelBuilder.STAGE,
     NLML_HPE_Test.IMAGE_STAGE,
 ]
-HEAD_STAGES = [Sprites.STAGE, HeadTrainer.STAGE]
+HEAD_STAGES = [Sprites.STAGE, HeadTrainer.STAGE, RefinementTrainer.STAGE]
 CHAINS = {"landmarks": STAGES, "image": IMAGE_STAGES, "heads": HEAD_STAGES}
 """Stages in order, by eye; what finds heads for both eyes is trained by a chain of its own."""
 NAMES = [stage.name for stage in STAGES]

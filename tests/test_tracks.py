@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from nlml_hpe.cli import main
-from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import HeadFollower
+from nlml_hpe.inference.heads import HeadSearch
 from nlml_hpe.inference.tracks import DOUBTED_SECONDS, PATIENCE_SECONDS, HeadTracker, box_at, place_of
 from nlml_hpe.inference.video_files import VideoSource, VideoWriter
 from nlml_hpe.rotation import Angles, rotation_from_angles
@@ -84,7 +84,7 @@ def test_a_box_comes_back_from_its_place() -> None:
 def test_a_head_that_turns_once_around_keeps_its_number_and_has_a_pose_in_every_frame(
     turning: Turning, estimator: HeadPoseEstimator, with_heads: bool
 ) -> None:
-    follow = HeadFollower(estimator, boxes=HeadDetector().boxes if with_heads else None)
+    follow = HeadFollower(estimator, boxes=HeadSearch().boxes if with_heads else None)
     found = [follow(frame, number / FPS) for number, frame in enumerate(turning.frames)]
     assert follow.count == 2
     # Which number is whose: by the boxes of the first frame, the turner's lies to the left.

@@ -18,8 +18,8 @@ from nlml_hpe.cli.options import CONE_HELP, HEADS_HELP, add_model, model_files, 
 from nlml_hpe.cli.places import require_output, require_table, shown
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.detection.detectors import MAX_FACES
-from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.files.images import RgbImage, user_path
+from nlml_hpe.inference.heads import HeadSearch
 from nlml_hpe.inference.smoothing import SMOOTHERS
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import VideoSource, require_video_name
@@ -76,7 +76,7 @@ def run(given: argparse.Namespace) -> int:
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
         options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
-        boxes = HeadDetector(providers=given.providers).boxes if given.heads else None
+        boxes = HeadSearch(providers=given.providers).boxes if given.heads else None
         results = process(video, estimator, given.output, *options, boxes=boxes, cone=given.cone)
         bar = stack.enter_context(
             tqdm(desc="Video", unit="frame", total=video.expected or None, delay=BAR_DELAY_SECONDS)

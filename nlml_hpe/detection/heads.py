@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.sessions import CPU, open_session
+
+if TYPE_CHECKING:  # loaded with the first session
+    from onnxruntime import InferenceSession
 
 HEADS_FORMAT = "nlml-hpe heads onnx 1"
 HEADS_INPUT, HEADS_OUTPUTS = "images", ("scores", "boxes")
@@ -87,17 +90,7 @@ class HeadDetector:
     """
 
     def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
-        file = path or PLACE / HEADS_FILE
-        if not file.is_file():
-            raise ArtifactError(f"{file} is missing; name an ONNX file that the stage HeadTrainer wrote")
-        self._session = open_session(file, providers)
-        about = self._session.get_modelmeta().custom_metadata_map.get(_METADATA, "{}")
-        try:
-            form = dict(json.loads(about)).get("format")
-        except (TypeError, ValueError):
-            form = None
-        if form != HEADS_FORMAT:
-            raise ArtifactError(f"{file}: expected {HEADS_FORMAT!r}, found {form!r}; run HeadTrainer again")
+        self._session = open_stage(path or PLACE / HEADS_FILE, HEADS_FORMAT, "HeadTrainer", providers)
 
     def find(self, image: RgbImage, min_score: float = MIN_SCORE, max_heads: int | None = None) -> list[Head]:
         """Heads in an image, surest first.
@@ -140,26 +133,6 @@ class HeadDetector:
         heads = [Head(_as_box(_mean_box(boxes, scores, row)), float(scores[row])) for row in chosen]
         return [head for head in heads if max(_sides(head.box)) >= LEAST_PX][:max_heads]
 
-    def boxes(self, image: RgbImage) -> list[Box]:
-        """The boxes of ``find``: what follows heads through a video asks for them.
-
-        Parameters
-        ----------
-        image : RGB uint8 array (H, W, 3)
-            As of ``find``.
-
-        Returns
-        -------
-        list of Box
-            Left, top, right, bottom in pixels, of the heads with a score of ``MIN_SCORE`` or more, surest first.
-
-        Raises
-        ------
-        ValueError
-            For other arrays.
-        """
-        return [head.box for head in self.find(image)]
-
     def _look(self, image: RgbImage, factor: float) -> tuple[Floats, Floats]:
         """Boxes (n, 4), in pixels of the copy, and scores (n,) of all cells that have more than their neighbours."""
         height, width = (max(1, round(length * factor)) for length in image.shape[:2])
@@ -169,6 +142,44 @@ class HeadDetector:
         scores, boxes = self._session.run(None, {HEADS_INPUT: padded[None]})
         some = scores[0] > _LOWEST
         return boxes[0][some].astype(np.float64), scores[0][some].astype(np.float64)
+
+
+def open_stage(file: Path, form: str, trainer: str, providers: Sequence[str] | str = CPU) -> InferenceSession:
+    """A session of one of the head detector's two files.
+
+    Parameters
+    ----------
+    file : Path
+        The ONNX file.
+    form : str
+        The format that its metadata is to name.
+    trainer : str
+        The stage that writes such files.
+    providers : sequence of str, or str
+        As for ``sessions.open_session``.
+
+    Returns
+    -------
+    InferenceSession
+
+    Raises
+    ------
+    ArtifactError
+        For a file that is missing, damaged or of another kind.
+    ProviderError
+        Where a provider is not there.
+    """
+    if not file.is_file():
+        raise ArtifactError(f"{file} is missing; name an ONNX file that the stage {trainer} wrote")
+    session = open_session(file, providers)
+    about = session.get_modelmeta().custom_metadata_map.get(_METADATA, "{}")
+    try:
+        found = dict(json.loads(about)).get("format")
+    except (TypeError, ValueError):
+        found = None
+    if found != form:
+        raise ArtifactError(f"{file}: expected {form!r}, found {found!r}; run {trainer} again")
+    return session
 
 
 def _mean_box(boxes: Floats, scores: Floats, row: int) -> Floats:

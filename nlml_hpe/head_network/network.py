@@ -23,6 +23,10 @@ _FIRST_SHARE = 0.01
 """Score of every cell before training: heads are rare."""
 _FIRST_PX = 32.0
 """Side of every box then."""
+LOG_BOUNDS = (-3.0, 6.0)
+"""Of the logarithms of a box's sides in cells: far beyond any image, and yet an untrained network's numbers stay
+finite.
+"""
 
 
 class Found(NamedTuple):
@@ -83,8 +87,7 @@ def found_of(outputs: Tensor) -> Found:
     y = (torch.arange(rows, device=outputs.device) + 0.5)[:, None]
     x = torch.arange(columns, device=outputs.device) + 0.5
     logit, right, down, wide, high = outputs.unbind(1)
-    # Far beyond any image, so that an untrained network's numbers stay finite.
-    half_wide, half_high = (torch.exp(side.clamp(-3, 6)) / 2 for side in (wide, high))
+    half_wide, half_high = (torch.exp(side.clamp(*LOG_BOUNDS)) / 2 for side in (wide, high))
     middle_x, middle_y = x + right, y + down
     corners = (middle_x - half_wide, middle_y - half_high, middle_x + half_wide, middle_y + half_high)
     return Found(logit, torch.stack(corners, dim=-1) * STRIDE)

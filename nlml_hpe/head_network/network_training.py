@@ -14,6 +14,7 @@ from torch import Tensor
 from nlml_hpe.config import HeadTrainerConfig
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
+from nlml_hpe.head_network.refinement import RefinementNetwork
 from nlml_hpe.image_networks.backbones import to_quickest_layout
 from nlml_hpe.image_networks.weights import load_own_backbone, load_state
 from nlml_hpe.training import train
@@ -198,14 +199,21 @@ def train_head_network(
     """
     shown = DrawnScenes(training, config.scenes_per_epoch, seed, config.view_px, config.views)
     held_out = DrawnScenes(validation, config.validation_scenes, seed, config.view_px)
-    begun = config.image_network is not None
+    groups = groups_of(network, config.learning_rate * config.backbone_rate, config.image_network is not None)
+    return train(network, head_loss, shown, held_out, config, seed, "heads", groups=groups, run=run)
+
+
+def groups_of(network: HeadNetwork | RefinementNetwork, rate: float, begun: bool) -> list[dict[str, Any]]:
+    """The optimizer's parameter groups: the backbone, with a rate of its own, and what comes after it.
+
+    Where the backbone has ``begun`` as the image eye's its first layers stay as they are: what they have learned holds
+    here, too, and a quarter of the time is saved.
+    """
     for value in network.backbone[:_STEM].parameters():
-        # What the image eye's first layers have learned holds here, too, and a quarter of the time is saved.
         value.requires_grad_(not begun)
     slow = [value for value in network.backbone.parameters() if value.requires_grad]
     known = {id(value) for value in network.backbone.parameters()}
-    groups: list[dict[str, Any]] = [
-        {"params": slow, "lr": config.learning_rate * config.backbone_rate},
+    return [
+        {"params": slow, "lr": rate},
         {"params": [value for value in network.parameters() if id(value) not in known]},
     ]
-    return train(network, head_loss, shown, held_out, config, seed, "heads", groups=groups, run=run)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nlml_hpe.detection.detectors import MAX_FACES, open_detector_for
-from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import begin_seen_again, first_seen, looks_by, seen_again
 from nlml_hpe.device import DeviceName
@@ -25,7 +24,7 @@ from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Eye
-from nlml_hpe.inference.heads import with_heads
+from nlml_hpe.inference.heads import HeadSearch, with_heads
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
 from nlml_hpe.model.format import SHIPPED
@@ -59,7 +58,8 @@ class HeadPoseEstimator:
         Images are the frames of one video, in order.
     heads : bool, str or Path
         Whether heads that show no face (turned away, bowed, masked) are looked for, too, by a detector of their own,
-        and answered by the image eye, which the model must have. A path names the ONNX file of another head detector.
+        and answered by the image eye, which the model must have. A path names the ONNX file of another head
+        detector's first stage; see ``inference.heads.HeadSearch``.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
     providers : sequence of str, or str
@@ -110,7 +110,7 @@ class HeadPoseEstimator:
         resolve_providers(providers)
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
-        self._heads = _head_detector(heads, self.eyes, providers)
+        self._heads = _head_search(heads, self.eyes, providers)
         self._max_faces = max_faces
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
@@ -298,7 +298,7 @@ class HeadPoseEstimator:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         found = first_seen(self.detector, images, turned, boxes)
         if boxes and self._heads is not None and self.eyes.image is not None:
-            found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
+            found = with_heads(self._heads, images, found, self._max_faces)
         return found
 
     def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:
@@ -387,13 +387,13 @@ def _require_detector(detector: LandmarkDetector) -> None:
         )
 
 
-def _head_detector(heads: bool | str | Path, eyes: Eyes, providers: Sequence[str] | str) -> HeadDetector | None:
+def _head_search(heads: bool | str | Path, eyes: Eyes, providers: Sequence[str] | str) -> HeadSearch | None:
     if not isinstance(heads, (bool, str, Path)):
         raise ValueError(f"heads: expected True, False or the path of a head detector's file; received {heads!r}")
     if heads is False:
         return None
     eyes.require_image()
-    return HeadDetector(None if heads is True else user_path(heads), providers)
+    return HeadSearch(None if heads is True else user_path(heads), providers)
 
 
 def _is_one_image(images: Iterable[ImageLike]) -> bool:

@@ -1,82 +1,113 @@
-"""Heads that show no face, found by the head detector and confirmed by the image eye.
-
-The image eye, which was never shown anything but heads, doubts its answer to anything else. On photographs wrong
-boxes go at a lower loss of heads than by the detector's score alone; on rendered scenes the two are about equal.
-"""
+"""Heads that show no face: the head detector proposes boxes, and its second stage looks closely at each of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from nlml_hpe.detection.heads import Head, HeadDetector, uncovered
-from nlml_hpe.face import Face
+import numpy as np
+
+from nlml_hpe.detection.heads import LEAST_PX, Head, HeadDetector, suppressed, uncovered
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.head_network.proposals import REFINEMENT_FILE
+from nlml_hpe.inference.refinement import HeadRefiner
+from nlml_hpe.sessions import CPU
 
-LEAST_PROPOSED = 0.15
-"""The detector's score of a box that the image eye is asked about."""
-LEAST_CONFIRMED = 0.25
-"""Score, by both, of a head that is reported; ``benchmarks/heads.py``."""
-_EYES_PART = 0.25
-"""Power of the image eye's score: it says little of where the box is, which the detector's does."""
+LEAST_PROPOSED = 0.1
+"""The first stage's score of a box that is looked at closely."""
+LEAST_CONFIRMED = 0.5
+"""Score of a head that is reported; ``benchmarks/heads.py``."""
 
 
-def confirmed_heads(
-    detector: HeadDetector,
-    eye: ImageEngine,
-    image: RgbImage,
-    faces: Sequence[Face] = (),
-    least: float = LEAST_CONFIRMED,
-) -> list[Head]:
-    """Heads in an image that are none of the faces, surest first.
-
-    ``score`` is the detector's score times the fourth root of the image eye's.
+class HeadSearch:
+    """Both stages of the head detector. It may be shared by threads.
 
     Parameters
     ----------
-    detector : HeadDetector
-        Proposes boxes.
-    eye : ImageEngine
-        Looks at each of them.
-    image : RGB uint8 array (H, W, 3)
-        The image.
-    faces : sequence of Face
-        Which are known there.
-    least : float
-        Least such score, in 0..1.
-
-    Returns
-    -------
-    list of Head
-        Boxes in pixels of the image.
+    path : Path, optional
+        The first stage's ONNX file, which HeadTrainer writes; by default the shipped one. The second stage is the file
+        ``refinement.onnx`` beside it, where there is one, otherwise the shipped one.
+    providers : sequence of str, or str
+        What computes, as for ``sessions.resolve_providers``.
 
     Raises
     ------
-    ValueError
-        For an array that is no such image.
+    ArtifactError
+        For a file that is missing, damaged or of another kind.
+    ProviderError
+        Where a provider is not there.
+
+    Examples
+    --------
+    >>> HeadSearch().find(np.zeros((120, 160, 3), dtype=np.uint8))
+    []
     """
-    # Neither score is above one: what the detector is less sure of than ``least`` cannot be reported.
-    proposed = uncovered(detector.find(image, max(least, LEAST_PROPOSED)), faces)
-    scores = eye.estimate([Face(image, head.box) for head in proposed]).score
-    heads = [
-        Head(head.box, head.score * float(score) ** _EYES_PART) for head, score in zip(proposed, scores, strict=True)
-    ]
-    return sorted((head for head in heads if head.score >= least), key=lambda head: -head.score)
+
+    def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
+        self.detector = HeadDetector(path, providers)
+        beside = path.with_name(REFINEMENT_FILE) if path is not None else None
+        self.refiner = HeadRefiner(beside if beside is not None and beside.is_file() else None, providers)
+
+    def find(self, image: RgbImage, faces: Sequence[Face] = (), least: float = LEAST_CONFIRMED) -> list[Head]:
+        """Heads in an image that are none of the faces, surest first.
+
+        Parameters
+        ----------
+        image : RGB uint8 array (H, W, 3)
+            The image.
+        faces : sequence of Face
+            Which are known there.
+        least : float
+            Least score, in 0..1.
+
+        Returns
+        -------
+        list of Head
+            Boxes in pixels of the image, and the second stage's scores.
+
+        Raises
+        ------
+        ValueError
+            For an array that is no such image.
+        """
+        proposed = uncovered(self.detector.find(image, LEAST_PROPOSED), faces)
+        refined = [head for head in self.refiner.refine(image, proposed) if head.score >= least]
+        # Two proposals may be one head, and a box that has moved may be a face's.
+        heads = [head for head in uncovered(refined, faces) if _longest(head.box) >= LEAST_PX]
+        boxes = np.array([head.box for head in heads]).reshape(-1, 4)
+        return [heads[row] for row in suppressed(boxes, np.array([head.score for head in heads]))]
+
+    def boxes(self, image: RgbImage) -> list[Box]:
+        """The boxes of ``find``: what follows heads through a video asks for them.
+
+        Parameters
+        ----------
+        image : RGB uint8 array (H, W, 3)
+            As of ``find``.
+
+        Returns
+        -------
+        list of Box
+            Left, top, right, bottom in pixels, surest first.
+
+        Raises
+        ------
+        ValueError
+            For other arrays.
+        """
+        return [head.box for head in self.find(image)]
 
 
 def with_heads(
-    detector: HeadDetector,
-    eye: ImageEngine,
-    images: Sequence[RgbImage],
-    faces: Sequence[Sequence[Face]],
-    max_faces: int,
+    search: HeadSearch, images: Sequence[RgbImage], faces: Sequence[Sequence[Face]], max_faces: int
 ) -> list[list[Face]]:
     """The faces of each image, and heads beside them.
 
     Parameters
     ----------
-    detector, eye
-        As of ``confirmed_heads``.
+    search : HeadSearch
+        Finds heads.
     images : sequence of RGB uint8 arrays (H, W, 3)
         The images.
     faces : sequence of sequences of Face
@@ -92,7 +123,11 @@ def with_heads(
     found = []
     for image, known in zip(images, faces, strict=True):
         room = max(0, max_faces - len(known))
-        heads = confirmed_heads(detector, eye, image, known)[:room] if room else []
+        heads = search.find(image, known)[:room] if room else []
         others = [Face(image, head.box, None, "head") for head in heads]
         found.append(sorted([*known, *others], key=lambda face: -face.area))
     return found
+
+
+def _longest(box: Box) -> float:
+    return max(box[2] - box[0], box[3] - box[1])

@@ -1,14 +1,20 @@
-"""The head detector as an ONNX file: an image in, scores and boxes of all cells out; the rest is numpy.
+"""The head detector's two stages as ONNX files; the rest is numpy.
 
-Input: ``images`` (N, H, W, 3) uint8 RGB, sides a multiple of 32. Outputs: ``scores`` (N, h, w) in 0..1, nought where a
-neighbouring cell has a greater one, and ``boxes`` (N, h, w, 4): left, top, right, bottom in pixels of the image. The
-weights are stored in half precision and computed with in single.
+First stage: an image in, scores and boxes of all cells out. Input: ``images`` (N, H, W, 3) uint8 RGB, sides a multiple
+of 16. Outputs: ``scores`` (N, h, w) in 0..1, nought where a neighbouring cell has a greater one, and ``boxes``
+(N, h, w, 4): left, top, right, bottom in pixels of the image.
+
+Second stage: crops of proposals in, a score and a box of each out. Input: ``images`` (N, 64, 64, 3) uint8 RGB. Outputs:
+``scores`` (N,) in 0..1, and ``boxes`` (N, 4): left, top, right, bottom in sides of the crop.
+
+The weights are stored in half precision and computed with in single.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +24,16 @@ from spox import Tensor, Var, argument, build
 
 from nlml_hpe.detection.heads import HEADS_FORMAT, HEADS_INPUT, HEADS_OUTPUTS
 from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.head_network.network import LOG_BOUNDS as CELL_LOG_BOUNDS
 from nlml_hpe.head_network.network import MULTIPLE, STRIDE, HeadNetwork
+from nlml_hpe.head_network.proposals import (
+    PROPOSAL_PX,
+    PROPOSAL_SHARE,
+    REFINEMENT_FORMAT,
+    REFINEMENT_INPUT,
+    REFINEMENT_OUTPUTS,
+)
+from nlml_hpe.head_network.refinement import LOG_BOUNDS, RefinementNetwork
 from nlml_hpe.model.format import METADATA
 from nlml_hpe.model.onnx_layers import network_outputs
 
@@ -49,22 +64,60 @@ def export_head_detector(network: HeadNetwork, path: Path) -> Path:
     True
     """
     images = argument(Tensor(np.uint8, ("images", "height", "width", 3)))
-    planes = op.cast(op.transpose(images, perm=[0, 3, 1, 2]), to=np.float32)
-    outputs = network_outputs(network, planes)
+    outputs = network_outputs(network, _planes(images))
     logits, right, down, wide, high = (_plane(outputs, number) for number in range(5))
     largest, _ = op.max_pool(logits, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
     scores = op.mul(op.sigmoid(logits), op.cast(op.equal(logits, largest), to=np.float32))
-    half_wide, half_high = (_half(side) for side in (wide, high))
+    half_wide, half_high = (_half(side, CELL_LOG_BOUNDS) for side in (wide, high))
     middle_x, middle_y = op.add(right, _middles(right, 3)), op.add(down, _middles(down, 2))
     corners = [op.sub(middle_x, half_wide), op.sub(middle_y, half_high)]
     corners += [op.add(middle_x, half_wide), op.add(middle_y, half_high)]
     boxes = op.mul(op.transpose(op.concat(corners, axis=1), perm=[0, 2, 3, 1]), op.const(np.float32(STRIDE)))
-    proto = build(
-        {HEADS_INPUT: images},
-        dict(zip(HEADS_OUTPUTS, (op.squeeze(scores, op.const([1])), boxes), strict=True)),
-    )
-    _halve(proto)
+    outputs_by_name = dict(zip(HEADS_OUTPUTS, (op.squeeze(scores, op.const([1])), boxes), strict=True))
     about = {"format": HEADS_FORMAT, "stride": STRIDE, "multiple": MULTIPLE}
+    return _written(build({HEADS_INPUT: images}, outputs_by_name), about, path)
+
+
+def export_refinement(network: RefinementNetwork, path: Path) -> Path:
+    """Write the second stage to ``path`` (opset 18).
+
+    Parameters
+    ----------
+    network : RefinementNetwork
+        On the CPU.
+    path : Path
+        The file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_refinement(RefinementNetwork(width=8), Path(folder) / "refinement.onnx").stat().st_size < 600_000
+    True
+    """
+    images = argument(Tensor(np.uint8, ("images", PROPOSAL_PX, PROPOSAL_PX, 3)))
+    outputs = network_outputs(network, _planes(images))
+    logits, right, down, wide, high = (_plane(outputs, number) for number in range(5))
+    half_wide, half_high = (_half(side, LOG_BOUNDS) for side in (wide, high))
+    corners = [op.sub(right, half_wide), op.sub(down, half_high), op.add(right, half_wide), op.add(down, half_high)]
+    within = op.div(op.concat(corners, axis=1), op.const(np.float32(PROPOSAL_SHARE)))
+    answers = op.squeeze(op.sigmoid(logits), op.const([1])), op.add(within, op.const(np.float32(0.5)))
+    about = {"format": REFINEMENT_FORMAT}
+    return _written(build({REFINEMENT_INPUT: images}, dict(zip(REFINEMENT_OUTPUTS, answers, strict=True))), about, path)
+
+
+def _planes(images: Var) -> Var:
+    return op.cast(op.transpose(images, perm=[0, 3, 1, 2]), to=np.float32)
+
+
+def _written(proto: onnx.ModelProto, about: dict[str, Any], path: Path) -> Path:
+    """Write a network, checked, with what is to be known about it."""
+    _halve(proto)
     onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
     onnx.checker.check_model(proto)
     write_bytes(path, proto.SerializeToString(deterministic=True))
@@ -72,13 +125,14 @@ def export_head_detector(network: HeadNetwork, path: Path) -> Path:
 
 
 def _plane(outputs: Var, number: int) -> Var:
-    """One of the network's five outputs, (N, 1, h, w)."""
+    """One of the network's five outputs, (N, 1, ...)."""
     return op.slice(outputs, op.const([number]), op.const([number + 1]), op.const([1]))
 
 
-def _half(side: Var) -> Var:
-    """Half a side in cells of its logarithm; as ``head_network.network.found_of``."""
-    return op.mul(op.exp(op.clip(side, op.const(np.float32(-3)), op.const(np.float32(6)))), op.const(np.float32(0.5)))
+def _half(side: Var, bounds: tuple[float, float]) -> Var:
+    """Half a side of its logarithm."""
+    low, high = (op.const(np.float32(bound)) for bound in bounds)
+    return op.mul(op.exp(op.clip(side, low, high)), op.const(np.float32(0.5)))
 
 
 def _middles(plane: Var, axis: int) -> Var:

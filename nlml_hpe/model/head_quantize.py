@@ -1,7 +1,7 @@
-"""The head detector's ONNX file in eight bits, by onnxruntime's own static quantisation: a third of the time.
+"""The head detector's ONNX files in eight bits, by onnxruntime's own static quantisation: a third of the time.
 
-Convolutions and the sums of residuals are rounded; the last convolution, whose numbers are boxes, and what comes after
-it stay in single precision.
+Convolutions, the sums of residuals and the second stage's wide linear layer are rounded; the last layer, whose numbers
+are boxes, and what comes after it stay in single precision.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from nlml_hpe.detection.heads import HEADS_INPUT
 from nlml_hpe.files.atomic import write_bytes
 
-_ROUNDED = ("Conv", "Add", "Relu", "Resize")
+_WEIGHED = ("Conv", "Gemm")
+_ROUNDED = (*_WEIGHED, "Add", "Relu", "Resize")
 
 
 def quantize_head_detector(path: Path, images: Iterable[NDArray[np.uint8]], out: Path) -> Path:
@@ -32,9 +32,9 @@ def quantize_head_detector(path: Path, images: Iterable[NDArray[np.uint8]], out:
     Parameters
     ----------
     path : Path
-        What ``head_export.export_head_detector`` wrote.
+        What ``head_export.export_head_detector`` or ``export_refinement`` wrote.
     images : iterable of uint8 arrays (H, W, 3)
-        Pictures like those that it will see, sides a multiple of 16, by which the ranges of activations are found.
+        Pictures like those that it will see, of a size that it takes, by which the ranges of activations are found.
     out : Path
         The file to write; it may be ``path``.
 
@@ -68,7 +68,7 @@ def quantize_head_detector(path: Path, images: Iterable[NDArray[np.uint8]], out:
         quantize_static(
             folded,
             rounded,
-            _Pictures(pictures),
+            _Pictures(pictures, onnx.load(folded).graph.input[0].name),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_ROUNDED),
             nodes_to_exclude=_last_nodes(onnx.load(folded)),
@@ -87,18 +87,18 @@ def quantize_head_detector(path: Path, images: Iterable[NDArray[np.uint8]], out:
 class _Pictures(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Images one by one, as onnxruntime asks for them."""
 
-    def __init__(self, images: Iterable[NDArray[np.uint8]]) -> None:
-        self._left = iter(images)
+    def __init__(self, images: Iterable[NDArray[np.uint8]], name: str) -> None:
+        self._left, self._name = iter(images), name
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         image = next(self._left, None)
-        return None if image is None else {HEADS_INPUT: image[None]}
+        return None if image is None else {self._name: image[None]}
 
 
 def _last_nodes(proto: onnx.ModelProto) -> list[str]:
-    """Names of the last convolution and of all that follows from it."""
+    """Names of the last layer with weights and of all that follows from it."""
     nodes = proto.graph.node
-    last = [node for node in nodes if node.op_type == "Conv"][-1]
+    last = [node for node in nodes if node.op_type in _WEIGHED][-1]
     names, known = [last.name], set(last.output)
     for node in nodes:
         if known.intersection(node.input):

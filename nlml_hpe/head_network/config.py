@@ -1,0 +1,25 @@
+"""Settings of the head detector's second stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from nlml_hpe.config import TrainingConfig, UserPath
+from nlml_hpe.image_networks.config import AugmentationConfig
+
+
+class RefinementTrainerConfig(TrainingConfig):
+    """How the second stage is trained; what it is shown, ``sprites``, ``scenes`` and the first stage say."""
+
+    width: int = Field(default=32, ge=8, le=256, multiple_of=2, description="channels of the first layer")
+    training_scenes: int = Field(default=8000, ge=1, le=10**6, description="kept in memory, 0.1 MB each of 192 px")
+    validation_scenes: int = Field(default=200, ge=1, le=10**6)
+    views: int = Field(default=8, ge=1, le=256, description="crops of each scene in a batch, which counts scenes")
+    image_network: UserPath | None = Field(
+        default=None, description="weights of an image network of this width, whose residual backbone it begins with"
+    )
+    backbone_rate: float = Field(default=0.5, gt=0, le=1, description="of the learning rate: what the backbone has")
+    augmentation: AugmentationConfig = Field(
+        default=AugmentationConfig(), description="tones alone: framing is varied by what is proposed"
+    )
+    int8: bool = Field(default=True, description="the ONNX file computes in eight bits")

@@ -1,0 +1,84 @@
+"""A closer look at what the head detector proposes: the second stage's network, by onnxruntime and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nlml_hpe.detection.heads import PLACE, Head, open_stage
+from nlml_hpe.files.images import RgbImage, require_rgb
+from nlml_hpe.head_network.proposals import (
+    REFINEMENT_FILE,
+    REFINEMENT_FORMAT,
+    REFINEMENT_INPUT,
+    of_image,
+    proposal_crop,
+)
+from nlml_hpe.sessions import CPU
+
+_BATCH = 32
+"""Crops that go through the network together."""
+
+
+class HeadRefiner:
+    """The network that looks at proposed heads, run by onnxruntime. It may be shared by threads.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The ONNX file that the stage RefinementTrainer writes; by default the shipped one.
+    providers : sequence of str, or str
+        What computes, as for ``sessions.resolve_providers``.
+
+    Raises
+    ------
+    ArtifactError
+        For a file that is missing, damaged or of another kind.
+    ProviderError
+        Where a provider is not there.
+
+    Examples
+    --------
+    >>> image = np.zeros((120, 160, 3), dtype=np.uint8)
+    >>> [round(head.score) for head in HeadRefiner().refine(image, [Head((40.0, 20.0, 90.0, 80.0), 0.9)])]
+    [0]
+    """
+
+    def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
+        file = path or PLACE / REFINEMENT_FILE
+        self._session = open_stage(file, REFINEMENT_FORMAT, "RefinementTrainer", providers)
+
+    def refine(self, image: RgbImage, proposed: Sequence[Head]) -> list[Head]:
+        """Each proposal as it is after a closer look, in the same order.
+
+        Parameters
+        ----------
+        image : RGB uint8 array (H, W, 3)
+            That the heads were proposed in.
+        proposed : sequence of Head
+            What ``HeadDetector.find`` proposes.
+
+        Returns
+        -------
+        list of Head
+            ``box``: where the head is; ``score``: about the chance that a head's box is overlapped by half or more.
+
+        Raises
+        ------
+        ValueError
+            For another array, and for a box without a size.
+        """
+        require_rgb(image)
+        if not proposed:
+            return []
+        crops = np.stack([proposal_crop(image, head.box) for head in proposed])
+        parts = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
+        answers = [self._session.run(None, {REFINEMENT_INPUT: part}) for part in parts]
+        scores, within = (np.concatenate(values).astype(np.float64) for values in zip(*answers, strict=True))
+        boxes = of_image(within, np.array([head.box for head in proposed]))
+        return [
+            Head((float(left), float(top), float(right), float(bottom)), float(score))
+            for (left, top, right, bottom), score in zip(boxes, scores, strict=True)
+        ]

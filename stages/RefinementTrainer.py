@@ -1,0 +1,82 @@
+"""What the head detector proposes to its second stage: ``python stages/RefinementTrainer.py --config ...``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import stages.guard  # noqa: F401
+
+import numpy as np
+from safetensors.torch import save
+
+from nlml_hpe.detection.heads import HeadDetector
+from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.folders import fresh_folder
+from nlml_hpe.files.manifests import write_manifest
+from nlml_hpe.head_network.network_training import KIND as FIRST_STAGE
+from nlml_hpe.head_network.network_training import ONNX as FIRST_STAGE_FILE
+from nlml_hpe.head_network.proposals import REFINEMENT_FILE
+from nlml_hpe.head_network.refinement_training import (
+    KIND,
+    WEIGHTS,
+    DrawnProposals,
+    initial_refinement_network,
+    train_refinement_network,
+)
+from nlml_hpe.model.head_export import export_refinement
+from nlml_hpe.model.head_quantize import quantize_head_detector
+from nlml_hpe.view.training_plots import plot_measures
+from renderer.crops import Split
+from renderer.sprites import KIND as SPRITES
+from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
+from stages.config import Config
+from stages.Sprites import folder_of, scenes_of
+
+_RANGED = 40
+"""Scenes by whose crops the ranges of activations in eight bits are found."""
+
+
+def plan(config: Config) -> Plan:
+    """What the network depends on."""
+    work, weights = Workdir(config.workdir), config.refinement_trainer.image_network
+    splits: tuple[Split, Split] = ("train", "validation")
+    reads = {**{folder_of(config, split): SPRITES for split in splits}, work.head_network: FIRST_STAGE}
+    name = "image_network"
+    others = {f"{name} {weights}": digest_of_weights(weights, f"refinement_trainer.{name}")} if weights else {}
+    sections = config.sections("seed", "scenes", "refinement_trainer")
+    return Plan((work.refinement_network,), KIND, sections, reads, others)
+
+
+def main(config: Config) -> Path:
+    """Train the network; returns the folder of its weights, its ONNX file, curves and history."""
+    work, made, settings = Workdir(config.workdir), plan(config), config.refinement_trainer
+    network = initial_refinement_network(settings, config.seed)
+    run = training_run(config, work.refinement_network, made)
+    first = HeadDetector(work.head_network / FIRST_STAGE_FILE)
+    counts: dict[Split, int] = {"train": settings.training_scenes, "validation": settings.validation_scenes}
+    training, validation = (
+        DrawnProposals(scenes_of(config, split), first, count, config.seed, settings.views)
+        for split, count in counts.items()
+    )
+    with fresh_folder(work.refinement_network, KIND) as folder:
+        history = train_refinement_network(network, training, validation, settings, config.seed, run)
+        network = network.cpu()
+        write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
+        file = export_refinement(network, folder / REFINEMENT_FILE)
+        if settings.int8:
+            crops, _ = training.batch(np.arange(min(_RANGED, len(training))), None)
+            quantize_head_detector(file, np.asarray(crops.permute(0, 2, 3, 1).numpy()), file)
+        write_json(folder / "history.json", asdict(history))
+        plot_measures(history, folder / "curves.png")
+        facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
+        write_manifest(folder, KIND, made.settings, made.inputs, facts)
+        run.clear()
+    return work.refinement_network
+
+
+STAGE = Stage("RefinementTrainer", plan, main)
+
+if __name__ == "__main__":
+    sys.exit(stage_command(STAGE, "Train the head detector's second stage."))

@@ -1,0 +1,209 @@
+"""The second stage of the head detector: what it is shown of a proposal, what it learns, and files that are none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from nlml_hpe.detection.heads import HEADS_FILE, PLACE, Head, HeadDetector
+from nlml_hpe.detection.regions import overlaps
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.head_network.config import RefinementTrainerConfig
+from nlml_hpe.head_network.losses import overlap
+from nlml_hpe.head_network.proposals import REFINEMENT_FILE, of_image, proposal_crop, within_proposal
+from nlml_hpe.head_network.refinement import RefinementNetwork, Truth, refined_of, refinement_loss
+from nlml_hpe.head_network.refinement_training import (
+    DrawnProposals,
+    Looked,
+    initial_refinement_network,
+    proposals_of,
+    train_refinement_network,
+)
+from nlml_hpe.image_networks.six_d import SixD
+from nlml_hpe.inference.refinement import HeadRefiner
+from nlml_hpe.model.head_export import export_refinement
+from nlml_hpe.model.head_quantize import quantize_head_detector
+from nlml_hpe.training_run import Run
+
+SETTINGS = RefinementTrainerConfig(
+    epochs=12, training_scenes=24, validation_scenes=8, batch_size=6, width=8, learning_rate=0.004, patience=12
+)
+
+
+class Disc(NamedTuple):
+    """A picture of noise with one bright disc, which is its only head."""
+
+    image: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    counts: NDArray[np.bool_]
+
+
+class Discs:
+    """Discs of 16 to 50 pixels, anywhere in 96 x 96."""
+
+    def draw(self, rng: np.random.Generator) -> Disc:
+        """The picture that these random numbers give."""
+        radius = rng.uniform(8, 25)
+        x, y = rng.uniform(radius, 96 - radius, size=2)
+        row, column = np.mgrid[:96, :96] + 0.5
+        image = rng.integers(0, 90, (96, 96, 3), dtype=np.uint8)
+        image[(row - y) ** 2 + (column - x) ** 2 < radius**2] = 220
+        box = np.array([[x - radius, y - radius, x + radius, y + radius]], dtype=np.float32)
+        return Disc(image, box, np.ones(1, dtype=bool))
+
+
+@pytest.fixture(scope="module")
+def drawn() -> DrawnProposals:
+    return DrawnProposals(Discs(), HeadDetector(), SETTINGS.training_scenes, seed=1, views=SETTINGS.views)
+
+
+@pytest.fixture(scope="module")
+def trained(drawn: DrawnProposals) -> RefinementNetwork:
+    network = initial_refinement_network(SETTINGS, seed=2)
+    held_out = DrawnProposals(Discs(), drawn.proposer, SETTINGS.validation_scenes, seed=3, views=SETTINGS.views)
+    history = train_refinement_network(network, drawn, held_out, SETTINGS, 2, Run())
+    assert min(history.validation) < 0.6 * history.validation[0]
+    return network.eval()
+
+
+def test_boxes_go_into_a_crop_and_back() -> None:
+    proposal = np.array([10.0, 20.0, 40.0, 44.0])
+    boxes = np.array([[12.0, 18.0, 45.0, 50.0], [0.0, 0.0, 5.0, 5.0]])
+    np.testing.assert_allclose(of_image(within_proposal(boxes, proposal), proposal), boxes, atol=1e-12)
+
+
+def test_what_a_crop_shows_lies_where_the_box_says() -> None:
+    image = np.zeros((100, 100, 3), dtype=np.uint8)
+    image[40:60, 30:50] = 255
+    proposal = np.array([22.0, 30.0, 62.0, 70.0])
+    rows, columns = np.nonzero(proposal_crop(image, proposal)[..., 0] > 127)
+    seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 64
+    # To half a pixel of the crop on each side.
+    np.testing.assert_allclose(seen, within_proposal((30, 40, 50, 60), proposal), atol=0.6 / 64)
+
+
+def test_training_proposals_tell_true_boxes(drawn: DrawnProposals) -> None:
+    """The bright part of each crop that has a head is where its box says, mirrored or not."""
+    crops, truth = drawn.batch(np.arange(8), np.random.default_rng(0))
+    assert crops.shape == (64, 3, 64, 64)
+    assert 0.2 < (truth.overlaps > 0.2).float().mean() < 0.9
+    seen = 0
+    for crop, box in zip(crops.numpy(), truth.boxes.numpy(), strict=True):
+        if (box < 0.02).any() or (box > 0.98).any() or (box[2:] - box[:2]).min() < 0.2:
+            continue
+        rows, columns = np.nonzero(crop[0] > 190)
+        found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 64
+        np.testing.assert_allclose(found, box, atol=0.06)
+        seen += 1
+    assert seen >= 5
+
+
+def test_validation_is_the_same_each_time_and_training_is_not(drawn: DrawnProposals) -> None:
+    rows = np.array([3, 5])
+    first, again = drawn.batch(rows, None), drawn.batch(rows, None)
+    assert first[0].equal(again[0])
+    assert first[1].boxes.equal(again[1].boxes)
+    assert not drawn.batch(rows, np.random.default_rng(1))[0].equal(drawn.batch(rows, np.random.default_rng(2))[0])
+
+
+def test_a_head_that_may_be_found_says_nothing_of_scores() -> None:
+    scene = Discs().draw(np.random.default_rng(0))
+    unsure = Disc(scene.image, scene.boxes, np.zeros(1, dtype=bool))
+    made = proposals_of(Looked(unsure, scene.boxes.astype(np.float64)), 20, np.random.default_rng(1))
+    assert not made.counts[made.overlaps > 0.5].any()
+    assert made.counts[made.overlaps == 0].all()
+
+
+def test_a_picture_without_heads_or_proposals_is_learned_from_as_none() -> None:
+    empty = Disc(np.zeros((96, 96, 3), np.uint8), np.empty((0, 4), np.float32), np.empty(0, bool))
+    made = proposals_of(Looked(empty, np.empty((0, 4))), 5, np.random.default_rng(1))
+    assert not made.overlaps.any()
+    assert made.counts.all()
+    assert not made.boxes.any()
+
+
+def test_the_loss_is_least_for_the_true_box_with_a_full_score_and_finite_without_heads() -> None:
+    truth = Truth(torch.tensor([[2 / 9, 2 / 9, 7 / 9, 7 / 9]]), torch.tensor([0.9]), torch.tensor([True]))
+    right, moved = torch.tensor([[8.0, 0, 0, 0, 0]]), torch.tensor([[8.0, 0.4, 0, 0, 0]])
+    assert refinement_loss(right, truth) < 0.01 < min(refinement_loss(-right, truth), refinement_loss(moved, truth))
+    none = Truth(torch.zeros(1, 4), torch.zeros(1), torch.tensor([True]))
+    assert refinement_loss(-right, none) < 0.01 < refinement_loss(right, none)
+    ignored = none._replace(counts=torch.tensor([False]))
+    assert refinement_loss(right, ignored) == 0
+
+
+def test_a_few_epochs_bring_boxes_nearer(drawn: DrawnProposals, trained: RefinementNetwork) -> None:
+    """Of discs, which are as easy as can be: what is proposed overlaps them by 0.5, what is said by 0.6 and more."""
+    crops, truth = DrawnProposals(Discs(), drawn.proposer, 12, seed=8).batch(np.arange(12), None)
+    with torch.inference_mode():
+        said = refined_of(trained(crops))
+    about = truth.overlaps > 0.3
+    assert overlap(said.boxes, truth.boxes)[about].mean() > truth.overlaps[about].mean() + 0.05
+    assert said.logits[about].mean() > said.logits[truth.overlaps < 0.1].mean() + 1
+
+
+def test_a_training_begins_with_an_image_networks_backbone_and_leaves_its_first_layers(
+    drawn: DrawnProposals, tmp_path: Path
+) -> None:
+    torch.manual_seed(4)
+    save_file(SixD("residual", 64, SETTINGS.width).state_dict(), tmp_path / "image.safetensors")
+    short = SETTINGS.model_copy(update={"image_network": tmp_path / "image.safetensors", "epochs": 1})
+    network = initial_refinement_network(short, seed=4)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    train_refinement_network(network, drawn, drawn, short, 4, Run())
+    changed = {name for name, value in network.named_parameters() if not value.equal(before[name])}
+    assert not [name for name in changed if name.startswith(("backbone.0.", "backbone.1.", "backbone.3."))]
+    assert {"backbone.6.layers.0.weight", "hidden.0.weight", "answer.weight"} <= changed
+
+
+def test_onnx_answers_as_torch_does_and_nearly_so_in_eight_bits(
+    drawn: DrawnProposals, trained: RefinementNetwork, tmp_path: Path
+) -> None:
+    """Weights are stored in half precision, eleven bits; in eight bits a twentieth of the crop's side and of the score
+    is what the roundings of eight layers leave on average."""
+    crops, _ = drawn.batch(np.arange(8), None)
+    images = np.ascontiguousarray(crops.permute(0, 2, 3, 1).numpy())
+    with torch.inference_mode():
+        said = refined_of(trained(crops))
+    whole = export_refinement(trained, tmp_path / "whole.onnx")
+    small = quantize_head_detector(whole, images, tmp_path / "small.onnx")
+    assert small.stat().st_size < whole.stat().st_size
+    for file, least in ((whole, 0.005), (small, 0.05)):
+        scores, boxes = onnxruntime.InferenceSession(file).run(None, {"images": images})
+        assert np.abs(scores - torch.sigmoid(said.logits).numpy()).mean() < least
+        assert np.abs(boxes - said.boxes.numpy()).mean() < least
+
+
+def test_proposals_are_refined_in_the_images_pixels(trained: RefinementNetwork, tmp_path: Path) -> None:
+    refiner = HeadRefiner(export_refinement(trained, tmp_path / REFINEMENT_FILE))
+    disc = Discs().draw(np.random.default_rng(5))
+    (true,) = disc.boxes.astype(np.float64)
+    moved = true + 0.25 * (true[2] - true[0]) * np.array([1, 0, 1, 0])
+    proposed = [Head(tuple(moved), 0.4), Head((0.0, 0.0, 9.0, 9.0), 0.4)]
+    about, _ = refiner.refine(disc.image, proposed)
+    assert overlaps(true[None], np.array(about.box))[0] > overlaps(true[None], moved)[0]
+    assert refiner.refine(disc.image, []) == []
+    with pytest.raises(ValueError, match="uint8"):
+        refiner.refine(disc.image.astype(float), proposed)
+    with pytest.raises(ValueError, match="without a size"):
+        refiner.refine(disc.image, [Head((5.0, 5.0, 5.0, 9.0), 0.4)])
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is missing"):
+        HeadRefiner(tmp_path / REFINEMENT_FILE)
+    shutil.copy(PLACE / HEADS_FILE, tmp_path / REFINEMENT_FILE)
+    with pytest.raises(ArtifactError, match="expected 'nlml-hpe head refinement onnx 1', found"):
+        HeadRefiner(tmp_path / REFINEMENT_FILE)
+
+
+def test_both_shipped_files_are_small() -> None:
+    assert sum((PLACE / name).stat().st_size for name in (HEADS_FILE, REFINEMENT_FILE)) < 3_000_000
