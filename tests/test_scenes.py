@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nlml_hpe.config import HeadTrainerConfig
+from nlml_hpe.detection.heads import Head
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.head_network.config import RefinementTrainerConfig
 from nlml_hpe.head_network.losses import Heads, generalised_iou, head_loss, targets_of
 from nlml_hpe.head_network.network import STRIDE, HeadNetwork, found_of
 from nlml_hpe.head_network.network_training import (
@@ -27,22 +29,26 @@ from nlml_hpe.head_network.network_training import (
     train_head_network,
     view_of,
 )
+from nlml_hpe.head_network.proposals import REFINEMENT_FILE
+from nlml_hpe.head_network.refinement import RefinementNetwork
 from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.image_networks.six_d import SixD
+from nlml_hpe.inference.refinement import HeadRefiner
 from nlml_hpe.model.head_export import export_head_detector
 from nlml_hpe.model.head_quantize import quantize_head_detector
 from nlml_hpe.training_run import Run
 from renderer.config import HeadsConfig, ScenesConfig, SpritesConfig
 from renderer.scenes import Scene, Scenes
 from renderer.sprites import KIND, SpriteSet
-from stages import HeadTrainer, Sprites
+from stages import HeadTrainer, RefinementTrainer, Sprites
 from stages.common import Workdir, run_stage
 from stages.config import Config
 
 SMALL = SpritesConfig(crops_per_person=4, size=96, people_per_shard=1)
 SCENES = ScenesConfig(size=96, empty=0.0)
 TRAINER = HeadTrainerConfig(epochs=2, scenes_per_epoch=8, validation_scenes=4, batch_size=4, width=8, view_px=64)
+REFINER = RefinementTrainerConfig(epochs=1, training_scenes=4, validation_scenes=2, batch_size=2, width=8)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +63,11 @@ def config(kit_of_few: Path, tmp_path_factory: pytest.TempPathFactory) -> Config
         sprites=SMALL,
         scenes=SCENES,
         head_trainer=TRAINER,
+        refinement_trainer=REFINER,
     )
     run_stage(Sprites.STAGE, made)
     run_stage(HeadTrainer.STAGE, made)
+    run_stage(RefinementTrainer.STAGE, made)
     return made
 
 
@@ -251,6 +259,19 @@ def test_the_trained_folder_is_up_to_date_and_says_its_size(config: Config) -> N
     manifest = read_manifest(Workdir(config.workdir).head_network, "head_network")
     assert manifest["facts"]["parameters"] == sum(value.numel() for value in HeadNetwork(8).parameters())
     assert HeadTrainer.STAGE.plan(config).is_current()
+
+
+def test_the_second_stage_is_trained_on_what_the_first_proposes(config: Config, scenes: Scenes) -> None:
+    folder = Workdir(config.workdir).refinement_network
+    manifest = read_manifest(folder, "refinement_network")
+    assert manifest["facts"]["parameters"] == sum(value.numel() for value in RefinementNetwork(8).parameters())
+    assert {"sprites_train", "sprites_validation", "head_network"} <= manifest["inputs"].keys()
+    assert RefinementTrainer.STAGE.plan(config).is_current()
+    (head,) = HeadRefiner(folder / REFINEMENT_FILE).refine(drawn(scenes, 1).image, [Head((10, 10, 40, 40), 0.5)])
+    assert 0 < head.score < 1
+    gone = REFINER.model_copy(update={"image_network": folder / "none"})
+    with pytest.raises(ArtifactError, match=r"no such file; correct refinement_trainer\.image_network"):
+        RefinementTrainer.plan(config.model_copy(update={"refinement_trainer": gone}))
 
 
 def test_a_training_may_begin_with_weights_and_those_of_another_network_are_refused(config: Config) -> None:

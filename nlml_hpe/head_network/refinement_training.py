@@ -25,8 +25,11 @@ from nlml_hpe.training import train
 from nlml_hpe.training_run import History, Run
 
 KIND, WEIGHTS = "refinement_network", "refinement_network.safetensors"
-_PROPOSED, _MOVED = 0.5, 0.35
-"""Shares of crops about what the first stage proposes, and about a head's own box, moved; the others lie anywhere."""
+_PROPOSED, _MOVED, _PARTS = 0.6, 0.26, 0.07
+"""Shares of crops about what the first stage proposes, about a head's own box, moved, and about a part of a head, such
+as an eye in glasses; the others lie anywhere."""
+_PART = (0.15, 0.45)
+"""Sides of parts, in sides of the head's box."""
 _LEAST_SCORE = 0.03
 """Of a proposal that is learned from."""
 _SHIFT, _STRETCH = 0.22, 0.22
@@ -177,8 +180,8 @@ def proposals_of(looked: Looked, count: int, rng: np.random.Generator) -> Propos
     Returns
     -------
     Proposals
-        Half of them about what the first stage proposes, a third about a head's own box, moved, where there is a head;
-        the others anywhere.
+        Most of them about what the first stage proposes, a quarter about a head's own box, moved, and some about a part
+        of a head, where there is one; the others anywhere.
     """
     scene = looked.scene
     heads = scene.boxes.astype(np.float64)
@@ -211,12 +214,17 @@ def batch_of(parts: Sequence[Proposals]) -> tuple[Tensor, Truth]:
 
 
 def _drawn(proposed: Floats, own: Floats, size: int, rng: np.random.Generator) -> Floats:
-    """A box to look at: one that was proposed, a head's own one, moved, or any."""
+    """A box to look at: one that was proposed, a head's own one, moved, a part of that, or any."""
     share = rng.uniform()
     if len(proposed) and share < _PROPOSED:
         return _moved(proposed[rng.integers(len(proposed))], _TREMBLE, _TREMBLE, rng)
     if len(own) and share < _PROPOSED + _MOVED:
         return _moved(own[rng.integers(len(own))], _SHIFT, _STRETCH, rng)
+    if len(own) and share < _PROPOSED + _MOVED + _PARTS:
+        left, top, right, bottom = own[rng.integers(len(own))]
+        half = rng.uniform(*_PART) * max(right - left, bottom - top) / 2
+        x, y = rng.uniform(left, right), rng.uniform(top, bottom)
+        return np.array([x - half, y - half, x + half, y + half])
     side = np.exp(rng.uniform(np.log(10), np.log(0.8 * size)))
     corner = rng.uniform(-side / 4, size - 3 * side / 4, size=2)
     return np.concatenate([corner, corner + side])
