@@ -86,6 +86,7 @@ def test_the_archive_holds_what_a_wheel_is_built_of(archive: Path) -> None:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {"hatch_build.py", "pyproject.toml", "LICENSE", "nlml_hpe/detection/tflite_to_onnx.py"} <= names
     assert {"checkpoints/ict_facekit/model.onnx", "checkpoints/head_detector/heads.onnx"} <= names
+    assert "checkpoints/head_detector/refinement.onnx" in names
     assert not [name for name in names if name.endswith(".tflite") or name.startswith(("tests", "data"))]
 
 
@@ -95,7 +96,7 @@ def test_the_wheel_holds_the_library_the_checkpoint_and_facemesh_alone(wheel: Pa
     assert tops == {"nlml_hpe"}
     for name in ("model.onnx", "model.safetensors", "manifold.npz", "image_eye.onnx", "config.json"):
         assert f"nlml_hpe/checkpoint/{name}" in names
-    assert "nlml_hpe/checkpoint_heads/heads.onnx" in names
+    assert {"nlml_hpe/checkpoint_heads/heads.onnx", "nlml_hpe/checkpoint_heads/refinement.onnx"} <= set(names)
     assert {"nlml_hpe/page/page.html", "nlml_hpe/py.typed"} <= set(names)
     assert wheel.stat().st_size < 18_000_000
 
