@@ -130,7 +130,7 @@ class HeadDetector:
             if factor == 1.0:
                 break
         chosen = [row for row in suppressed(boxes, scores) if scores[row] >= min_score]
-        heads = [Head(_as_box(_mean_box(boxes, scores, row)), float(scores[row])) for row in chosen]
+        heads = [Head(as_box(mean_box(boxes, scores, row)), float(scores[row])) for row in chosen]
         return [head for head in heads if max(_sides(head.box)) >= LEAST_PX][:max_heads]
 
     def _look(self, image: RgbImage, factor: float) -> tuple[Floats, Floats]:
@@ -182,9 +182,29 @@ def open_stage(file: Path, form: str, trainer: str, providers: Sequence[str] | s
     return session
 
 
-def _mean_box(boxes: Floats, scores: Floats, row: int) -> Floats:
-    """The mean, by their scores, of a box and all those that overlap it well: cells beside it and other copies' say
-    where the head is, too, and together they know better than one.
+def mean_box(boxes: Floats, scores: Floats, row: int) -> Floats:
+    """The mean, by their scores, of a box and all those that overlap it well: others that are about the same head say
+    where it is, too, and together they know better than one.
+
+    Parameters
+    ----------
+    boxes : float array (n, 4)
+        Left, top, right, bottom.
+    scores : float array (n,)
+        How sure each is.
+    row : int
+        Which box.
+
+    Returns
+    -------
+    float array (4,)
+        Left, top, right, bottom.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0.0, 0, 10, 10], [2, 0, 12, 10], [20, 0, 30, 10]])
+    >>> mean_box(boxes, np.array([0.5, 0.5, 0.9]), 0).tolist()
+    [1.0, 0.0, 11.0, 10.0]
     """
     alike = overlaps(boxes, boxes[row]) > _ALIKE
     return np.asarray(np.average(boxes[alike], axis=0, weights=scores[alike]))
@@ -194,8 +214,23 @@ def _sides(box: Box) -> tuple[float, float]:
     return box[2] - box[0], box[3] - box[1]
 
 
-def _as_box(corners: NDArray[np.floating]) -> Box:
-    """Four numbers as a box."""
+def as_box(corners: NDArray[np.floating]) -> Box:
+    """Four numbers as a box.
+
+    Parameters
+    ----------
+    corners : float array (4,)
+        Left, top, right, bottom.
+
+    Returns
+    -------
+    Box
+
+    Examples
+    --------
+    >>> as_box(np.arange(4.0))
+    (0.0, 1.0, 2.0, 3.0)
+    """
     left, top, right, bottom = (float(value) for value in corners)
     return left, top, right, bottom
 

@@ -106,6 +106,27 @@ def of_image(boxes: ArrayLike, proposal: ArrayLike) -> Floats:
     return np.asarray(boxes, dtype=np.float64) * side + corner
 
 
+def mirrored_box(boxes: Floats) -> Floats:
+    """Boxes of a crop, in its sides, as they lie in its mirror image.
+
+    Parameters
+    ----------
+    boxes : (..., 4) array
+        Left, top, right, bottom.
+
+    Returns
+    -------
+    (..., 4) array
+
+    Examples
+    --------
+    >>> mirrored_box(np.array([0.25, 0.0, 0.5, 1.0])).tolist()
+    [0.5, 0.0, 0.75, 1.0]
+    """
+    left, top, right, bottom = np.moveaxis(boxes, -1, 0)
+    return np.stack([1 - right, top, 1 - left, bottom], axis=-1)
+
+
 def _corner_and_side(proposal: ArrayLike) -> tuple[Floats, Floats]:
     """Left and top, twice (..., 4), and side (..., 1) of the crop."""
     square = square_around(proposal, PROPOSAL_SHARE)

@@ -16,7 +16,7 @@ from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.config import RefinementTrainerConfig
 from nlml_hpe.head_network.network_training import Picture, Source, groups_of
-from nlml_hpe.head_network.proposals import proposal_crop, within_proposal
+from nlml_hpe.head_network.proposals import mirrored_box, proposal_crop, within_proposal
 from nlml_hpe.head_network.refinement import RefinementNetwork, Truth, refinement_loss
 from nlml_hpe.image_networks.augment import recolored
 from nlml_hpe.image_networks.backbones import to_quickest_layout
@@ -194,7 +194,7 @@ def proposals_of(looked: Looked, count: int, rng: np.random.Generator) -> Propos
         nearest = int(each.argmax()) if each.any() else None
         box = np.zeros(4) if nearest is None else within_proposal(heads[nearest], proposal)
         if rng.uniform() < 0.5:
-            cut, box = np.ascontiguousarray(cut[:, ::-1]), (box if nearest is None else _mirrored(box))
+            cut, box = np.ascontiguousarray(cut[:, ::-1]), (box if nearest is None else mirrored_box(box))
         crops.append(cut)
         boxes.append(box)
         shared.append(each.max(initial=0))
@@ -236,7 +236,3 @@ def _moved(box: Floats, shift: float, stretch: float, rng: np.random.Generator) 
     middle = (box[:2] + box[2:]) / 2 + rng.normal(0, shift, size=2) * sides.max()
     half = sides / 2 * np.exp(rng.normal(0, stretch) + rng.normal(0, stretch / 3, size=2))
     return np.concatenate([middle - half, middle + half])
-
-
-def _mirrored(box: Floats) -> Floats:
-    return np.array([1 - box[2], box[1], 1 - box[0], box[3]])

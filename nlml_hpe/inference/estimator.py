@@ -298,7 +298,7 @@ class HeadPoseEstimator:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         found = first_seen(self.detector, images, turned, boxes)
         if boxes and self._heads is not None and self.eyes.image is not None:
-            found = with_heads(self._heads, images, found, self._max_faces)
+            found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
         return found
 
     def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:

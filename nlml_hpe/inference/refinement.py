@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nlml_hpe.detection.heads import PLACE, Head, open_stage
+from nlml_hpe.detection.heads import PLACE, Floats, Head, as_box, open_stage
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.head_network.proposals import (
     REFINEMENT_FILE,
     REFINEMENT_FORMAT,
     REFINEMENT_INPUT,
+    mirrored_box,
     of_image,
     proposal_crop,
 )
@@ -53,6 +55,8 @@ class HeadRefiner:
     def refine(self, image: RgbImage, proposed: Sequence[Head]) -> list[Head]:
         """Each proposal as it is after a closer look, in the same order.
 
+        Of a crop and its mirror image the mean is taken, so that a picture and its mirror image have the same heads.
+
         Parameters
         ----------
         image : RGB uint8 array (H, W, 3)
@@ -74,11 +78,16 @@ class HeadRefiner:
         if not proposed:
             return []
         crops = np.stack([proposal_crop(image, head.box) for head in proposed])
+        scores, within = self._answers(crops)
+        scores_of_mirrored, boxes_of_mirrored = self._answers(np.ascontiguousarray(crops[:, :, ::-1]))
+        scores = (scores + scores_of_mirrored) / 2
+        within = (within + mirrored_box(boxes_of_mirrored)) / 2
+        boxes = of_image(within, np.array([head.box for head in proposed]))
+        return [Head(as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
+
+    def _answers(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Scores (n,) and boxes (n, 4), in sides of the crop, of crops (n, 64, 64, 3)."""
         parts = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
         answers = [self._session.run(None, {REFINEMENT_INPUT: part}) for part in parts]
-        scores, within = (np.concatenate(values).astype(np.float64) for values in zip(*answers, strict=True))
-        boxes = of_image(within, np.array([head.box for head in proposed]))
-        return [
-            Head((float(left), float(top), float(right), float(bottom)), float(score))
-            for (left, top, right, bottom), score in zip(boxes, scores, strict=True)
-        ]
+        scores, boxes = (np.concatenate(values).astype(np.float64) for values in zip(*answers, strict=True))
+        return scores, boxes
