@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.face import Face, has_size
+from nlml_hpe.face import Box, Face, box_of, has_size
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.inference.engines import Estimates, Interval, named_from_own_of, range_of, said_of_itself
+from nlml_hpe.inference.refinement import HeadRefiner
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
 from nlml_hpe.rotation import (
@@ -52,6 +54,8 @@ class ImageEngine:
         What computes the network, as for ``sessions.resolve_providers``.
     crops : sequence of (float, float)
         Side, in sides of THE crop, and turn in degrees of the crops of each face.
+    refiner : HeadRefiner, optional
+        Says where heads are whose landmarks are known; without it the landmarks alone do.
 
     Attributes
     ----------
@@ -89,6 +93,7 @@ class ImageEngine:
         path: Path,
         providers: Sequence[str] | str = CPU,
         crops: Sequence[tuple[float, float]] = CROPS_OF_A_FACE,
+        refiner: HeadRefiner | None = None,
     ) -> None:
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; name an ONNX file that ImageModelBuilder wrote")
@@ -100,7 +105,7 @@ class ImageEngine:
         self.size, self.share = int(about["size"]), float(about["share"])
         self.range: tuple[Interval, Interval, Interval] = range_of(path, about)
         self.named_from_own: NDArray[np.float64] = named_from_own_of(path, about)
-        self.crops = tuple(crops)
+        self.crops, self._refiner = tuple(crops), refiner
         if not self.crops:
             raise ValueError("crops: expected one or more pairs of side and turn; received none")
 
@@ -112,7 +117,7 @@ class ImageEngine:
         faces : sequence of Face
             With their images. The crop is cut around the box of the 68 contour-and-feature points
             (``detection.landmarks.box_of_68``): the one that was given, otherwise that of a face's landmarks, where it
-            has any, otherwise around its own box.
+            has any, otherwise around its own box. With a ``refiner`` that of landmarks is averaged with the refiner's.
 
         Returns
         -------
@@ -135,7 +140,7 @@ class ImageEngine:
             Gives what ``estimate`` gives.
         """
         given = [index for index, face in enumerate(faces) if face.image is not None and has_size(box_of_68(face))]
-        answers = self._begin_crops([faces[index] for index in given])
+        answers = self._begin_crops(self._boxed([faces[index] for index in given]))
 
         def poses() -> Estimates:
             rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
@@ -153,13 +158,23 @@ class ImageEngine:
         spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
         return mean @ self.named_from_own, covariance.mean(axis=1) + spread
 
-    def _begin_crops(self, faces: Sequence[Face]) -> Callable[[], tuple[Floats, Floats]]:
-        """Rotations, in the own frame, and covariances (N, 2 C, 3, 3) of C crops of each face, each also mirrored."""
+    def _boxed(self, faces: Sequence[Face]) -> list[tuple[RgbImage, Box]]:
+        """Image and box of the 68 points of faces that have both."""
+        boxed = [(face.image, box_of_68(face)) for face in faces if face.image is not None]
+        by_landmarks = [n for n, face in enumerate(faces) if face.points is not None and face.given_box is None]
+        if self._refiner is not None and by_landmarks:
+            # Landmarks err most where the image eye is needed, and their box with them; pixels say it independently.
+            seen = self._refiner.places([boxed[number] for number in by_landmarks])
+            for number, box in zip(by_landmarks, seen, strict=True):
+                image, other = boxed[number]
+                boxed[number] = image, box_of(np.mean([box, other], axis=0).reshape(2, 2))
+        return boxed
+
+    def _begin_crops(self, faces: Sequence[tuple[RgbImage, Box]]) -> Callable[[], tuple[Floats, Floats]]:
+        """Rotations, in the own frame, and covariances (N, 2 C, 3, 3) of C crops of each face, an image and a box, each
+        also mirrored."""
         crops = [
-            crop(face.image, box_of_68(face), self.size, side * self.share, turn)
-            for face in faces
-            if face.image is not None
-            for side, turn in self.crops
+            crop(image, box, self.size, side * self.share, turn) for image, box in faces for side, turn in self.crops
         ]
         both = [*crops, *(each[:, ::-1] for each in crops)]
         threads = thread_count() if self._on_cpu else 1
@@ -217,7 +232,7 @@ def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) 
     component = require_component(Path(folder), "image_eye")
     if IMAGE_EYE_FILE not in component.sha256:
         raise ArtifactError(f"{folder}: the image eye has no {IMAGE_EYE_FILE}; run ImageModelBuilder again")
-    return ImageEngine(Path(folder) / IMAGE_EYE_FILE, providers)
+    return ImageEngine(Path(folder) / IMAGE_EYE_FILE, providers, refiner=HeadRefiner(providers=providers))
 
 
 def _about(path: Path, session: InferenceSession) -> dict[str, Any]:

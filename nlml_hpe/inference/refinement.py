@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.heads import PLACE, Floats, Head, as_box, open_stage
+from nlml_hpe.face import Box
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.head_network.proposals import (
     REFINEMENT_FILE,
@@ -75,15 +76,39 @@ class HeadRefiner:
             For another array, and for a box without a size.
         """
         require_rgb(image)
-        if not proposed:
-            return []
-        crops = np.stack([proposal_crop(image, head.box) for head in proposed])
-        scores, within = self._answers(crops)
-        scores_of_mirrored, boxes_of_mirrored = self._answers(np.ascontiguousarray(crops[:, :, ::-1]))
-        scores = (scores + scores_of_mirrored) / 2
-        within = (within + mirrored_box(boxes_of_mirrored)) / 2
-        boxes = of_image(within, np.array([head.box for head in proposed]))
+        scores, boxes = self._placed([(image, head.box) for head in proposed])
         return [Head(as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
+
+    def places(self, faces: Sequence[tuple[RgbImage, Box]]) -> list[Box]:
+        """Where heads are that are known to be there, and about where; as ``refine``, of any images.
+
+        Parameters
+        ----------
+        faces : sequence of (RGB uint8 array (H, W, 3), Box)
+            Each head's image, and about where it is: the box of the 68 points, in pixels.
+
+        Returns
+        -------
+        list of Box
+            In the order of the faces, of the 68 points, in pixels.
+
+        Raises
+        ------
+        ValueError
+            For a box without a size.
+        """
+        return [as_box(box) for box in self._placed(faces)[1]]
+
+    def _placed(self, proposed: Sequence[tuple[RgbImage, Box]]) -> tuple[Floats, Floats]:
+        """Scores (n,) and boxes (n, 4) in pixels: the means of what is said of each crop and of its mirror image."""
+        if not proposed:
+            return np.empty(0), np.empty((0, 4))
+        crops = np.stack([proposal_crop(image, box) for image, box in proposed])
+        scores, within = self._answers(np.concatenate([crops, crops[:, :, ::-1]]))
+        score, score_of_mirrored = np.split(scores, 2)
+        seen, mirrored = np.split(within, 2)
+        boxes = of_image((seen + mirrored_box(mirrored)) / 2, np.array([box for _, box in proposed]))
+        return (score + score_of_mirrored) / 2, boxes
 
     def _answers(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Scores (n,) and boxes (n, 4), in sides of the crop, of crops (n, 64, 64, 3)."""
