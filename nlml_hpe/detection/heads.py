@@ -144,7 +144,9 @@ class HeadDetector:
         return boxes[0][some].astype(np.float64), scores[0][some].astype(np.float64)
 
 
-def open_stage(file: Path, form: str, trainer: str, providers: Sequence[str] | str = CPU) -> InferenceSession:
+def open_stage(
+    file: Path, form: str, trainer: str, providers: Sequence[str] | str = CPU, threads: int = 0
+) -> InferenceSession:
     """A session of one of the head detector's two files.
 
     Parameters
@@ -155,7 +157,7 @@ def open_stage(file: Path, form: str, trainer: str, providers: Sequence[str] | s
         The format that its metadata is to name.
     trainer : str
         The stage that writes such files.
-    providers : sequence of str, or str
+    providers, threads
         As for ``sessions.open_session``.
 
     Returns
@@ -171,7 +173,7 @@ def open_stage(file: Path, form: str, trainer: str, providers: Sequence[str] | s
     """
     if not file.is_file():
         raise ArtifactError(f"{file} is missing; name an ONNX file that the stage {trainer} wrote")
-    session = open_session(file, providers)
+    session = open_session(file, providers, threads)
     about = session.get_modelmeta().custom_metadata_map.get(_METADATA, "{}")
     try:
         found = dict(json.loads(about)).get("format")
