@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.heads import HEADS_FILE, PLACE, Head, HeadDetector
+from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.config import RefinementTrainerConfig
 from nlml_hpe.head_network.losses import overlap
 from nlml_hpe.head_network.proposals import REFINEMENT_FILE, of_image, proposal_crop, within_proposal
@@ -28,7 +32,10 @@ from nlml_hpe.head_network.refinement_training import (
     train_refinement_network,
 )
 from nlml_hpe.image_networks.six_d import SixD
+from nlml_hpe.inference.image_engine import ImageEngine
 from nlml_hpe.inference.refinement import HeadRefiner
+from nlml_hpe.model.components import IMAGE_EYE_FILE
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.head_export import export_refinement
 from nlml_hpe.model.head_quantize import quantize_head_detector
 from nlml_hpe.training_run import Run
@@ -195,6 +202,37 @@ def test_proposals_are_refined_in_the_images_pixels(trained: RefinementNetwork, 
         refiner.refine(disc.image.astype(float), proposed)
     with pytest.raises(ValueError, match="without a size"):
         refiner.refine(disc.image, [Head((5.0, 5.0, 5.0, 9.0), 0.4)])
+
+
+def test_a_box_that_is_roughly_known_is_brought_nearer_and_mirrored_with_its_picture(
+    photo: RgbImage, detector: FaceMeshOnnx
+) -> None:
+    """The photograph's face, by the shipped file; eight bits and the crop's pixels leave a fiftieth of its side."""
+    (face,) = detector.detect(photo)
+    true = np.array(box_of_68(face))
+    side, width = true[2] - true[0], photo.shape[1]
+    for moved in (true + 0.2 * side * np.array([1, 0, 1, 0]), true + 0.2 * side * np.array([-1, -1, 1, 1])):
+        (about,) = HeadRefiner().places([(photo, tuple(moved))])
+        before, after = (float(overlaps(true[None], np.array(box))[0]) for box in (moved, about))
+        assert after > before + 0.1
+        other = (width - moved[2], moved[1], width - moved[0], moved[3])
+        (mirrored,) = HeadRefiner().places([(np.ascontiguousarray(photo[:, ::-1]), other)])
+        np.testing.assert_allclose([width - mirrored[2], mirrored[1]], about[:2], atol=0.02 * side)
+    assert HeadRefiner().places([]) == []
+
+
+def test_the_image_eye_looks_where_both_say_a_face_is_and_leaves_a_given_box(
+    photo: RgbImage, detector: FaceMeshOnnx
+) -> None:
+    (face,) = detector.detect(photo)
+    plain, refiner = ImageEngine(SHIPPED / IMAGE_EYE_FILE), HeadRefiner()
+    engine = ImageEngine(SHIPPED / IMAGE_EYE_FILE, refiner=refiner)
+    (place,) = refiner.places([(photo, box_of_68(face))])
+    middle = tuple(np.mean([box_of_68(face), place], axis=0).tolist())
+    given = replace(face, given_box=middle)
+    np.testing.assert_allclose(engine.estimate([face]).rotation, plain.estimate([given]).rotation, atol=1e-9)
+    np.testing.assert_array_equal(engine.estimate([given]).rotation, plain.estimate([given]).rotation)
+    assert not np.array_equal(engine.estimate([face]).rotation, plain.estimate([face]).rotation)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
