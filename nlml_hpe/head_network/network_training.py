@@ -208,6 +208,20 @@ def groups_of(network: HeadNetwork | RefinementNetwork, rate: float, begun: bool
 
     Where the backbone has ``begun`` as the image eye's its first layers stay as they are: what they have learned holds
     here, too, and a quarter of the time is saved.
+
+    Parameters
+    ----------
+    network : HeadNetwork or RefinementNetwork
+        Whose parameters they are; those that stay ask for no gradient any more.
+    rate : float
+        The backbone's.
+    begun : bool
+        Whether the backbone has weights of its own.
+
+    Returns
+    -------
+    list of dict
+        As torch's optimizers take them.
     """
     for value in network.backbone[:_STEM].parameters():
         value.requires_grad_(not begun)
