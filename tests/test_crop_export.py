@@ -108,7 +108,7 @@ def test_the_file_says_what_it_is_and_is_no_model_of_landmarks(path: Path) -> No
     assert [entry.version for entry in made.opset_import if not entry.domain] == [OPSET]
     about = json.loads({entry.key: entry.value for entry in made.metadata_props}[METADATA])
     assert (about["size"], about["frame"], about["format"]) == (192, "w300lp", "nlml-hpe crop onnx 1")
-    with pytest.raises(ArtifactError, match="found 'nlml-hpe crop onnx 1'"):
+    with pytest.raises(ArtifactError, match=r"takes pictures \('nlml-hpe crop onnx 1'\)"):
         OnnxEngine(path)
 
 

@@ -103,6 +103,7 @@ def test_weights_and_strengths_out_of_range_are_refused(heads: IctHeads) -> None
     [
         ("no neutral", "missing  generic_neutral_mesh.obj"),
         ("short mode", "vertices where the neutral head has 26719"),
+        ("cut mode", "a 'v' line that does not hold 3 numbers"),
         ("other mesh", "no faces with usemtl"),
         ("no landmarks", "expected 68 vertex indices"),
     ],
@@ -112,6 +113,8 @@ def test_a_damaged_kit_is_a_clear_error(small_kit: Path, damage: str, message: s
     if damage == "no neutral":
         (small_kit / NEUTRAL).unlink()
     elif damage == "short mode":
+        mode.write_bytes(b"\n".join(mode.read_bytes()[:400_000].split(b"\n")[:-1]))
+    elif damage == "cut mode":
         mode.write_bytes(mode.read_bytes()[:400_000])
     elif damage == "other mesh":
         (small_kit / NEUTRAL).write_text("v 0 0 0\nvt 0 0\nf 1/1 1/1 1/1\n")

@@ -98,7 +98,7 @@ def test_the_wheel_holds_the_library_the_checkpoint_and_facemesh_alone(wheel: Pa
         assert f"nlml_hpe/checkpoint/{name}" in names
     assert {"nlml_hpe/checkpoint_heads/heads.onnx", "nlml_hpe/checkpoint_heads/refinement.onnx"} <= set(names)
     assert {"nlml_hpe/page/page.html", "nlml_hpe/py.typed"} <= set(names)
-    assert wheel.stat().st_size < 18_000_000
+    assert wheel.stat().st_size < 20_000_000
 
 
 def test_the_wheels_networks_are_half_precision_on_disk_and_say_whose_they_are(wheel: Path, tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def refined_of(outputs: Tensor) -> Refined:
 
     Examples
     --------
-    >>> refined_of(torch.zeros(1, 5)).boxes.round(decimals=3).tolist()
-    [[0.222, 0.222, 0.778, 0.778]]
+    >>> [round(corner, 3) for corner in refined_of(torch.zeros(1, 5)).boxes[0].tolist()]
+    [0.222, 0.222, 0.778, 0.778]
     """
     logits, right, down, wide, high = outputs.float().unbind(1)
     half_wide, half_high = (torch.exp(side.clamp(*LOG_BOUNDS)) / 2 for side in (wide, high))
