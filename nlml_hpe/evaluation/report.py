@@ -144,7 +144,9 @@ def _found(row: Mapping[str, Any]) -> str:
 
 def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield "* default route; MAE: faces with an answer; MAE all: a face without one counts as a frontal guess"
-    yield "the image eye's crop is cut about the label's box, where labels have one"
+    routes = {name.rpartition("/")[2] for report in reports.values() for name in report["routes"]}
+    if routes & {"image", "fused"}:
+        yield "the image eye's crop is cut about the label's box, where labels have one"
     for faces, report in reports.items():
         steps = ", ".join(f"{step} {count}" for step, count in report["detected_by"].items())
         yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {steps or 'their labels'}"
