@@ -220,12 +220,12 @@ def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) 
     Returns
     -------
     ImageEngine
-        Without a calibration, which ``opening.open_eyes`` adds.
+        With the shipped ``HeadRefiner``, and without a calibration, which ``opening.open_eyes`` adds.
 
     Raises
     ------
     ArtifactError
-        Where the folder has none, and where a file was changed after it was written.
+        Where the folder has none, where a file was changed after it was written, and where the shipped refiner is missing.
     ProviderError
         For a provider that is not there.
     """
