@@ -225,7 +225,7 @@ def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) 
     Raises
     ------
     ArtifactError
-        Where the folder has none, where a file was changed after it was written, and where the shipped refiner is missing.
+        Where the folder has none, where a file was changed after it was written, or where the refiner is missing.
     ProviderError
         For a provider that is not there.
     """
