@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
-from nlml_hpe.detection.looks import Look, begin_look_again
+from nlml_hpe.detection.looks import Look, look_again
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh, MediaPipeTasks
 from nlml_hpe.detection.places import Points, beside
 from nlml_hpe.detection.regions import box_of_region, distinct, regions_from_landmarks
@@ -134,14 +134,10 @@ class FaceMeshOnnx(CascadeDetector):
 
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
         """The faces with the landmarks of further looks at them; see ``looks.look_again``."""
-        return self.begin_look_again(faces, looks)()
-
-    def begin_look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> Callable[[], list[Face]]:
-        """As ``look_again``, begun in other threads; what is returned waits for the faces."""
         if not looks or not faces:
-            return lambda: list(faces)
+            return list(faces)
         # That there is a face is known, as in an annotated box.
-        return begin_look_again(self._networks, faces, looks, GIVEN_BOX_CONFIDENCE)
+        return look_again(self._networks, faces, looks, GIVEN_BOX_CONFIDENCE)
 
     def close(self) -> None:
         """Give the networks' memory back."""

@@ -111,7 +111,7 @@ class FaceMeshNetworks:
 
     def detections(self, images: Sequence[RgbImage]) -> list[Detection]:
         """What the detection network says of each RGB uint8 image (H, W, 3)."""
-        return self._in_batches(self._detections, images)()
+        return self._in_batches(self._detections, images)
 
     def _detections(self, images: Sequence[RgbImage]) -> list[Detection]:
         squares = np.stack([warped(image, letterbox(image), DETECTION_PX, cv2.BORDER_CONSTANT) for image in images])
@@ -135,34 +135,13 @@ class FaceMeshNetworks:
         list of lists of float arrays (468, 3)
             Of those regions of each image that show a face, in pixels of the image.
         """
-        return self.begin_landmarks(images, regions, confidence)()
-
-    def begin_landmarks(
-        self, images: Sequence[RgbImage], regions: Sequence[Floats], confidence: float
-    ) -> Callable[[], list[list[Floats]]]:
-        """As ``landmarks``, begun in other threads where there are some.
-
-        Parameters
-        ----------
-        images, regions, confidence
-            As of ``landmarks``.
-
-        Returns
-        -------
-        callable
-            Waits for the landmarks, and gives what ``landmarks`` gives.
-        """
         wanted = [(index, region) for index, some in enumerate(regions) for region in some]
         answers = self._in_batches(self._landmarks, [(images[index], region) for index, region in wanted])
-
-        def found() -> list[list[Floats]]:
-            sure: list[list[Floats]] = [[] for _ in images]
-            for (index, _), (points, presence) in zip(wanted, answers(), strict=True):
-                if presence > confidence:
-                    sure[index].append(points)
-            return sure
-
-        return found
+        sure: list[list[Floats]] = [[] for _ in images]
+        for (index, _), (points, presence) in zip(wanted, answers, strict=True):
+            if presence > confidence:
+                sure[index].append(points)
+        return sure
 
     def _landmarks(self, parts: Sequence[tuple[RgbImage, Floats]]) -> list[tuple[Floats, float]]:
         """Landmarks (468, 3) in pixels of each image's region, and how sure it is that there is a face."""
@@ -172,15 +151,13 @@ class FaceMeshNetworks:
             for (_, region), points, logit in zip(parts, *self._run(LANDMARKS, crops), strict=True)
         ]
 
-    def _in_batches(
-        self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]
-    ) -> Callable[[], list[Result]]:
+    def _in_batches(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
         """What ``work`` gives for batches of the items, in their order; several at the same time."""
         # Two batches a thread or more, so that one who has other work, too, leaves some to the next.
         size = max(1, min(self._batch, len(items) // (2 * self._threads) if self._threads > 1 else len(items)))
         parts = [items[start : start + size] for start in range(0, len(items), size)]
         begun = begin(work, parts, self._threads if len(parts) > 1 else 1)
-        return lambda: list(chain.from_iterable(begun.results()))
+        return list(chain.from_iterable(begun.results()))
 
     def _run(self, name: str, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if name not in self._sessions:

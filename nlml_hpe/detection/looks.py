@@ -7,7 +7,7 @@ of several looks is more exact than from one of them, and how far they lie apart
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeGuard
 
@@ -157,10 +157,6 @@ class LooksAgain(Protocol):
         """The faces with the landmarks of further looks at them, as of the function ``look_again``."""
         ...
 
-    def begin_look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> Callable[[], list[Face]]:
-        """As ``look_again``, begun in other threads; what is returned waits for the faces."""
-        ...
-
     def detect_turned(self, image: RgbImage) -> list[Face]:
         """Faces in the turned image, where it shows none upright."""
         ...
@@ -168,7 +164,7 @@ class LooksAgain(Protocol):
 
 def _looks_again(detector: LandmarkDetector) -> TypeGuard[LooksAgain]:
     """Whether the detector can look again: as ``isinstance``, which takes a tenth of a millisecond for a protocol."""
-    return hasattr(detector, "begin_look_again")
+    return hasattr(detector, "look_again")
 
 
 def _places_faces(detector: LandmarkDetector) -> TypeGuard[PlacesFaces]:
@@ -301,36 +297,12 @@ def seen_again(detector: LandmarkDetector, faces: Sequence[Face], looks: Sequenc
     list of Face
         In the same order.
     """
-    return begin_seen_again(detector, faces, looks)()
-
-
-def begin_seen_again(
-    detector: LandmarkDetector, faces: Sequence[Face], looks: Sequence[Look]
-) -> Callable[[], list[Face]]:
-    """As ``seen_again``, begun in other threads where the detector can.
-
-    Parameters
-    ----------
-    detector, faces, looks
-        As of ``seen_again``.
-
-    Returns
-    -------
-    callable
-        Waits for the faces, and gives what ``seen_again`` gives.
-    """
     shown = [index for index, face in enumerate(faces) if face.image is not None and face.points is not None]
-    if not (looks and shown and _looks_again(detector)):
-        return lambda: list(faces)
-    again = detector.begin_look_again([faces[index] for index in shown], looks)
-
-    def all_faces() -> list[Face]:
-        whole = list(faces)
-        for index, face in zip(shown, again(), strict=True):
+    whole = list(faces)
+    if looks and shown and _looks_again(detector):
+        for index, face in zip(shown, detector.look_again([faces[index] for index in shown], looks), strict=True):
             whole[index] = face
-        return whole
-
-    return all_faces
+    return whole
 
 
 def look_again(
@@ -359,45 +331,17 @@ def look_again(
     ValueError
         For a face without image or landmarks.
     """
-    return begin_look_again(networks, faces, looks, confidence)()
-
-
-def begin_look_again(
-    networks: FaceMeshNetworks, faces: Sequence[Face], looks: Sequence[Look], confidence: float
-) -> Callable[[], list[Face]]:
-    """As ``look_again``, begun in other threads where there are some.
-
-    Parameters
-    ----------
-    networks, faces, looks, confidence
-        As of ``look_again``.
-
-    Returns
-    -------
-    callable
-        Waits for the faces, and gives what ``look_again`` gives.
-
-    Raises
-    ------
-    ValueError
-        As ``look_again`` does.
-    """
     windows = [_Window.around(face, looks) for face in faces]
     sides = [(window, mirrored) for window in windows for mirrored in (False, True)]
-    found = networks.begin_landmarks(
+    found = networks.landmarks(
         [window.shown(mirrored) for window, mirrored in sides],
         [window.regions(looks, mirrored) for window, mirrored in sides],
         confidence,
     )
 
-    def seen_from_all_sides() -> list[Face]:
-        in_image = [
-            window.in_image(points, mirrored) for (window, mirrored), points in zip(sides, found(), strict=True)
-        ]
-        both = (np.concatenate(in_image[index : index + 2]) for index in range(0, len(in_image), 2))
-        return [
-            replace(face, looks=points if face.looks is None else np.concatenate([face.looks, points]))
-            for face, points in zip(faces, both, strict=True)
-        ]
-
-    return seen_from_all_sides
+    in_image = [window.in_image(points, mirrored) for (window, mirrored), points in zip(sides, found, strict=True)]
+    both = (np.concatenate(in_image[index : index + 2]) for index in range(0, len(in_image), 2))
+    return [
+        replace(face, looks=points if face.looks is None else np.concatenate([face.looks, points]))
+        for face, points in zip(faces, both, strict=True)
+    ]

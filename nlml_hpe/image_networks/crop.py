@@ -19,6 +19,9 @@ SHARE = 1.5
 STORED_SHARE = 2.0
 """The same of crops on disk: what training needs around a crop to turn, shift and scale it."""
 _MAX_FINER = 16
+_STRIPE_PX = 1 << 16
+"""Finer pixels that are cut at once. Of half as many again OpenCV wakes its own threads, and waits for them in a loop:
+beside other threads that costs more than it brings."""
 
 
 def square_around(box: ArrayLike, share: float = SHARE) -> FloatArray:
@@ -148,11 +151,25 @@ def crop(
     (16, 16, 3)
     """
     matrix, finer = sampling(square_around(box, share), size, turn_deg)
+    made = np.empty((size, size, *image.shape[2:]), dtype=np.uint8)
+    rows = max(1, min(size, _STRIPE_PX // (size * finer * finer)))
+    wide = np.empty((rows * finer, size * finer, *image.shape[2:]), dtype=np.uint8)
+    for first in range(0, size, rows):
+        part = made[first : first + rows]
+        below = matrix + [[0.0, 0.0, first * finer * matrix[0, 1]], [0.0, 0.0, first * finer * matrix[1, 1]]]
+        _cut(image, below, finer, part, wide[: len(part) * finer])
+    return made
+
+
+def _cut(
+    image: NDArray[np.uint8], matrix: FloatArray, finer: int, part: NDArray[np.uint8], wide: NDArray[np.uint8]
+) -> None:
+    """Fill a crop's ``part``, by way of its finer pixels, whose place is ``wide``."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    wide = cv2.warpAffine(image, matrix, (size * finer, size * finer), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    target = part if finer == 1 else wide
+    cv2.warpAffine(image, matrix, target.shape[1::-1], target, flags, cv2.BORDER_REPLICATE)
     if finer > 1:
-        wide = cv2.resize(wide, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(wide, dtype=np.uint8)
+        cv2.resize(wide, part.shape[1::-1], part, interpolation=cv2.INTER_AREA)
 
 
 def stored_crop(image: NDArray[np.uint8], box: ArrayLike, size: int) -> tuple[NDArray[np.uint8], FloatArray]:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import numpy as np
 
 from nlml_hpe.detection.detectors import MAX_FACES, open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
-from nlml_hpe.detection.looks import begin_seen_again, first_seen, looks_by, seen_again
+from nlml_hpe.detection.looks import first_seen, looks_by, seen_again
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb, user_path
@@ -290,8 +291,8 @@ class HeadPoseEstimator:
         with self._alone():
             found = self._first_seen(images, bool(further), boxes)
             faces = [face for some in found for face in some]
-            again = begin_seen_again(self.detector, faces, further)
-            answer = self.eyes.answer(faces, route, eye, again)
+            # The image eye begins first: what it does one after the other takes longer than a look.
+            answer = self.eyes.answer(faces, route, eye, partial(seen_again, self.detector, faces, further))
         return found, iter(head_poses(faces, answer, self.engine))
 
     def _first_seen(self, images: Sequence[RgbImage], turned: bool, boxes: bool) -> list[list[Face]]:

@@ -101,8 +101,8 @@ class Eyes:
         eye : "both", "landmarks" or "image", optional
             By default both, where the model has two.
         again : callable, optional
-            Waits for the same faces with further looks, as ``detection.looks.begin_seen_again`` gives it. The image eye
-            needs the first look alone, and answers while the others are taken.
+            Takes the further looks, and gives the same faces with them. The image eye needs the first look alone, and
+            answers while the others are taken.
 
         Returns
         -------

@@ -26,7 +26,7 @@ from nlml_hpe.rotation import (
     vector_from_rotation,
 )
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
-from nlml_hpe.threads import begin, thread_count
+from nlml_hpe.threads import Begun, begin, thread_count
 
 if TYPE_CHECKING:  # loaded with the first session
     from onnxruntime import InferenceSession
@@ -140,12 +140,13 @@ class ImageEngine:
             Gives what ``estimate`` gives.
         """
         given = [index for index, face in enumerate(faces) if face.image is not None and has_size(box_of_68(face))]
-        answers = self._begin_crops(self._boxed([faces[index] for index in given]))
+        # Boxes and crops, too, are another thread's work, which then shares out the network's.
+        cut = begin(self._begin_crops, [[faces[index] for index in given]] if given else [], self._threads)
 
         def poses() -> Estimates:
             rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
-            if given:
-                rotation[given], covariance[given] = self._mean_of_crops(*answers())
+            for begun in cut.results():
+                rotation[given], covariance[given] = self._mean_of_crops(*self._upright(begun.results()))
             return Estimates.of(rotation, covariance)
 
         return poses
@@ -170,23 +171,23 @@ class ImageEngine:
                 boxed[number] = image, box_of(np.mean([box, other], axis=0).reshape(2, 2))
         return boxed
 
-    def _begin_crops(self, faces: Sequence[tuple[RgbImage, Box]]) -> Callable[[], tuple[Floats, Floats]]:
-        """Rotations, in the own frame, and covariances (N, 2 C, 3, 3) of C crops of each face, an image and a box, each
-        also mirrored."""
+    def _begin_crops(self, faces: Sequence[Face]) -> Begun[tuple[Floats, Floats]]:
+        """What the network says of C crops of each of N faces, and then of their mirror images, begun in parts."""
         crops = [
-            crop(image, box, self.size, side * self.share, turn) for image, box in faces for side, turn in self.crops
+            crop(image, box, self.size, side * self.share, turn)
+            for image, box in self._boxed(faces)
+            for side, turn in self.crops
         ]
         both = [*crops, *(each[:, ::-1] for each in crops)]
-        threads = thread_count() if self._on_cpu else 1
         # Two parts a thread or more, so that one who has other work, too, leaves some to the next.
-        size = max(1, min(_BATCH, len(both) // (2 * threads)))
+        size = max(1, min(_BATCH, len(both) // (2 * self._threads)))
         parts = [both[start : start + size] for start in range(0, len(both), size)]
-        begun = begin(self._answers, parts, threads if len(parts) > 1 else 1)
+        return begin(self._answers, parts, self._threads if len(parts) > 1 else 1)
 
-        def upright() -> tuple[Floats, Floats]:
-            return self._upright(*(np.concatenate(values) for values in zip(*begun.results(), strict=True)))
-
-        return upright
+    @property
+    def _threads(self) -> int:
+        """How many threads may take part."""
+        return thread_count() if self._on_cpu else 1
 
     def _answers(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Floats, Floats]:
         """What the network says of crops (size, size, 3): rotations and covariances (M, 3, 3)."""
@@ -194,8 +195,9 @@ class ImageEngine:
         rotation, covariance = self._session.run(["rotation", "covariance"], {IMAGE_INPUT: pixels})
         return rotation.astype(np.float64), covariance.astype(np.float64)
 
-    def _upright(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """Turns and mirror taken back: from (2 N C, 3, 3), those of mirror images last, to (N, 2 C, 3, 3)."""
+    def _upright(self, parts: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+        """Turns and mirror taken back: from parts of (2 N C, 3, 3), those of mirror images last, to (N, 2 C, 3, 3)."""
+        rotation, covariance = (np.concatenate(values) for values in zip(*parts, strict=True))
         own, other = np.split(rotation @ self.named_from_own.T, 2)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
         said, said_of_mirrored = np.split(covariance, 2)
