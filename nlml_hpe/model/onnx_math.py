@@ -9,41 +9,62 @@ from typing import Any
 
 import numpy as np
 import spox.opset.ai.onnx.v18 as op
+from numpy.typing import ArrayLike, NDArray
 from spox import Var
 
 from nlml_hpe.rotation import MIRROR_SIGNS
 
 
+def _turns() -> NDArray[np.float64]:
+    """(6, 27): from cosines and then sines of yaw, pitch and roll to the turns about y, x and z, but for their ones."""
+    table = np.zeros((6, 3, 3, 3))
+    for turn, (first, second) in enumerate(((2, 0), (1, 2), (0, 1))):
+        table[turn, turn, first, first] = table[turn, turn, second, second] = 1.0
+        table[turn + 3, turn, second, first], table[turn + 3, turn, first, second] = 1.0, -1.0
+    return table.reshape(6, 27)
+
+
+_TURNS, _STILL = _turns(), np.stack([np.diag(axis) for axis in np.eye(3)[[1, 0, 2]]]).reshape(27)
+
+
 def rotation_from_degrees(degrees: Var) -> Var:
     """Rotations (N, 3, 3) of yaw, pitch, roll (N, 3) in degrees; as ``rotation.rotation_from_angles``."""
     radians = scaled(degrees, -np.radians(1.0))
-    cos, sin = op.cos(radians), op.sin(radians)
-    (cy, cp, cr), (sy, sp, sr) = ([columns(part, axis, axis + 1) for axis in range(3)] for part in (cos, sin))
-    left, right = op.mul(sp, sy), op.mul(cp, sy)
-    rows = [
-        [op.mul(cy, cr), op.neg(op.mul(cy, sr)), sy],
-        [op.add(op.mul(cp, sr), op.mul(left, cr)), op.sub(op.mul(cp, cr), op.mul(left, sr)), op.neg(op.mul(sp, cy))],
-        [op.sub(op.mul(sp, sr), op.mul(right, cr)), op.add(op.mul(sp, cr), op.mul(right, sr)), op.mul(cp, cy)],
-    ]
-    return shaped(op.concat([entry for row in rows for entry in row], axis=1), (-1, 3, 3))
+    both = op.concat([op.cos(radians), op.sin(radians)], axis=1)
+    turns = shaped(op.add(op.matmul(both, op.const(_TURNS)), op.const(_STILL)), (0, 3, 3, 3))
+    about_y, about_x, about_z = (op.gather(turns, op.const(np.int64(turn)), axis=1) for turn in range(3))
+    return op.matmul(op.matmul(about_x, about_y), about_z)
+
+
+def _arguments() -> NDArray[np.float64]:
+    """(4, 9, 3): from a rotation's entries to y of ``atan2`` and x, but for a constant, of yaw, pitch and roll; then
+    the same where pitch and roll cannot be told apart."""
+    entries = {"xx": 0, "xy": 1, "xz": 2, "yy": 4, "yz": 5, "zy": 7, "zz": 8}
+    table = np.zeros((4, 9, 3))
+    for place, row in enumerate((("xz", "-yz", "-xy"), ("", "zz", "xx"), ("xz", "zy", ""), ("", "yy", ""))):
+        for angle, name in enumerate(row):
+            if name:
+                table[place, entries[name.removeprefix("-")], angle] = -1.0 if name.startswith("-") else 1.0
+    return table
+
+
+_ARGUMENTS = _arguments()
 
 
 def degrees_from_rotation(rotation: Var) -> Var:
     """Yaw, pitch, roll (N, 3) in degrees of rotations (N, 3, 3); as ``rotation.angles_from_rotation``."""
-    (xx, xy, xz), (_, yy, yz), (_, zy, zz) = ([entry(rotation, row, column) for column in range(3)] for row in range(3))
-    across = op.sqrt(op.add(square(xx), square(xy)))
+    flat = shaped(rotation, (0, 9))
+    across = op.sqrt(reduced(op.reduce_sum, square(picked(flat, [0, 1])), 1, keep=True))
     locked = op.less(across, op.const(1e-12))
-    yaw = atan2(xz, across)
-    pitch = op.where(locked, atan2(zy, yy), atan2(op.neg(yz), zz))
-    roll = op.where(locked, op.const(0.0), atan2(op.neg(xy), xx))
-    yaw, pitch, roll = (scaled(angle, -np.degrees(1.0)) for angle in (yaw, pitch, roll))
+    y, x, y_locked, x_locked = (op.matmul(flat, op.const(table)) for table in _ARGUMENTS)
+    x_locked = op.add(x_locked, op.const(np.array([0.0, 0.0, 1.0])))
+    x = op.add(op.where(locked, x_locked, x), op.mul(across, op.const(np.array([1.0, 0.0, 0.0]))))
+    angles = scaled(atan2(op.where(locked, y_locked, y), x), -np.degrees(1.0))
     # The other triple of the same rotation, where its angles are the smaller ones: yaw has passed 90 degrees.
-    beyond = op.greater(op.add(op.add(op.abs(yaw), op.abs(pitch)), op.abs(roll)), op.const(270.0))
-    half = [
-        op.where(op.greater(angle, op.const(0.0)), op.const(180.0), op.const(-180.0)) for angle in (yaw, pitch, roll)
-    ]
-    other = (op.sub(half[0], yaw), op.sub(pitch, half[1]), op.sub(roll, half[2]))
-    return op.concat([op.where(beyond, b, a) for a, b in zip((yaw, pitch, roll), other, strict=True)], axis=1)
+    beyond = op.greater(reduced(op.reduce_sum, op.abs(angles), 1, keep=True), op.const(270.0))
+    half = op.where(op.greater(angles, op.const(0.0)), op.const(180.0), op.const(-180.0))
+    other = op.mul(op.sub(angles, half), op.const(np.array([-1.0, 1.0, 1.0])))
+    return op.where(beyond, other, angles)
 
 
 def mean_with_mirror(rotation: Var) -> Var:
@@ -54,8 +75,7 @@ def mean_with_mirror(rotation: Var) -> Var:
     halves = shaped(rotation, (2, -1, 3, 3))
     first, second = (op.gather(halves, op.const(np.int64(half)), axis=0) for half in (0, 1))
     between = op.matmul(transposed(first), op.mul(second, op.const(MIRROR_SIGNS)))
-    diagonal = op.mul(between, op.const(np.eye(3)))
-    trace = reduced(op.reduce_sum, reduced(op.reduce_sum, diagonal, 1, keep=True), 2, keep=True)
+    trace = op.reduce_sum(op.mul(between, op.const(np.eye(3))), op.const([1, 2]), keepdims=1)
     cosine = scaled(op.sqrt(op.max([op.add(trace, op.const(1.0)), op.const(1e-30)])), 0.5)
     skew = op.div(op.sub(between, transposed(between)), scaled(cosine, 4.0))
     bent = op.div(op.matmul(skew, skew), op.add(cosine, op.const(1.0)))
@@ -63,16 +83,38 @@ def mean_with_mirror(rotation: Var) -> Var:
 
 
 def inverse(matrices: Var, size: int) -> Var:
-    """Inverses of positive definite matrices (N, size, size) by Gauss-Jordan elimination without pivots."""
-    work = op.concat([matrices, op.add(op.mul(matrices, op.const(0.0)), op.const(np.eye(size)))], axis=2)
-    for k in range(size):
-        row = columns(work, k, k + 1)
-        pivot = op.div(row, columns(row, k, k + 1, axis=2))
-        keep = np.ones((size, 1))
-        keep[k] = 0
-        rest = op.sub(work, op.mul(columns(work, k, k + 1, axis=2), pivot))
-        work = op.add(op.mul(rest, op.const(keep)), op.mul(pivot, op.const(1 - keep)))
-    return columns(work, size, 2 * size, axis=2)
+    """Inverses of positive definite matrices (N, size, size): of up to three rows by cofactors, of more by blocks."""
+    if size == 1:
+        return op.div(op.const(1.0), matrices)
+    if size > 3:
+        return _inverse_by_blocks(matrices, size)
+    adjugate = _adjugate(matrices, size)
+    return op.div(adjugate, op.matmul(columns(matrices, 0, 1), columns(adjugate, 0, 1, axis=2)))
+
+
+def _adjugate(matrices: Var, size: int) -> Var:
+    """Inverses of matrices (N, size, size) of two or three rows, times their determinants."""
+    flat = shaped(matrices, (0, size * size))
+    if size == 2:
+        return shaped(op.mul(picked(flat, [3, 1, 2, 0]), op.const(np.array([1.0, -1.0, -1.0, 1.0]))), (0, 2, 2))
+    row, column = np.divmod(np.arange(9), 3)[::-1]  # transposed
+    after = [(row + 1) % 3 * 3, (row + 2) % 3 * 3], [(column + 1) % 3, (column + 2) % 3]
+    (down, below), (right, beside) = after
+    minor = op.mul(picked(flat, down + right), picked(flat, below + beside))
+    return shaped(op.sub(minor, op.mul(picked(flat, down + beside), picked(flat, below + right))), (0, 3, 3))
+
+
+def _inverse_by_blocks(matrices: Var, size: int) -> Var:
+    """By the Schur complement of the first half of the rows."""
+    first = (size + 1) // 2
+    left = inverse(part(matrices, (0, first), (0, first)), first)
+    across = part(matrices, (0, first), (first, size))
+    carried = op.matmul(left, across)
+    rest = op.sub(part(matrices, (first, size), (first, size)), op.matmul(transposed(across), carried))
+    last = inverse(rest, size - first)
+    corner = op.neg(op.matmul(carried, last))
+    upper = op.concat([op.sub(left, op.matmul(corner, transposed(carried))), corner], axis=2)
+    return op.concat([upper, op.concat([transposed(corner), last], axis=2)], axis=1)
 
 
 def atan2(y: Var, x: Var) -> Var:
@@ -112,6 +154,17 @@ def gathered(points: Var, index: int) -> Var:
 def columns(x: Var, first: int, last: int, axis: int = 1) -> Var:
     """``x[:, first:last]``, or the same along another axis."""
     return op.slice(x, op.const([first]), op.const([last]), op.const([axis]))
+
+
+def part(matrices: Var, rows: tuple[int, int], within: tuple[int, int]) -> Var:
+    """Some rows and columns of matrices (N, a, b), from the first of each to before the last."""
+    ends = ([rows[end], within[end]] for end in (0, 1))
+    return op.slice(matrices, *(op.const(end) for end in ends), op.const([1, 2]))
+
+
+def picked(x: Var, indices: ArrayLike, axis: int = 1) -> Var:
+    """``x[:, indices]``, or the same along another axis."""
+    return op.gather(x, op.const(np.asarray(indices, dtype=np.int64)), axis=axis)
 
 
 def entry(matrices: Var, row: int, column: int) -> Var:
