@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from nlml_hpe.face import box_of
-from nlml_hpe.image_networks.crop import crop, image_from_crop, square_around, turned
+from nlml_hpe.image_networks.crop import crop, image_from_crop, sampling, square_around, turned
 from nlml_hpe.rotation import Angles, angles_from_rotation, mirrored, rotation_from_angles
 
 
@@ -56,6 +57,19 @@ def test_a_smaller_crop_averages_what_it_shows() -> None:
     board = np.indices((96, 96)).sum(axis=0) % 2 * 255
     image = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
     np.testing.assert_allclose(crop(image, (16, 16, 80, 80), 24).astype(int), 127, atol=2)
+
+
+@pytest.mark.parametrize("turn", [0.0, 12.0])
+@pytest.mark.parametrize(("size", "side"), [(64, 430.0), (70, 300.0), (224, 700.0), (16, 33.0)])
+def test_a_crop_that_is_cut_in_stripes_is_the_one_that_is_cut_whole(size: int, side: float, turn: float) -> None:
+    """Byte by byte; the last stripe of 70 rows is a shorter one."""
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    box = (300 - side / 2, 200 - side / 2, 300 + side / 2, 200 + side / 2)
+    matrix, finer = sampling(square_around(box, 1.0), size, turn)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    wide = cv2.warpAffine(image, matrix, (size * finer, size * finer), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    whole = cv2.resize(wide, (size, size), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(crop(image, box, size, 1.0, turn), whole)
 
 
 def test_beyond_the_image_its_border_goes_on() -> None:

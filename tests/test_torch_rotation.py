@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from spox import Tensor, argument, build
 
 from nlml_hpe.manifold.encoder_training import turned_in_plane
 from nlml_hpe.model.onnx_math import degrees_from_rotation as onnx_degrees
-from nlml_hpe.model.onnx_math import mean_with_mirror, rotation_from_degrees
+from nlml_hpe.model.onnx_math import inverse, mean_with_mirror, rotation_from_degrees
 from nlml_hpe.rotation import Angles, angles_from_rotation, midpoint, mirrored, rotation_from_angles
 from nlml_hpe.torch_rotation import degrees_from_rotation
 from nlml_hpe.torch_rotation import rotation_from_degrees as torch_rotation
@@ -60,3 +61,29 @@ def test_training_targets_do_not_fold_where_yaw_passes_ninety_degrees() -> None:
     before, after = (rotation_from_angles(Angles.from_columns(columns.numpy())) for columns in (angles, turned))
     in_plane = rotation_from_angles(Angles.from_columns((0.0, 0.0, -np.degrees(0.4))))
     np.testing.assert_allclose(after, in_plane @ before, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_the_graphs_inverse_is_that_of_numpy(size: int) -> None:
+    """By cofactors, and of more than three rows by blocks; several at once."""
+    spread = np.random.default_rng(size).normal(size=(5, size, size + 2))
+    matrices = argument(Tensor(np.float64, ("n", size, size)))
+    session = onnxruntime.InferenceSession(
+        build({"matrices": matrices}, {"inverse": inverse(matrices, size)}).SerializeToString()
+    )
+    definite = spread @ np.swapaxes(spread, 1, 2)
+    (found,) = session.run(None, {"matrices": definite})
+    # Conditions of these are below 1e4.
+    np.testing.assert_allclose(found @ definite, np.broadcast_to(np.eye(size), definite.shape), atol=1e-10)
+
+
+def test_the_graph_reads_pitch_and_roll_as_one_where_they_cannot_be_told_apart() -> None:
+    columns = np.array([[90.0, 25.0, 10.0], [-90.0, -40.0, 30.0]])
+    rotation = rotation_from_angles(Angles.from_columns(columns))
+    rotation[:, 0, :2] = rotation[:, 1:, 2] = 0.0  # exactly, where the cosine of 90 degrees is 6e-17
+    rotations = argument(Tensor(np.float64, ("n", 3, 3)))
+    session = onnxruntime.InferenceSession(
+        build({"rotation": rotations}, {"angles": onnx_degrees(rotations)}).SerializeToString()
+    )
+    (found,) = session.run(None, {"rotation": rotation})
+    np.testing.assert_allclose(found, angles_from_rotation(rotation).columns(), atol=1e-9)

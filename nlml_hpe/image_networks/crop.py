@@ -156,7 +156,8 @@ def crop(
     wide = np.empty((rows * finer, size * finer, *image.shape[2:]), dtype=np.uint8)
     for first in range(0, size, rows):
         part = made[first : first + rows]
-        below = matrix + [[0.0, 0.0, first * finer * matrix[0, 1]], [0.0, 0.0, first * finer * matrix[1, 1]]]
+        below = matrix.copy()
+        below[:, 2] += first * finer * matrix[:, 1]
         _cut(image, below, finer, part, wide[: len(part) * finer])
     return made
 

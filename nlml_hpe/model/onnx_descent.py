@@ -120,7 +120,7 @@ class _Descent:
         return final.theta, final.hessian, final.misfit
 
     def _move(self, state: _State) -> Var:
-        """The damped step (N, 1, 3); an angle that would leave its bound stays there, as in ``inverse.Solver._step``."""
+        """The damped step (N, 1, 3); an angle that would leave its bound stays, as in ``inverse.Solver._step``."""
         outward = op.less(state.gradient, op.const(0.0))
         room = op.where(outward, op.sub(state.theta, op.const(self.low)), op.sub(op.const(self.high), state.theta))
         free = op.greater(room, op.const(0.0))
