@@ -157,7 +157,19 @@ def columns(x: Var, first: int, last: int, axis: int = 1) -> Var:
 
 
 def part(matrices: Var, rows: tuple[int, int], within: tuple[int, int]) -> Var:
-    """Some rows and columns of matrices (N, a, b), from the first of each to before the last."""
+    """Some rows and columns of matrices.
+
+    Parameters
+    ----------
+    matrices : Var (N, a, b)
+        In a graph.
+    rows, within : (int, int)
+        The first row or column, and the one after the last.
+
+    Returns
+    -------
+    Var (N, rows, columns)
+    """
     ends = ([rows[end], within[end]] for end in (0, 1))
     return op.slice(matrices, *(op.const(end) for end in ends), op.const([1, 2]))
 
