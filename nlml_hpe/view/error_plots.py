@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from nlml_hpe.rotation import AXES
@@ -14,7 +15,7 @@ from nlml_hpe.view.figures import save_figure
 
 
 def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
-    """Draw the MAE over the true angle, one panel per angle, one line per route.
+    """Draw the MAE over the true angle, one panel per angle, one line per route; bars say how many faces it is of.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     """
     figure, panels = plt.subplots(1, 3, figsize=(13, 3.4), sharey=True)
     for panel, name in zip(panels, AXES, strict=True):
+        _draw_counts(panel, next(iter(tables.values()))[name])
         for route, table in tables.items():
             middle = [(row["from"] + row["to"]) / 2 for row in table[name]]
             panel.plot(middle, [row["mae"] for row in table[name]], "o-", ms=3, label=route)
@@ -46,6 +48,17 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     panels[0].set_ylabel("MAE (degrees)")
     panels[0].legend(fontsize=8)
     return save_figure(figure, path)
+
+
+def _draw_counts(panel: Axes, table: Sequence[Mapping[str, float]]) -> None:
+    """Bars behind the lines, on a scale of their own: an MAE of three faces says less than one of three hundred."""
+    counts = panel.twinx()
+    middle, width = ([(row["from"] + row["to"]) / 2 for row in table], [row["to"] - row["from"] for row in table])
+    counts.bar(middle, [row["n"] for row in table], [0.9 * each for each in width], color="0.9")
+    counts.set_ylabel("faces", color="0.6")
+    counts.tick_params(labelcolor="0.6")
+    panel.set_zorder(counts.get_zorder() + 1)
+    panel.set_frame_on(False)
 
 
 def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit: float = 15.0) -> Path:
