@@ -5,6 +5,7 @@ image by image or file by file, in one run, so that whatever else the machine do
 
 - ``latency_faces``: landmarks of one face, by MediaPipe, by our networks one by one, and in batches of 32.
 - ``latency_looks``: one image to its pose, by the number of looks at the face, by the landmark eye and by both.
+- ``latency_parts``: what each part of such an answer costs, on one thread; ``latency_parts.py`` alone measures it, too.
 - ``latency_folder``: JPEG files to poses, reading included, by the number of looks at each face.
 - ``latency_video``: frames that are tracked, to poses.
 
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import development_data, report
+from benchmarks.latency_parts import in_frame, parts
 from benchmarks.peers import Timed, fsanet, mediapipe_matrix
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import normalize_landmarks
@@ -79,6 +81,7 @@ def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
             "detect (our networks, one image afresh)": milliseconds(ours.detect, images),
         }
     looks(shown)
+    parts(shown)
     _folder(shown)
     videos(framed)
     steps |= _after(points)
@@ -93,12 +96,6 @@ def main(root: Path, count: int, nets: Path, bundle: Path) -> None:
         rows,
         [f"{len(images)} photographs of {root.name}, {len(points)} with a face."],
     )
-
-
-def in_frame(image: RgbImage) -> RgbImage:
-    """A square photograph in the middle of 640 x 480, its edges repeated at the sides."""
-    square = cv2.resize(image, (480, 480))
-    return np.asarray(cv2.copyMakeBorder(square, 0, 0, 80, 80, cv2.BORDER_REPLICATE), dtype=np.uint8)
 
 
 def _faces(images: Sequence[RgbImage], theirs: CascadeDetector, ours: CascadeDetector) -> None:

@@ -6,6 +6,8 @@ the image. That of a face is turned so that its eyes lie level.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +87,10 @@ def in_image(points: Floats, region: Floats, size: int) -> Floats:
     >>> in_image(np.array([[96.0, 0.0, 0.0]]), np.array([50.0, 60.0, 20.0, 0.0]), 192).tolist()
     [[50.0, 50.0, 0.0]]
     """
-    x, y, side, turn = region
-    shares = points / size
-    right, down = (shares[:, :2] - 0.5).T
-    cos, sin = np.cos(turn), np.sin(turn)
-    placed = np.stack([cos * right - sin * down, sin * right + cos * down, shares[:, 2]], axis=1)
-    return np.asarray(placed * side + [x, y, 0.0])
+    x, y, side, turn = (float(value) for value in region)
+    cos, sin = side * math.cos(turn), side * math.sin(turn)
+    turned = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, side]]) / size
+    return np.asarray(points @ turned + [x - (cos - sin) / 2, y - (sin + cos) / 2, 0.0])
 
 
 def regions_from_landmarks(points: Floats) -> Floats:

@@ -132,16 +132,18 @@ def fuse(
     """
     _check(landmarks, image, contradiction, prior)
     count = len(landmarks.rotation)
+    first_weighable, second_weighable = landmarks.is_weighable, image.is_weighable
+    both = first_weighable & second_weighable
+    first_error, second_error = typical or (landmarks.covariance, image.covariance)
+    if both.all():  # as most often: there is nothing to choose
+        return _fused(landmarks, image, first_error, second_error, contradiction, prior)
     rotation, covariance = image.rotation.copy(), image.covariance.copy()
     distance, eye = np.full(count, np.nan), np.full(count, "image", dtype="<U9")
-    first = landmarks.is_weighable | (landmarks.is_known & ~image.is_weighable)
+    first = first_weighable | (landmarks.is_known & ~second_weighable)
     rotation[first], covariance[first], eye[first] = landmarks.rotation[first], landmarks.covariance[first], "landmarks"
-    both = landmarks.is_weighable & image.is_weighable
     if both.any():
         a, b = (Gaussians(*(values[both] for values in each)) for each in (landmarks, image))
-        first_error, second_error = typical or (landmarks.covariance, image.covariance)
-        between = inverse_3x3(first_error[both] + second_error[both])
-        found = _fused(a, b, first_error[both] @ between, between, contradiction, prior)
+        found = _fused(a, b, first_error[both], second_error[both], contradiction, prior)
         rotation[both], covariance[both], eye[both], distance[both] = found
     return Fused(rotation, covariance, eye, distance)
 
@@ -154,8 +156,12 @@ def _check(landmarks: Gaussians, image: Gaussians, contradiction: float, prior: 
         raise ValueError(f"expected contradiction and prior above zero; received {contradiction:g} and {prior:g}")
 
 
-def _fused(a: Gaussians, b: Gaussians, gain: Floats, between: Floats, contradiction: float, prior: float) -> Fused:
-    """Two answers with covariances to every face; ``gain`` is K, and ``between`` the inverse of D."""
+def _fused(
+    a: Gaussians, b: Gaussians, first_error: Floats, second_error: Floats, contradiction: float, prior: float
+) -> Fused:
+    """Two answers with covariances to every face, weighed by the errors (N, 3, 3) of the two eyes."""
+    between = inverse_3x3(first_error + second_error)
+    gain = first_error @ between
     apart = vector_from_rotation(b.rotation @ np.swapaxes(a.rotation, -1, -2))
     distance = np.einsum("ni,nij,nj->n", apart, between, apart)
     rotation, rest = _weighted_mean(a.rotation, b.rotation, gain, apart), np.eye(3) - gain

@@ -108,6 +108,7 @@ class ImageEngine:
         self.crops, self._refiner = tuple(crops), refiner
         if not self.crops:
             raise ValueError("crops: expected one or more pairs of side and turn; received none")
+        self._upright_from_crop = turned(np.eye(3), [-turn for _, turn in self.crops])[:, None]
 
     def estimate(self, faces: Sequence[Face]) -> Estimates:
         """Poses of faces.
@@ -201,7 +202,7 @@ class ImageEngine:
         own, other = np.split(rotation @ self.named_from_own.T, 2)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
         said, said_of_mirrored = np.split(covariance, 2)
-        upright = turned(np.eye(3), [-turn for _, turn in self.crops])[:, None]
+        upright = self._upright_from_crop
         shape = (-1, len(self.crops), 2, 3, 3)
         seen = np.stack([own, mirrored(other)], axis=1).reshape(shape)
         about = np.stack([said, said_of_mirrored * MIRROR_SIGNS], axis=1).reshape(shape)
