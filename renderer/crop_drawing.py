@@ -16,7 +16,7 @@ from renderer.config import CropsConfig, PosesConfig
 from renderer.crop_people import Person, Take
 from renderer.crop_scene import draw_background, draw_lamps, lay_over
 from renderer.crop_shading import light_crop
-from renderer.neck import SKULL_MM, draw_body, posed
+from renderer.neck import SKULL_MM, draw_body, moved, posed
 from renderer.rasterizers import Fragments, get_rasterizer
 
 FloatArray = NDArray[np.float32]
@@ -141,7 +141,7 @@ def _seen(
     middle = marks.mean(axis=0)
     back = max(distance, float((vertices[:, 2] - middle[2]).max()) + _NOT_NEARER_MM)
     middle[2] += np.float32(back)
-    vertices, marks = vertices - middle, marks - middle
+    vertices, marks = moved(vertices, -middle), marks - middle
     fine = size * _FINER
     flat = np.array(box_of(np.stack([marks[:, 0] / -marks[:, 2], marks[:, 1] / marks[:, 2]], axis=1)))
     x, y, side = square_around(flat, share)

@@ -123,7 +123,6 @@ def _light(  # type: ignore[no-untyped-def]
             if face < 0:
                 continue
             u, v, nx, ny, nz = 0.0, 0.0, 0.0, 0.0, 0.0
-            sx, sy, sz = 0.0, 0.0, 0.0
             for corner in range(3):
                 weight = bary[row, column, corner]
                 vertex = faces[face, corner]
@@ -132,28 +131,35 @@ def _light(  # type: ignore[no-untyped-def]
                 nx += weight * normals[vertex, 0]
                 ny += weight * normals[vertex, 1]
                 nz += weight * normals[vertex, 2]
-                sx += weight * side[vertex, 0]
-                sy += weight * side[vertex, 1]
-                sz += weight * side[vertex, 2]
             length = max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-9)
             # Thin sheets (hair, brims) are seen from both sides.
             if nz < -0.15 * length:
                 length = -length
             nx, ny, nz = nx / length, ny / length, nz / length
             lit = 1.0
-            away = -sz
-            x = int(lamp_camera[1] + sx * lamp_camera[0] / away)
-            y = int(lamp_camera[2] - sy * lamp_camera[0] / away)
-            if 0 < x < depth.shape[1] - 1 and 0 < y < depth.shape[0] - 1:
-                open_ = 0.0
-                for down in range(-1, 2):
-                    for across in range(-1, 2):
-                        if away < depth[y + down, x + across] + lamp_camera[3]:
-                            open_ += 1.0
-                lit = 1.0 - power[5] * (1.0 - open_ / 9.0)
+            if power[5] > 0.0:
+                sx, sy, sz = 0.0, 0.0, 0.0
+                for corner in range(3):
+                    weight = bary[row, column, corner]
+                    vertex = faces[face, corner]
+                    sx += weight * side[vertex, 0]
+                    sy += weight * side[vertex, 1]
+                    sz += weight * side[vertex, 2]
+                away = -sz
+                x = int(lamp_camera[1] + sx * lamp_camera[0] / away)
+                y = int(lamp_camera[2] - sy * lamp_camera[0] / away)
+                if 0 < x < depth.shape[1] - 1 and 0 < y < depth.shape[0] - 1:
+                    open_ = 0.0
+                    for down in range(-1, 2):
+                        for across in range(-1, 2):
+                            if away < depth[y + down, x + across] + lamp_camera[3]:
+                                open_ += 1.0
+                    lit = 1.0 - power[5] * (1.0 - open_ / 9.0)
             main = max(nx * direction[0] + ny * direction[1] + nz * direction[2], 0.0) * lit
             second = max(nx * fill[0] + ny * fill[1] + nz * fill[2], 0.0)
-            shine = max(nx * hx + ny * hy + nz * hz, 0.0) ** power[4] * power[3] * lit * 255.0
+            shine, ahead = 0.0, nx * hx + ny * hy + nz * hz
+            if power[3] > 0.0 and ahead > 0.0:  # a power takes as long as all the rest
+                shine = ahead ** power[4] * power[3] * lit * 255.0
             px = min(max(u * columns - 0.5, 0.0), columns - 1.001)
             py = min(max(v * rows - 0.5, 0.0), rows - 1.001)
             left, top = int(px), int(py)
