@@ -7,6 +7,7 @@ around the head (hair, beard, cloth) is a function of the place in space.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ class Canvas:
         self._draw_face(image, looks, rng)
         self._grow_beard(image, looks, rng)
         self._grow_hair(image, looks, rng)
-        image *= _shadow(self.texels.openness)[..., None]
+        image *= self._shade[..., None]
         self._paint_eyes(image, looks)
         self._paint_mouth(image)
         self._dress(image, looks, rng)
@@ -61,6 +62,59 @@ class Canvas:
 
     def _of(self, *names: str) -> NDArray[np.bool_]:
         return np.isin(self.texels.part, [self.parts.index(name) for name in names])
+
+    # What follows is the same for everybody.
+    @cached_property
+    def _face(self) -> NDArray[np.bool_]:
+        return self._of("M_Face")
+
+    @cached_property
+    def _outer(self) -> NDArray[np.bool_]:
+        return self._of("M_Face", "M_BackHead")
+
+    @cached_property
+    def _forward(self) -> FloatArray:
+        """How far each texel belongs to what the frontal chart shows."""
+        facing = smoothstep(self.texels.normal[..., 2], 0.0, 0.25)
+        return np.asarray(facing * (self.texels.position[..., 2] > 45) * self._face)
+
+    @cached_property
+    def _blush(self) -> FloatArray:
+        """How far the nose's tip and the cheeks blush."""
+        place, marks = self.texels.position, self.anatomy.landmarks
+        middles = ((marks[30], 12), (marks[31] + [-26, 4, -14], 15), (marks[35] + [26, 4, -14], 15))
+        return np.asarray(sum(np.exp(-((place - at) ** 2).sum(axis=2) / (2 * width**2)) for at, width in middles))
+
+    @cached_property
+    def _shade(self) -> FloatArray:
+        return _shadow(self.texels.openness)
+
+    @cached_property
+    def _bearing(self) -> FloatArray:
+        return bearing(self.texels.position)
+
+    @cached_property
+    def _on_strands(self) -> tuple[FloatArray, FloatArray]:
+        """Column and row, in the picture of strands, of each texel."""
+        place = self.texels.position
+        column = (np.arctan2(place[..., 0], place[..., 2] - _HEAD_AXIS_Z) / (2 * np.pi) + 0.5) * 1023
+        row = np.clip((place[..., 1] + 120) / 270, 0, 1) * 63
+        return column.astype(np.float32), row.astype(np.float32)
+
+    @cached_property
+    def _beard(self) -> FloatArray:
+        """How far each texel lies within a full beard."""
+        place, marks, around = self.texels.position, self.anatomy.landmarks, self._bearing
+        edge = _BEARDLINE(np.clip(around, 0, 82))
+        below = smoothstep(edge - place[..., 1], -4, 8) * smoothstep(place[..., 1], -112, -78)
+        beard = below * (around < 82) * smoothstep(place[..., 2], 20, 40) * self._face
+        lips = inside(marks[48:60], place, 1.5) * (place[..., 2] > 85)
+        return np.asarray(beard * (1 - lips), dtype=np.float32)
+
+    @cached_property
+    def _shoulders(self) -> FloatArray:
+        place = self.texels.position
+        return np.asarray(smoothstep(-place[..., 1] - 0.35 * place[..., 2], 88, 92) * self._outer)[..., None]
 
     def _skin(self, looks: Looks, rng: np.random.Generator) -> FloatArray:
         place = self.texels.position
@@ -71,12 +125,7 @@ class Canvas:
             for _ in range(7)
         )
         image = color * (1 + 0.014 * waves[..., None])
-        marks = self.anatomy.landmarks
-        blush = sum(
-            np.exp(-((place - centre) ** 2).sum(axis=2) / (2 * width**2))
-            for centre, width in ((marks[30], 12), (marks[31] + [-26, 4, -14], 15), (marks[35] + [26, 4, -14], 15))
-        )
-        redness = (0.10 - 0.07 * looks.melanin) * looks.redness * blush[..., None]
+        redness = (0.10 - 0.07 * looks.melanin) * looks.redness * self._blush[..., None]
         image = image * (1 - redness * np.array([0.1, 1.0, 0.8], dtype=np.float32))
         grain = rng.normal(0, 2.2, size=place.shape[:2]).astype(np.float32)
         return np.asarray(image + grain[..., None], dtype=np.float32)
@@ -85,36 +134,34 @@ class Canvas:
         """Blend the frontal chart into the face where it looks forward."""
         place = self.texels.position
         drawn = seen_from_front(frontal_chart(self.anatomy.landmarks, looks, rng), place)
-        forward = smoothstep(self.texels.normal[..., 2], 0.0, 0.25) * (place[..., 2] > 45) * self._of("M_Face")
-        share = drawn[..., 3:] * forward[..., None]
+        forward = self._forward[..., None]
+        share = drawn[..., 3:] * forward
         image *= 1 - share
-        image += drawn[..., :3] * forward[..., None]
+        image += drawn[..., :3] * forward
 
     def _grow_beard(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         if looks.beard == 0 and looks.stubble == 0:
             return
-        share = self._beard(looks)[..., None]
-        hair = np.array(looks.hair_color, dtype=np.float32) * _strands(self.texels.position, rng, 0.3)[..., None]
+        share = self._beard[..., None]
+        hair = np.array(looks.hair_color, dtype=np.float32) * self._strands(rng, 0.3)[..., None]
         strength = max(looks.beard, 0.30 * looks.stubble)
         image += share * strength * (hair - image)
-
-    def _beard(self, looks: Looks) -> FloatArray:
-        place, marks = self.texels.position, self.anatomy.landmarks
-        edge = _BEARDLINE(np.clip(bearing(place), 0, 82))
-        below = smoothstep(edge - place[..., 1], -4, 8) * smoothstep(place[..., 1], -112, -78)
-        beard = below * (bearing(place) < 82) * smoothstep(place[..., 2], 20, 40) * self._of("M_Face")
-        lips = inside(marks[48:60], place, 1.5) * (place[..., 2] > 85)
-        return np.asarray(beard * (1 - lips), dtype=np.float32)
 
     def _grow_hair(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         if looks.hair == "bald" and looks.age < 0.5:
             return
-        share = hair_share(self.texels.position, looks) * self._of("M_Face", "M_BackHead")
+        share = hair_share(self.texels.position, looks, self._bearing) * self._outer
         share *= 0.35 if looks.hair == "bald" else 1.0
         ragged = rng.normal(0, 0.12, size=share.shape).astype(np.float32)
         share = np.clip(share + ragged * share * (1 - share) * 4, 0, 1)[..., None]
         color = np.array(looks.hair_color, dtype=np.float32)
-        image += share * (color * _strands(self.texels.position, rng, 0.24)[..., None] - image)
+        image += share * (color * self._strands(rng, 0.24)[..., None] - image)
+
+    def _strands(self, rng: np.random.Generator, contrast: float) -> FloatArray:
+        """Brightness (H, W) of hair: fine across the head, long from the crown down."""
+        noise = cv2.GaussianBlur(rng.normal(0, 1, size=(64, 1024)).astype(np.float32), (0, 0), sigmaX=1.2, sigmaY=3.0)
+        drawn = cv2.remap(noise / noise.std(), *self._on_strands, cv2.INTER_LINEAR)
+        return np.asarray(np.clip(1 + contrast * drawn, 0.3, 2.0), dtype=np.float32)
 
     def _paint_eyes(self, image: FloatArray, looks: Looks) -> None:
         right, up = np.radians(looks.gaze_deg)
@@ -129,27 +176,25 @@ class Canvas:
             color = iris + smoothstep(angle, 25.5, 28.5) * (sclera - iris)
             color = color * smoothstep(angle, 9, 11.5)
             glint = np.degrees(np.arccos(np.clip(direction @ [-0.17, 0.26, 0.95], -1, 1)))[:, None] < 3.5
-            image[where] = np.where(glint, 250, color) * _shadow(self.texels.openness[where])[:, None]
+            image[where] = np.where(glint, 250, color) * self._shade[where][:, None]
 
     def _paint_mouth(self, image: FloatArray) -> None:
-        light = 0.25 + 0.75 * self.texels.openness[..., None]
         for name, color in (("M_Teeth", (226, 216, 196)), ("M_GumsTongue", (150, 76, 74))):
             where = self._of(name)
-            image[where] = (np.array(color, dtype=np.float32) * light)[where]
+            light = 0.25 + 0.75 * self.texels.openness[where][:, None]
+            image[where] = np.array(color, dtype=np.float32) * light
 
     def _dress(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         """Shoulders, scarf, cap and face mask."""
         place = self.texels.position
         weave = rng.normal(1, 0.03, size=place.shape[:2]).astype(np.float32)
-        cloth = np.array(looks.cloth_color, dtype=np.float32) * (weave * _shadow(self.texels.openness))[..., None]
-        outer = self._of("M_Face", "M_BackHead")
-        shoulders = smoothstep(-place[..., 1] - 0.35 * place[..., 2], 88, 92) * outer
-        image += shoulders[..., None] * (cloth - image)
+        cloth = np.array(looks.cloth_color, dtype=np.float32) * (weave * self._shade)[..., None]
+        image += self._shoulders * (cloth - image)
         if looks.covering != "none":
-            image += (covering_share(place, looks) * outer)[..., None] * (cloth - image)
+            image += (covering_share(place, looks) * self._outer)[..., None] * (cloth - image)
         if looks.face_mask:
-            paper = np.array([205, 222, 232], dtype=np.float32) * _shadow(self.texels.openness)[..., None]
-            image += (mask_share(place) * self._of("M_Face"))[..., None] * (paper - image)
+            paper = np.array([205, 222, 232], dtype=np.float32) * self._shade[..., None]
+            image += (mask_share(place) * self._face)[..., None] * (paper - image)
 
 
 def bearing(place: FloatArray) -> FloatArray:
@@ -157,9 +202,9 @@ def bearing(place: FloatArray) -> FloatArray:
     return np.asarray(np.degrees(np.arctan2(np.abs(place[..., 0]), place[..., 2] - _HEAD_AXIS_Z)), dtype=np.float32)
 
 
-def hair_share(place: FloatArray, looks: Looks) -> FloatArray:
-    """How far (...), 0..1, places (..., 3) on the head lie within the hair."""
-    around = bearing(place)
+def hair_share(place: FloatArray, looks: Looks, around: FloatArray | None = None) -> FloatArray:
+    """How far (...), 0..1, places (..., 3) on the head lie within the hair; ``around`` is their ``bearing``."""
+    around = bearing(place) if around is None else around
     recession = 16 * looks.recession * np.exp(-(((around - 38) / 14) ** 2))
     line = _HAIRLINE(around) + looks.hairline_mm * smoothstep(around, 80, 40) + recession
     above = smoothstep(place[..., 1] - line, -3, 6)
@@ -184,15 +229,6 @@ def mask_share(place: FloatArray) -> FloatArray:
     lower = np.interp(around, [0, 62], [-92, -40])
     inside = smoothstep(upper - height, -1, 1) * smoothstep(height - lower, -1, 1)
     return np.asarray(inside * smoothstep(around, 64, 60) * (place[..., 2] > 30), dtype=np.float32)
-
-
-def _strands(place: FloatArray, rng: np.random.Generator, contrast: float) -> FloatArray:
-    """Brightness (H, W) of hair: fine across the head, long from the crown down."""
-    noise = cv2.GaussianBlur(rng.normal(0, 1, size=(64, 1024)).astype(np.float32), (0, 0), sigmaX=1.2, sigmaY=3.0)
-    column = (np.arctan2(place[..., 0], place[..., 2] - _HEAD_AXIS_Z) / (2 * np.pi) + 0.5) * 1023
-    row = np.clip((place[..., 1] + 120) / 270, 0, 1) * 63
-    drawn = cv2.remap(noise / noise.std(), column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR)
-    return np.asarray(np.clip(1 + contrast * drawn, 0.3, 2.0), dtype=np.float32)
 
 
 def _shadow(openness: FloatArray) -> FloatArray:
