@@ -23,6 +23,10 @@ _SHARES = {"hand": 0.3, "thing": 0.35, "bar": 0.15, "strands": 0.2}
 """How often each lies over a face that is covered."""
 
 
+_FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
+"""How OpenCV calls them, by whether left and right and whether top and bottom change places."""
+
+
 class BackgroundError(ValueError):
     """A folder of backgrounds holds no picture; the message says what to do."""
 
@@ -126,7 +130,10 @@ def lay_over(
     mask = np.zeros((size, size), np.uint8)
     _SHAPES[kind](mask, middle, size, rng)
     fill = _hair_color(rng) if kind == "strands" else draw_background(size, found, rng)
-    image += (mask[..., None] / 255.0) * (fill - image)
+    left, top, width, height = cv2.boundingRect(mask)
+    where = slice(top, top + height), slice(left, left + width)
+    over = fill if fill.ndim == 1 else fill[where]
+    image[where] += (mask[where][..., None] / 255.0) * (over - image[where])
 
 
 def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -142,12 +149,11 @@ def _cut(picture: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Flo
     side = int(min(rows, columns) * rng.uniform(0.15, 1.0))
     top, left = rng.integers(0, rows - side + 1), rng.integers(0, columns - side + 1)
     part = picture[top : top + side, left : left + side]
-    if rng.uniform() < 0.5:
-        part = part[:, ::-1]
-    if rng.uniform() < 0.2:
-        part = part[::-1]
+    mirrored, upside_down = rng.uniform() < 0.5, rng.uniform() < 0.2
+    if mirrored or upside_down:
+        part = np.asarray(cv2.flip(part, _FLIPS[mirrored, upside_down]), dtype=np.uint8)
     method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(part), (size, size), interpolation=method).astype(np.float32)
+    return cv2.resize(part, (size, size), interpolation=method).astype(np.float32)
 
 
 def _direction(azimuth: float, elevation: float) -> FloatArray:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renderer.camera import Camera
+from renderer.neck import moved
 from renderer.rasterizers import Fragments, get_rasterizer
 
 FloatArray = NDArray[np.float32]
@@ -101,7 +102,7 @@ def _shadow_map(
     # Some vertices tell where the head is as well as all of them, and a reduction along the first axis is slow.
     some = vertices[::_SAMPLED]
     middle = (some.max(axis=0) + some.min(axis=0)) / 2
-    seen = camera.view(vertices - middle, rotation)
+    seen = camera.view(moved(vertices, -middle), rotation)
     if lamps.shadow == 0:
         return seen, camera, np.full((_SHADOW_PX, _SHADOW_PX), np.inf, dtype=np.float32)
     depth = get_rasterizer("numba_zbuffer")(seen, faces, camera, (_SHADOW_PX, _SHADOW_PX)).depth

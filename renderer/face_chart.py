@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import splev, splprep
@@ -49,7 +50,7 @@ def frontal_chart(marks: FloatArray, looks: Looks, rng: np.random.Generator) -> 
 
     def lay(tint: Rgb | NDArray[np.floating], strength: float, drawn: _Drawn) -> None:
         ink = np.append(np.asarray(tint), 1.0).astype(np.float32)
-        chart[drawn.where] += (strength * drawn.coverage)[..., None] * (ink - chart[drawn.where])
+        _lay(chart[drawn.where], strength * drawn.coverage, ink)
 
     _draw_folds(lay, marks, looks)
     _draw_lids(lay, marks, looks)
@@ -63,6 +64,16 @@ class _Drawn(NamedTuple):
 
     where: tuple[slice, slice]
     coverage: FloatArray
+
+
+@numba.njit(cache=True, nogil=True)
+def _lay(chart, coverage, ink):  # type: ignore[no-untyped-def]
+    """Ink (4,) over a part of the chart (H, W, 4), as far as it is covered (H, W)."""
+    for row in range(chart.shape[0]):
+        for column in range(chart.shape[1]):
+            for channel in range(4):
+                under = chart[row, column, channel]
+                chart[row, column, channel] = under + coverage[row, column] * (ink[channel] - under)
 
 
 _Lay = Callable[[Rgb | NDArray[np.floating], float, _Drawn], None]

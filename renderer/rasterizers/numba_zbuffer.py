@@ -77,21 +77,22 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
     height, width = pix_to_face.shape
     # 1/distance is linear on the screen; attributes over distance are, too.
     nearest = np.zeros((height, width), dtype=np.float32)
+    spans, near = _of_vertices(pixels, distance, height, width)
     for face in range(faces.shape[0]):
         a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-        ax, bx, cx = pixels[a, 0], pixels[b, 0], pixels[c, 0]
-        left = max(0, int(math.ceil(min(ax, bx, cx) - 0.5)))
-        right = min(width - 1, int(math.floor(max(ax, bx, cx) - 0.5)))
-        if left > right:  # between the pixel centres, as many small triangles are
+        left, right = min(spans[a, 0], spans[b, 0], spans[c, 0]), max(spans[a, 1], spans[b, 1], spans[c, 1])
+        top, bottom = min(spans[a, 2], spans[b, 2], spans[c, 2]), max(spans[a, 3], spans[b, 3], spans[c, 3])
+        if left > right or top > bottom:  # between the pixel centres, as many small triangles are
             continue
+        near_a, near_b, near_c = near[a], near[b], near[c]
+        if _is_hidden(nearest, max(near_a, near_b, near_c), left, right, top, bottom):
+            continue
+        ax, bx, cx = pixels[a, 0], pixels[b, 0], pixels[c, 0]
         ay, by, cy = pixels[a, 1], pixels[b, 1], pixels[c, 1]
-        top = max(0, int(math.ceil(min(ay, by, cy) - 0.5)))
-        bottom = min(height - 1, int(math.floor(max(ay, by, cy) - 0.5)))
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if top > bottom or abs(area) < 1e-12:
+        if abs(area) < 1e-12:
             continue
         scale = 1.0 / area
-        near_a, near_b, near_c = 1.0 / distance[a], 1.0 / distance[b], 1.0 / distance[c]
         step_a, step_b = (by - cy) * scale, (cy - ay) * scale
         for row in range(top, bottom + 1):
             x, y = left + 0.5, row + 0.5
@@ -99,7 +100,7 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
             wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * scale
             for column in range(left, right + 1):
                 wc = 1.0 - wa - wb
-                if wa >= 0.0 and wb >= 0.0 and wc >= 0.0:
+                if min(wa, wb, wc) >= 0.0:
                     inverse = wa * near_a + wb * near_b + wc * near_c
                     if inverse > nearest[row, column]:
                         nearest[row, column] = inverse
@@ -107,6 +108,36 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
                 wa += step_a
                 wb += step_b
     _interpolate(pixels, distance, faces, pix_to_face, barycentrics, depth)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+def _of_vertices(pixels, distance, height, width):  # type: ignore[no-untyped-def]
+    """Of each vertex the first and last columns and rows whose centres lie right of it, left, below and above, within
+    the image; and one over its distance. A face's are the least and the greatest of its vertices'."""
+    spans, near = np.empty((len(pixels), 4), dtype=np.int32), np.empty(len(pixels))
+    for vertex in range(len(pixels)):
+        x, y = pixels[vertex, 0] - 0.5, pixels[vertex, 1] - 0.5
+        spans[vertex, 0], spans[vertex, 1] = (
+            min(max(math.ceil(x), 0.0), width),
+            max(min(math.floor(x), width - 1), -1.0),
+        )
+        spans[vertex, 2], spans[vertex, 3] = (
+            min(max(math.ceil(y), 0.0), height),
+            max(min(math.floor(y), height - 1), -1.0),
+        )
+        near[vertex] = 1.0 / distance[vertex]
+    return spans, near
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+def _is_hidden(nearest, near, left, right, top, bottom):  # type: ignore[no-untyped-def]
+    """Whether all of these pixels show something nearer than 1 / ``near``; a little more, as rounding may have it."""
+    bound = np.float32(near * 1.000001)
+    for row in range(top, bottom + 1):
+        for column in range(left, right + 1):
+            if nearest[row, column] < bound:
+                return False
+    return True
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
