@@ -127,7 +127,9 @@ def _assembled(
     whole = joined([piece.extra._replace(uv=uv) for piece, uv in zip(pieces, uvs, strict=True)])
     normals = np.concatenate([piece.normals for piece in pieces])
     lift = volume(kit.neutral, looks)
-    takes = tuple(_take(kit, shape, lift, whole.vertices, normals) for shape in shapes)
+    outer = np.zeros(len(kit.source), dtype=np.float32)
+    outer[kit.faces[np.isin(kit.part, [kit.canvas.parts.index(name) for name in ("M_Face", "M_BackHead")])]] = 1
+    takes = tuple(_take(kit, shape, lift, outer, whole.vertices, normals) for shape in shapes)
     shares = [head_share(kit.neutral[kit.source]), *(head_share(piece.extra.vertices) for piece in worn)]
     shares += [np.zeros(len(piece.extra.vertices), dtype=np.float32) for piece in body]
     faces = np.concatenate([skin, whole.faces + len(kit.source)]).astype(np.int32)
@@ -148,13 +150,15 @@ def draw_expression(names: tuple[str, ...], rng: np.random.Generator) -> dict[st
     return strengths
 
 
-def _take(kit: Kit, shape: FloatArray, lift: FloatArray, worn: FloatArray, worn_normals: FloatArray) -> Take:
-    """What is worn stays as it was made for the first face: expressions move hair and frame by little."""
+def _take(
+    kit: Kit, shape: FloatArray, lift: FloatArray, outer: FloatArray, worn: FloatArray, worn_normals: FloatArray
+) -> Take:
+    """What is worn stays as it was made for the first face: expressions move hair and frame by little.
+
+    ``outer`` (V,) is one on the head's own skin, which ``lift`` moves, and nought in the mouth and on the eyes.
+    """
     # Normals of the kit's own vertices: charts that meet are lit and pushed the same way.
     normals = vertex_normals(shape, kit.source[kit.faces].astype(np.int32))
-    outer = np.zeros(len(kit.source), dtype=np.float32)
-    parts = [kit.canvas.parts.index(name) for name in ("M_Face", "M_BackHead")]
-    outer[kit.faces[np.isin(kit.part, parts)]] = 1
     skin = shape[kit.source] + (normals * lift[:, None])[kit.source] * outer[:, None]
     return Take(np.concatenate([skin, worn]), np.concatenate([normals[kit.source], worn_normals]), shape[kit.landmarks])
 

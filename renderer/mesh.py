@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,14 +43,28 @@ class Mesh:
 
 def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> NDArray[np.float32]:
     """Area-weighted unit normals ``(V, 3)`` of counter-clockwise ``faces``."""
-    corners = vertices[faces]
-    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    # Sums by vertex, one axis at a time: several times as fast as np.add.at.
-    corner, count = faces.reshape(-1), len(vertices)
-    sums = [np.bincount(corner, np.repeat(face_normals[:, axis], 3), count) for axis in range(3)]
-    normals = np.stack(sums, axis=1)
-    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.asarray(normals / np.maximum(lengths, 1e-12), dtype=np.float32)
+    return _vertex_normals(np.asarray(vertices), np.asarray(faces))
+
+
+@numba.njit(cache=True, nogil=True)
+def _vertex_normals(vertices, faces):  # type: ignore[no-untyped-def]
+    sums = np.zeros((len(vertices), 3))
+    for face in range(len(faces)):
+        a, b, c = faces[face]
+        x, y, z = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        u, v, w = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        across, down, ahead = y * w - z * v, z * u - x * w, x * v - y * u
+        for corner in range(3):
+            sums[faces[face, corner], 0] += across
+            sums[faces[face, corner], 1] += down
+            sums[faces[face, corner], 2] += ahead
+    normals = np.empty((len(vertices), 3), dtype=np.float32)
+    for vertex in range(len(vertices)):
+        x, y, z = sums[vertex]
+        length = max(math.sqrt(x * x + y * y + z * z), 1e-12)
+        for axis in range(3):
+            normals[vertex, axis] = sums[vertex, axis] / length
+    return normals
 
 
 def orient_outwards(

@@ -116,15 +116,10 @@ def _of_vertices(pixels, distance, height, width):  # type: ignore[no-untyped-de
     the image; and one over its distance. A face's are the least and the greatest of its vertices'."""
     spans, near = np.empty((len(pixels), 4), dtype=np.int32), np.empty(len(pixels))
     for vertex in range(len(pixels)):
-        x, y = pixels[vertex, 0] - 0.5, pixels[vertex, 1] - 0.5
-        spans[vertex, 0], spans[vertex, 1] = (
-            min(max(math.ceil(x), 0.0), width),
-            max(min(math.floor(x), width - 1), -1.0),
-        )
-        spans[vertex, 2], spans[vertex, 3] = (
-            min(max(math.ceil(y), 0.0), height),
-            max(min(math.floor(y), height - 1), -1.0),
-        )
+        for axis, size in enumerate((width, height)):
+            place = pixels[vertex, axis] - 0.5
+            spans[vertex, 2 * axis] = min(max(math.ceil(place), 0.0), size)
+            spans[vertex, 2 * axis + 1] = max(min(math.floor(place), size - 1), -1.0)
         near[vertex] = 1.0 / distance[vertex]
     return spans, near
 
