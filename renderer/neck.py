@@ -88,7 +88,7 @@ def posed(
 
 @numba.njit(cache=True, nogil=True)
 def moved(points, by):  # type: ignore[no-untyped-def]
-    """Points (V, 3) and a step (3,), added up; numpy takes ten times as long over rows of three numbers."""
+    """Points (V, 3), all moved by the same step (3,): numpy takes ten times as long over rows of three numbers."""
     result = np.empty_like(points)
     for row in range(len(points)):
         for axis in range(3):

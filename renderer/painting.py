@@ -114,7 +114,8 @@ class Canvas:
     @cached_property
     def _shoulders(self) -> FloatArray:
         place = self.texels.position
-        return np.asarray(smoothstep(-place[..., 1] - 0.35 * place[..., 2], 88, 92) * self._outer)[..., None]
+        share = smoothstep(-place[..., 1] - 0.35 * place[..., 2], 88, 92) * self._outer
+        return np.asarray(share[..., None], dtype=np.float32)
 
     def _skin(self, looks: Looks, rng: np.random.Generator) -> FloatArray:
         place = self.texels.position
@@ -203,7 +204,22 @@ def bearing(place: FloatArray) -> FloatArray:
 
 
 def hair_share(place: FloatArray, looks: Looks, around: FloatArray | None = None) -> FloatArray:
-    """How far (...), 0..1, places (..., 3) on the head lie within the hair; ``around`` is their ``bearing``."""
+    """How far places on the head lie within the hair.
+
+    Parameters
+    ----------
+    place : float array (..., 3)
+        In mm of the neutral head.
+    looks : Looks
+        The person's, which say where the hair begins.
+    around : float array (...), optional
+        The places' ``bearing``, where it is known.
+
+    Returns
+    -------
+    float array (...)
+        In 0..1.
+    """
     around = bearing(place) if around is None else around
     recession = 16 * looks.recession * np.exp(-(((around - 38) / 14) ** 2))
     line = _HAIRLINE(around) + looks.hairline_mm * smoothstep(around, 80, 40) + recession
