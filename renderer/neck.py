@@ -77,11 +77,13 @@ def posed(
     middle = body @ rotation_from_vector(vector_from_rotation(body.T @ head) / 2)
     turn, neck, trunk = (rotation.astype(np.float32) for rotation in (head, middle, body))
     skull = (SKULL_MM - NECK_MM) @ neck.T
-    places, facing = moved(moved(vertices, -SKULL_MM) @ turn.T, skull), normals @ turn.T
+    # Contiguous, of which products with many rows are twice as fast.
+    with_head, with_neck, with_body = (np.ascontiguousarray(rotation.T) for rotation in (turn, neck, trunk))
+    places, facing = moved(moved(vertices, -SKULL_MM) @ with_head, skull), normals @ with_head
     moves = np.flatnonzero(share < 1)
-    from_foot, own = moved(vertices[moves], -NECK_MM), normals[moves]
-    _bend(moves, share, places, from_foot @ neck.T, from_foot @ trunk.T)
-    _bend(moves, share, facing, own @ neck.T, own @ trunk.T)
+    from_foot, own = moved(vertices.take(moves, axis=0), -NECK_MM), normals.take(moves, axis=0)
+    _bend(moves, share, places, from_foot @ with_neck, from_foot @ with_body)
+    _bend(moves, share, facing, own @ with_neck, own @ with_body)
     _straighten(moves, facing)
     return Posed(places, facing, skull)
 
