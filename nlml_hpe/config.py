@@ -174,15 +174,11 @@ class EncoderConfig(TrainingConfig):
 class HeadTrainerConfig(TrainingConfig):
     """The head detector's network and how it is trained; what it is shown, ``sprites`` and ``scenes`` say."""
 
-    width: int = Field(default=32, ge=8, le=256, multiple_of=2, description="channels of the first layer")
-    scenes_per_epoch: int = Field(default=4000, ge=1, le=10**9)
-    validation_scenes: int = Field(default=500, ge=1, le=10**6)
-    views: int = Field(default=4, ge=1, le=16, description="of each scene in a batch: cut closer, mirrored, toned")
-    view_px: int = Field(default=128, ge=32, le=1024, multiple_of=32, description="pixels on a side of a view")
-    image_network: UserPath | None = Field(
-        default=None, description="weights of an image network of this width, whose residual backbone it begins with"
-    )
-    backbone_rate: float = Field(default=0.5, gt=0, le=1, description="of the learning rate: what the backbone has")
+    width: int = Field(default=16, ge=4, le=256, multiple_of=2, description="channels of the first layer")
+    training_scenes: int = Field(default=9000, ge=1, le=10**6, description="kept in memory, 0.44 MB each of 384 px")
+    validation_scenes: int = Field(default=300, ge=1, le=10**6)
+    views: int = Field(default=4, ge=1, le=64, description="of each scene in a batch, which counts scenes")
+    view_px: int = Field(default=160, ge=64, le=1024, multiple_of=32, description="pixels on a side of a view")
     weights: UserPath | None = Field(default=None, description="weights to begin with: those of an earlier training")
     int8: bool = Field(default=True, description="the ONNX file computes in eight bits: a third of the time")
 

@@ -142,6 +142,7 @@ class ScenesConfig(Section):
     """Sprites to pictures of several heads."""
 
     size: int = Field(default=256, ge=64, le=2048, multiple_of=32, description="pixels on a side")
+    mean_heads: float = Field(default=3.3, ge=1, le=100, description="of scenes that have any, before the next limit")
     most_heads: int = Field(default=12, ge=1, le=200)
     smallest_px: float = Field(default=10.0, ge=4, le=200, description="longer side of a box that counts as a head")
     largest: float = Field(default=0.85, gt=0, le=2, description="the same of the largest, as a share of the side")

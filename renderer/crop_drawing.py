@@ -29,22 +29,27 @@ _NOT_NEARER_MM = 120.0
 class Crop(NamedTuple):
     """``image`` (S, S, 3) uint8, ``rotation`` (3, 3) head to camera, ``box`` of the 68 points in its pixels.
 
-    ``alpha`` (S, S) uint8 says how much of each pixel is the person's; None where a background was drawn.
+    Where no background was drawn, ``alpha`` (S, S) uint8 says how much of each pixel is the person's, and ``head`` is
+    the box of the whole head, ears and crown included, hair left out, whether it is seen or not.
     """
 
     image: NDArray[np.uint8]
     rotation: NDArray[np.float64]
     box: NDArray[np.float64]
     alpha: NDArray[np.uint8] | None = None
+    head: NDArray[np.float64] | None = None
 
 
 class _View(NamedTuple):
-    """A person before the camera: what each fine pixel shows, in the camera frame; ``box`` in pixels of the crop."""
+    """A person before the camera: what each fine pixel shows, in the camera frame; ``box`` of the 68 points and, where
+    it was asked for, that of the ``head`` in pixels of the crop.
+    """
 
     fragments: Fragments
     vertices: FloatArray
     normals: FloatArray
     box: NDArray[np.float64]
+    head: NDArray[np.float64] | None
 
 
 def draw_poses(config: PosesConfig, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -122,32 +127,48 @@ def draw_sprite(
     Returns
     -------
     Crop
-        With ``alpha``, by which colours are multiplied already.
+        With ``alpha``, by which colours are multiplied already, and the box of the ``head``.
     """
-    view = _seen(person, take, rotation, size, share, rng)
+    view = _seen(person, take, rotation, size, share, rng, head=True)
     image = np.zeros((size * _FINER, size * _FINER, 3), dtype=np.float32)
     _light(view, person, rng, image)
     shown = np.where(view.fragments.pix_to_face >= 0, np.float32(255), np.float32(0))
-    return Crop(_reduced(image, size), rotation, view.box, _reduced(shown, size))
+    return Crop(_reduced(image, size), rotation, view.box, _reduced(shown, size), view.head)
 
 
 def _seen(
-    person: Person, take: Take, rotation: NDArray[np.float64], size: int, share: float, rng: np.random.Generator
+    person: Person,
+    take: Take,
+    rotation: NDArray[np.float64],
+    size: int,
+    share: float,
+    rng: np.random.Generator,
+    head: bool = False,
 ) -> _View:
     """The person from a distance that is drawn, in a square of ``share`` times the box."""
     distance = float(np.exp(rng.uniform(np.log(_NEAR_MM), np.log(_FAR_MM))))
+    turn = rotation.astype(np.float32)
     vertices, normals, skull = posed(take.vertices, take.normals, person.share, rotation, draw_body(rotation, rng))
-    marks = (take.marks - SKULL_MM) @ rotation.astype(np.float32).T + skull
+    marks = (take.marks - SKULL_MM) @ turn.T + skull
     middle = marks.mean(axis=0)
     back = max(distance, float((vertices[:, 2] - middle[2]).max()) + _NOT_NEARER_MM)
     middle[2] += np.float32(back)
-    vertices, marks = moved(vertices, -middle), marks - middle
+    vertices = moved(vertices, -middle)
     fine = size * _FINER
-    flat = np.array(box_of(np.stack([marks[:, 0] / -marks[:, 2], marks[:, 1] / marks[:, 2]], axis=1)))
+    flat = _seen_box(marks - middle)
     x, y, side = square_around(flat, share)
     camera = Camera(fine / side, (fine / 2 - x * fine / side, fine / 2 - y * fine / side), 0.0)
     fragments = get_rasterizer("numba_zbuffer")(vertices, person.faces, camera, (fine, fine))
-    return _View(fragments, vertices, normals, (flat - [x, y, x, y]) * (size / side) + size / 2)
+    box = (flat - [x, y, x, y]) * (size / side) + size / 2
+    if not head:
+        return _View(fragments, vertices, normals, box, None)
+    whole = _seen_box((take.head - SKULL_MM) @ turn.T + skull - middle)
+    return _View(fragments, vertices, normals, box, (whole - [x, y, x, y]) * (size / side) + size / 2)
+
+
+def _seen_box(places: FloatArray) -> NDArray[np.float64]:
+    """The box of places (n, 3) before the camera, at a distance of one from it."""
+    return np.array(box_of(np.stack([places[:, 0] / -places[:, 2], places[:, 1] / places[:, 2]], axis=1)))
 
 
 def _light(view: _View, person: Person, rng: np.random.Generator, image: FloatArray) -> None:

@@ -32,11 +32,15 @@ _CUT_MM = -98.0
 
 
 class Take(NamedTuple):
-    """One face that a person makes: ``vertices`` and unit ``normals`` (V, 3) in the kit's frame, ``marks`` (68, 3)."""
+    """One face that a person makes: ``vertices`` and unit ``normals`` (V, 3) in the kit's frame, ``marks`` (68, 3).
+
+    ``head`` (H, 3) is the skin that goes with the skull, from crown to chin, ears and face included, without hair.
+    """
 
     vertices: FloatArray
     normals: FloatArray
     marks: FloatArray
+    head: FloatArray
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,12 @@ def _take(
     # Normals of the kit's own vertices: charts that meet are lit and pushed the same way.
     normals = vertex_normals(shape, kit.source[kit.faces].astype(np.int32))
     skin = shape[kit.source] + (normals * lift[:, None])[kit.source] * outer[:, None]
-    return Take(np.concatenate([skin, worn]), np.concatenate([normals[kit.source], worn_normals]), shape[kit.landmarks])
+    return Take(
+        np.concatenate([skin, worn]),
+        np.concatenate([normals[kit.source], worn_normals]),
+        shape[kit.landmarks],
+        shape[kit.skull],
+    )
 
 
 def _blotched(

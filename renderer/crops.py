@@ -193,12 +193,14 @@ def _render_shard(people: CropSet, number: int, numbers: list[int], folder: Path
             return
         crops = [(crop, person) for person in numbers for crop in people.of_person(person)]
         alphas = [crop.alpha for crop, _ in crops if crop.alpha is not None]
+        heads = [crop.head for crop, _ in crops if crop.head is not None]
         shard = Shard(
             np.stack([crop.image for crop, _ in crops]),
             np.stack([crop.rotation for crop, _ in crops]).astype(np.float32),
             np.stack([crop.box for crop, _ in crops]).astype(np.float32),
             np.array([person for _, person in crops], dtype=np.int32),
             alpha=np.stack(alphas) if alphas else None,
+            heads=np.stack(heads).astype(np.float32) if heads else None,
         )
         write_shard(partial, number, shard)
 

@@ -1,7 +1,8 @@
 """Sprites to pictures of several heads, of all poses and sizes, which the head detector learns from.
 
 A scene is drawn from its seed alone. Small heads stand behind large ones; what hides a head hides it in the labels,
-too. The box of a head is that of its 68 points, seen or not, as everywhere in this project.
+too. The box of a head goes from crown to chin, ears included, hair, hat and neck left out, seen or not, so that it
+hardly depends on the pose; beside it is that of the 68 points, which the image eye's crop is cut by.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
 from renderer.config import ScenesConfig
 from renderer.crop_scene import draw_background, lay_over, pictures
@@ -31,27 +33,31 @@ _SEEN = 127
 
 
 class Scene(NamedTuple):
-    """``image`` (S, S, 3) uint8 RGB, and of n heads ``boxes`` (n, 4) in its pixels, whether each is to be found
-    (``counts``, (n,) bool) or may be, as one that is hardly seen or too small; ``visible`` (n,), the share of it that
-    is seen; and ``rotations`` (n, 3, 3), head to camera.
+    """``image`` (S, S, 3) uint8 RGB, and of n heads ``boxes`` (n, 4) of the whole head and ``face_boxes`` (n, 4) of the
+    68 points in its pixels; whether each is to be found (``counts``, (n,) bool) or may be, as one that is hardly seen
+    or too small; ``visible`` (n,), the share of it that is seen; and ``rotations`` (n, 3, 3), head to camera.
     """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float32]
+    face_boxes: NDArray[np.float32]
     counts: NDArray[np.bool_]
     visible: NDArray[np.float32]
     rotations: NDArray[np.float32]
 
 
 class _Place(NamedTuple):
-    """Where a sprite is laid: ``side`` in pixels of the scene, ``left`` and ``top`` of it, mirrored or not."""
+    """Where a sprite is laid: ``side`` in pixels of the scene, ``left`` and ``top`` of it, mirrored or not; and where
+    the ``head`` and its 68 points (``face``) lie then.
+    """
 
     number: int
     side: int
     left: int
     top: int
     mirrored: bool
-    box: NDArray[np.float64]
+    head: NDArray[np.float64]
+    face: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Scenes:
     Raises
     ------
     ArtifactError
-        As ``read_shards``, when a scene is drawn.
+        As ``read_shards``, and for sprites without their heads' boxes, when a scene is drawn.
     BackgroundError
         For a folder without pictures.
     """
@@ -90,8 +96,9 @@ class Scenes:
         sprites = gathered(shards, np.array([place.number for place in places], dtype=np.int64))
         owner, whole = np.full((size, size), -1, np.int16), np.zeros(len(places))
         for index, place in enumerate(places):
-            assert sprites.alpha is not None
-            whole[index] = _head_pixels(sprites.alpha[index], sprites.boxes[index], place)
+            assert sprites.alpha is not None  # _shards has seen to it
+            assert sprites.heads is not None
+            whole[index] = _head_pixels(sprites.alpha[index], sprites.heads[index], place)
             _lay(image, owner, index, _sprite(sprites, index, place, size, rng), place, rng)
             if rng.uniform() < 0.15:
                 _cover(image, owner, place, found, rng)
@@ -100,13 +107,16 @@ class Scenes:
             whole, 1
         )
         kept = np.flatnonzero(visible >= _GONE)
-        boxes = np.array([place.box for place in places]).reshape(-1, 4)
+        boxes, faces = (
+            np.array([getattr(place, name) for place in places]).reshape(-1, 4) for name in ("head", "face")
+        )
         rotations = np.array([_mirrored(sprites.rotations[i], place.mirrored) for i, place in enumerate(places)])
-        longest = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+        longest = (faces[:, 2:] - faces[:, :2]).max(axis=1, initial=0)
         counts = (visible >= _HIDDEN) & (longest >= config.smallest_px)
         return Scene(
             spoiled(image, rng),
             boxes[kept].astype(np.float32),
+            faces[kept].astype(np.float32),
             counts[kept],
             visible[kept].astype(np.float32),
             rotations.reshape(-1, 3, 3)[kept].astype(np.float32),
@@ -115,7 +125,7 @@ class Scenes:
     def _places(self, shards: Sequence[Shard], rng: np.random.Generator) -> list[_Place]:
         """Which sprites stand where, the smallest first."""
         config, size = self.config, self.config.size
-        count = 0 if rng.uniform() < config.empty else min(int(rng.geometric(0.3)), config.most_heads)
+        count = 0 if rng.uniform() < config.empty else min(int(rng.geometric(1 / config.mean_heads)), config.most_heads)
         total = sum(map(len, shards))
         low, high = np.log(0.6 * config.smallest_px), np.log(config.largest * size)
         # Of many heads none fills the picture.
@@ -124,10 +134,10 @@ class Scenes:
         places: list[_Place] = []
         for longest in sizes:
             number = int(rng.integers(total))
-            box, stored = _stored_box(shards, number)
+            sprite = _stored(shards, number)
             for _ in range(_TRIES):
-                place = _placed(number, box, stored, longest, size, rng)
-                if all(_overlap(place.box, other.box) < _MOST_SHARED for other in places):
+                place = _placed(number, sprite, longest, size, rng)
+                if all(_overlap(place.head, other.head) < _MOST_SHARED for other in places):
                     places.append(place)
                     break
         return places
@@ -142,7 +152,10 @@ def _background(size: int, found: list[NDArray[np.uint8]], rng: np.random.Genera
 
 def _shards(folder: Path) -> list[Shard]:
     if folder not in _OPENED:
-        _OPENED[folder] = read_shards(folder)
+        shards = read_shards(folder)
+        if any(shard.alpha is None or shard.heads is None for shard in shards):
+            raise ArtifactError(f"{folder}: expected alpha_00000.npy and heads_00000.npy, ...; run Sprites again")
+        _OPENED[folder] = shards
     return _OPENED[folder]
 
 
@@ -150,33 +163,44 @@ _OPENED: dict[Path, list[Shard]] = {}
 """Memory-mapped, once in each process."""
 
 
-def _stored_box(shards: Sequence[Shard], number: int) -> tuple[NDArray[np.float32], int]:
-    """The box of a sprite, and pixels on a side of it."""
+class _Stored(NamedTuple):
+    """The boxes of a sprite's 68 points and of its head, and pixels on a side of it."""
+
+    face: NDArray[np.float32]
+    head: NDArray[np.float32]
+    side: int
+
+
+def _stored(shards: Sequence[Shard], number: int) -> _Stored:
     for shard in shards:
         if number < len(shard):
-            return shard.boxes[number], shard.images.shape[1]
+            assert shard.heads is not None  # _shards has seen to it
+            return _Stored(shard.boxes[number], shard.heads[number], shard.images.shape[1])
         number -= len(shard)
     raise IndexError(number)
 
 
-def _placed(
-    number: int, box: NDArray[np.float32], stored: int, longest: float, size: int, rng: np.random.Generator
-) -> _Place:
-    """A sprite somewhere in the scene, its box this long; the box's middle lies inside."""
-    scale = longest / float((box[2:] - box[:2]).max())
-    side = max(8, round(stored * scale))
-    scale = side / stored
+def _placed(number: int, sprite: _Stored, longest: float, size: int, rng: np.random.Generator) -> _Place:
+    """A sprite somewhere in the scene, the box of its 68 points this long; that box's middle lies inside."""
+    scale = longest / float((sprite.face[2:] - sprite.face[:2]).max())
+    side = max(8, round(sprite.side * scale))
     mirrored = bool(rng.uniform() < 0.5)
-    left, top, right, bottom = (float(value) * scale for value in box)
-    if mirrored:
-        left, right = side - right, side - left
+    face, head = (_scaled(box, side / sprite.side, side if mirrored else None) for box in (sprite.face, sprite.head))
+    left, top, right, bottom = face
     # Cut by the border now and then, but seldom by more than a third.
     margin = 0.5 * longest if rng.uniform() < 0.8 else 0.15 * longest
     x, y = (rng.uniform(min(margin, size / 2), max(size - margin, size / 2)) for _ in range(2))
     column, row = round(x - (left + right) / 2), round(y - (top + bottom) / 2)
-    return _Place(
-        number, side, column, row, mirrored, np.array([left + column, top + row, right + column, bottom + row])
-    )
+    corner = np.array([column, row, column, row])
+    return _Place(number, side, column, row, mirrored, head + corner, face + corner)
+
+
+def _scaled(box: NDArray[np.float32], scale: float, mirrored_in: int | None) -> NDArray[np.float64]:
+    """A sprite's box as it lies in the sprite at this size, or in the mirror image of that many pixels."""
+    left, top, right, bottom = (float(value) * scale for value in box)
+    if mirrored_in is not None:
+        left, right = mirrored_in - right, mirrored_in - left
+    return np.array([left, top, right, bottom])
 
 
 def _window(place: _Place, size: int) -> tuple[int, int, int, int]:
@@ -245,8 +269,8 @@ def _cover(
     image: FloatArray, owner: NDArray[np.int16], place: _Place, found: list[NDArray[np.uint8]], rng: np.random.Generator
 ) -> None:
     """A hand or a thing before the head, where all of that square lies in the picture."""
-    middle = (place.box[:2] + place.box[2:]) / 2
-    side = int(1.6 * (place.box[2:] - place.box[:2]).max())
+    middle = (place.face[:2] + place.face[2:]) / 2
+    side = int(1.6 * (place.face[2:] - place.face[:2]).max())
     left, top = (int(value) for value in middle - side / 2)
     if side < 24 or min(left, top) < 0 or max(left, top) + side > len(image):
         return
@@ -259,7 +283,7 @@ def _cover(
 
 def _inside(place: _Place, size: int) -> tuple[slice, slice]:
     """Rows and columns of the head's box that lie in a picture of this size."""
-    left, top, right, bottom = np.clip(np.round(place.box), 0, size).astype(int)
+    left, top, right, bottom = np.clip(np.round(place.head), 0, size).astype(int)
     return slice(top, bottom), slice(left, right)
 
 

@@ -39,8 +39,8 @@ _RANGED = 160
 def plan(config: Config) -> Plan:
     """What the network depends on."""
     reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
-    begin = {name: getattr(config.head_trainer, name) for name in ("weights", "image_network")}
-    others = {f"{name} {path}": digest_of_weights(path, f"head_trainer.{name}") for name, path in begin.items() if path}
+    begin = config.head_trainer.weights
+    others = {} if begin is None else {f"weights {begin}": digest_of_weights(begin, "head_trainer.weights")}
     sections = config.sections("seed", "scenes", "head_trainer")
     return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)
 

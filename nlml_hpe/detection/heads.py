@@ -1,8 +1,9 @@
 """Heads in an image, whichever way they are turned: boxes from a small network of our own, by onnxruntime and numpy.
 
 FaceMesh's detector sees faces. This one was trained on rendered heads all the way round, masked and hidden in part, and
-so it finds those, too, that show no face. A box is everywhere that of the 68 contour-and-feature points, of a head
-seen from behind the one that they would have.
+so it finds those, too, that show no face. A head's box goes from crown to chin, ears included, hair left out, so that
+it hardly depends on where the head looks; beside it stands the box of the 68 contour-and-feature points, of a head seen
+from behind the one that they would have, which the image eye's crop is cut by.
 """
 
 from __future__ import annotations
@@ -26,32 +27,35 @@ from nlml_hpe.sessions import CPU, open_session
 if TYPE_CHECKING:  # loaded with the first session
     from onnxruntime import InferenceSession
 
-HEADS_FORMAT = "nlml-hpe heads onnx 1"
-HEADS_INPUT, HEADS_OUTPUTS = "images", ("scores", "boxes")
+HEADS_FORMAT = "nlml-hpe heads onnx 2"
+HEADS_INPUT, HEADS_OUTPUTS = "images", ("scores", "boxes", "face_boxes")
 """Input and outputs of the head detector's ONNX file, in order."""
 HEADS_FILE = "heads.onnx"
 MIN_SCORE = 0.5
 """Of a head that is reported."""
 LEAST_PX = 20
-"""Longer side of the smallest box that is reported: of a smaller head no pose can be told."""
-VIEW_SIDES = (80, 160, 320, 640, 1280)
-"""Longer sides of the copies of an image that are looked at: the first three always, the fourth where none of them
-shows a head, and each where the one before shows something small."""
-_ALWAYS, _FOR_NOTHING = 3, 4
-_SMALL_PX = 20
+"""Longer side of the smallest head that is reported: of a smaller one no pose can be told."""
+VIEW_SIDES = (64, 192, 640, 1280)
+"""Longer sides of the copies of an image that are looked at: the first three always, which takes a tenth more time than
+the third alone; the fourth where the third shows something small."""
+_ALWAYS = 3
+_SMALL_PX = 28
 _HINT = 0.15
 """Score of something small that makes a closer look worth its time."""
-_LARGEST_PX = 100
+_LARGEST_PX = 120
 """Of a copy that is not the smallest: greater heads are those that the smaller copy shows."""
-_SAME_HEAD = 0.4
+_SAME_HEAD = 0.45
 """Boxes of one kind that overlap by more (intersection over union) are one head's."""
-_ALIKE = 0.5
+_ALIKE = 0.6
 """Boxes that overlap by more have a part in where the surest of them says that the head is."""
 _COVERED, _WITHIN = 0.25, 0.6
-"""A box is a known face's where they overlap by more, or where more of the smaller one lies in the other."""
+"""A head is a known face's where the boxes of their 68 points overlap by more, or where more of the smaller one lies in
+the other; and where more than the latter share of the face's lies in the box of the head, if it is no tiny part of it.
+"""
+_TINY = 0.1
 _LOWEST = 0.03
 """Score of a cell that is looked at any further."""
-_MULTIPLE = 16
+_MULTIPLE = 32
 _METADATA = "nlml_hpe"
 _INSIDE = Path(__file__).parents[1] / "checkpoint_heads"
 PLACE = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[2] / "checkpoints" / "head_detector"
@@ -60,10 +64,30 @@ Floats = NDArray[np.float64]
 
 
 class Head(NamedTuple):
-    """A head's ``box`` of the 68 points, in pixels of the image, and its ``score`` in 0..1."""
+    """A head in an image.
+
+    Parameters
+    ----------
+    box : Box
+        Of the whole head, from crown to chin with its ears, without hair, whether it is seen or hidden; left, top,
+        right, bottom in pixels.
+    face_box : Box
+        Of its 68 contour-and-feature points, as of ``Face.given_box``: what the image eye's crop is cut around.
+    score : float
+        How sure it is, in 0..1.
+    """
 
     box: Box
+    face_box: Box
     score: float
+
+
+class _Seen(NamedTuple):
+    """What cells say: ``boxes`` and ``face_boxes`` (n, 4), in pixels, and ``scores`` (n,)."""
+
+    boxes: Floats
+    face_boxes: Floats
+    scores: Floats
 
 
 class HeadDetector:
@@ -98,8 +122,8 @@ class HeadDetector:
         Parameters
         ----------
         image : RGB uint8 array (H, W, 3)
-            Looked at in copies of 80, 160 and 320 pixels, and where these show small heads or none, in one of 640, then
-            of 1280.
+            Looked at in copies of 64, 192 and 640 pixels on the longer side, and where the last shows something small,
+            in one of 1280.
         min_score : float
             In 0..1.
         max_heads : int, optional
@@ -108,7 +132,7 @@ class HeadDetector:
         Returns
         -------
         list of Head
-            Boxes in pixels of the image, ``LEAST_PX`` or more on their longer side, each with its score.
+            In pixels of the image, ``LEAST_PX`` or more on the longer side of the head.
 
         Raises
         ------
@@ -116,32 +140,34 @@ class HeadDetector:
             For other arrays.
         """
         require_rgb(image)
-        boxes, scores, hinted = np.empty((0, 4)), np.empty(0), False
+        looks, hinted = [], False
         for view, side in enumerate(VIEW_SIDES):
-            nothing = not (scores >= max(min_score, MIN_SCORE)).any()
-            if view >= _ALWAYS and not hinted and not (nothing and view < _FOR_NOTHING):
+            if view >= _ALWAYS and not hinted:
                 break
             factor = min(1.0, side / max(image.shape[:2]))
-            seen, sure = self._look(image, factor)
-            longest = (seen[:, 2:] - seen[:, :2]).max(axis=1, initial=0)
-            hinted = bool(((longest < _SMALL_PX) & (sure >= _HINT)).any())
+            seen = self._look(image, factor)
+            longest = (seen.boxes[:, 2:] - seen.boxes[:, :2]).max(axis=1, initial=0)
+            hinted = bool(((longest < _SMALL_PX) & (seen.scores >= _HINT)).any())
             kept = (longest < _LARGEST_PX) | (view == 0)
-            boxes, scores = np.concatenate([boxes, seen[kept] / factor]), np.concatenate([scores, sure[kept]])
+            looks.append(_Seen(seen.boxes[kept] / factor, seen.face_boxes[kept] / factor, seen.scores[kept]))
             if factor == 1.0:
                 break
-        chosen = [row for row in suppressed(boxes, scores) if scores[row] >= min_score]
-        heads = [Head(as_box(mean_box(boxes, scores, row)), float(scores[row])) for row in chosen]
-        return [head for head in heads if max(_sides(head.box)) >= LEAST_PX][:max_heads]
+        boxes, face_boxes, scores = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+        sure, heads = np.flatnonzero(scores >= min_score), []
+        for row in sure[suppressed(boxes[sure], scores[sure])]:
+            box, face_box = mean_boxes(boxes, face_boxes, scores, row)
+            heads.append(Head(as_box(box), as_box(face_box), float(scores[row])))
+        return [head for head in heads if longest_side(head.box) >= LEAST_PX][:max_heads]
 
-    def _look(self, image: RgbImage, factor: float) -> tuple[Floats, Floats]:
-        """Boxes (n, 4), in pixels of the copy, and scores (n,) of all cells that have more than their neighbours."""
+    def _look(self, image: RgbImage, factor: float) -> _Seen:
+        """What all cells say, in pixels of the copy, that have more than their neighbours."""
         height, width = (max(1, round(length * factor)) for length in image.shape[:2])
         rows, columns = (-(-length // _MULTIPLE) * _MULTIPLE for length in (height, width))
         padded = np.zeros((rows, columns, 3), dtype=np.uint8)
         padded[:height, :width] = resized(image, factor)
-        scores, boxes = self._session.run(None, {HEADS_INPUT: padded[None]})
+        scores, *boxes = self._session.run(None, {HEADS_INPUT: padded[None]})
         some = scores[0] > _LOWEST
-        return boxes[0][some].astype(np.float64), scores[0][some].astype(np.float64)
+        return _Seen(*(each[0][some].astype(np.float64) for each in (*boxes, scores)))
 
 
 def open_stage(
@@ -184,36 +210,44 @@ def open_stage(
     return session
 
 
-def mean_box(boxes: Floats, scores: Floats, row: int) -> Floats:
-    """The mean, by their scores, of a box and all those that overlap it well: others that are about the same head say
-    where it is, too, and together they know better than one.
+def mean_boxes(boxes: Floats, face_boxes: Floats, scores: Floats, row: int) -> tuple[Floats, Floats]:
+    """The means, by their scores, of a head's boxes and those of all that overlap it well: others that are about the
+    same head say where it is, too, and together they know better than one.
 
     Parameters
     ----------
-    boxes : float array (n, 4)
-        Left, top, right, bottom.
+    boxes, face_boxes : float arrays (n, 4)
+        Left, top, right, bottom of heads and of their 68 points.
     scores : float array (n,)
         How sure each is.
     row : int
-        Which box.
+        Which of them.
 
     Returns
     -------
-    float array (4,)
-        Left, top, right, bottom.
+    float array (4,), float array (4,)
+        Of the head and of its 68 points.
 
     Examples
     --------
     >>> boxes = np.array([[0.0, 0, 10, 10], [2, 0, 12, 10], [20, 0, 30, 10]])
-    >>> mean_box(boxes, np.array([0.5, 0.5, 0.9]), 0).tolist()
-    [1.0, 0.0, 11.0, 10.0]
+    >>> mean_boxes(boxes, boxes + 1, np.array([0.5, 0.5, 0.9]), 0)
+    (array([ 1.,  0., 11., 10.]), array([ 2.,  1., 12., 11.]))
     """
     alike = overlaps(boxes, boxes[row]) > _ALIKE
-    return np.asarray(np.average(boxes[alike], axis=0, weights=scores[alike]))
+    head, face = (np.average(each[alike], axis=0, weights=scores[alike]) for each in (boxes, face_boxes))
+    return head, face
 
 
-def _sides(box: Box) -> tuple[float, float]:
-    return box[2] - box[0], box[3] - box[1]
+def longest_side(box: Box) -> float:
+    """The longer side of a box, in pixels.
+
+    Examples
+    --------
+    >>> longest_side((0.0, 0.0, 3.0, 5.0))
+    5.0
+    """
+    return max(box[2] - box[0], box[3] - box[1])
 
 
 def as_box(corners: NDArray[np.floating]) -> Box:
@@ -268,19 +302,41 @@ def suppressed(boxes: Floats, scores: Floats, most: float = _SAME_HEAD) -> list[
 
 
 def uncovered(heads: Sequence[Head], faces: Sequence[Face]) -> list[Head]:
-    """Those of the heads that are none of these faces, by their boxes of the 68 points.
+    """Those of the heads that are none of these faces.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        That were found in an image.
+    faces : sequence of Face
+        That are known there.
+
+    Returns
+    -------
+    list of Head
+        A head is left out where its box of the 68 points and a face's are of one place, and where a face lies in the
+        box of the head.
 
     Examples
     --------
-    >>> uncovered([Head((0, 0, 10, 10), 0.9), Head((20, 0, 30, 10), 0.8)], [Face(None, (1, 1, 12, 12))])
-    [Head(box=(20, 0, 30, 10), score=0.8)]
+    >>> one, other = Head((0, 0, 12, 15), (1, 5, 10, 15), 0.9), Head((20, 0, 32, 15), (21, 5, 30, 15), 0.8)
+    >>> uncovered([one, other], [Face(None, (1, 6, 12, 16))]) == [other]
+    True
     """
     known = np.array([box_of_68(face) for face in faces]).reshape(-1, 4)
-    return [head for head in heads if not _is_known(np.array(head.box), known)]
+    return [head for head in heads if not _is_known(head, known)]
 
 
-def _is_known(box: Floats, known: Floats) -> bool:
-    sides = np.minimum(known[:, 2:], box[2:]) - np.maximum(known[:, :2], box[:2])
-    shared = np.prod(np.maximum(sides, 0), axis=1)
-    least = np.minimum(np.prod(known[:, 2:] - known[:, :2], axis=1), np.prod(box[2:] - box[:2]))
-    return bool(((overlaps(known, box) > _COVERED) | (shared > _WITHIN * least)).any())
+def _is_known(head: Head, known: Floats) -> bool:
+    face, whole = np.array(head.face_box), np.array(head.box)
+    areas = np.prod(known[:, 2:] - known[:, :2], axis=1)
+    least = np.minimum(areas, np.prod(face[2:] - face[:2]))
+    same = (overlaps(known, face) > _COVERED) | (_shared(known, face) > _WITHIN * least)
+    inside = (_shared(known, whole) > _WITHIN * areas) & (areas > _TINY * np.prod(whole[2:] - whole[:2]))
+    return bool((same | inside).any())
+
+
+def _shared(boxes: Floats, box: Floats) -> Floats:
+    """Areas (n,) that boxes (n, 4) have in common with one box (4,)."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    return np.asarray(np.prod(np.maximum(sides, 0), axis=1))

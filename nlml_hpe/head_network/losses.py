@@ -15,30 +15,33 @@ _LEAST_SPREAD = 0.65
 """The same in cells, of small heads."""
 _ANSWERS_FROM = 0.3
 """Cells whose target is this or more learn the head's box."""
-_BOX_WEIGHT = 2.0
+_BOX_WEIGHT, _FACE_WEIGHT = 2.0, 0.7
 _LEAST_EARNED, _POOR, _GOOD = 0.3, 0.25, 0.6
 """Of a full score: what a box earns that overlaps the head's own by no more than the second; all of it from the third.
 """
 
 
 class Heads(NamedTuple):
-    """The heads of N images, M places each: ``boxes`` (N, M, 4) in pixels, and ``kinds`` (N, M).
+    """The heads of N images, M places each: ``boxes`` (N, M, 4) of the heads and ``face_boxes`` (N, M, 4) of their 68
+    points, in pixels, and ``kinds`` (N, M).
 
     A kind is 1 for a head that is to be found, 0 for one that may be (small, or mostly hidden), -1 for no head.
     """
 
     boxes: Tensor
+    face_boxes: Tensor
     kinds: Tensor
 
 
 class Targets(NamedTuple):
-    """Of each cell: ``heat`` (N, h, w), one at heads' middles; ``counts``, whether its score counts; the ``box``
-    (N, h, w, 4) of the nearest head, and ``answers``, whether the cell is to know it.
+    """Of each cell: ``heat`` (N, h, w), one at heads' middles; ``counts``, whether its score counts; the ``box`` and
+    the ``face_box`` (N, h, w, 4) of the nearest head, and ``answers``, whether the cell is to know them.
     """
 
     heat: Tensor
     counts: Tensor
     box: Tensor
+    face_box: Tensor
     answers: Tensor
 
 
@@ -59,8 +62,8 @@ def targets_of(heads: Heads, rows: int, columns: int) -> Targets:
 
     Examples
     --------
-    >>> heads = Heads(torch.tensor([[[20.0, 20.0, 36.0, 36.0]]]), torch.ones(1, 1))
-    >>> targets = targets_of(heads, 8, 8)
+    >>> box = torch.tensor([[[20.0, 20.0, 36.0, 36.0]]])
+    >>> targets = targets_of(Heads(box, box, torch.ones(1, 1)), 8, 8)
     >>> int(targets.heat[0].argmax()), float(targets.heat.max())
     (27, 1.0)
     """
@@ -79,17 +82,20 @@ def targets_of(heads: Heads, rows: int, columns: int) -> Targets:
     # A head that may be found takes all that is about its middle out of the count.
     uncertain = torch.where(heads.kinds[..., None, None] == 0, bell, torch.zeros_like(bell)).amax(dim=1)
     best, owner = torch.where(heads.kinds[..., None, None] == 1, bell, -torch.ones_like(bell)).max(dim=1)
-    box = torch.gather(heads.boxes, 1, owner.flatten(1)[..., None].expand(-1, -1, 4)).unflatten(1, (rows, columns))
-    return Targets(heat, ~((uncertain > 0.3) & (heat < 0.99)), box, best >= _ANSWERS_FROM)
+    owners = owner.flatten(1)[..., None].expand(-1, -1, 4)
+    box, face_box = (
+        torch.gather(known, 1, owners).unflatten(1, (rows, columns)) for known in (heads.boxes, heads.face_boxes)
+    )
+    return Targets(heat, ~((uncertain > 0.3) & (heat < 0.99)), box, face_box, best >= _ANSWERS_FROM)
 
 
 def head_loss(outputs: Tensor, heads: Heads) -> Tensor:
-    """The mean loss of a batch of outputs (N, 5, h, w).
+    """The mean loss of a batch of outputs (N, 9, h, w).
 
-    Of the boxes about heads' middles one minus the generalised IoU (Rezatofighi et al. 2019). Of the scores the quality
-    focal loss of Li et al. 2020 (beta 2), over the number of heads: cells about a middle learn, too, so that few
-    thousand steps are enough, and what a score is to be grows with how well the box that the network now says overlaps
-    the head's, so that a score tells of the box as well.
+    Of both boxes about heads' middles one minus the generalised IoU (Rezatofighi et al. 2019). Of the scores the
+    quality focal loss of Li et al. 2020 (beta 2), over the number of heads: cells about a middle learn, too, so that
+    few thousand steps are enough, and what a score is to be grows with how well the box that the network now says
+    overlaps the head's, so that a score tells of the box as well.
     """
     found, targets = found_of(outputs), targets_of(heads, *outputs.shape[2:])
     said, true = found.boxes[targets.answers], targets.box[targets.answers]
@@ -99,8 +105,9 @@ def head_loss(outputs: Tensor, heads: Heads) -> Tensor:
     focal = (wanted - torch.sigmoid(found.logits)) ** 2 * apart
     middles = (focal * targets.counts).sum() / (heads.kinds == 1).sum().clamp_min(1)
     weight = targets.heat[targets.answers]
-    boxes = (weight * (1 - generalised_iou(said, true))).sum() / weight.sum().clamp_min(1e-6)
-    return middles + _BOX_WEIGHT * boxes
+    faces = generalised_iou(found.face_boxes[targets.answers], targets.face_box[targets.answers])
+    each = _BOX_WEIGHT * (1 - generalised_iou(said, true)) + _FACE_WEIGHT * (1 - faces)
+    return middles + (weight * each).sum() / weight.sum().clamp_min(1e-6)
 
 
 def _quality(overlaps: Tensor) -> Tensor:

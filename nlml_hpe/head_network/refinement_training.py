@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from nlml_hpe.detection.heads import Head
 from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.config import RefinementTrainerConfig
-from nlml_hpe.head_network.network_training import Picture, Source, groups_of
+from nlml_hpe.head_network.network_training import Picture, Source
 from nlml_hpe.head_network.proposals import mirrored_box, proposal_crop, within_proposal
 from nlml_hpe.head_network.refinement import RefinementNetwork, Truth, refinement_loss
 from nlml_hpe.image_networks.augment import recolored
@@ -36,6 +36,8 @@ _SHIFT, _STRETCH = 0.22, 0.22
 """Of heads' boxes: standard deviations of the shift, in sides, and of the logarithm of the size."""
 _TREMBLE = 0.04
 """The same of proposals, of which the same one may be shown twice."""
+_STEM = 4
+"""Layers of the backbone up to its map at a quarter of the size."""
 _UNCERTAIN = 0.1
 """Overlap with a head that may be found from which a crop says nothing of scores."""
 Floats = NDArray[np.float64]
@@ -45,13 +47,13 @@ class Proposer(Protocol):
     """The first stage."""
 
     def find(self, image: RgbImage, min_score: float) -> list[Head]:
-        """Boxes with their scores, surest first."""
+        """Heads, surest first."""
         ...
 
 
 class Proposals(NamedTuple):
-    """Crops (n, 64, 64, 3) uint8 of one scene, the ``boxes`` (n, 4) of their heads in sides of the crops, without a
-    size where there is none, the proposals' ``overlaps`` (n,) with them, and whether each ``counts`` (n,).
+    """Crops (n, 64, 64, 3) uint8 of one scene, the ``boxes`` (n, 4) of their heads' 68 points in sides of the crops,
+    without a size where there is none, the proposals' ``overlaps`` (n,) with them, and whether each ``counts`` (n,).
     """
 
     crops: NDArray[np.uint8]
@@ -97,7 +99,7 @@ class DrawnProposals:
     def _look(self, number: int) -> Looked:
         if number not in self._known:
             scene = self.source.draw(np.random.default_rng([self.seed, number]))
-            proposed = [head.box for head in self.proposer.find(scene.image, _LEAST_SCORE)]
+            proposed = [head.face_box for head in self.proposer.find(scene.image, _LEAST_SCORE)]
             self._known[number] = Looked(scene, np.array(proposed, dtype=np.float64).reshape(-1, 4))
         return self._known[number]
 
@@ -146,7 +148,7 @@ def train_refinement_network(
         As ``training.train`` does.
     """
     to_quickest_layout(network, config.precision)
-    groups = groups_of(network, config.learning_rate * config.backbone_rate, config.image_network is not None)
+    groups = _groups(network, config.learning_rate * config.backbone_rate, config.image_network is not None)
 
     def tones(crops: Tensor, truth: Truth, generator: torch.Generator) -> tuple[Tensor, Truth]:
         return recolored(crops.float(), config.augmentation, generator), truth
@@ -163,6 +165,22 @@ def train_refinement_network(
         groups=groups,
         run=replace(run, workers=0),
     )
+
+
+def _groups(network: RefinementNetwork, rate: float, begun: bool) -> list[dict[str, Any]]:
+    """The optimizer's parameter groups: the backbone, with a rate of its own, and what comes after it.
+
+    Where the backbone has ``begun`` as the image eye's its first layers stay as they are: what they have learned holds
+    here, too, and a quarter of the time is saved.
+    """
+    for value in network.backbone[:_STEM].parameters():
+        value.requires_grad_(not begun)
+    slow = [value for value in network.backbone.parameters() if value.requires_grad]
+    known = {id(value) for value in network.backbone.parameters()}
+    return [
+        {"params": slow, "lr": rate},
+        {"params": [value for value in network.parameters() if id(value) not in known]},
+    ]
 
 
 def proposals_of(looked: Looked, count: int, rng: np.random.Generator) -> Proposals:
@@ -184,7 +202,7 @@ def proposals_of(looked: Looked, count: int, rng: np.random.Generator) -> Propos
         of a head, where there is one; the others anywhere.
     """
     scene = looked.scene
-    heads = scene.boxes.astype(np.float64)
+    heads = scene.face_boxes.astype(np.float64)
     own = heads[scene.counts]
     crops, boxes, shared, counts = [], [], [], []
     for _ in range(count):

@@ -4,7 +4,8 @@ Shard 7 of a folder is four files: ``images_00007.npy`` uint8 (n, S, S, 3) RGB, 
 (n, 3, 3) head to camera, ``boxes_00007.npy`` float32 (n, 4) of the 68 points in the crop's own pixels, and
 ``people_00007.npy`` int32 (n,), which is written last: without it the shard is unfinished. Where a model gave the
 labels there is a fifth, ``confidence_00007.npy`` float32 (n,); of heads without a background ``alpha_00007.npy`` uint8
-(n, S, S), by which their colours are multiplied already.
+(n, S, S), by which their colours are multiplied already, and ``heads_00007.npy`` float32 (n, 4), the boxes of the whole
+heads.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from nlml_hpe.files.atomic import ArtifactError, atomic_path
 
 _KINDS: dict[str, type] = {"images": np.uint8, "rotations": np.float32, "boxes": np.float32, "people": np.int32}
 _LAST = "people"
-_CONFIDENCE, _ALPHA = "confidence", "alpha"
+_CONFIDENCE, _ALPHA, _HEADS = "confidence", "alpha", "heads"
 _MEANT = {"images": ", of square RGB images"}
-_OPTIONAL: dict[str, type] = {_CONFIDENCE: np.float32, _ALPHA: np.uint8}
+_OPTIONAL: dict[str, type] = {_CONFIDENCE: np.float32, _ALPHA: np.uint8, _HEADS: np.float32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Shard:
     """Some crops: ``images`` (n, S, S, 3) uint8, ``rotations`` (n, 3, 3), ``boxes`` (n, 4), ``people`` (n,).
 
     ``confidence`` (n,), from 0 to 1, is how much a label that a model gave is to count; None where all are certain.
-    ``alpha`` (n, S, S) says how much of each pixel is the person's; None where all of it is picture.
+    ``alpha`` (n, S, S) says how much of each pixel is the person's; None where all of it is picture. ``heads`` (n, 4)
+    are the boxes of the whole heads, from crown to chin; None where nobody asks for them.
     """
 
     images: NDArray[np.uint8]
@@ -40,6 +42,7 @@ class Shard:
     people: NDArray[np.int32]
     confidence: NDArray[np.float32] | None = None
     alpha: NDArray[np.uint8] | None = None
+    heads: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.people)
@@ -151,6 +154,7 @@ def _read_shard(folder: Path, number: int) -> Shard:
         "people": (),
         _CONFIDENCE: (),
         _ALPHA: (side, side),
+        _HEADS: (4,),
     }
     for name, array in arrays.items():
         if array.shape != (count, *shapes[name]):

@@ -1,16 +1,17 @@
-"""Heads that show no face: proposed by the head detector, looked at closely by its second stage, confirmed by the image
-eye, which was never shown anything but heads and doubts its answer to anything else.
+"""Heads that show no face: found by the head detector, looked at closely by its second stage, which says better where
+their 68 points are, and confirmed by the image eye, which was never shown anything but heads and doubts its answer to
+anything else.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from nlml_hpe.detection.heads import LEAST_PX, MIN_SCORE, Head, HeadDetector, as_box, mean_box, suppressed, uncovered
+from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, uncovered
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.proposals import REFINEMENT_FILE
@@ -18,12 +19,18 @@ from nlml_hpe.inference.image_engine import ImageEngine
 from nlml_hpe.inference.refinement import HeadRefiner
 from nlml_hpe.sessions import CPU
 
-LEAST_PROPOSED = 0.1
-"""The first stage's score of a box that is looked at closely."""
-LEAST_CONFIRMED = 0.28
-"""Score, by both stages and the image eye, of a head that is reported; ``benchmarks/heads.py``."""
+LEAST_CONFIRMED = 0.25
+"""Score, by the detector and the image eye, of a head that is reported; ``benchmarks/heads.py``."""
+_SECONDS_PART = 0.25
+"""Weight of the second stage's score in the geometric mean with the first's: it is of the box of the 68 points, which
+is hard to tell of a head from behind, but it seldom takes other things for heads.
+"""
 _EYES_PART = 0.25
-"""Power of the image eye's score: it says little of where the box is, which the detector's does."""
+"""Power of the image eye's score: it says little of where the head is, which the detector's does."""
+_LOST, _SURE = 0.5, 0.6
+"""A known face is where its head's box of the 68 points is, if both boxes overlap by less than the first and both
+stages are this sure of the head: its landmarks are lost. ``benchmarks/heads.py``.
+"""
 
 
 class HeadSearch:
@@ -58,7 +65,8 @@ class HeadSearch:
     def find(self, image: RgbImage, faces: Sequence[Face] = (), least: float = MIN_SCORE) -> list[Head]:
         """Heads in an image that are none of the faces, surest first.
 
-        ``score`` is the geometric mean of both stages'. Boxes of one head by several proposals are averaged.
+        ``face_box`` is that of the second stage, ``score`` the geometric mean of the first stage's, to three parts, and
+        the second's.
 
         Parameters
         ----------
@@ -72,24 +80,26 @@ class HeadSearch:
         Returns
         -------
         list of Head
-            Boxes in pixels of the image, ``LEAST_PX`` or more on their longer side.
+            In pixels of the image, ``LEAST_PX`` or more on the longer side of the head.
 
         Raises
         ------
         ValueError
             For an array that is no such image.
         """
-        proposed = uncovered(self.detector.find(image, LEAST_PROPOSED), faces)
-        refined = self.refiner.refine(image, proposed)
-        boxes = np.array([head.box for head in refined]).reshape(-1, 4)
-        scores = np.array([math.sqrt(said.score * head.score) for said, head in zip(proposed, refined, strict=True)])
-        chosen = [row for row in suppressed(boxes, scores) if scores[row] >= least]
-        heads = [Head(as_box(mean_box(boxes, scores, row)), float(scores[row])) for row in chosen]
+        # No score is above one: what the first stage is less sure of than this cannot be reported.
+        proposed = uncovered(self.detector.find(image, least ** (1 / (1 - _SECONDS_PART))), faces)
+        closer = self.refiner.refine(image, proposed)
+        heads = [
+            near._replace(score=head.score ** (1 - _SECONDS_PART) * near.score**_SECONDS_PART)
+            for head, near in zip(proposed, closer, strict=True)
+        ]
         # A box that has moved may be a face's.
-        return [head for head in uncovered(heads, faces) if _longest(head.box) >= LEAST_PX]
+        sure = uncovered([head for head in heads if head.score >= least], faces)
+        return sorted(sure, key=lambda head: -head.score)
 
     def boxes(self, image: RgbImage) -> list[Box]:
-        """The boxes of ``find``: what follows heads through a video asks for them.
+        """The boxes of the 68 points of ``find``'s heads: what follows heads through a video asks for them.
 
         Parameters
         ----------
@@ -106,7 +116,7 @@ class HeadSearch:
         ValueError
             For other arrays.
         """
-        return [head.box for head in self.find(image)]
+        return [head.face_box for head in self.find(image)]
 
 
 def confirmed_heads(
@@ -140,9 +150,14 @@ def confirmed_heads(
         For an array that is no such image.
     """
     # No score is above one: what the search is less sure of than ``least`` cannot be reported.
-    found = search.find(image, faces, least)
-    scores = eye.estimate([Face(image, head.box) for head in found]).score
-    heads = [Head(head.box, head.score * float(score) ** _EYES_PART) for head, score in zip(found, scores, strict=True)]
+    return _confirmed(eye, image, search.find(image, faces, least), least)
+
+
+def _confirmed(eye: ImageEngine, image: RgbImage, found: Sequence[Head], least: float) -> list[Head]:
+    """Those heads of an image that the image eye confirms, surest first."""
+    scores = eye.estimate([Face(image, head.face_box) for head in found]).score
+    said = zip(found, scores, strict=True)
+    heads = [head._replace(score=head.score * float(score) ** _EYES_PART) for head, score in said]
     return sorted((head for head in heads if head.score >= least), key=lambda head: -head.score)
 
 
@@ -150,6 +165,8 @@ def with_heads(
     search: HeadSearch, eye: ImageEngine, images: Sequence[RgbImage], faces: Sequence[Sequence[Face]], max_faces: int
 ) -> list[list[Face]]:
     """The faces of each image, and heads beside them.
+
+    Of a face whose landmarks lie elsewhere than its head does the head's box is taken for given.
 
     Parameters
     ----------
@@ -165,16 +182,22 @@ def with_heads(
     Returns
     -------
     list of lists of Face
-        Of each image, largest first; ``found_by`` of a head is "head", and it has no landmarks.
+        Of each image, largest first; ``found_by`` of a head is "head", its box that of the 68 points, and it has no
+        landmarks.
     """
     found = []
     for image, known in zip(images, faces, strict=True):
-        room = max(0, max_faces - len(known))
-        heads = confirmed_heads(search, eye, image, known)[:room] if room else []
-        others = [Face(image, head.box, None, "head") for head in heads]
-        found.append(sorted([*known, *others], key=lambda face: -face.area))
+        seen = search.find(image, least=LEAST_CONFIRMED)
+        heads = _confirmed(eye, image, uncovered(seen, known), LEAST_CONFIRMED)[: max(0, max_faces - len(known))]
+        others = [Face(image, head.face_box, None, "head") for head in heads]
+        found.append(sorted([*(_placed(face, seen) for face in known), *others], key=lambda face: -face.area))
     return found
 
 
-def _longest(box: Box) -> float:
-    return max(box[2] - box[0], box[3] - box[1])
+def _placed(face: Face, heads: Sequence[Head]) -> Face:
+    """The face where its head is, if its landmarks are lost."""
+    own = [head for head in heads if head.score >= _SURE and not uncovered([head], [face])]
+    nearest = max(own, key=lambda head: overlap(head.face_box, box_of_68(face)), default=None)
+    if nearest is None or overlap(nearest.face_box, box_of_68(face)) >= _LOST:
+        return face
+    return replace(face, given_box=nearest.face_box)

@@ -44,8 +44,8 @@ class HeadRefiner:
 
     Examples
     --------
-    >>> image = np.zeros((120, 160, 3), dtype=np.uint8)
-    >>> [round(head.score) for head in HeadRefiner().refine(image, [Head((40.0, 20.0, 90.0, 80.0), 0.9)])]
+    >>> image, box = np.zeros((120, 160, 3), dtype=np.uint8), (40.0, 20.0, 90.0, 80.0)
+    >>> [round(head.score) for head in HeadRefiner().refine(image, [Head(box, box, 0.9)])]
     [0]
     """
 
@@ -69,7 +69,8 @@ class HeadRefiner:
         Returns
         -------
         list of Head
-            ``box``: where the head is; ``score``: about the chance that a head's box is overlapped by half or more.
+            ``face_box``: where the 68 points are; ``score``: about the chance that this box overlaps theirs by half or
+            more. The head's own box is the proposed one.
 
         Raises
         ------
@@ -77,8 +78,9 @@ class HeadRefiner:
             For another array, and for a box without a size.
         """
         require_rgb(image)
-        scores, boxes = self._placed([(image, head.box) for head in proposed])
-        return [Head(as_box(box), float(score)) for box, score in zip(boxes, scores, strict=True)]
+        scores, boxes = self._placed([(image, head.face_box) for head in proposed])
+        said = zip(proposed, boxes, scores, strict=True)
+        return [head._replace(face_box=as_box(box), score=float(score)) for head, box, score in said]
 
     def places(self, faces: Sequence[tuple[RgbImage, Box]]) -> list[Box]:
         """Where heads are that are known to be there, and about where; as ``refine``, of any images.

@@ -1,8 +1,8 @@
 """The head detector's two stages as ONNX files; the rest is numpy.
 
 First stage: an image in, scores and boxes of all cells out. Input: ``images`` (N, H, W, 3) uint8 RGB, sides a multiple
-of 16. Outputs: ``scores`` (N, h, w) in 0..1, nought where a neighbouring cell has a greater one, and ``boxes``
-(N, h, w, 4): left, top, right, bottom in pixels of the image.
+of 32. Outputs: ``scores`` (N, h, w) in 0..1, nought where a neighbouring cell has a greater one; ``boxes`` of heads and
+``face_boxes`` of their 68 points, each (N, h, w, 4): left, top, right, bottom in pixels of the image.
 
 Second stage: crops of proposals in, a score and a box of each out. Input: ``images`` (N, 64, 64, 3) uint8 RGB. Outputs:
 ``scores`` (N,) in 0..1, and ``boxes`` (N, 4): left, top, right, bottom in sides of the crop.
@@ -24,8 +24,8 @@ from spox import Tensor, Var, argument, build
 
 from nlml_hpe.detection.heads import HEADS_FORMAT, HEADS_INPUT, HEADS_OUTPUTS
 from nlml_hpe.files.atomic import write_bytes
+from nlml_hpe.head_network.network import ANSWERS, MULTIPLE, STRIDE, HeadNetwork
 from nlml_hpe.head_network.network import LOG_BOUNDS as CELL_LOG_BOUNDS
-from nlml_hpe.head_network.network import MULTIPLE, STRIDE, HeadNetwork
 from nlml_hpe.head_network.proposals import (
     PROPOSAL_PX,
     PROPOSAL_SHARE,
@@ -65,15 +65,25 @@ def export_head_detector(network: HeadNetwork, path: Path) -> Path:
     """
     images = argument(Tensor(np.uint8, ("images", "height", "width", 3)))
     outputs = network_outputs(network, _planes(images))
-    logits, right, down, wide, high = (_plane(outputs, number) for number in range(5))
+    logits, right, down, wide, high, *face = (_plane(outputs, number) for number in range(ANSWERS))
     largest, _ = op.max_pool(logits, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
     scores = op.mul(op.sigmoid(logits), op.cast(op.equal(logits, largest), to=np.float32))
     half_wide, half_high = (_half(side, CELL_LOG_BOUNDS) for side in (wide, high))
-    middle_x, middle_y = op.add(right, _middles(right, 3)), op.add(down, _middles(down, 2))
-    corners = [op.sub(middle_x, half_wide), op.sub(middle_y, half_high)]
-    corners += [op.add(middle_x, half_wide), op.add(middle_y, half_high)]
-    boxes = op.mul(op.transpose(op.concat(corners, axis=1), perm=[0, 2, 3, 1]), op.const(np.float32(STRIDE)))
-    outputs_by_name = dict(zip(HEADS_OUTPUTS, (op.squeeze(scores, op.const([1])), boxes), strict=True))
+    x, y = op.add(right, _middles(right, 3)), op.add(down, _middles(down, 2))
+    face_x, face_y = (
+        op.add(middle, op.mul(op.mul(way, half), op.const(np.float32(2))))
+        for middle, way, half in ((x, face[0], half_wide), (y, face[1], half_high))
+    )
+    face_half = [
+        op.mul(op.mul(_half(side, CELL_LOG_BOUNDS), half), op.const(np.float32(2)))
+        for side, half in ((face[2], half_wide), (face[3], half_high))
+    ]
+    answers = (
+        op.squeeze(scores, op.const([1])),
+        _cell_boxes(x, y, half_wide, half_high),
+        _cell_boxes(face_x, face_y, *face_half),
+    )
+    outputs_by_name = dict(zip(HEADS_OUTPUTS, answers, strict=True))
     about = {"format": HEADS_FORMAT, "stride": STRIDE, "multiple": MULTIPLE}
     return _written(build({HEADS_INPUT: images}, outputs_by_name), about, path)
 
@@ -124,8 +134,14 @@ def _written(proto: onnx.ModelProto, about: dict[str, Any], path: Path) -> Path:
     return path
 
 
+def _cell_boxes(x: Var, y: Var, half_wide: Var, half_high: Var) -> Var:
+    """Boxes (N, h, w, 4) in pixels, of their middles and halves of their sides (N, 1, h, w) in cells."""
+    corners = [op.sub(x, half_wide), op.sub(y, half_high), op.add(x, half_wide), op.add(y, half_high)]
+    return op.mul(op.transpose(op.concat(corners, axis=1), perm=[0, 2, 3, 1]), op.const(np.float32(STRIDE)))
+
+
 def _plane(outputs: Var, number: int) -> Var:
-    """One of the network's five outputs, (N, 1, ...)."""
+    """One of the network's outputs, (N, 1, ...)."""
     return op.slice(outputs, op.const([number]), op.const([number + 1]), op.const([1]))
 
 

@@ -25,6 +25,7 @@ from renderer.atlas import Texels, openness
 from renderer.heads import HeadDataError
 from renderer.looks import Looks
 from renderer.mesh import Mesh, vertex_normals
+from renderer.neck import head_share
 from renderer.obj import ObjError, ObjMesh, read_obj, read_obj_vertices, split_by_texture
 from renderer.painting import Anatomy, Canvas
 
@@ -122,6 +123,12 @@ class Kit:
             part,
             Texels.of_mesh(_ATLAS, uv, faces, part, base[source]),
         )
+
+    @cached_property
+    def skull(self) -> NDArray[np.int64]:
+        """The kit vertices (H,) of the skin that goes with the skull, from crown to chin, ears and face included."""
+        used = np.unique(self.source)
+        return np.asarray(used[head_share(self.neutral[used]) == 1], dtype=np.int64)
 
     @cached_property
     def canvas(self) -> Canvas:
