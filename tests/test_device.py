@@ -159,7 +159,7 @@ def test_the_network_of_heads_and_its_loss_keep_to_their_device() -> None:
     boxes, kinds = torch.tensor([[[8.0, 8.0, 40.0, 48.0]] * 3] * 2), torch.tensor([[1.0, 0.0, -1.0]] * 2)
     with elsewhere() as there:
         away = network.to(there)
-        loss = head_loss(away(images.to(there)), Heads(boxes.to(there), kinds.to(there)))
+        loss = head_loss(away(images.to(there)), Heads(boxes.to(there), boxes.to(there), kinds.to(there)))
         loss.backward()
         assert loss.device == there
         assert {weights.grad.device for weights in away.parameters() if weights.grad is not None} == {there}
