@@ -14,7 +14,6 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,15 +220,14 @@ def of_photographs(root: Path) -> list[dict[str, Any]]:
     """
     samples = [sample for sample in read_dataset("aflw2000", root).samples if sample.box is not None]
     ways: dict[str, list[tuple[float, int]]] = {}
-    with HeadPoseEstimator(heads=True) as estimator:
+    with HeadPoseEstimator(heads=True) as estimator, HeadPoseEstimator() as plain:
         for sample in tqdm(samples, desc=root.name, unit="image"):
             image, box = sample.load(), np.array(sample.box)
             faces = estimator.detect(image, looks=2)  # one look alone does not search the turned image
-            # Of faces whose landmarks are lost the head detector has changed the boxes.
-            own = [(face, box_of_68(replace(face, given_box=None))) for face in faces if face.found_by != "head"]
+            own = plain.detect(image, looks=2)
             boxes = {
-                "landmarks": [its for face, its in own if face.points is not None],
-                "and the face detector's boxes": [its for _, its in own],
+                "landmarks": [box_of_68(face) for face in own if face.points is not None],
+                "and the face detector's boxes": [box_of_68(face) for face in own],
                 "and the head detector's": [box_of_68(face) for face in faces],
             }
             for name, some in boxes.items():

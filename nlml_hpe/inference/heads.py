@@ -166,7 +166,7 @@ def with_heads(
 ) -> list[list[Face]]:
     """The faces of each image, and heads beside them.
 
-    Of a face whose landmarks lie elsewhere than its head does the head's box is taken for given.
+    A face whose landmarks lie elsewhere than its head is where the head is, without landmarks.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def with_heads(
     images : sequence of RGB uint8 arrays (H, W, 3)
         The images.
     faces : sequence of sequences of Face
-        Which are known in each of them; all are kept.
+        Which are known in each of them; none is left out.
     max_faces : int
         Heads are added up to so many in all.
 
@@ -190,14 +190,23 @@ def with_heads(
         seen = search.find(image, least=LEAST_CONFIRMED)
         heads = _confirmed(eye, image, uncovered(seen, known), LEAST_CONFIRMED)[: max(0, max_faces - len(known))]
         others = [Face(image, head.face_box, None, "head") for head in heads]
-        found.append(sorted([*(_placed(face, seen) for face in known), *others], key=lambda face: -face.area))
+        found.append(sorted([*_placed(known, seen), *others], key=lambda face: -face.area))
     return found
 
 
-def _placed(face: Face, heads: Sequence[Head]) -> Face:
-    """The face where its head is, if its landmarks are lost."""
-    own = [head for head in heads if head.score >= _SURE and not uncovered([head], [face])]
-    nearest = max(own, key=lambda head: overlap(head.face_box, box_of_68(face)), default=None)
-    if nearest is None or overlap(nearest.face_box, box_of_68(face)) >= _LOST:
-        return face
-    return replace(face, given_box=nearest.face_box)
+def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
+    """The faces, each whose landmarks are lost where its head is, without landmarks, if the head is nobody else's."""
+    boxes = [box_of_68(face) for face in faces]
+    sure = [head for head in heads if head.score >= _SURE]
+    free = [head for head in sure if all(overlap(head.face_box, box) < _LOST for box in boxes)]
+    placed = []
+    for face, box in zip(faces, boxes, strict=True):
+        is_lost = all(overlap(head.face_box, box) < _LOST for head in sure)
+        own = [head for head in free if is_lost and not uncovered([head], [face])]
+        nearest = max(own, key=lambda head: overlap(head.face_box, box), default=None)
+        if nearest is None:
+            placed.append(face)
+            continue
+        free.remove(nearest)
+        placed.append(replace(face, box=nearest.face_box, points=None, looks=None))
+    return placed
