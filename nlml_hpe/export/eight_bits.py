@@ -1,7 +1,8 @@
 """An image eye in eight bits, by onnxruntime's static quantisation: no training, but crops by which ranges are found.
 
-Weights have a scale for each channel, activations one for each tensor, and what follows the layers (rotation and
-covariance) stays in float64. Networks trained for eight bits (``image_networks.quantize``) need none of this: their
+Weights have seven bits and a scale for each channel: processors without VNNI instructions add products in pairs, in 16
+bits, which larger ones would overflow. Activations have one scale for each tensor. The layers that answer are in single
+precision, and what follows them (rotation and covariance) stays in float64. Networks trained for eight bits (``image_networks.quantize``) need none of this: their
 files are in eight bits already.
 """
 
@@ -25,7 +26,7 @@ from nlml_hpe.model.format import IMAGE_INPUT, METADATA
 
 MOST_CROPS, LEAST_CROPS = 256, 16
 """Crops that are used, drawn evenly from those that are there, and with how few it is not tried."""
-_LAYERS = ["Conv", "Gemm"]
+_WEIGHED, _ROUNDED = ("Conv", "Gemm"), ("Conv", "Gemm", "Add", "Relu")
 _BATCH = 16
 
 
@@ -112,14 +113,16 @@ def quantized(network: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelP
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as scratch:
-        rounded = Path(scratch) / "rounded.onnx"
+        folded, rounded = _folded(network, Path(scratch) / "plain.onnx"), Path(scratch) / "rounded.onnx"
         quantize_static(
-            _folded(network, Path(scratch) / "plain.onnx"),
+            folded,
             rounded,
             _Reader(crops),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_LAYERS,
+            op_types_to_quantize=list(_ROUNDED),
+            nodes_to_quantize=_rounded(folded),
             per_channel=True,
+            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
@@ -128,6 +131,22 @@ def quantized(network: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelP
     about = {**_said(network), "precision": "int8"}
     onnx.helper.set_model_props(made, {METADATA: json.dumps(about, sort_keys=True)})
     return made
+
+
+def _rounded(network: onnx.ModelProto) -> list[str]:
+    """Names of the layers that are rounded: from the first one to those that answer, which no rectifier follows."""
+    nodes = network.graph.node
+    rectified = {name for node in nodes if node.op_type == "Relu" for name in node.input}
+    begun, after = False, set[str]()
+    names = []
+    for node in nodes:
+        begun = begun or node.op_type in _WEIGHED
+        answers = node.op_type == "Gemm" and not rectified.intersection(node.output)
+        if answers or after.intersection(node.input):
+            after.update(node.output)
+        elif begun and node.op_type in _ROUNDED:
+            names.append(node.name)
+    return names
 
 
 def _folded(network: onnx.ModelProto, path: Path) -> onnx.ModelProto:

@@ -13,7 +13,7 @@ from nlml_hpe.image_networks.backbones import backbone_of
 from nlml_hpe.image_networks.losses import geodesic_huber, negative_log_likelihood
 from nlml_hpe.image_networks.network import ImageNetwork, Posterior, maps_of
 
-_HEAD_CHANNELS = 64
+_HEAD_CHANNELS, _SPREAD_CHANNELS = 64, 128
 LEAST_SIGMA, FIRST_SIGMA, LOG_BOUNDS = 0.005, 0.15, (-6.0, 4.0)
 """Standard deviations, in radians, are the least one and the first one times the exponential of a number in bounds."""
 _LIKELIHOOD_WEIGHT = 0.02
@@ -37,9 +37,12 @@ class SixD(ImageNetwork):
         )
         self.dropout = nn.Dropout(dropout)
         # Where a thing is in the crop tells the pose, so the maps are not averaged away.
-        self.columns = nn.Linear(_HEAD_CHANNELS * height * across, 6)
-        self.spread = nn.Linear(_HEAD_CHANNELS * height * across, 6)
-        nn.init.zeros_(self.spread.weight)
+        features = _HEAD_CHANNELS * height * across
+        self.columns = nn.Linear(features, 6)
+        # Doubt is no sum of what tells the pose: a layer between ranks errors better than none.
+        last = nn.Linear(_SPREAD_CHANNELS, 6)
+        nn.init.zeros_(last.weight)
+        self.spread = nn.Sequential(nn.Linear(features, _SPREAD_CHANNELS), nn.ReLU(), last)
         with torch.no_grad():
             # Training begins at a frontal head, from which every rotation is equally near.
             self.columns.weight.mul_(0.1)
