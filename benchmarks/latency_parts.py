@@ -83,7 +83,9 @@ class _Parts:
 
 
 def parts(images: Sequence[RgbImage]) -> None:
-    """Measure the parts on images (480, 640, 3), each with one face that is found."""
+    """Measure the parts on those of the images (480, 640, 3) that show a face at once, not only mirrored or from near."""
+    networks = FaceMeshNetworks(threads=1)
+    images = [image for image in images if networks.find([image], 1, MIN_CONFIDENCE)[0]]
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -104,11 +106,9 @@ def parts(images: Sequence[RgbImage]) -> None:
 
 
 def main(root: Path, count: int) -> None:
-    """Measure the photographs that show a face at once."""
+    """Measure the first photographs of a folder."""
     samples = read_dataset("aflw2000", root).samples[:count]
-    images = [in_frame(read_image(root / f"{sample.name}.jpg")) for sample in samples]
-    networks = FaceMeshNetworks(threads=1)
-    parts([image for image in images if networks.find([image], 1, MIN_CONFIDENCE)[0]])
+    parts([in_frame(read_image(root / f"{sample.name}.jpg")) for sample in samples])
 
 
 if __name__ == "__main__":

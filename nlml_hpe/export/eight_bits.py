@@ -2,8 +2,8 @@
 
 Weights have seven bits and a scale for each channel: processors without VNNI instructions add products in pairs, in 16
 bits, which larger ones would overflow. Activations have one scale for each tensor. The layers that answer are in single
-precision, and what follows them (rotation and covariance) stays in float64. Networks trained for eight bits (``image_networks.quantize``) need none of this: their
-files are in eight bits already.
+precision, and what follows them (rotation and covariance) stays in float64. Networks trained for eight bits
+(``image_networks.quantize``) need none of this: their files are in eight bits already.
 """
 
 from __future__ import annotations
