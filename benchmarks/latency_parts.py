@@ -83,7 +83,7 @@ class _Parts:
 
 
 def parts(images: Sequence[RgbImage]) -> None:
-    """Measure the parts on those of the images (480, 640, 3) that show a face at once, not only mirrored or from near."""
+    """Measure the parts on those images (480, 640, 3) that show a face at once, not only mirrored or from near."""
     networks = FaceMeshNetworks(threads=1)
     images = [image for image in images if networks.find([image], 1, MIN_CONFIDENCE)[0]]
     threads = cv2.getNumThreads()
