@@ -112,7 +112,7 @@ def size_of(network: ImageNetwork) -> Size:
     --------
     >>> from nlml_hpe.image_networks.six_d import SixD
     >>> print(size_of(SixD("residual", 64)))
-    1.19 M parameters, 59 M MACs
+    1.31 M parameters, 59 M MACs
     """
     found: list[int] = []
 

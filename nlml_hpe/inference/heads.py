@@ -53,6 +53,7 @@ class HeadSearch:
 
     Examples
     --------
+    >>> import numpy as np
     >>> HeadSearch().find(np.zeros((120, 160, 3), dtype=np.uint8))
     []
     """

@@ -60,7 +60,7 @@ def export_head_detector(network: HeadNetwork, path: Path) -> Path:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_head_detector(HeadNetwork(width=8), Path(folder) / "heads.onnx").stat().st_size < 500_000
+    ...     export_head_detector(HeadNetwork(width=8), Path(folder) / "heads.onnx").stat().st_size < 1_000_000
     True
     """
     images = argument(Tensor(np.uint8, ("images", "height", "width", 3)))
