@@ -169,6 +169,5 @@ def _light(  # type: ignore[no-untyped-def]
                 upper = texture[top, left, channel] * (1 - fx) + texture[top, left + 1, channel] * fx
                 lower = texture[top + 1, left, channel] * (1 - fx) + texture[top + 1, left + 1, channel] * fx
                 bright = power[0] + power[1] * main * color[channel] + power[2] * second
-                image[row, column, channel] = min(
-                    (upper * (1 - fy) + lower * fy) * bright + shine * color[channel], 255.0
-                )
+                value = (upper * (1 - fy) + lower * fy) * bright + shine * color[channel]
+                image[row, column, channel] = min(value, 255.0)
