@@ -23,8 +23,8 @@ from nlml_hpe.head_network.network_training import (
     initial_head_network,
     train_head_network,
 )
+from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.head_export import export_head_detector
-from nlml_hpe.model.head_quantize import quantize_head_detector
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.scenes import Scenes
 from renderer.sprites import KIND as SPRITES

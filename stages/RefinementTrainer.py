@@ -25,8 +25,8 @@ from nlml_hpe.head_network.refinement_training import (
     initial_refinement_network,
     train_refinement_network,
 )
+from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.head_export import export_refinement
-from nlml_hpe.model.head_quantize import quantize_head_detector
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import Split
 from renderer.sprites import KIND as SPRITES

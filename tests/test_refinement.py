@@ -35,9 +35,9 @@ from nlml_hpe.image_networks.six_d import SixD
 from nlml_hpe.inference.image_engine import ImageEngine
 from nlml_hpe.inference.refinement import HeadRefiner
 from nlml_hpe.model.components import IMAGE_EYE_FILE
+from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.head_export import export_refinement
-from nlml_hpe.model.head_quantize import quantize_head_detector
 from nlml_hpe.training_run import Run
 
 SETTINGS = RefinementTrainerConfig(

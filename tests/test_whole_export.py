@@ -25,9 +25,9 @@ from nlml_hpe.detection.looks import further_looks, look_again
 from nlml_hpe.detection.regions import region_around_box, regions_from_landmarks
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.faces import photographs
-from nlml_hpe.export.eight_bits import read_crops
 from nlml_hpe.export.fusion_graph import fused
 from nlml_hpe.export.image_graph import Said
+from nlml_hpe.export.int8_crops import read_crops
 from nlml_hpe.export.landmark_graph import Seen
 from nlml_hpe.export.whole import CROP_PX, export_whole
 from nlml_hpe.face import Box, Face

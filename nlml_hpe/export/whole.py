@@ -36,9 +36,9 @@ from spox import Tensor, Var, argument, build
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.looks import DEFAULT_LOOKS, further_looks
 from nlml_hpe.detection.weights import LANDMARKS, read_weights
-from nlml_hpe.export.eight_bits import LEAST_CROPS, MOST_CROPS, precision_of, quantized, read_crops
 from nlml_hpe.export.fusion_graph import Answer, fused, single
 from nlml_hpe.export.image_graph import Said, image_eye
+from nlml_hpe.export.int8_crops import MOST_CROPS, read_crops
 from nlml_hpe.export.landmark_graph import LandmarkNetworks, Seen, landmark_eye
 from nlml_hpe.export.resampling import neighbours
 from nlml_hpe.export.shapes import with_named_axes
@@ -51,6 +51,7 @@ from nlml_hpe.inference.fusion import EYES, Eye
 from nlml_hpe.inference.looks import HALF_SCORE_DEG
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE
+from nlml_hpe.model.eight_bits import LEAST_CROPS, precision_of, quantized_image_eye
 from nlml_hpe.model.format import METADATA, ONNX_FILE, WHOLE_ONNX_FORMAT
 from nlml_hpe.model.onnx_export import OPSET
 from nlml_hpe.model.onnx_math import degrees_from_rotation, entry, scaled, shaped
@@ -103,7 +104,7 @@ def export_whole(
         The image eye's layers in eight bits: those that it was trained with, or else those that ``int8_crops`` lead to.
         The landmark eye stays as it is, for it would be no faster and less exact.
     int8_crops : Path, optional
-        Crops by which the ranges of eight bits are found, as ``eight_bits.read_crops`` reads them.
+        Crops by which the ranges of eight bits are found, as ``int8_crops.read_crops`` reads them.
     weights : Path, optional
         Where FaceMesh's networks lie; by default ``detection.weights.default_folder()``.
 
@@ -202,7 +203,7 @@ def _image_network(eyes: Eyes, folder: Path, int8: bool, int8_crops: Path | None
             "their ranges are found; name a folder that the stage Crops wrote, or one of a picture of each head "
             f"(int8_crops, --int8-crops FOLDER; {LEAST_CROPS} or more, {MOST_CROPS} are enough)"
         )
-    return quantized(network, read_crops(int8_crops, eyes.image.size))
+    return quantized_image_eye(network, read_crops(int8_crops, eyes.image.size))
 
 
 def _landmark_networks(eyes: Eyes, folder: Path, weights: Path | None) -> LandmarkNetworks:
