@@ -23,7 +23,7 @@ def box_of(points: ArrayLike) -> Box:
     Parameters
     ----------
     points : array (N, 2 or more)
-        x and y in the first two columns, in pixels.
+        x and y in the first two columns, in pixels; of four numbers that are a box's its two corners, (2, 2).
 
     Returns
     -------

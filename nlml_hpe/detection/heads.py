@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import resized
 from nlml_hpe.detection.regions import overlaps
-from nlml_hpe.face import Box, Face
+from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.sessions import CPU, open_session
@@ -155,8 +155,7 @@ class HeadDetector:
         boxes, face_boxes, scores = (np.concatenate(parts) for parts in zip(*looks, strict=True))
         sure, heads = np.flatnonzero(scores >= min_score), []
         for row in sure[suppressed(boxes[sure], scores[sure])]:
-            box, face_box = mean_boxes(boxes, face_boxes, scores, row)
-            heads.append(Head(as_box(box), as_box(face_box), float(scores[row])))
+            heads.append(Head(*mean_boxes(boxes, face_boxes, scores, row), float(scores[row])))
         return [head for head in heads if longest_side(head.box) >= LEAST_PX][:max_heads]
 
     def _look(self, image: RgbImage, factor: float) -> _Seen:
@@ -210,7 +209,7 @@ def open_stage(
     return session
 
 
-def mean_boxes(boxes: Floats, face_boxes: Floats, scores: Floats, row: int) -> tuple[Floats, Floats]:
+def mean_boxes(boxes: Floats, face_boxes: Floats, scores: Floats, row: int) -> tuple[Box, Box]:
     """The means, by their scores, of a head's boxes and those of all that overlap it well: others that are about the
     same head say where it is, too, and together they know better than one.
 
@@ -225,18 +224,18 @@ def mean_boxes(boxes: Floats, face_boxes: Floats, scores: Floats, row: int) -> t
 
     Returns
     -------
-    float array (4,), float array (4,)
+    Box, Box
         Of the head and of its 68 points.
 
     Examples
     --------
     >>> boxes = np.array([[0.0, 0, 10, 10], [2, 0, 12, 10], [20, 0, 30, 10]])
     >>> mean_boxes(boxes, boxes + 1, np.array([0.5, 0.5, 0.9]), 0)
-    (array([ 1.,  0., 11., 10.]), array([ 2.,  1., 12., 11.]))
+    ((1.0, 0.0, 11.0, 10.0), (2.0, 1.0, 12.0, 11.0))
     """
     alike = overlaps(boxes, boxes[row]) > _ALIKE
     head, face = (np.average(each[alike], axis=0, weights=scores[alike]) for each in (boxes, face_boxes))
-    return head, face
+    return box_of(head.reshape(2, 2)), box_of(face.reshape(2, 2))
 
 
 def longest_side(box: Box) -> float:
@@ -248,27 +247,6 @@ def longest_side(box: Box) -> float:
     5.0
     """
     return max(box[2] - box[0], box[3] - box[1])
-
-
-def as_box(corners: NDArray[np.floating]) -> Box:
-    """Four numbers as a box.
-
-    Parameters
-    ----------
-    corners : float array (4,)
-        Left, top, right, bottom.
-
-    Returns
-    -------
-    Box
-
-    Examples
-    --------
-    >>> as_box(np.arange(4.0))
-    (0.0, 1.0, 2.0, 3.0)
-    """
-    left, top, right, bottom = (float(value) for value in corners)
-    return left, top, right, bottom
 
 
 def suppressed(boxes: Floats, scores: Floats, most: float = _SAME_HEAD) -> list[int]:

@@ -39,17 +39,15 @@ class HeadSearch:
     Parameters
     ----------
     path : Path, optional
-        The first stage's ONNX file, which HeadTrainer writes; by default the shipped one. The second stage is the file
-        ``refinement.onnx`` beside it, where there is one, otherwise the shipped one.
-    providers : sequence of str, or str
-        What computes, as for ``sessions.resolve_providers``.
+        The first stage's file, as of ``HeadDetector``. The second stage's is ``refinement.onnx`` beside it, where there
+        is one, otherwise the shipped one.
+    providers
+        As of ``HeadDetector``.
 
     Raises
     ------
-    ArtifactError
-        For a file that is missing, damaged or of another kind.
-    ProviderError
-        Where a provider is not there.
+    ArtifactError, ProviderError
+        As of ``HeadDetector``.
 
     Examples
     --------

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.heads import PLACE, Floats, Head, as_box, open_stage
-from nlml_hpe.face import Box
+from nlml_hpe.detection.heads import PLACE, Floats, Head, open_stage
+from nlml_hpe.face import Box, box_of
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.head_network.proposals import (
     REFINEMENT_FILE,
@@ -32,15 +32,13 @@ class HeadRefiner:
     ----------
     path : Path, optional
         The ONNX file that the stage RefinementTrainer writes; by default the shipped one.
-    providers : sequence of str, or str
-        What computes, as for ``sessions.resolve_providers``.
+    providers
+        As of ``HeadDetector``.
 
     Raises
     ------
-    ArtifactError
-        For a file that is missing, damaged or of another kind.
-    ProviderError
-        Where a provider is not there.
+    ArtifactError, ProviderError
+        As of ``HeadDetector``.
 
     Examples
     --------
@@ -80,7 +78,7 @@ class HeadRefiner:
         require_rgb(image)
         scores, boxes = self._placed([(image, head.face_box) for head in proposed])
         said = zip(proposed, boxes, scores, strict=True)
-        return [head._replace(face_box=as_box(box), score=float(score)) for head, box, score in said]
+        return [head._replace(face_box=box, score=float(score)) for head, box, score in said]
 
     def places(self, faces: Sequence[tuple[RgbImage, Box]]) -> list[Box]:
         """Where heads are that are known to be there, and about where; as ``refine``, of any images.
@@ -100,18 +98,18 @@ class HeadRefiner:
         ValueError
             For a box without a size.
         """
-        return [as_box(box) for box in self._placed(faces)[1]]
+        return self._placed(faces)[1]
 
-    def _placed(self, proposed: Sequence[tuple[RgbImage, Box]]) -> tuple[Floats, Floats]:
-        """Scores (n,) and boxes (n, 4) in pixels: the means of what is said of each crop and of its mirror image."""
+    def _placed(self, proposed: Sequence[tuple[RgbImage, Box]]) -> tuple[Floats, list[Box]]:
+        """Scores (n,) and boxes in pixels: the means of what is said of each crop and of its mirror image."""
         if not proposed:
-            return np.empty(0), np.empty((0, 4))
+            return np.empty(0), []
         crops = np.stack([proposal_crop(image, box) for image, box in proposed])
         scores, within = self._answers(np.concatenate([crops, crops[:, :, ::-1]]))
         score, score_of_mirrored = np.split(scores, 2)
         seen, mirrored = np.split(within, 2)
         boxes = of_image((seen + mirrored_box(mirrored)) / 2, np.array([box for _, box in proposed]))
-        return (score + score_of_mirrored) / 2, boxes
+        return (score + score_of_mirrored) / 2, [box_of(corners) for corners in boxes.reshape(-1, 2, 2)]
 
     def _answers(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Scores (n,) and boxes (n, 4), in sides of the crop, of crops (n, 64, 64, 3)."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from nlml_hpe.evaluation.datasets.biwi import read_biwi
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
 from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
-from nlml_hpe.face import Box
+from nlml_hpe.face import Box, box_of, has_size
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
@@ -162,10 +162,9 @@ def _box_of(points: NDArray[np.float64] | None) -> Box | None:
     """The box of landmarks (2 or 3, n); points at or below zero are missing in ``pt2d``."""
     if points is None or points.ndim != 2 or len(points) < 2:
         return None
-    x, y = points[:2, (points[:2] > 0).all(axis=0) & np.isfinite(points[:2]).all(axis=0)]
-    if len(x) < 2 or np.ptp(x) <= 0 or np.ptp(y) <= 0:
-        return None
-    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+    seen = points[:2, (points[:2] > 0).all(axis=0) & np.isfinite(points[:2]).all(axis=0)]
+    box = box_of(seen.T) if seen.size else None
+    return box if box is not None and has_size(box) else None
 
 
 def _read_fsanet(data: Dataset) -> None:
