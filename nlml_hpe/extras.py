@@ -50,5 +50,6 @@ def needs(extra: str, what: str) -> Iterator[None]:
 def how_to_install(extra: str) -> str:
     """The command that installs an extra, of a checkout where this is one."""
     if (_CHECKOUT / "pyproject.toml").is_file():
-        return f"pip install '.[{extra}]' in {_CHECKOUT}"
+        # Without -e the checkout's stages would be importable no more.
+        return f"pip install -e '.[{extra}]' in {_CHECKOUT}"
     return f"pip install 'nlml-hpe[{extra}]'"

@@ -11,10 +11,11 @@ from pathlib import Path
 import stages.guard  # noqa: F401
 
 from nlml_hpe.device import resolve_device
-from nlml_hpe.evaluation.command import add_arguments, run
+from nlml_hpe.evaluation.command import run
 from nlml_hpe.evaluation.datasets import chosen_by_list, read_dataset
 from nlml_hpe.evaluation.evaluate import IMAGE_ROUTE, ROUTES, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answerer, ask, landmark_route, photographs, rendered_faces
+from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.report import write_report
 from nlml_hpe.face import Face

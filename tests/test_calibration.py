@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nlml_hpe.evaluation.calibration_fit import HEAD_AXES, ON_PHOTOGRAPHS, Labelled, answered, fit, of_range, surprises
-from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration, OwnError, RangeNumbers, range_shares
+from nlml_hpe.evaluation.calibration_fit import HEAD_AXES, Labelled, answered, fit, of_range, surprises
+from nlml_hpe.inference.calibration import (
+    DEFAULT_CALIBRATION,
+    ON_PHOTOGRAPHS,
+    Calibration,
+    OwnError,
+    RangeNumbers,
+    range_shares,
+)
 from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
 from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles, rotation_from_vector
 

@@ -23,12 +23,14 @@ from scipy.io import savemat
 
 from nlml_hpe.config import FrameConfig
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.evaluation.command import add_arguments, alignment, answers, on_protocol, run
+from nlml_hpe.evaluation.command import alignment, answers, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate
 from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask
-from nlml_hpe.evaluation.frames import LEAST_FACES, estimate_frame
+from nlml_hpe.evaluation.frames import estimate_frame
 from nlml_hpe.evaluation.metrics import constant_rotation
+from nlml_hpe.evaluation.options import add_arguments
+from nlml_hpe.evaluation.protocols import LEAST_FACES
 from nlml_hpe.evaluation.report import predictions_csv, summary_csv, table
 from nlml_hpe.evaluation.subject import subject_of
 from nlml_hpe.face import Face

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from nlml_hpe.evaluation.command import add_arguments, run
+from nlml_hpe.evaluation.command import run
 from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
+from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.backbones import backbone_of

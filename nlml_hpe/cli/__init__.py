@@ -10,7 +10,6 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from nlml_hpe import __version__
 from nlml_hpe.cli import other, predict, video
@@ -29,31 +28,6 @@ _EXAMPLES = """examples:
   nlml-hpe demo
   nlml-hpe info
 """
-
-
-class CommandParser(argparse.ArgumentParser):
-    """A parser, some of whose options belong to a library that is imported when they are asked for.
-
-    Parameters
-    ----------
-    *arguments, **options
-        As of ``argparse.ArgumentParser``.
-    late : callable, optional
-        Adds those options, before the first parse.
-    """
-
-    def __init__(
-        self, *arguments: Any, late: Callable[[argparse.ArgumentParser], None] | None = None, **options: Any
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self._late = late
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As in ``argparse``."""
-        late, self._late = self._late, None
-        if late is not None:
-            late(self)
-        return super().parse_known_args(args, namespace)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    whole = CommandParser(
+    whole = argparse.ArgumentParser(
         prog="nlml-hpe",
         description="Head pose: yaw, pitch and roll in degrees, with error bars.",
         epilog=_EXAMPLES,

@@ -12,6 +12,7 @@ from nlml_hpe.cli.options import MODEL_HELP, model_files
 from nlml_hpe.cli.places import require_output, shown
 from nlml_hpe.cli.whole import add_whole, refuse_without_crop, write_whole
 from nlml_hpe.detection.weights import default_folder
+from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.extras import how_to_install, needs
 from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION
@@ -20,7 +21,7 @@ from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.page.server import LOOPBACK, serve
 from nlml_hpe.rotation import AXES, CONVENTION
 
-_EVALUATE, _EXPORT = "`nlml-hpe evaluate`", "`nlml-hpe export`"
+_EXPORT = "`nlml-hpe export`"
 _FOLDER_HELP = "model folder (default: the model that comes with the package)"
 
 
@@ -29,9 +30,9 @@ def add_parsers(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="accuracy on a labelled data set (needs the train extra)",
-        description="Accuracy of a model on labelled faces.",
-        late=_add_evaluation,
+        description="Accuracy of a model on labelled faces (needs the train extra).",
     )
+    add_arguments(evaluate)
     evaluate.set_defaults(work=_evaluate, command=evaluate)
     export = commands.add_parser("export", help="write the ONNX file of a model folder (needs the train extra)")
     export.add_argument("output", type=user_path, metavar="OUT.onnx")
@@ -60,14 +61,8 @@ def add_parsers(commands: Any) -> None:
     info.set_defaults(work=_info)
 
 
-def _add_evaluation(command: argparse.ArgumentParser) -> None:
-    with needs("train", _EVALUATE):
-        from nlml_hpe.evaluation.command import add_arguments
-    add_arguments(command)
-
-
 def _evaluate(given: argparse.Namespace) -> int:
-    with needs("train", _EVALUATE):
+    with needs("train", "`nlml-hpe evaluate`"):
         from nlml_hpe.evaluation.command import run
 
         if not run(given):

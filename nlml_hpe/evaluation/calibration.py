@@ -11,41 +11,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from nlml_hpe.detection.detectors import open_detector_for
-from nlml_hpe.evaluation.calibration_fit import ON_PHOTOGRAPHS, Labelled, fit
-from nlml_hpe.evaluation.command import require_apart
-from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, DatasetError, chosen_by_list, read_dataset
-from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
-from nlml_hpe.evaluation.faces import Answerer, ask, photographs
-from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
-from nlml_hpe.files.atomic import ArtifactError, write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder, require_replaceable
+from nlml_hpe.evaluation.datasets import LAYOUTS, DatasetError
+from nlml_hpe.extras import MissingPackageError, needs
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
-from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, RANGES, Calibration
-from nlml_hpe.inference.engines import Estimates
-from nlml_hpe.inference.eyes import Eyes
-from nlml_hpe.inference.fusion import EYES, Gaussians
-from nlml_hpe.inference.opening import engine_of, open_eyes
-from nlml_hpe.model.components import put_component, read_components
+from nlml_hpe.inference.calibration import ON_PHOTOGRAPHS, RANGES
 from nlml_hpe.model.format import SHIPPED
-from nlml_hpe.view.doubt_plots import plot_held, plot_risk
 
-KIND = "calibration"
-"""What the manifest calls the folder of figures; one of another kind is never replaced."""
+_COMMAND = "python -m nlml_hpe.evaluation.calibration"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = argparse.ArgumentParser(
-        prog="python -m nlml_hpe.evaluation.calibration", description="Measure or fit a model's error bars."
+        prog=_COMMAND, description="Measure or fit a model's error bars (needs the train extra)."
     )
     made.add_argument("--dataset", required=True, choices=sorted(LAYOUTS), help="which data set it is")
     made.add_argument("--root", required=True, type=user_path, metavar="FOLDER", help="the data set")
@@ -74,114 +54,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Do it; returns the rows of the table."""
-    if given.output is not None:
-        require_replaceable(given.output, KIND)
-        require_apart(given.output, given.root)
-    data = read_dataset(given.dataset, given.root)
-    if given.list is not None:
-        data = chosen_by_list(data, given.list)
-    if given.fit is not None and not given.model.is_dir():
-        raise ValueError(f"--fit writes into a model folder; {given.model} is none")
-    print(data.summary())
-    eyes = open_eyes(given.model)
-    faces = labelled_faces(eyes, data)
-    if given.fit is not None:
-        ranges = given.fit or ON_PHOTOGRAPHS
-        calibration = fit(faces, ranges, eyes.calibration or DEFAULT_CALIBRATION)
-        origin = _fitted_on(given.model) | dict.fromkeys(ranges, _about(given, faces))
-        put_component(given.model, "calibration", {**calibration.settings(), "fitted_on": origin})
-        print(numbers_text(calibration))
-        eyes = open_eyes(given.model)
-    rows = doubt_rows(faces.true, answers(eyes, faces))
-    print(doubt_table(rows), end="")
-    if given.output is not None:
-        _write(given, rows)
-    return rows
-
-
-def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
-    """What each eye says of the faces of a data set, uncalibrated: of rendered people all, of photographs those whose
-    label lies within 99 degrees, as their usual protocol has it. The image eye's crop is that of ``predict``.
-
-    Raises ``ValueError`` where there are none.
-    """
-    engine = engine_of(eyes)
-    said: dict[str, Answerer] = {}
-    if eyes.landmarks is not None:
-        said["landmarks"] = eyes.by_landmarks
-    if eyes.image is not None:
-        said["image"] = eyes.image.estimate
-    with open_detector_for(engine.point_set, engine.min_confidence) as detector:
-        # As `predict` does it: with the box of the landmarks that were found, not with the label's.
-        faces = (replace(each, face=replace(each.face, given_box=None)) for each in photographs(data, detector))
-        answered = ask(faces, said)
-    protocol = protocol_of(data.name, "crops-round" if data.name == "crops" else None)
-    answered = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
-    if not answered.names:
-        raise ValueError(f"{data.root}: no label lies within 99 degrees")
-    nothing = Estimates.of_rotations(np.full((len(answered.names), 3, 3), np.nan))
-    both = [answered.answers.get(name, nothing) for name in ("landmarks", "image")]
-    return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in both))
-
-
-def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:
-    """The answers of every eye that the model has, and of both, as inference gives them."""
-    nothing = Gaussians(*(np.full_like(faces.true, np.nan) for _ in range(2)))
-    found: dict[str, Gaussians] = {}
-    for eye in EYES if eyes.default == "both" else (eyes.default,):
-        landmarks = nothing if eye == "image" else faces.landmarks
-        image = nothing if eye == "landmarks" else faces.image
-        if eyes.calibration is None:
-            found[eye] = landmarks if eye == "landmarks" else image
-        else:
-            fused = eyes.calibration.answer(landmarks, image)
-            found[eye] = Gaussians(fused.rotation, fused.covariance)
-    return found
-
-
-def numbers_text(calibration: Calibration) -> str:
-    """The fitted numbers, a line for each range."""
-    lines = []
-    for name in RANGES:
-        numbers = calibration.numbers(name)
-        own = "; ".join(
-            f"{eye}: {error.scale:.2f} x sigma + {error.floor_deg:.2f} deg, typically {error.typical_deg:.2f}"
-            for eye, error in (("landmarks", numbers.landmarks), ("image", numbers.image))
-        )
-        shared = ", ".join(f"{axis} {value:.2f}" for axis, value in numbers.shared_deg.items())
-        wider = ", ".join(f"{axis} {value:.2f}" for axis, value in numbers.widening["both"].items())
-        lines.append(f"{name}: {own}; shared {shared} deg; widened (both) {wider}")
-    return "\n".join(lines)
-
-
-def _fitted_on(model: Path) -> dict[str, Any]:
-    """Which faces the numbers of each range in a model folder were fitted on, as far as it says so."""
-    components = read_components(model)
-    said = components["calibration"].settings.get("fitted_on", {}) if "calibration" in components else {}
-    return {name: said[name] for name in RANGES if name in said}
-
-
-def _about(given: argparse.Namespace, faces: Labelled) -> dict[str, Any]:
-    return {"dataset": given.dataset, "folder": given.root.resolve().name, "faces": len(faces.true)}
-
-
-def _write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    with fresh_folder(given.output, KIND) as folder:
-        write_json(folder / "calibration.json", rows)
-        write_bytes(folder / "table.txt", doubt_table(rows).encode())
-        plot_held(rows, folder / "held.png")
-        plot_risk(rows, folder / "risk.png")
-        asked = {name: str(getattr(given, name)) for name in ("dataset", "root", "list", "model", "fit")}
-        write_manifest(folder, KIND, asked, {})
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    given = parser().parse_args(arguments)
     try:
-        run(parser().parse_args(arguments))
-    except (ArtifactError, DatasetError, ValueError, OSError) as error:
+        with needs("train", f"`{_COMMAND}`"):
+            from nlml_hpe.evaluation.calibration_run import run
+        run(given)
+    except (ArtifactError, DatasetError, MissingPackageError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -26,6 +26,7 @@ from nlml_hpe.inference.calibration import (
     DEFAULT_CALIBRATION,
     HEAD_AXES,
     LIMITS_DEG,
+    ON_PHOTOGRAPHS,
     Calibration,
     OwnError,
     RangeName,
@@ -63,10 +64,6 @@ class Labelled(NamedTuple):
         """Some of the faces, by a mask or by their numbers."""
         parts = (Gaussians(*(values[index] for values in eye)) for eye in (self.landmarks, self.image))
         return Labelled(self.true[index], *parts)
-
-
-ON_PHOTOGRAPHS: tuple[RangeName, ...] = ("in_range", "wide")
-"""Ranges that are fitted where nobody names any: labelled photographs have hardly a head that looks away."""
 
 
 def of_range(true: Floats) -> dict[RangeName, NDArray[np.bool_]]:

@@ -8,60 +8,19 @@ from pathlib import Path
 
 from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
-from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
-from nlml_hpe.device import DEVICE_HELP, DEVICES, resolve_device
-from nlml_hpe.evaluation.datasets import LAYOUTS, Dataset, chosen_by_list, read_dataset
+from nlml_hpe.device import resolve_device
+from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, ask, is_known, photographs
-from nlml_hpe.evaluation.frames import LEAST_FACES, FrameEstimate, estimate_frame
-from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
+from nlml_hpe.evaluation.frames import FrameEstimate, estimate_frame
+from nlml_hpe.evaluation.protocols import LEAST_FACES, PROTOCOLS, protocol_of
 from nlml_hpe.evaluation.report import table, write_report
 from nlml_hpe.evaluation.subject import Subject, open_subject
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
-from nlml_hpe.files.images import user_path
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.model.format import SHIPPED
 
 KIND = "evaluation"
 """What the manifest calls the folder; one of another kind is never replaced."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an evaluation on labelled photographs."""
-    group = parser.add_argument_group("labelled photographs")
-    group.add_argument("--dataset", choices=sorted(LAYOUTS), help="which data set it is, and so how it is laid out")
-    group.add_argument("--root", type=user_path, metavar="FOLDER", help="the data set, as it is distributed")
-    group.add_argument(
-        "--protocol",
-        metavar="NAME",
-        help="which faces count: the data set's name for all within 99 degrees (the default), NAME-nlml for those of "
-        f"the paper's range; known: {', '.join(sorted(PROTOCOLS))}",
-    )
-    group.add_argument("--list", type=user_path, metavar="FILE", help="only the faces whose names stand in this file")
-    group.add_argument(
-        "--model",
-        type=user_path,
-        default=SHIPPED,
-        metavar="FOLDER",
-        help="the model (default: the one that is shipped)",
-    )
-    group.add_argument(
-        "--output",
-        type=user_path,
-        default=Path("data/test"),
-        metavar="FOLDER",
-        help="where metrics.json, tables and plots go; an earlier evaluation there is replaced, and nothing else "
-        "(default: %(default)s)",
-    )
-    group.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
-    group.add_argument("--looks", type=int, choices=sorted(LOOKS), help=LOOKS_HELP)
-    group.add_argument(
-        "--align-on",
-        type=user_path,
-        metavar="FOLDER",
-        help=f"another data set of this layout, with {LEAST_FACES} faces or more: figures are also given in the head "
-        "frame of its labels, which is printed",
-    )
 
 
 def run(given: argparse.Namespace) -> bool:
@@ -72,7 +31,7 @@ def run(given: argparse.Namespace) -> bool:
     Parameters
     ----------
     given : Namespace
-        The options of ``add_arguments``.
+        The options of ``options.add_arguments``.
 
     Returns
     -------

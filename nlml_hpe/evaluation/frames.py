@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.evaluation.metrics import constant_rotation
+from nlml_hpe.evaluation.protocols import LEAST_FACES
 from nlml_hpe.rotation import AXES, angles_from_rotation
 
-LEAST_FACES = 50
-"""With so many faces of a spread of 5 degrees about the mean pitch, that mean has a standard error of 0.7 degrees."""
 _RESAMPLES = 200
 _SEED = 0
 

@@ -28,6 +28,8 @@ from nlml_hpe.rotation import angles_from_rotation
 RangeName = Literal["in_range", "wide", "turned"]
 RANGES: tuple[RangeName, ...] = ("in_range", "wide", "turned")
 """``turned`` are heads that look away from the camera."""
+ON_PHOTOGRAPHS: tuple[RangeName, ...] = ("in_range", "wide")
+"""Those that are fitted where nobody names any: labelled photographs have hardly a head that looks away."""
 LIMITS_DEG = (50.0, 40.0, 30.0)
 """Yaw, pitch and roll to which a pose is in range: those of the method's paper."""
 BLEND = 0.2

@@ -1,0 +1,51 @@
+"""Options of an evaluation on labelled photographs; importing them needs no extra, so that help always shows."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
+from nlml_hpe.device import DEVICE_HELP, DEVICES
+from nlml_hpe.evaluation.datasets import LAYOUTS
+from nlml_hpe.evaluation.protocols import LEAST_FACES, PROTOCOLS
+from nlml_hpe.files.images import user_path
+from nlml_hpe.model.format import SHIPPED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an evaluation on labelled photographs."""
+    group = parser.add_argument_group("labelled photographs")
+    group.add_argument("--dataset", choices=sorted(LAYOUTS), help="which data set it is, and so how it is laid out")
+    group.add_argument("--root", type=user_path, metavar="FOLDER", help="the data set, as it is distributed")
+    group.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="which faces count: the data set's name for all within 99 degrees (the default), NAME-nlml for those of "
+        f"the paper's range; known: {', '.join(sorted(PROTOCOLS))}",
+    )
+    group.add_argument("--list", type=user_path, metavar="FILE", help="only the faces whose names stand in this file")
+    group.add_argument(
+        "--model",
+        type=user_path,
+        default=SHIPPED,
+        metavar="FOLDER",
+        help="the model (default: the one that is shipped)",
+    )
+    group.add_argument(
+        "--output",
+        type=user_path,
+        default=Path("data/test"),
+        metavar="FOLDER",
+        help="where metrics.json, tables and plots go; an earlier evaluation there is replaced, and nothing else "
+        "(default: %(default)s)",
+    )
+    group.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
+    group.add_argument("--looks", type=int, choices=sorted(LOOKS), help=LOOKS_HELP)
+    group.add_argument(
+        "--align-on",
+        type=user_path,
+        metavar="FOLDER",
+        help=f"another data set of this layout, with {LEAST_FACES} faces or more: figures are also given in the head "
+        "frame of its labels, which is printed",
+    )
