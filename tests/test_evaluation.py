@@ -38,7 +38,7 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
-from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
+from nlml_hpe.rotation import AXES, Angles, angles_from_rotation, rotation_from_angles
 from stages.common import Workdir
 from stages.config import Config
 from tests.conftest import REPOSITORY
@@ -86,6 +86,12 @@ def test_a_stranger_is_not_taken_for_the_annotated_face(
     assert (rows[0]["network_yaw"], rows[0]["detected_by"], rows[0]["detected"]) == ("", "none", "0")
     assert rows[1]["detected_by"] == "whole"
     assert float(rows[1]["refined_sigma_yaw"]) > 0
+    # A name says whose angle it is; the answers' head frame stands beside them.
+    label = [float(rows[0][f"label_{axis}"]) for axis in AXES]
+    assert label == pytest.approx([4.0, 3.0, 5.0], abs=1e-3)
+    assert {row["frame"] for row in rows} == {report["frame"]}
+    apart = [float(row["network_geodesic"]) for row in rows[1:]]
+    assert np.mean(apart) == pytest.approx(report["routes"]["network"]["geodesic"]["mean"], abs=1e-4)
     with pytest.raises(ValueError, match="expected one of"):
         on_protocol(subject_of(engine), data, answered, "biwi")
 

@@ -143,7 +143,7 @@ def _found(row: Mapping[str, Any]) -> str:
 
 
 def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    yield "* default route; MAE: faces with an answer; MAE all: a face without one counts as a frontal guess"
+    yield "errors in degrees; * default route; MAE: faces with an answer; MAE all: a face without one counts as a frontal guess"
     routes = {name.rpartition("/")[2] for report in reports.values() for name in report["routes"]}
     if routes & {"image", "fused"}:
         yield "the image eye's crop is cut about the label's box, where labels have one"
@@ -185,24 +185,36 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def predictions_csv(evaluation: Evaluation) -> str:
-    """One row for every face that counts: label, how it was found, and every route's raw angles and error bars.
+    """One row for every face that counts: its label, how it was found, and every route's raw angles and error bars.
 
-    Angles are degrees; what a route did not answer is empty. ``ROUTE_error`` is the geodesic error.
+    Parameters
+    ----------
+    evaluation : Evaluation
+        What ``evaluate`` gave.
+
+    Returns
+    -------
+    str
+        CSV; degrees, and empty what a route did not answer. ``label_yaw``, ``label_pitch`` and ``label_roll`` are the
+        label's, in its own head frame; ``ROUTE_yaw`` and so on a route's, in the head frame that the last column names;
+        ``ROUTE_sigma_yaw`` and so on their standard deviations; ``ROUTE_geodesic`` is the angle of the rotation between
+        label and answer. ``detected`` is 1 or 0, ``detected_by`` the step of the search that found the face.
     """
     answered, text = evaluation.answered, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     routes = list(answered.answers)
-    added = ["person", "detected", *(f"{name}_sigma_{axis}" for name in routes for axis in AXES)]
-    angles = [f"{name}_{axis}" for name in routes for axis in AXES]
-    writer.writerow(["name", *AXES, "detected_by", *angles, *added, *(f"{name}_error" for name in routes)])
+    angles, sigmas = ([f"{name}_{kind}{axis}" for name in routes for axis in AXES] for kind in ("", "sigma_"))
+    named = ["name", *(f"label_{axis}" for axis in AXES), "detected_by", *angles, "person", "detected", *sigmas]
+    writer.writerow([*named, *(f"{name}_geodesic" for name in routes), "frame"])
     columns = {name: _angles(evaluation, name) for name in routes}
-    labels, found = answered.labels.columns(), answered.found
+    true, found = answered.labels.columns(), answered.found
     for index, name in enumerate(answered.names):
-        row = [name, *map(_short, labels[index]), answered.found_by[index]]
+        row = [name, *map(_short, true[index]), answered.found_by[index]]
         row += [_short(value) for route in routes for value in columns[route][index, :3]]
         row += [answered.people[index], str(int(found[index]))]
         row += [_short(value) for route in routes for value in answered.answers[route].sigma[index]]
-        writer.writerow([*row, *(_short(columns[route][index, 3]) for route in routes)])
+        row += [_short(columns[route][index, 3]) for route in routes]
+        writer.writerow([*row, evaluation.report["frame"]])
     return text.getvalue()
 
 
