@@ -143,7 +143,10 @@ def _found(row: Mapping[str, Any]) -> str:
 
 
 def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    yield "errors in degrees; * default route; MAE: faces with an answer; MAE all: a face without one counts as a frontal guess"
+    yield (
+        "errors in degrees; * default route; MAE: faces with an answer; "
+        "MAE all: a face without one counts as a frontal guess"
+    )
     routes = {name.rpartition("/")[2] for report in reports.values() for name in report["routes"]}
     if routes & {"image", "fused"}:
         yield "the image eye's crop is cut about the label's box, where labels have one"
