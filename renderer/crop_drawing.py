@@ -151,7 +151,7 @@ def _seen(
     vertices, normals, skull = posed(take.vertices, take.normals, person.share, rotation, draw_body(rotation, rng))
     marks = (take.marks - SKULL_MM) @ turn.T + skull
     middle = marks.mean(axis=0)
-    back = max(distance, float((vertices[:, 2] - middle[2]).max()) + _NOT_NEARER_MM)
+    back = max(distance, float(vertices[:, 2].max() - middle[2]) + _NOT_NEARER_MM)
     middle[2] += np.float32(back)
     vertices = moved(vertices, -middle)
     fine = size * _FINER

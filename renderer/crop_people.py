@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -162,14 +163,23 @@ def _take(
     ``outer`` (V,) is one on the head's own skin, which ``lift`` moves, and nought in the mouth and on the eyes.
     """
     # Normals of the kit's own vertices: charts that meet are lit and pushed the same way.
-    normals = vertex_normals(shape, kit.source[kit.faces].astype(np.int32))
-    skin = shape[kit.source] + (normals * lift[:, None])[kit.source] * outer[:, None]
+    normals = vertex_normals(shape, kit.own_faces)
     return Take(
-        np.concatenate([skin, worn]),
-        np.concatenate([normals[kit.source], worn_normals]),
+        np.concatenate([_lifted(shape, normals, kit.source, lift, outer), worn]),
+        np.concatenate([normals.take(kit.source, axis=0), worn_normals]),
         shape[kit.landmarks],
         shape[kit.skull],
     )
+
+
+@numba.njit(cache=True, nogil=True)
+def _lifted(shape, normals, source, lift, outer):  # type: ignore[no-untyped-def]
+    """Places (A, 3) of the mesh's vertices, each from a kit vertex of ``source`` (A,) and moved along its normal."""
+    result = np.empty((len(source), 3), dtype=shape.dtype)
+    for row, vertex in enumerate(source):
+        for axis in range(3):
+            result[row, axis] = shape[vertex, axis] + normals[vertex, axis] * lift[vertex] * outer[row]
+    return result
 
 
 def _blotched(

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import cv2
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,11 +78,21 @@ def draw_background(size: int, found: list[NDArray[np.uint8]], rng: np.random.Ge
         edge = np.zeros((size, size), np.uint8)
         corners = rng.uniform(-0.2, 1.2, size=(4, 2)) * size
         cv2.fillConvexPoly(edge, cv2.convexHull(corners.astype(np.int32)), [1])
-        image = np.where(edge[..., None] > 0, other, image)
+        cv2.copyTo(other, edge, image)
     if rng.uniform() < 0.5:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.06 * size)), dtype=np.float32)
     tint = rng.uniform(0.35, 1.3) * rng.normal(1, 0.12, size=3)
-    return np.asarray(np.clip(image * tint, 0, 255), dtype=np.float32)
+    _tint(image, tint)
+    return image
+
+
+@numba.njit(cache=True, nogil=True)
+def _tint(image, factors):  # type: ignore[no-untyped-def]
+    """An image (H, W, 3) times a factor (3,) for each colour, within 0..255."""
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            for channel in range(3):
+                image[row, column, channel] = min(max(image[row, column, channel] * factors[channel], 0.0), 255.0)
 
 
 def draw_lamps(rng: np.random.Generator) -> Lamps:
@@ -132,8 +143,19 @@ def lay_over(
     fill = _hair_color(rng) if kind == "strands" else draw_background(size, found, rng)
     left, top, width, height = cv2.boundingRect(mask)
     where = slice(top, top + height), slice(left, left + width)
-    over = fill if fill.ndim == 1 else fill[where]
-    image[where] += (mask[where][..., None] / 255.0) * (over - image[where])
+    _lay(image[where], mask[where], np.broadcast_to(fill, image.shape)[where])
+
+
+@numba.njit(cache=True, nogil=True)
+def _lay(image, mask, over):  # type: ignore[no-untyped-def]
+    """Lay one image (H, W, 3) over another, as far as a mask (H, W) in 0..255 says."""
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            if mask[row, column] > 0:
+                share = mask[row, column] / 255.0
+                for channel in range(3):
+                    under = image[row, column, channel]
+                    image[row, column, channel] = under + share * (over[row, column, channel] - under)
 
 
 def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -161,25 +161,41 @@ class Canvas:
         drawn = cv2.remap(noise / noise.std(), *self._on_strands, cv2.INTER_LINEAR)
         return np.asarray(np.clip(1 + contrast * drawn, 0.3, 2.0), dtype=np.float32)
 
+    @cached_property
+    def _eyeballs(self) -> list[tuple[NDArray[np.bool_], NDArray[np.floating], FloatArray]]:
+        """Of both eyes the texels (H, W), and of these the directions (n, 3) from the ball's middle and shades (n, 1)."""
+        balls = []
+        for name, centre in zip(("M_ScleraLeft", "M_ScleraRight"), self.anatomy.eyes, strict=True):
+            where = self._of(name)
+            direction = self.texels.position[where] - centre
+            direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+            balls.append((where, direction, self._shade[where][:, None]))
+        return balls
+
+    @cached_property
+    def _mouth(self) -> list[tuple[NDArray[np.bool_], FloatArray]]:
+        """Of teeth and of gums the texels (H, W), and the colours (3, n) of these."""
+        parts = []
+        for name, color in (("M_Teeth", (226, 216, 196)), ("M_GumsTongue", (150, 76, 74))):
+            where = self._of(name)
+            parts.append((where, _planes(color)[..., 0] * (0.25 + 0.75 * self.texels.openness[where])))
+        return parts
+
     def _paint_eyes(self, image: FloatArray, looks: Looks) -> None:
         right, up = np.radians(looks.gaze_deg)
         gaze = np.array([np.sin(right), np.sin(up), np.sqrt(max(1 - np.sin(right) ** 2 - np.sin(up) ** 2, 0.1))])
-        for number, name in enumerate(("M_ScleraLeft", "M_ScleraRight")):
-            where = self._of(name)
-            direction = self.texels.position[where] - self.anatomy.eyes[number]
-            direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        for where, direction, shade in self._eyeballs:
             angle = np.degrees(np.arccos(np.clip(direction @ gaze, -1, 1)))[:, None]
             sclera = np.array([228, 220, 214]) - np.clip(angle - 35, 0, 30) * [0.6, 1.2, 1.2]
             iris = np.array(looks.iris) * (1.15 - 0.5 * smoothstep(angle, 20, 27))
             color = iris + smoothstep(angle, 25.5, 28.5) * (sclera - iris)
             color = color * smoothstep(angle, 9, 11.5)
             glint = np.degrees(np.arccos(np.clip(direction @ [-0.17, 0.26, 0.95], -1, 1)))[:, None] < 3.5
-            image[:, where] = (np.where(glint, 250, color) * self._shade[where][:, None]).T
+            image[:, where] = (np.where(glint, 250, color) * shade).T
 
     def _paint_mouth(self, image: FloatArray) -> None:
-        for name, color in (("M_Teeth", (226, 216, 196)), ("M_GumsTongue", (150, 76, 74))):
-            where = self._of(name)
-            image[:, where] = _planes(color)[..., 0] * (0.25 + 0.75 * self.texels.openness[where])
+        for where, color in self._mouth:
+            image[:, where] = color
 
     def _dress(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         """Shoulders, scarf, cap and face mask."""

@@ -125,6 +125,11 @@ class Kit:
         )
 
     @cached_property
+    def own_faces(self) -> NDArray[np.int32]:
+        """The faces (F, 3) by their kit vertices, which charts of the atlas share."""
+        return self.source[self.faces].astype(np.int32)
+
+    @cached_property
     def skull(self) -> NDArray[np.int64]:
         """The kit vertices (H,) of the skin that goes with the skull, from crown to chin, ears and face included."""
         used = np.unique(self.source)
@@ -246,7 +251,7 @@ def _volume(kit: Kit, vertices: NDArray[np.float32], looks: Looks) -> NDArray[np
     outer = np.zeros(len(kit.source), dtype=np.float32)
     outer[np.concatenate([kit._vertices_of("M_Face"), kit._vertices_of("M_BackHead")])] = 1
     # Normals of the kit's own vertices: charts that meet are pushed the same way.
-    normals = vertex_normals(vertices, kit.source[kit.faces].astype(np.int32))
+    normals = vertex_normals(vertices, kit.own_faces)
     height = volume(kit.neutral, looks)
     return np.asarray((normals * height[:, None])[kit.source] * outer[:, None], dtype=np.float32)
 

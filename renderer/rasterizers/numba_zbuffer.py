@@ -93,11 +93,14 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
         if abs(area) < 1e-12:
             continue
         scale = 1.0 / area
-        step_a, step_b = (by - cy) * scale, (cy - ay) * scale
+        across_a, across_b = (by - cy) * scale, (cy - ay) * scale
+        # From coordinates of double precision, for what a step lacks adds up from row to row.
+        down_a, down_b = (cx - np.float64(bx)) * scale, (ax - np.float64(cx)) * scale
+        x, y = left + 0.5, top + 0.5
+        first_a = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * scale
+        first_b = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * scale
         for row in range(top, bottom + 1):
-            x, y = left + 0.5, row + 0.5
-            wa = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * scale
-            wb = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * scale
+            wa, wb = first_a, first_b
             for column in range(left, right + 1):
                 wc = 1.0 - wa - wb
                 if min(wa, wb, wc) >= 0.0:
@@ -105,9 +108,11 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
                     if inverse > nearest[row, column]:
                         nearest[row, column] = inverse
                         pix_to_face[row, column] = face
-                wa += step_a
-                wb += step_b
-    _interpolate(pixels, distance, faces, pix_to_face, barycentrics, depth)
+                wa += across_a
+                wb += across_b
+            first_a += down_a
+            first_b += down_b
+    _interpolate(pixels, near, faces, pix_to_face, barycentrics, depth)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
@@ -136,7 +141,7 @@ def _is_hidden(nearest, near, left, right, top, bottom):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _interpolate(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: ignore[no-untyped-def]
+def _interpolate(pixels, near, faces, pix_to_face, barycentrics, depth):  # type: ignore[no-untyped-def]
     """Weights and depth of the faces that are seen, once per pixel."""
     for row in range(pix_to_face.shape[0]):
         for column in range(pix_to_face.shape[1]):
@@ -147,11 +152,11 @@ def _interpolate(pixels, distance, faces, pix_to_face, barycentrics, depth):  # 
             x, y = column + 0.5, row + 0.5
             ax, ay, bx, by = pixels[a, 0] - x, pixels[a, 1] - y, pixels[b, 0] - x, pixels[b, 1] - y
             cx, cy = pixels[c, 0] - x, pixels[c, 1] - y
-            near_a = (bx * cy - by * cx) / distance[a]
-            near_b = (cx * ay - cy * ax) / distance[b]
-            near_c = (ax * by - ay * bx) / distance[c]
-            total = near_a + near_b + near_c
-            barycentrics[row, column, 0] = near_a / total
-            barycentrics[row, column, 1] = near_b / total
-            barycentrics[row, column, 2] = near_c / total
-            depth[row, column] = (near_a * distance[a] + near_b * distance[b] + near_c * distance[c]) / total
+            # Twice the areas of the three triangles about the pixel; weights are these over distance.
+            area_a, area_b, area_c = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+            near_a, near_b, near_c = area_a * near[a], area_b * near[b], area_c * near[c]
+            scale = 1.0 / (near_a + near_b + near_c)
+            barycentrics[row, column, 0] = near_a * scale
+            barycentrics[row, column, 1] = near_b * scale
+            barycentrics[row, column, 2] = near_c * scale
+            depth[row, column] = (area_a + area_b + area_c) * scale
