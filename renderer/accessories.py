@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renderer.looks import Looks
-from renderer.painting import covering_share, hair_share, mask_share
+from renderer.painting import Scalp, covering_share, hair_share, mask_share
 
 FloatArray = NDArray[np.float32]
 _RIM_SIDES = 6
@@ -24,12 +24,13 @@ class Extra(NamedTuple):
     uv: FloatArray
 
 
-def volume(neutral: FloatArray, looks: Looks) -> FloatArray:
+def volume(scalp: Scalp, looks: Looks) -> FloatArray:
     """Millimetres (V,) by which hair, cloth and mask stand off the skin at places (V, 3) of the neutral head."""
+    neutral = scalp.place
     height = np.zeros(len(neutral), dtype=np.float32)
     if looks.hair != "bald" and looks.covering == "none":
         thin_at_edge = np.clip((neutral[:, 1] + 60) / 120, 0.15, 1.0)
-        height = hair_share(neutral, looks) * looks.hair_mm * thin_at_edge
+        height = hair_share(scalp, looks) * looks.hair_mm * thin_at_edge
     if looks.covering != "none":
         height = np.maximum(height, 5.0 * covering_share(neutral, looks))
     if looks.face_mask:

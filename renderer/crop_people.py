@@ -131,11 +131,9 @@ def _assembled(
     texture, own_uv, uvs = _with_strips(texture, kit.uv, pieces)
     whole = joined([piece.extra._replace(uv=uv) for piece, uv in zip(pieces, uvs, strict=True)])
     normals = np.concatenate([piece.normals for piece in pieces])
-    lift = volume(kit.neutral, looks)
-    outer = np.zeros(len(kit.source), dtype=np.float32)
-    outer[kit.faces[np.isin(kit.part, [kit.canvas.parts.index(name) for name in ("M_Face", "M_BackHead")])]] = 1
-    takes = tuple(_take(kit, shape, lift, outer, whole.vertices, normals) for shape in shapes)
-    shares = [head_share(kit.neutral[kit.source]), *(head_share(piece.extra.vertices) for piece in worn)]
+    lift = volume(kit.scalp, looks)
+    takes = tuple(_take(kit, shape, lift, whole.vertices, normals) for shape in shapes)
+    shares = [kit.share, *(head_share(piece.extra.vertices) for piece in worn)]
     shares += [np.zeros(len(piece.extra.vertices), dtype=np.float32) for piece in body]
     faces = np.concatenate([skin, whole.faces + len(kit.source)]).astype(np.int32)
     return Person(takes, faces, np.concatenate([own_uv, whole.uv]), texture, np.concatenate(shares), looks)
@@ -155,17 +153,12 @@ def draw_expression(names: tuple[str, ...], rng: np.random.Generator) -> dict[st
     return strengths
 
 
-def _take(
-    kit: Kit, shape: FloatArray, lift: FloatArray, outer: FloatArray, worn: FloatArray, worn_normals: FloatArray
-) -> Take:
-    """What is worn stays as it was made for the first face: expressions move hair and frame by little.
-
-    ``outer`` (V,) is one on the head's own skin, which ``lift`` moves, and nought in the mouth and on the eyes.
-    """
+def _take(kit: Kit, shape: FloatArray, lift: FloatArray, worn: FloatArray, worn_normals: FloatArray) -> Take:
+    """What is worn stays as it was made for the first face: expressions move hair and frame by little."""
     # Normals of the kit's own vertices: charts that meet are lit and pushed the same way.
     normals = vertex_normals(shape, kit.own_faces)
     return Take(
-        np.concatenate([_lifted(shape, normals, kit.source, lift, outer), worn]),
+        np.concatenate([_lifted(shape, normals, kit.source, lift, kit.outer), worn]),
         np.concatenate([normals.take(kit.source, axis=0), worn_normals]),
         shape[kit.landmarks],
         shape[kit.skull],

@@ -123,11 +123,12 @@ def _draw_brows(lay: _Lay, marks: FloatArray, looks: Looks, rng: np.random.Gener
         hairs = np.zeros(_CHART, dtype=np.uint8)
         across = np.gradient(path, axis=0)
         across /= np.linalg.norm(across, axis=1, keepdims=True)
-        for _ in range(int(150 * looks.brow_density)):
+        lines = np.empty((int(150 * looks.brow_density), 2, 2))
+        for line in lines:
             index = rng.integers(1, 39)
-            root = path[index] + [0, rng.uniform(-0.5, 0.5) * looks.brow_mm * taper[index]]
-            slant = -across[index] * rng.uniform(2, 5) + [0, rng.uniform(0.3, 2.2)]
-            cv2.polylines(hairs, [_chart_points(np.array([root, root + slant]))], False, [255], 2, cv2.LINE_AA, _SHIFT)
+            line[0] = path[index] + [0, rng.uniform(-0.5, 0.5) * looks.brow_mm * taper[index]]
+            line[1] = line[0] + (-across[index] * rng.uniform(2, 5) + [0, rng.uniform(0.3, 2.2)])
+        cv2.polylines(hairs, list(_chart_points(lines)), False, [255], 2, cv2.LINE_AA, _SHIFT)
         lay(looks.brow_color, 0.8, _blurred(hairs, 0.3))
 
 

@@ -40,6 +40,31 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
+class Scalp:
+    """Places (..., 3) on the head, in mm of the neutral one, and what of hair is the same there for everybody.
+
+    ``around`` (...) are degrees from the front, ``line`` the hairline's height; ``temple`` and ``corner`` say how far a
+    person's hairline as a whole and a receding one move it, ``free`` how far a place is off the ear.
+    """
+
+    place: FloatArray
+    around: FloatArray
+    line: NDArray[np.float64]
+    temple: FloatArray
+    corner: FloatArray
+    free: FloatArray
+
+    @classmethod
+    def of(cls, place: FloatArray) -> Scalp:
+        """Of places (..., 3)."""
+        around = bearing(place)
+        ear = smoothstep(np.hypot(place[..., 1] - _EAR_Y, place[..., 2] - _EAR_Z), 30, 24)
+        ear = ear * smoothstep(np.abs(place[..., 0]), 74, 78)
+        corner = np.exp(-(((around - 38) / 14) ** 2))
+        return cls(place, around, _HAIRLINE(around), smoothstep(around, 80, 40), corner, 1 - ear)
+
+
+@dataclass(frozen=True)
 class Canvas:
     """The atlas of one kit, with the fields that do not change from person to person."""
 
@@ -80,6 +105,12 @@ class Canvas:
         return np.asarray(facing * (self.texels.position[..., 2] > 45) * self._face)
 
     @cached_property
+    def _front(self) -> tuple[slice, slice]:
+        """Rows and columns of the texels that do."""
+        left, top, width, height = cv2.boundingRect((self._forward > 0).astype(np.uint8))
+        return slice(top, top + height), slice(left, left + width)
+
+    @cached_property
     def _blush(self) -> FloatArray:
         """How far the nose's tip and the cheeks blush."""
         place, marks = self.texels.position, self.anatomy.landmarks
@@ -91,8 +122,8 @@ class Canvas:
         return _shadow(self.texels.openness)
 
     @cached_property
-    def _bearing(self) -> FloatArray:
-        return bearing(self.texels.position)
+    def _scalp(self) -> Scalp:
+        return Scalp.of(self.texels.position)
 
     @cached_property
     def _on_strands(self) -> tuple[FloatArray, FloatArray]:
@@ -105,7 +136,7 @@ class Canvas:
     @cached_property
     def _beard(self) -> FloatArray:
         """How far each texel lies within a full beard."""
-        place, marks, around = self.texels.position, self.anatomy.landmarks, self._bearing
+        place, marks, around = self.texels.position, self.anatomy.landmarks, self._scalp.around
         edge = _BEARDLINE(np.clip(around, 0, 82))
         below = smoothstep(edge - place[..., 1], -4, 8) * smoothstep(place[..., 1], -112, -78)
         beard = below * (around < 82) * smoothstep(place[..., 2], 20, 40) * self._face
@@ -133,11 +164,12 @@ class Canvas:
 
     def _draw_face(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         """Blend the frontal chart into the face where it looks forward."""
-        place = self.texels.position
-        drawn = seen_from_front(frontal_chart(self.anatomy.landmarks, looks, rng), place)
+        where = self._front
+        drawn = seen_from_front(frontal_chart(self.anatomy.landmarks, looks, rng), self.texels.position[where])
         *colors, share = cv2.split(drawn)
-        image *= 1 - share * self._forward
-        image += np.stack(colors) * self._forward
+        face, forward = image[:, *where], self._forward[where]
+        face *= 1 - share * forward
+        face += np.stack(colors) * forward
 
     def _grow_beard(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         if looks.beard == 0 and looks.stubble == 0:
@@ -149,7 +181,7 @@ class Canvas:
     def _grow_hair(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         if looks.hair == "bald" and looks.age < 0.5:
             return
-        share = hair_share(self.texels.position, looks, self._bearing) * self._outer
+        share = hair_share(self._scalp, looks) * self._outer
         share *= 0.35 if looks.hair == "bald" else 1.0
         ragged = rng.normal(0, 0.12, size=share.shape).astype(np.float32)
         share = np.clip(share + ragged * share * (1 - share) * 4, 0, 1)
@@ -220,30 +252,23 @@ def bearing(place: FloatArray) -> FloatArray:
     return np.asarray(np.degrees(np.arctan2(np.abs(place[..., 0]), place[..., 2] - _HEAD_AXIS_Z)), dtype=np.float32)
 
 
-def hair_share(place: FloatArray, looks: Looks, around: FloatArray | None = None) -> FloatArray:
+def hair_share(scalp: Scalp, looks: Looks) -> FloatArray:
     """How far places on the head lie within the hair.
 
     Parameters
     ----------
-    place : float array (..., 3)
-        In mm of the neutral head.
+    scalp : Scalp
+        Of the places (..., 3).
     looks : Looks
         The person's, which say where the hair begins.
-    around : float array (...), optional
-        The places' ``bearing``, where it is known.
 
     Returns
     -------
     float array (...)
         In 0..1.
     """
-    around = bearing(place) if around is None else around
-    recession = 16 * looks.recession * np.exp(-(((around - 38) / 14) ** 2))
-    line = _HAIRLINE(around) + looks.hairline_mm * smoothstep(around, 80, 40) + recession
-    above = smoothstep(place[..., 1] - line, -3, 6)
-    ear = smoothstep(np.hypot(place[..., 1] - _EAR_Y, place[..., 2] - _EAR_Z), 30, 24)
-    ear = ear * smoothstep(np.abs(place[..., 0]), 74, 78)
-    return np.asarray(above * (1 - ear), dtype=np.float32)
+    line = scalp.line + looks.hairline_mm * scalp.temple + 16 * looks.recession * scalp.corner
+    return np.asarray(smoothstep(scalp.place[..., 1] - line, -3, 6) * scalp.free, dtype=np.float32)
 
 
 def covering_share(place: FloatArray, looks: Looks) -> FloatArray:

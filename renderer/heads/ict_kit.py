@@ -27,7 +27,7 @@ from renderer.looks import Looks
 from renderer.mesh import Mesh, vertex_normals
 from renderer.neck import head_share
 from renderer.obj import ObjError, ObjMesh, read_obj, read_obj_vertices, split_by_texture
-from renderer.painting import Anatomy, Canvas
+from renderer.painting import Anatomy, Canvas, Scalp
 
 NEUTRAL, LANDMARKS = "generic_neutral_mesh.obj", "vertex_indices.json"
 
@@ -128,6 +128,23 @@ class Kit:
     def own_faces(self) -> NDArray[np.int32]:
         """The faces (F, 3) by their kit vertices, which charts of the atlas share."""
         return self.source[self.faces].astype(np.int32)
+
+    @cached_property
+    def outer(self) -> NDArray[np.float32]:
+        """One for mesh vertices (A,) of the skin, which hair and cloth lift, and nought in the mouth and on the eyes."""
+        outer = np.zeros(len(self.source), dtype=np.float32)
+        outer[np.concatenate([self._vertices_of("M_Face"), self._vertices_of("M_BackHead")])] = 1
+        return outer
+
+    @cached_property
+    def share(self) -> NDArray[np.float32]:
+        """How far each mesh vertex (A,) goes with the head, as ``neck.head_share``."""
+        return head_share(self.neutral[self.source])
+
+    @cached_property
+    def scalp(self) -> Scalp:
+        """What of hair is the same for everybody, at the kit vertices."""
+        return Scalp.of(self.neutral)
 
     @cached_property
     def skull(self) -> NDArray[np.int64]:
@@ -248,12 +265,10 @@ def _visible(base: NDArray[np.float32], openings: NDArray[np.float32], faces: ND
 
 def _volume(kit: Kit, vertices: NDArray[np.float32], looks: Looks) -> NDArray[np.float32]:
     """Displacement (A, 3) of the skin by hair and cloth; teeth and eyes stay where they are."""
-    outer = np.zeros(len(kit.source), dtype=np.float32)
-    outer[np.concatenate([kit._vertices_of("M_Face"), kit._vertices_of("M_BackHead")])] = 1
     # Normals of the kit's own vertices: charts that meet are pushed the same way.
     normals = vertex_normals(vertices, kit.own_faces)
-    height = volume(kit.neutral, looks)
-    return np.asarray((normals * height[:, None])[kit.source] * outer[:, None], dtype=np.float32)
+    height = volume(kit.scalp, looks)
+    return np.asarray((normals * height[:, None])[kit.source] * kit.outer[:, None], dtype=np.float32)
 
 
 def _ears(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
