@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
@@ -166,17 +167,13 @@ class Canvas:
         """Blend the frontal chart into the face where it looks forward."""
         where = self._front
         drawn = seen_from_front(frontal_chart(self.anatomy.landmarks, looks, rng), self.texels.position[where])
-        *colors, share = cv2.split(drawn)
-        face, forward = image[:, *where], self._forward[where]
-        face *= 1 - share * forward
-        face += np.stack(colors) * forward
+        _lay_chart(image[:, *where], drawn, self._forward[where])
 
     def _grow_beard(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         if looks.beard == 0 and looks.stubble == 0:
             return
-        hair = _planes(looks.hair_color) * self._strands(rng, 0.3)
         strength = max(looks.beard, 0.30 * looks.stubble)
-        image += self._beard * strength * (hair - image)
+        _blend(image, self._beard * strength, _ink(looks.hair_color), self._strands(rng, 0.3))
 
     def _grow_hair(self, image: FloatArray, looks: Looks, rng: np.random.Generator) -> None:
         if looks.hair == "bald" and looks.age < 0.5:
@@ -185,7 +182,7 @@ class Canvas:
         share *= 0.35 if looks.hair == "bald" else 1.0
         ragged = rng.normal(0, 0.12, size=share.shape).astype(np.float32)
         share = np.clip(share + ragged * share * (1 - share) * 4, 0, 1)
-        image += share * (_planes(looks.hair_color) * self._strands(rng, 0.24) - image)
+        _blend(image, share, _ink(looks.hair_color), self._strands(rng, 0.24))
 
     def _strands(self, rng: np.random.Generator, contrast: float) -> FloatArray:
         """Brightness (H, W) of hair: fine across the head, long from the crown down."""
@@ -233,18 +230,45 @@ class Canvas:
         """Shoulders, scarf, cap and face mask."""
         place = self.texels.position
         weave = rng.normal(1, 0.03, size=place.shape[:2]).astype(np.float32)
-        cloth = _planes(looks.cloth_color) * (weave * self._shade)
-        image += self._shoulders * (cloth - image)
+        cloth, bright = _ink(looks.cloth_color), weave * self._shade
+        _blend(image, self._shoulders, cloth, bright)
         if looks.covering != "none":
-            image += covering_share(place, looks) * self._outer * (cloth - image)
+            _blend(image, covering_share(place, looks) * self._outer, cloth, bright)
         if looks.face_mask:
-            paper = _planes((205, 222, 232)) * self._shade
-            image += mask_share(place) * self._face * (paper - image)
+            _blend(image, mask_share(place) * self._face, _ink((205, 222, 232)), self._shade)
+
+
+def _ink(color: Rgb) -> FloatArray:
+    """A colour (3,) in single precision."""
+    return np.array(color, dtype=np.float32)
 
 
 def _planes(color: Rgb) -> FloatArray:
     """A colour (3, 1, 1), for images with colours first."""
-    return np.array(color, dtype=np.float32)[:, None, None]
+    return _ink(color)[:, None, None]
+
+
+@numba.njit(cache=True, nogil=True)
+def _blend(image, share, color, bright):  # type: ignore[no-untyped-def]
+    """Paint an image (3, H, W) with a colour (3,) of some brightness (H, W), as far as a share (H, W) says."""
+    for channel in range(3):
+        for row in range(image.shape[1]):
+            for column in range(image.shape[2]):
+                under = image[channel, row, column]
+                over = color[channel] * bright[row, column]
+                image[channel, row, column] = under + share[row, column] * (over - under)
+
+
+@numba.njit(cache=True, nogil=True)
+def _lay_chart(image, drawn, forward):  # type: ignore[no-untyped-def]
+    """Lay colours times coverage, and coverage, (H, W, 4) over an image (3, H, W), as far as texels look ahead (H, W)."""
+    one = np.float32(1)
+    for channel in range(3):
+        for row in range(image.shape[1]):
+            for column in range(image.shape[2]):
+                ahead = forward[row, column]
+                rest = one - drawn[row, column, 3] * ahead
+                image[channel, row, column] = image[channel, row, column] * rest + drawn[row, column, channel] * ahead
 
 
 def bearing(place: FloatArray) -> FloatArray:
