@@ -192,7 +192,7 @@ class Canvas:
 
     @cached_property
     def _eyeballs(self) -> list[tuple[NDArray[np.bool_], NDArray[np.floating], FloatArray]]:
-        """Of both eyes the texels (H, W), and of these the directions (n, 3) from the ball's middle and shades (n, 1)."""
+        """Of both eyes the texels (H, W), and of these directions (n, 3) from the middle and shades (n, 1)."""
         balls = []
         for name, centre in zip(("M_ScleraLeft", "M_ScleraRight"), self.anatomy.eyes, strict=True):
             where = self._of(name)
@@ -261,8 +261,8 @@ def _blend(image, share, color, bright):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _lay_chart(image, drawn, forward):  # type: ignore[no-untyped-def]
-    """Lay colours times coverage, and coverage, (H, W, 4) over an image (3, H, W), as far as texels look ahead (H, W)."""
-    one = np.float32(1)
+    """Lay colours times coverage, with the coverage last (H, W, 4), over an image (3, H, W) where it looks ahead."""
+    one = np.float32(1)  # as an integer it would make the sum one of double precision
     for channel in range(3):
         for row in range(image.shape[1]):
             for column in range(image.shape[2]):

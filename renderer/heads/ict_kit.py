@@ -131,7 +131,7 @@ class Kit:
 
     @cached_property
     def outer(self) -> NDArray[np.float32]:
-        """One for mesh vertices (A,) of the skin, which hair and cloth lift, and nought in the mouth and on the eyes."""
+        """One for mesh vertices (A,) of the skin, which hair and cloth lift; nought in the mouth and on the eyes."""
         outer = np.zeros(len(self.source), dtype=np.float32)
         outer[np.concatenate([self._vertices_of("M_Face"), self._vertices_of("M_BackHead")])] = 1
         return outer
