@@ -150,13 +150,13 @@ def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     routes = {name.rpartition("/")[2] for report in reports.values() for name in report["routes"]}
     if routes & {"image", "fused"}:
         yield "the image eye's crop is cut about the label's box, where labels have one"
+    if any("fitted" in report for report in reports.values()):
+        yield "fitted: after the one rotation that suits each route best on these very faces"
     for faces, report in reports.items():
         steps = ", ".join(f"{step} {count}" for step, count in report["detected_by"].items())
         yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {steps or 'their labels'}"
         if report["left_out"]:
             yield "left out: " + ", ".join(f"{reason} {count}" for reason, count in report["left_out"].items())
-        if "fitted" in report:
-            yield "fitted: after the one rotation that suits each route best on these very faces"
         if "aligned" in report:
             part = report["aligned"]
             yield f"aligned: one constant rotation, estimated on {part['n_faces']} other faces ({part['frame']})"
