@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -50,7 +51,7 @@ def plan(config: Config) -> Plan:
 
 
 def main(config: Config) -> Path:
-    """Train the network; returns the folder of its weights, its ONNX file, curves and history."""
+    """Train the network; returns the folder of its weights, the ONNX files of both stages, curves and history."""
     work, made, settings = Workdir(config.workdir), plan(config), config.refinement_trainer
     network = initial_refinement_network(settings, config.seed)
     run = training_run(config, work.refinement_network, made)
@@ -68,6 +69,8 @@ def main(config: Config) -> Path:
         if settings.int8:
             crops, _ = training.batch(np.arange(min(_RANGED, len(training))), None)
             quantize_head_detector(file, np.asarray(crops.permute(0, 2, 3, 1).numpy()), file)
+        # Beside it the stage whose proposals it knows: inference looks for both in one folder.
+        shutil.copyfile(work.head_network / FIRST_STAGE_FILE, folder / FIRST_STAGE_FILE)
         write_json(folder / "history.json", asdict(history))
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from nlml_hpe.config import HeadTrainerConfig
-from nlml_hpe.detection.heads import Head
+from nlml_hpe.detection.heads import Head, HeadDetector
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import read_manifest
 from nlml_hpe.head_network.config import RefinementTrainerConfig
@@ -35,6 +35,7 @@ from nlml_hpe.head_network.proposals import REFINEMENT_FILE
 from nlml_hpe.head_network.refinement import RefinementNetwork
 from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.shards import read_shards, write_shard
+from nlml_hpe.inference.heads import HeadSearch
 from nlml_hpe.inference.refinement import HeadRefiner
 from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.head_export import export_head_detector
@@ -314,6 +315,17 @@ def test_the_second_stage_is_trained_on_what_the_first_proposes(config: Config, 
     gone = REFINER.model_copy(update={"image_network": folder / "none"})
     with pytest.raises(ArtifactError, match=r"no such file; correct refinement_trainer\.image_network"):
         RefinementTrainer.plan(config.model_copy(update={"refinement_trainer": gone}))
+
+
+def test_both_stages_are_found_in_the_folder_of_the_second(config: Config, scenes: Scenes) -> None:
+    work, image = Workdir(config.workdir), drawn(scenes, 1).image
+    search = HeadSearch(work.refinement_network / ONNX)
+    assert search.detector.find(image, 0.0) == HeadDetector(work.head_network / ONNX).find(image, 0.0)
+    box = (10.0, 10.0, 40.0, 40.0)
+    proposed = [Head(box, box, 0.5)]
+    own = HeadRefiner(work.refinement_network / REFINEMENT_FILE).refine(image, proposed)
+    assert search.refiner.refine(image, proposed) == own
+    assert own != HeadRefiner().refine(image, proposed)  # which is what they would be refined by, were it not there
 
 
 def test_a_training_may_begin_with_weights_and_those_of_another_network_are_refused(config: Config) -> None:
