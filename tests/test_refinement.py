@@ -118,21 +118,6 @@ def test_training_proposals_tell_true_boxes(drawn: DrawnProposals) -> None:
     assert seen >= 5
 
 
-def test_a_score_is_of_the_head_and_a_box_of_its_68_points() -> None:
-    """From behind nobody sees where the points would be: a head that is found well is one, wherever they lie."""
-    scene = Discs().draw(np.random.default_rng(0))
-    proposed = np.stack([scene.boxes, scene.boxes + 0.6 * (scene.boxes[:, 2:3] - scene.boxes[:, :1])], axis=1)
-    made = proposals_of(Looked(scene, proposed.astype(np.float64)), 40, np.random.default_rng(1))
-    lost = (made.heads > 0.7) & (made.overlaps < 0.4)
-    assert lost.sum() > 5
-    truth = Truth(*(torch.from_numpy(values) for values in (made.boxes, made.overlaps, made.heads, made.counts)))
-    sure = torch.full((len(made.heads), 5), 0.0)
-    sure[:, 0] = torch.from_numpy(np.where(lost, 8.0, -8.0))
-    unsure = sure.clone()
-    unsure[torch.from_numpy(lost), 0] = -8.0
-    assert refinement_loss(sure, truth) < refinement_loss(unsure, truth)
-
-
 def test_validation_is_the_same_each_time_and_training_is_not(drawn: DrawnProposals) -> None:
     rows = np.array([3, 5])
     first, again = drawn.batch(rows, None), drawn.batch(rows, None)
@@ -144,29 +129,24 @@ def test_validation_is_the_same_each_time_and_training_is_not(drawn: DrawnPropos
 def test_a_head_that_may_be_found_says_nothing_of_scores() -> None:
     scene = Discs().draw(np.random.default_rng(0))
     unsure = Disc(scene.image, scene.boxes, np.zeros(1, dtype=bool))
-    made = proposals_of(
-        Looked(unsure, np.repeat(scene.boxes[:, None], 2, 1).astype(np.float64)), 20, np.random.default_rng(1)
-    )
+    made = proposals_of(Looked(unsure, scene.boxes.astype(np.float64)), 20, np.random.default_rng(1))
     assert not made.counts[made.overlaps > 0.5].any()
     assert made.counts[made.overlaps == 0].all()
 
 
 def test_a_picture_without_heads_or_proposals_is_learned_from_as_none() -> None:
     empty = Disc(np.zeros((96, 96, 3), np.uint8), np.empty((0, 4), np.float32), np.empty(0, bool))
-    made = proposals_of(Looked(empty, np.empty((0, 2, 4))), 5, np.random.default_rng(1))
+    made = proposals_of(Looked(empty, np.empty((0, 4))), 5, np.random.default_rng(1))
     assert not made.overlaps.any()
-    assert not made.heads.any()
     assert made.counts.all()
     assert not made.boxes.any()
 
 
 def test_the_loss_is_least_for_the_true_box_with_a_full_score_and_finite_without_heads() -> None:
-    truth = Truth(
-        torch.tensor([[2 / 9, 2 / 9, 7 / 9, 7 / 9]]), torch.tensor([0.9]), torch.ones(1), torch.tensor([True])
-    )
+    truth = Truth(torch.tensor([[2 / 9, 2 / 9, 7 / 9, 7 / 9]]), torch.tensor([0.9]), torch.tensor([True]))
     right, moved = torch.tensor([[8.0, 0, 0, 0, 0]]), torch.tensor([[8.0, 0.4, 0, 0, 0]])
     assert refinement_loss(right, truth) < 0.01 < min(refinement_loss(-right, truth), refinement_loss(moved, truth))
-    none = Truth(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1), torch.tensor([True]))
+    none = Truth(torch.zeros(1, 4), torch.zeros(1), torch.tensor([True]))
     assert refinement_loss(-right, none) < 0.01 < refinement_loss(right, none)
     ignored = none._replace(counts=torch.tensor([False]))
     assert refinement_loss(right, ignored) == 0

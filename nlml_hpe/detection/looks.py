@@ -53,7 +53,7 @@ LOOKS: dict[int, tuple[Look, ...]] = {
     11: tuple(Look(side, turn, mirrored) for side, turn in _SIDES_AND_TURNS for mirrored in (False, True)),
 }
 """Number of looks, the first one included -> the further ones."""
-DEFAULT_LOOKS = 2
+DEFAULT_LOOKS = 5
 LOOKS_HELP = f"how often each face is looked at; the answer is the mean (default: {DEFAULT_LOOKS}; in a video 1)"
 
 

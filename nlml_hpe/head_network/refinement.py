@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nlml_hpe.head_network.losses import generalised_iou
+from nlml_hpe.head_network.losses import generalised_iou, overlap
 from nlml_hpe.head_network.proposals import PROPOSAL_PX, PROPOSAL_SHARE
 from nlml_hpe.image_networks.backbones import residual
 from nlml_hpe.image_networks.network import maps_of
@@ -23,8 +23,7 @@ _SQUEEZED, _HIDDEN = 64, 128
 _ANSWERS_FROM = 0.2
 """Overlap of a proposal with a head from which it is to say the head's box."""
 _POOR, _GOOD = 0.35, 0.65
-"""Overlaps of a proposed head with a true one of which the score is to be nought and one: about the chance that it is
-half.
+"""Overlaps of the refined box with a head of which the score is to be nought and one: about the chance that it is half.
 """
 _BOX_WEIGHT, _CORNER_WEIGHT = 2.0, 2.0
 
@@ -37,15 +36,13 @@ class Refined(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Of N crops: the ``boxes`` (N, 4) of the 68 points nearest to the proposed ones, in sides of the crop, without a
-    size where there are none; the ``overlaps`` (N,) of the proposed ones with them; how well the proposed heads overlap
-    a head (``heads``, (N,)); and whether each ``counts`` (N,): a head that may be found, being small or mostly hidden,
-    is neither to be found nor to be none.
+    """Of N crops: the head ``boxes`` (N, 4) nearest to the proposals, in sides of the crop, without a size where there
+    is none; the ``overlaps`` (N,) of the proposals with them; and whether each ``counts`` (N,): a head that may be
+    found, being small or mostly hidden, is neither to be found nor to be none.
     """
 
     boxes: Tensor
     overlaps: Tensor
-    heads: Tensor
     counts: Tensor
 
 
@@ -99,14 +96,13 @@ def refined_of(outputs: Tensor) -> Refined:
 def refinement_loss(outputs: Tensor, truth: Truth) -> Tensor:
     """The mean loss of a batch of outputs (N, 5).
 
-    Of proposals that overlap a head's 68 points one minus the generalised IoU (Rezatofighi et al. 2019) and Huber's
-    loss of the corners; of all the binary cross-entropy of the score, which is to tell how well the proposed head
-    overlaps a true one (Jiang et al. 2018, "IoU-Net"; Li et al. 2020): where the 68 points would be is hard to tell of
-    a head from behind, that it is one is not.
+    Of proposals that overlap a head one minus the generalised IoU (Rezatofighi et al. 2019) and Huber's loss of the
+    corners; of all the binary cross-entropy of the score, which is to tell how well the box that the network now says
+    overlaps the head's (Jiang et al. 2018, "IoU-Net"; Li et al. 2020).
     """
     said = refined_of(outputs)
     answers = (truth.overlaps >= _ANSWERS_FROM) & truth.counts
-    earned = (truth.heads - _POOR) / (_GOOD - _POOR)
+    earned = (overlap(said.boxes.detach(), truth.boxes) - _POOR) / (_GOOD - _POOR)
     apart = nn.functional.binary_cross_entropy_with_logits(said.logits, earned.clamp(0, 1), reduction="none")
     score = (apart * truth.counts).sum() / truth.counts.sum().clamp_min(1)
     found, true = said.boxes[answers], truth.boxes[answers]

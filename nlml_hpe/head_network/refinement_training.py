@@ -29,9 +29,7 @@ _PROPOSED, _MOVED, _PARTS = 0.6, 0.26, 0.07
 """Shares of crops about what the first stage proposes, about a head's own box, moved, and about a part of a head, such
 as an eye in glasses; the others lie anywhere."""
 _PART = (0.15, 0.45)
-"""Sides of parts, in sides of the box of the 68 points."""
-_FACE_SHARE = 0.65
-"""Side of that box, in sides of the head's, where a box is drawn that is nobody's."""
+"""Sides of parts, in sides of the head's box."""
 _LEAST_SCORE = 0.03
 """Of a proposal that is learned from."""
 _SHIFT, _STRETCH = 0.22, 0.22
@@ -54,17 +52,18 @@ class Proposer(Protocol):
 
 
 class Proposals(NamedTuple):
-    """Crops (n, 64, 64, 3) uint8 of one scene, and what there is to say of them, as of ``Truth``."""
+    """Crops (n, 64, 64, 3) uint8 of one scene, the ``boxes`` (n, 4) of their heads' 68 points in sides of the crops,
+    without a size where there is none, the proposals' ``overlaps`` (n,) with them, and whether each ``counts`` (n,).
+    """
 
     crops: NDArray[np.uint8]
     boxes: Floats
     overlaps: Floats
-    heads: Floats
     counts: NDArray[np.bool_]
 
 
 class Looked(NamedTuple):
-    """A scene and what the first stage proposes in it: boxes (n, 2, 4) of n heads and of their 68 points."""
+    """A scene and the boxes (n, 4) that the first stage proposes in it."""
 
     scene: Picture
     proposed: Floats
@@ -100,8 +99,8 @@ class DrawnProposals:
     def _look(self, number: int) -> Looked:
         if number not in self._known:
             scene = self.source.draw(np.random.default_rng([self.seed, number]))
-            proposed = [(head.box, head.face_box) for head in self.proposer.find(scene.image, _LEAST_SCORE)]
-            self._known[number] = Looked(scene, np.array(proposed, dtype=np.float64).reshape(-1, 2, 4))
+            proposed = [head.face_box for head in self.proposer.find(scene.image, _LEAST_SCORE)]
+            self._known[number] = Looked(scene, np.array(proposed, dtype=np.float64).reshape(-1, 4))
         return self._known[number]
 
 
@@ -203,55 +202,55 @@ def proposals_of(looked: Looked, count: int, rng: np.random.Generator) -> Propos
         of a head, where there is one; the others anywhere.
     """
     scene = looked.scene
-    heads = np.stack([scene.boxes, scene.face_boxes], axis=1).astype(np.float64)
+    heads = scene.face_boxes.astype(np.float64)
     own = heads[scene.counts]
-    crops, boxes, shared, whole, counts = [], [], [], [], []
+    crops, boxes, shared, counts = [], [], [], []
     for _ in range(count):
         proposal = _drawn(looked.proposed, own, len(scene.image), rng)
-        cut = proposal_crop(scene.image, proposal[1])
-        both = [overlaps(heads[:, kind], proposal[kind]) for kind in range(2)] if len(heads) else np.zeros((2, 0))
-        nearness = np.maximum(*both)
-        nearest = int(nearness.argmax()) if nearness.any() else None
-        of_head, of_face = (0.0, 0.0) if nearest is None else (each[nearest] for each in both)
-        box = np.zeros(4) if nearest is None else within_proposal(heads[nearest, 1], proposal[1])
+        cut = proposal_crop(scene.image, proposal)
+        each = overlaps(heads, proposal) if len(heads) else np.zeros(0)
+        nearest = int(each.argmax()) if each.any() else None
+        box = np.zeros(4) if nearest is None else within_proposal(heads[nearest], proposal)
         if rng.uniform() < 0.5:
             cut, box = np.ascontiguousarray(cut[:, ::-1]), (box if nearest is None else mirrored_box(box))
         crops.append(cut)
         boxes.append(box)
-        shared.append(of_face)
-        whole.append(of_head)
-        counts.append(nearest is None or bool(scene.counts[nearest]) or nearness.max() < _UNCERTAIN)
-    return Proposals(np.stack(crops), np.stack(boxes), np.array(shared), np.array(whole), np.array(counts))
+        shared.append(each.max(initial=0))
+        counts.append(nearest is None or bool(scene.counts[nearest]) or each.max() < _UNCERTAIN)
+    return Proposals(np.stack(crops), np.stack(boxes), np.array(shared), np.array(counts))
 
 
 def batch_of(parts: Sequence[Proposals]) -> tuple[Tensor, Truth]:
     """The crops of several scenes as tensors."""
-    crops, *known, counts = (np.concatenate(values) for values in zip(*parts, strict=True))
-    boxes, shared, whole = (torch.from_numpy(values.astype(np.float32)) for values in known)
-    return torch.from_numpy(crops).permute(0, 3, 1, 2), Truth(boxes, shared, whole, torch.from_numpy(counts))
+    crops, boxes, shared, counts = (np.concatenate(values) for values in zip(*parts, strict=True))
+    truth = Truth(
+        torch.from_numpy(boxes.astype(np.float32)),
+        torch.from_numpy(shared.astype(np.float32)),
+        torch.from_numpy(counts),
+    )
+    return torch.from_numpy(crops).permute(0, 3, 1, 2), truth
 
 
 def _drawn(proposed: Floats, own: Floats, size: int, rng: np.random.Generator) -> Floats:
-    """Boxes (2, 4) of a head and of its 68 points to look at: what was proposed, a head's own, moved, or any box."""
+    """A box to look at: one that was proposed, a head's own one, moved, a part of that, or any."""
     share = rng.uniform()
     if len(proposed) and share < _PROPOSED:
         return _moved(proposed[rng.integers(len(proposed))], _TREMBLE, _TREMBLE, rng)
     if len(own) and share < _PROPOSED + _MOVED:
         return _moved(own[rng.integers(len(own))], _SHIFT, _STRETCH, rng)
     if len(own) and share < _PROPOSED + _MOVED + _PARTS:
-        left, top, right, bottom = own[rng.integers(len(own)), 1]
+        left, top, right, bottom = own[rng.integers(len(own))]
         half = rng.uniform(*_PART) * max(right - left, bottom - top) / 2
-        middle = rng.uniform((left, top), (right, bottom))
-    else:
-        half = np.exp(rng.uniform(np.log(10), np.log(0.8 * size))) / 2
-        middle = rng.uniform(half / 2, size - half / 2, size=2)
-    return np.array([[*(middle - reach), *(middle + reach)] for reach in (half / _FACE_SHARE, half)])
+        x, y = rng.uniform(left, right), rng.uniform(top, bottom)
+        return np.array([x - half, y - half, x + half, y + half])
+    side = np.exp(rng.uniform(np.log(10), np.log(0.8 * size)))
+    corner = rng.uniform(-side / 4, size - 3 * side / 4, size=2)
+    return np.concatenate([corner, corner + side])
 
 
-def _moved(boxes: Floats, shift: float, stretch: float, rng: np.random.Generator) -> Floats:
-    """A head's boxes (2, 4) in another place and of another size, and a little wider or higher."""
-    face = boxes[1]
-    middle, longest = (face[:2] + face[2:]) / 2, (face[2:] - face[:2]).max()
-    to = middle + rng.normal(0, shift, size=2) * longest
-    factor = np.exp(rng.normal(0, stretch) + rng.normal(0, stretch / 3, size=2))
-    return np.asarray(((boxes.reshape(2, 2, 2) - middle) * factor + to).reshape(2, 4))
+def _moved(box: Floats, shift: float, stretch: float, rng: np.random.Generator) -> Floats:
+    """A box in another place and of another size, and a little wider or higher."""
+    sides = box[2:] - box[:2]
+    middle = (box[:2] + box[2:]) / 2 + rng.normal(0, shift, size=2) * sides.max()
+    half = sides / 2 * np.exp(rng.normal(0, stretch) + rng.normal(0, stretch / 3, size=2))
+    return np.concatenate([middle - half, middle + half])
