@@ -21,7 +21,7 @@ from spox import Tensor, argument, build
 from nlml_hpe import HeadPoseEstimator
 from nlml_hpe.cli import main
 from nlml_hpe.detection.facemesh import FaceMeshNetworks
-from nlml_hpe.detection.looks import further_looks, look_again
+from nlml_hpe.detection.looks import DEFAULT_LOOKS, further_looks, look_again
 from nlml_hpe.detection.regions import region_around_box, regions_from_landmarks
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.faces import photographs
@@ -128,7 +128,7 @@ def answers(session: onnxruntime.InferenceSession, crops: list[RgbImage]) -> dic
     return dict(zip(names, session.run(names, {"crops": images}), strict=True))
 
 
-def by_library(networks: FaceMeshNetworks, image: RgbImage, looks: int = 5) -> Answer:
+def by_library(networks: FaceMeshNetworks, image: RgbImage, looks: int = DEFAULT_LOOKS) -> Answer:
     """The same by numpy and OpenCV: FaceMesh where the box says, where its points say, and the further looks."""
     eyes = open_eyes(SHIPPED)
     assert eyes.landmarks is not None

@@ -20,12 +20,11 @@ from nlml_hpe.inference.calibration import (
     OwnError,
     RangeName,
 )
-from nlml_hpe.inference.fusion import EYES, ROUNDS
+from nlml_hpe.inference.fusion import EYES
 from nlml_hpe.model.onnx_math import (
     atan2,
     degrees_from_rotation,
     entry,
-    inverse,
     reduced,
     scaled,
     shaped,
@@ -66,7 +65,7 @@ def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
     first = Said(op.where(known, landmarks.said.rotation, image.rotation), landmarks.said.covariance)
     shares = _range_shares(first.rotation, image.rotation)
     own, other = _own("landmarks", first, calibration, shares), _own("image", image, calibration, shares)
-    mean, covariance, distance = _weighted(own, other, calibration, shares)
+    mean, covariance, distance = _weighted(own, other)
     agree = op.less_or_equal(distance, op.const(calibration.contradiction))
     surer = op.less_or_equal(_trace(own.covariance), _trace(other.covariance))
     chosen = op.where(agree, _index("both"), op.where(surer, _index("landmarks"), _index("image")))
@@ -109,24 +108,16 @@ def single(eye: Single, said: Said, calibration: Calibration | None) -> Answer:
     return Answer(said.rotation, covariance, shaped(index, (-1,)))
 
 
-def _weighted(a: Said, b: Said, calibration: Calibration, shares: Var) -> tuple[Var, Var, Var]:
+def _weighted(a: Said, b: Said) -> tuple[Var, Var, Var]:
     """Weighted mean and its covariance (N, 3, 3), and the squared Mahalanobis distance (N, 1); ``fusion._fused``."""
-    first, second = (_typical(eye, calibration, shares) for eye in ("landmarks", "image"))
-    between = inverse(op.add(first, second), 3)
-    gain = op.matmul(first, between)
-    apart = op.unsqueeze(vector_from_rotation(op.matmul(b.rotation, transposed(a.rotation))), op.const([2]))
-    distance = shaped(op.matmul(op.matmul(transposed(apart), between), apart), (-1, 1))
-    rest = op.sub(op.const(np.eye(3)), gain)
-    covariance = op.add(about(rest, a.covariance), about(gain, b.covariance))
-    mean = a.rotation
-    for _ in range(ROUNDS):
-        back = transposed(mean)
-        to_a, to_b = (
-            op.unsqueeze(vector_from_rotation(op.matmul(each.rotation, back)), op.const([2])) for each in (a, b)
-        )
-        step = op.add(to_a, op.matmul(gain, op.sub(to_b, to_a)))
-        mean = op.matmul(rotation_from_vector(shaped(step, (0, 3))), mean)
-    return mean, covariance, distance
+    first, second = (scaled(_trace(each.covariance), 1 / 3) for each in (a, b))
+    together = op.add(first, second)
+    gain = op.div(first, together)
+    apart = vector_from_rotation(op.matmul(b.rotation, transposed(a.rotation)))
+    distance = op.div(reduced(op.reduce_sum, square(apart), 1, keep=True), together)
+    mean = op.matmul(rotation_from_vector(op.mul(gain, apart)), a.rotation)
+    share, rest = (op.unsqueeze(square(each), op.const([2])) for each in (gain, op.sub(op.const(1.0), gain)))
+    return mean, op.add(op.mul(rest, a.covariance), op.mul(share, b.covariance)), distance
 
 
 def _range_shares(*rotations: Var) -> Var:

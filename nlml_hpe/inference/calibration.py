@@ -5,10 +5,10 @@ measured: for each eye and each of three ranges of pose the covariance of its ow
 
     own = scale^2 * (what the eye says) + floor^2 * identity,
 
-and ``typical^2 * identity`` where the eye says nothing; by the typical error, too, the eyes are weighed. The error that
-both eyes share (labels, and what counts as frontal of a person) is a standard deviation about each axis of the head.
-Last, all is widened about each axis by the number that makes intervals of 1.96 standard deviations hold 95% of the
-errors of its angle: their tails are not those of a normal distribution.
+and ``typical^2 * identity`` where the eye says nothing. By these the eyes are weighed. The error that both eyes share
+(labels, and what counts as frontal of a person) is a standard deviation about each axis of the head. Last, all is
+widened about each axis by the number that makes intervals of 1.96 standard deviations hold 95% of the errors of its
+angle: their tails are not those of a normal distribution.
 ``evaluation.calibration`` measures these numbers and writes them into a model folder.
 """
 
@@ -52,8 +52,8 @@ class OwnError:
     floor_deg : float
         Standard deviation about every axis, in degrees, that is there even where the eye is sure.
     typical_deg : float
-        Standard deviation about every axis, in degrees, of any of its answers: weighs the eye against the other, and
-        stands for an answer that comes without a covariance.
+        Standard deviation about every axis, in degrees, of any of its answers: stands for an answer that comes without
+        a covariance.
     """
 
     scale: float
@@ -131,8 +131,7 @@ class Calibration:
         """
         shares = range_shares(landmarks.rotation, image.rotation)
         own_landmarks, own_image = self.own("landmarks", landmarks, shares), self.own("image", image, shares)
-        typical = (self.typical("landmarks", shares), self.typical("image", shares))
-        fused = fuse(own_landmarks, own_image, typical, self.contradiction, self.prior)
+        fused = fuse(own_landmarks, own_image, self.contradiction, self.prior)
         return fused._replace(covariance=self.finished(fused, shares))
 
     def own(self, eye: Literal["landmarks", "image"], said: Gaussians, shares: Floats) -> Gaussians:
@@ -159,7 +158,7 @@ class Calibration:
         )
 
     def typical(self, eye: Literal["landmarks", "image"], shares: Floats) -> Floats:
-        """Covariances of an eye's typical own error, by which it is weighed.
+        """Covariances of an eye's typical own error.
 
         Parameters
         ----------

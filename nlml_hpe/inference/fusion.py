@@ -3,20 +3,20 @@
 Both eyes look at the same face, and part of their error is the same: what counts as frontal differs from person to
 person, and a label has an error of its own. No averaging takes that part away, so it has no say in how two answers
 are weighed: covariances here are of each eye's *own* error, and ``calibration`` adds the shared one. The rules, for
-two answers ``a`` and ``b`` whose difference is the rotation vector ``d`` with covariance ``D = A + B``:
+two answers ``a`` and ``b`` with covariances ``A`` and ``B``, whose difference is the rotation vector ``d``:
 
-1. Weights: ``K = A inv(D)``, of the eyes' *typical* covariances where they are given. Measured on photographs, what an
-   eye says of one face tells sure answers from unsure ones, but how much an eye is worth beside the other is told
-   better by its typical error.
-2. Agreement: ``m = d' inv(D) d``, likewise, is their squared Mahalanobis distance, chi-squared with three degrees of
-   freedom if the covariances are right.
-3. Where m is at most ``contradiction`` the answer is the weighted mean ``a + K d`` in the tangent space at the mean
-   itself, found in a few rounds. Its own covariance is ``(1 - K) A (1 - K)' + K B K'`` of what the eyes say of this
-   face, multiplied by ``(prior + m) / (prior + 3)``: both may be off by a common scale, of which as much was known
-   before as ``prior`` observations tell, and m tells more. Answers that agree are surer than their covariances say,
-   and answers that do not are less sure.
+1. Weights: ``a`` and ``b`` have the variances that their covariances have on average over all axes (a third of the
+   trace). How much of an eye's doubt lies about which axis is not told well enough to weigh each apart: measured on
+   photographs and on rendered people, whole matrices weigh worse, and so do typical errors, the same for every face.
+2. Agreement: ``m = |d|^2 / (var a + var b)`` is their squared Mahalanobis distance, chi-squared with three degrees of
+   freedom if the variances are right.
+3. Where m is at most ``contradiction`` the answer lies on the way from a to b: ``exp(k d) a`` with the share
+   ``k = var a / (var a + var b)``, which is the weighted mean in the tangent space at itself. Its own covariance is
+   ``(1 - k)^2 A + k^2 B``, multiplied by ``(prior + m) / (prior + 3)``: both may be off by a common scale, of which as
+   much was known before as ``prior`` observations tell, and m tells more. Answers that agree are surer than their
+   covariances say, and answers that do not are less sure.
 4. Where m is larger, one of the two is wrong, and a mean would be wrong, too. The answer is that of the eye with the
-   smaller total variance (trace) for this face, multiplied as in 3 with ``m = contradiction``.
+   smaller variance for this face, multiplied as in 3 with ``m = contradiction``.
 5. Where one eye has no answer, the other's stands as it is. An answer without a covariance cannot be weighed: it stands
    only where the other eye has no answer with one, and of two such answers that of the landmarks stands.
 """
@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.rotation import inverse_3x3, rotation_from_vector, vector_from_rotation
+from nlml_hpe.rotation import rotation_from_vector, vector_from_rotation
 
 Eye = Literal["both", "landmarks", "image"]
 EYES: tuple[Eye, ...] = ("both", "landmarks", "image")
@@ -36,10 +36,6 @@ EYES: tuple[Eye, ...] = ("both", "landmarks", "image")
 CONTRADICTION = 16.27
 """The quantile 0.999 of the chi-squared distribution with three degrees of freedom."""
 PRIOR = 4.0
-ROUNDS = 4
-"""Of the weighted mean; more change it by less than 0.0002 degrees for answers 25 degrees apart."""
-_STILL = 1e-9
-"""Radians: rounds end where none would move a mean by more."""
 Floats = NDArray[np.float64]
 
 
@@ -91,7 +87,6 @@ class Fused(NamedTuple):
 def fuse(
     landmarks: Gaussians,
     image: Gaussians,
-    typical: tuple[Floats, Floats] | None = None,
     contradiction: float = CONTRADICTION,
     prior: float = PRIOR,
 ) -> Fused:
@@ -101,8 +96,6 @@ def fuse(
     ----------
     landmarks, image : Gaussians
         The two eyes' answers, in the same head frame, with the covariances of their own errors.
-    typical : two float arrays (N, 3, 3), optional
-        Covariances by which the eyes are weighed; by default those of the answers themselves.
     contradiction : float
         Largest squared Mahalanobis distance of two answers that are averaged.
     prior : float
@@ -134,16 +127,15 @@ def fuse(
     count = len(landmarks.rotation)
     first_weighable, second_weighable = landmarks.is_weighable, image.is_weighable
     both = first_weighable & second_weighable
-    first_error, second_error = typical or (landmarks.covariance, image.covariance)
     if both.all():  # as most often: there is nothing to choose
-        return _fused(landmarks, image, first_error, second_error, contradiction, prior)
+        return _fused(landmarks, image, contradiction, prior)
     rotation, covariance = image.rotation.copy(), image.covariance.copy()
     distance, eye = np.full(count, np.nan), np.full(count, "image", dtype="<U9")
     first = first_weighable | (landmarks.is_known & ~second_weighable)
     rotation[first], covariance[first], eye[first] = landmarks.rotation[first], landmarks.covariance[first], "landmarks"
     if both.any():
         a, b = (Gaussians(*(values[both] for values in each)) for each in (landmarks, image))
-        found = _fused(a, b, first_error[both], second_error[both], contradiction, prior)
+        found = _fused(a, b, contradiction, prior)
         rotation[both], covariance[both], eye[both], distance[both] = found
     return Fused(rotation, covariance, eye, distance)
 
@@ -156,37 +148,20 @@ def _check(landmarks: Gaussians, image: Gaussians, contradiction: float, prior: 
         raise ValueError(f"expected contradiction and prior above zero; received {contradiction:g} and {prior:g}")
 
 
-def _fused(
-    a: Gaussians, b: Gaussians, first_error: Floats, second_error: Floats, contradiction: float, prior: float
-) -> Fused:
-    """Two answers with covariances to every face, weighed by the errors (N, 3, 3) of the two eyes."""
-    between = inverse_3x3(first_error + second_error)
-    gain = first_error @ between
+def _fused(a: Gaussians, b: Gaussians, contradiction: float, prior: float) -> Fused:
+    """Two answers with covariances to every face."""
+    first, second = (np.trace(each.covariance, axis1=-2, axis2=-1) / 3 for each in (a, b))
+    gain = (first / (first + second))[:, None]
     apart = vector_from_rotation(b.rotation @ np.swapaxes(a.rotation, -1, -2))
-    distance = np.einsum("ni,nij,nj->n", apart, between, apart)
-    rotation, rest = _weighted_mean(a.rotation, b.rotation, gain, apart), np.eye(3) - gain
-    covariance = rest @ a.covariance @ np.swapaxes(rest, -1, -2) + gain @ b.covariance @ np.swapaxes(gain, -1, -2)
+    distance = (apart**2).sum(axis=-1) / (first + second)
+    rotation = rotation_from_vector(gain * apart) @ a.rotation
+    share = gain[..., None]
+    covariance = (1 - share) ** 2 * a.covariance + share**2 * b.covariance
     eye = np.full(len(distance), "both", dtype="<U9")
-    variances = [np.trace(each.covariance, axis1=-2, axis2=-1) for each in (a, b)]
-    against, first_is_surer = distance > contradiction, variances[0] <= variances[1]
+    against, first_is_surer = distance > contradiction, first <= second
     for chosen, each, name in ((first_is_surer, a, "landmarks"), (~first_is_surer, b, "image")):
         taken = against & chosen
         rotation[taken], covariance[taken], eye[taken] = each.rotation[taken], each.covariance[taken], name
     if np.isfinite(prior):
         covariance *= ((prior + np.minimum(distance, contradiction)) / (prior + 3))[:, None, None]
     return Fused(rotation, covariance, eye, distance)
-
-
-def _weighted_mean(a: Floats, b: Floats, gain: Floats, apart: Floats) -> Floats:
-    """The rotation from which ``a`` and ``b`` lie in opposite directions, in the proportion that the gain says.
-
-    ``apart`` is the rotation vector from a to b, which the first round, that begins at a, would find.
-    """
-    both, step, mean = np.stack([a, b]), (gain @ apart[..., None])[..., 0], a
-    for _ in range(ROUNDS - 1):
-        mean = rotation_from_vector(step) @ mean
-        to_a, to_b = vector_from_rotation(both @ np.swapaxes(mean, -1, -2))
-        step = to_a + (gain @ (to_b - to_a)[..., None])[..., 0]
-        if not (np.abs(step) > _STILL).any():
-            return mean
-    return rotation_from_vector(step) @ mean
