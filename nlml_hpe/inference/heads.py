@@ -19,7 +19,7 @@ from nlml_hpe.inference.image_engine import ImageEngine
 from nlml_hpe.inference.refinement import HeadRefiner
 from nlml_hpe.sessions import CPU
 
-LEAST_CONFIRMED = 0.28
+LEAST_CONFIRMED = 0.29
 """Score, by the detector and the image eye, of a head that is reported; ``benchmarks/heads.py``."""
 _SECONDS_PART = 0.25
 """Weight of the second stage's score in the geometric mean with the first's: it is of the box of the 68 points, which
