@@ -161,6 +161,23 @@ def test_the_mean_doubt_about_all_axes_weighs_and_each_axis_keeps_its_own() -> N
     assert fused.distance[0] == pytest.approx(9 / (4 + 1))
 
 
+def test_no_answer_is_weighed_by_less_than_the_typical_error() -> None:
+    """The first eye is surer of the first face than it should be; of the second it is less sure than usual."""
+    a, b = yaws([0, 0], [1, 4]), yaws([3, 3], [1, 1])
+    typical = np.radians([[2.0, 2.0], [1.0, 1.0]]) ** 2
+    fused = fuse(a, b, (typical[0], typical[1]), prior=FIRM)
+    np.testing.assert_allclose(geodesic_degrees(fused.rotation, a.rotation), [3 * 4 / (4 + 1), 3 * 16 / (16 + 1)])
+    deviations = np.degrees(np.sqrt(fused.covariance[:, 0, 0]))
+    np.testing.assert_allclose(deviations, [np.hypot(0.2, 0.8), np.hypot(4 / 17, 16 / 17)])
+
+
+def test_two_certain_answers_that_agree_are_one_and_none_is_none() -> None:
+    certain = Gaussians(np.eye(3)[None], np.zeros((1, 3, 3)))
+    np.testing.assert_array_equal(fuse(certain, certain).rotation, np.eye(3)[None])
+    nothing = Gaussians(np.full((1, 3, 3), np.nan), np.eye(3)[None])
+    assert np.isnan(fuse(nothing, nothing).covariance).all()
+
+
 def test_no_face_at_all() -> None:
     nothing = Gaussians(np.empty((0, 3, 3)), np.empty((0, 3, 3)))
     fused = fuse(nothing, nothing)

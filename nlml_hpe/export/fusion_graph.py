@@ -20,7 +20,7 @@ from nlml_hpe.inference.calibration import (
     OwnError,
     RangeName,
 )
-from nlml_hpe.inference.fusion import EYES
+from nlml_hpe.inference.fusion import EYES, LEAST_VARIANCE
 from nlml_hpe.model.onnx_math import (
     atan2,
     degrees_from_rotation,
@@ -65,7 +65,9 @@ def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
     first = Said(op.where(known, landmarks.said.rotation, image.rotation), landmarks.said.covariance)
     shares = _range_shares(first.rotation, image.rotation)
     own, other = _own("landmarks", first, calibration, shares), _own("image", image, calibration, shares)
-    mean, covariance, distance = _weighted(own, other)
+    first_variance = _weighed_by("landmarks", own, calibration, shares)
+    second_variance = _weighed_by("image", other, calibration, shares)
+    mean, covariance, distance = _weighted(own, other, first_variance, second_variance)
     agree = op.less_or_equal(distance, op.const(calibration.contradiction))
     surer = op.less_or_equal(_trace(own.covariance), _trace(other.covariance))
     chosen = op.where(agree, _index("both"), op.where(surer, _index("landmarks"), _index("image")))
@@ -108,9 +110,14 @@ def single(eye: Single, said: Said, calibration: Calibration | None) -> Answer:
     return Answer(said.rotation, covariance, shaped(index, (-1,)))
 
 
-def _weighted(a: Said, b: Said) -> tuple[Var, Var, Var]:
+def _weighed_by(eye: Single, own: Said, calibration: Calibration, shares: Var) -> Var:
+    """Variances (N, 1) by which an eye is weighed; ``fusion._fused``."""
+    least = op.max([_typical(eye, calibration, shares), op.const(LEAST_VARIANCE)])
+    return op.max([scaled(_trace(own.covariance), 1 / 3), least])
+
+
+def _weighted(a: Said, b: Said, first: Var, second: Var) -> tuple[Var, Var, Var]:
     """Weighted mean and its covariance (N, 3, 3), and the squared Mahalanobis distance (N, 1); ``fusion._fused``."""
-    first, second = (scaled(_trace(each.covariance), 1 / 3) for each in (a, b))
     together = op.add(first, second)
     gain = op.div(first, together)
     apart = vector_from_rotation(op.matmul(b.rotation, transposed(a.rotation)))
@@ -153,16 +160,15 @@ def _own(eye: Single, said: Said, calibration: Calibration, shares: Var) -> Said
         floor = op.const(np.radians(error.floor_deg) ** 2 * np.eye(3))
         parts[name] = op.add(scaled(said.covariance, error.scale**2), floor)
     total = reduced(op.reduce_sum, shaped(said.covariance, (-1, 9)), 1, keep=True)
-    unknown = op.unsqueeze(op.isnan(total), op.const([2]))
-    return Said(said.rotation, op.where(unknown, _typical(eye, calibration, shares), _blended(shares, parts)))
+    unknown = op.unsqueeze(op.or_(op.isnan(total), op.isinf(total)), op.const([2]))
+    typical = op.mul(op.unsqueeze(_typical(eye, calibration, shares), op.const([2])), op.const(np.eye(3)))
+    return Said(said.rotation, op.where(unknown, typical, _blended(shares, parts)))
 
 
 def _typical(eye: Single, calibration: Calibration, shares: Var) -> Var:
-    """As ``Calibration.typical``."""
-    parts = {
-        name: op.const(np.radians(_error(eye, calibration, name).typical_deg) ** 2 * np.eye(3)[None]) for name in RANGES
-    }
-    return _blended(shares, parts)
+    """As ``Calibration.typical``, (N, 1)."""
+    variances = [[np.radians(_error(eye, calibration, name).typical_deg) ** 2] for name in RANGES]
+    return op.matmul(shares, op.const(np.array(variances)))
 
 
 def _finished(rotation: Var, covariance: Var, eye: Var, calibration: Calibration, shares: Var) -> Var:

@@ -5,10 +5,10 @@ measured: for each eye and each of three ranges of pose the covariance of its ow
 
     own = scale^2 * (what the eye says) + floor^2 * identity,
 
-and ``typical^2 * identity`` where the eye says nothing. By these the eyes are weighed. The error that both eyes share
-(labels, and what counts as frontal of a person) is a standard deviation about each axis of the head. Last, all is
-widened about each axis by the number that makes intervals of 1.96 standard deviations hold 95% of the errors of its
-angle: their tails are not those of a normal distribution.
+and ``typical^2 * identity`` where the eye says nothing. By the mean variance of these, but no less than the typical
+one, the eyes are weighed. The error that both eyes share (labels, and what counts as frontal of a person) is a standard
+deviation about each axis of the head. Last, all is widened about each axis by the number that makes intervals of 1.96
+standard deviations hold 95% of the errors of its angle: their tails are not those of a normal distribution.
 ``evaluation.calibration`` measures these numbers and writes them into a model folder.
 """
 
@@ -52,8 +52,8 @@ class OwnError:
     floor_deg : float
         Standard deviation about every axis, in degrees, that is there even where the eye is sure.
     typical_deg : float
-        Standard deviation about every axis, in degrees, of any of its answers: stands for an answer that comes without
-        a covariance.
+        Standard deviation about every axis, in degrees, of any of its answers: with less none of them is weighed, and
+        it stands for an answer that comes without a covariance.
     """
 
     scale: float
@@ -131,7 +131,8 @@ class Calibration:
         """
         shares = range_shares(landmarks.rotation, image.rotation)
         own_landmarks, own_image = self.own("landmarks", landmarks, shares), self.own("image", image, shares)
-        fused = fuse(own_landmarks, own_image, self.contradiction, self.prior)
+        typical = (self.typical("landmarks", shares), self.typical("image", shares))
+        fused = fuse(own_landmarks, own_image, typical, contradiction=self.contradiction, prior=self.prior)
         return fused._replace(covariance=self.finished(fused, shares))
 
     def own(self, eye: Literal["landmarks", "image"], said: Gaussians, shares: Floats) -> Gaussians:
@@ -153,12 +154,11 @@ class Calibration:
         """
         known = np.isfinite(said.covariance).all(axis=(-2, -1))[:, None, None]
         scale, floor, _ = (shares @ self._errors[eye]).T[..., None, None]
-        return said._replace(
-            covariance=np.where(known, scale * said.covariance + floor * np.eye(3), self.typical(eye, shares))
-        )
+        unknown = self.typical(eye, shares)[:, None, None] * np.eye(3)
+        return said._replace(covariance=np.where(known, scale * said.covariance + floor * np.eye(3), unknown))
 
     def typical(self, eye: Literal["landmarks", "image"], shares: Floats) -> Floats:
-        """Covariances of an eye's typical own error.
+        """Variances of an eye's typical own error, below which it is not weighed.
 
         Parameters
         ----------
@@ -169,10 +169,10 @@ class Calibration:
 
         Returns
         -------
-        float array (N, 3, 3)
+        float array (N,)
             In square radians, the same about every axis.
         """
-        return np.asarray((shares @ self._errors[eye][:, 2])[:, None, None] * np.eye(3))
+        return np.asarray(shares @ self._errors[eye][:, 2])
 
     def finished(self, fused: Fused, shares: Floats) -> Floats:
         """The whole covariance of answers: with the error that both eyes share, and widened.

@@ -6,8 +6,9 @@ are weighed: covariances here are of each eye's *own* error, and ``calibration``
 two answers ``a`` and ``b`` with covariances ``A`` and ``B``, whose difference is the rotation vector ``d``:
 
 1. Weights: ``a`` and ``b`` have the variances that their covariances have on average over all axes (a third of the
-   trace). How much of an eye's doubt lies about which axis is not told well enough to weigh each apart: measured on
-   photographs and on rendered people, whole matrices weigh worse, and so do typical errors, the same for every face.
+   trace), but no less than the *typical* ones, where they are given. Measured on photographs and on rendered people,
+   an eye is seldom surer than usual, but often less sure; how much of its doubt lies about which axis it does not tell
+   well enough to weigh each apart.
 2. Agreement: ``m = |d|^2 / (var a + var b)`` is their squared Mahalanobis distance, chi-squared with three degrees of
    freedom if the variances are right.
 3. Where m is at most ``contradiction`` the answer lies on the way from a to b: ``exp(k d) a`` with the share
@@ -16,7 +17,7 @@ two answers ``a`` and ``b`` with covariances ``A`` and ``B``, whose difference i
    much was known before as ``prior`` observations tell, and m tells more. Answers that agree are surer than their
    covariances say, and answers that do not are less sure.
 4. Where m is larger, one of the two is wrong, and a mean would be wrong, too. The answer is that of the eye with the
-   smaller variance for this face, multiplied as in 3 with ``m = contradiction``.
+   smaller variance for this face, whatever is typical, multiplied as in 3 with ``m = contradiction``.
 5. Where one eye has no answer, the other's stands as it is. An answer without a covariance cannot be weighed: it stands
    only where the other eye has no answer with one, and of two such answers that of the landmarks stands.
 """
@@ -36,6 +37,8 @@ EYES: tuple[Eye, ...] = ("both", "landmarks", "image")
 CONTRADICTION = 16.27
 """The quantile 0.999 of the chi-squared distribution with three degrees of freedom."""
 PRIOR = 4.0
+LEAST_VARIANCE = 1e-10
+"""Square radians, 0.0006 degrees: what an answer is weighed by whose covariance is nought."""
 Floats = NDArray[np.float64]
 
 
@@ -87,6 +90,8 @@ class Fused(NamedTuple):
 def fuse(
     landmarks: Gaussians,
     image: Gaussians,
+    typical: tuple[Floats, Floats] | None = None,
+    *,
     contradiction: float = CONTRADICTION,
     prior: float = PRIOR,
 ) -> Fused:
@@ -96,6 +101,8 @@ def fuse(
     ----------
     landmarks, image : Gaussians
         The two eyes' answers, in the same head frame, with the covariances of their own errors.
+    typical : two float arrays (N,), optional
+        Variances about any axis, in square radians, below which no answer of either eye is weighed.
     contradiction : float
         Largest squared Mahalanobis distance of two answers that are averaged.
     prior : float
@@ -127,15 +134,17 @@ def fuse(
     count = len(landmarks.rotation)
     first_weighable, second_weighable = landmarks.is_weighable, image.is_weighable
     both = first_weighable & second_weighable
+    least = typical or (np.zeros(count), np.zeros(count))
     if both.all():  # as most often: there is nothing to choose
-        return _fused(landmarks, image, contradiction, prior)
-    rotation, covariance = image.rotation.copy(), image.covariance.copy()
+        return _fused(landmarks, image, least, contradiction, prior)
+    rotation = image.rotation.copy()
+    covariance = np.where(image.is_known[:, None, None], image.covariance, np.nan)
     distance, eye = np.full(count, np.nan), np.full(count, "image", dtype="<U9")
     first = first_weighable | (landmarks.is_known & ~second_weighable)
     rotation[first], covariance[first], eye[first] = landmarks.rotation[first], landmarks.covariance[first], "landmarks"
     if both.any():
         a, b = (Gaussians(*(values[both] for values in each)) for each in (landmarks, image))
-        found = _fused(a, b, contradiction, prior)
+        found = _fused(a, b, (least[0][both], least[1][both]), contradiction, prior)
         rotation[both], covariance[both], eye[both], distance[both] = found
     return Fused(rotation, covariance, eye, distance)
 
@@ -148,9 +157,10 @@ def _check(landmarks: Gaussians, image: Gaussians, contradiction: float, prior: 
         raise ValueError(f"expected contradiction and prior above zero; received {contradiction:g} and {prior:g}")
 
 
-def _fused(a: Gaussians, b: Gaussians, contradiction: float, prior: float) -> Fused:
+def _fused(a: Gaussians, b: Gaussians, least: tuple[Floats, Floats], contradiction: float, prior: float) -> Fused:
     """Two answers with covariances to every face."""
-    first, second = (np.trace(each.covariance, axis1=-2, axis2=-1) / 3 for each in (a, b))
+    own = [np.trace(each.covariance, axis1=-2, axis2=-1) / 3 for each in (a, b)]
+    first, second = (np.maximum(said, np.maximum(low, LEAST_VARIANCE)) for said, low in zip(own, least, strict=True))
     gain = (first / (first + second))[:, None]
     apart = vector_from_rotation(b.rotation @ np.swapaxes(a.rotation, -1, -2))
     distance = (apart**2).sum(axis=-1) / (first + second)
@@ -158,7 +168,7 @@ def _fused(a: Gaussians, b: Gaussians, contradiction: float, prior: float) -> Fu
     share = gain[..., None]
     covariance = (1 - share) ** 2 * a.covariance + share**2 * b.covariance
     eye = np.full(len(distance), "both", dtype="<U9")
-    against, first_is_surer = distance > contradiction, first <= second
+    against, first_is_surer = distance > contradiction, own[0] <= own[1]
     for chosen, each, name in ((first_is_surer, a, "landmarks"), (~first_is_surer, b, "image")):
         taken = against & chosen
         rotation[taken], covariance[taken], eye[taken] = each.rotation[taken], each.covariance[taken], name
