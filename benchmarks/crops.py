@@ -1,7 +1,7 @@
 """Crops of heads a second, and whether versions of the code draw the same: ``python benchmarks/crops.py --config C``.
 
 C is a configuration of the image eye whose people are rendered, with ``heads.folder`` where ICT-FaceKit lies, such as
-``configs/image_ict_shipped.yaml``. One process draws the first people again and again. Figures of two processes
+``configs/image_ict_masked.yaml``. One process draws the first people again and again. Figures of two processes
 beside each other come from two of these at once. On one machine the SHA-256 of all crops is to be the same after a
 change that is not meant to change them.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -55,7 +54,7 @@ def main(config: Config) -> Path:
     work, made, settings = Workdir(config.workdir), plan(config), config.refinement_trainer
     network = initial_refinement_network(settings, config.seed)
     run = training_run(config, work.refinement_network, made)
-    first = HeadDetector(work.head_network / FIRST_STAGE_FILE)
+    first, proposing = HeadDetector(file := work.head_network / FIRST_STAGE_FILE), file.read_bytes()
     counts: dict[Split, int] = {"train": settings.training_scenes, "validation": settings.validation_scenes}
     training, validation = (
         DrawnProposals(scenes_of(config, split), first, count, config.seed, settings.views)
@@ -70,7 +69,7 @@ def main(config: Config) -> Path:
             crops, _ = training.batch(np.arange(min(_RANGED, len(training))), None)
             quantize_head_detector(file, np.asarray(crops.permute(0, 2, 3, 1).numpy()), file)
         # Beside it the stage whose proposals it knows: inference looks for both in one folder.
-        shutil.copyfile(work.head_network / FIRST_STAGE_FILE, folder / FIRST_STAGE_FILE)
+        write_bytes(folder / FIRST_STAGE_FILE, proposing)
         write_json(folder / "history.json", asdict(history))
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}

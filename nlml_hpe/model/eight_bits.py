@@ -53,7 +53,7 @@ def quantized_image_eye(network: onnx.ModelProto, crops: NDArray[np.uint8]) -> o
     Raises
     ------
     ValueError
-        For fewer than ``LEAST_CROPS`` crops.
+        For fewer than ``LEAST_CROPS`` crops, and for a file that is in eight bits already.
 
     Examples
     --------
@@ -71,6 +71,8 @@ def quantized_image_eye(network: onnx.ModelProto, crops: NDArray[np.uint8]) -> o
         raise ValueError(
             f"expected {LEAST_CROPS} crops or more to find the ranges of eight bits by; received {len(crops)}"
         )
+    if precision_of(network) == "int8":
+        raise ValueError("this image eye is in eight bits already; take the file in float32")
     batches = np.array_split(crops, len(crops) // _BATCH)
     made = _quantized(network, (batch.transpose(0, 3, 1, 2).astype(np.float32) for batch in batches))
     about = {**_said(network), "precision": "int8"}
