@@ -17,6 +17,7 @@ from nlml_hpe.cli import main
 from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
 from nlml_hpe.device import DeviceError, double_device, resolve_device
 from nlml_hpe.evaluation import command
+from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
@@ -270,7 +271,7 @@ def test_estimator_and_evaluation_say_that_a_device_is_missing(tmp_path: Path) -
     with pytest.raises(DeviceError, match="'cuda' was asked for"):
         open_engine(SHIPPED, "torch", "cuda")
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    add_arguments(parser)
     asked = ["--dataset", "biwi", "--root", str(tmp_path), "--output", str(tmp_path / "out"), "--device", "cuda"]
     with pytest.raises(DeviceError, match="'cuda' was asked for"):
         command.run(parser.parse_args(asked))

@@ -301,6 +301,25 @@ def test_the_same_answers_are_fused_the_same_way() -> None:
         np.testing.assert_allclose(covariance, expected.covariance, rtol=1e-6, atol=1e-9)
 
 
+def test_the_graph_fuses_certain_infinite_and_opposite_answers_as_the_library_does() -> None:
+    """Both certain of the same, an eye whose doubt is infinite, and one that looks away exactly half a turn."""
+    eye, away = np.eye(3), np.diag([-1.0, 1.0, -1.0])
+    turned = rotation_from_angles(Angles.from_columns([(3, 1, 0)]))[0]
+    sure = np.radians(3.0) ** 2 * np.eye(3)
+    first = Gaussians(np.stack([eye] * 3), np.stack([0 * sure, np.full((3, 3), np.inf), sure]))
+    second = Gaussians(np.stack([eye, turned, away]), np.stack([0 * sure, sure, sure]))
+    calibration = open_eyes(SHIPPED).calibration
+    assert calibration is not None
+    for numbers in (DEFAULT_CALIBRATION, calibration):
+        expected = numbers.answer(first, second)
+        rotation, covariance, index = by_graph(numbers, [first, second], np.ones(3, dtype=bool))
+        assert np.isfinite(expected.rotation).all()
+        assert [EYES[each] for each in index] == expected.eye.tolist()
+        # 1e-12 off the cosine of half a turn is a millionth of it.
+        assert geodesic_degrees(rotation, expected.rotation).max() < 1e-3
+        np.testing.assert_allclose(covariance, expected.covariance, rtol=1e-4, atol=1e-9)
+
+
 def covariances(rng: np.random.Generator, count: int) -> Floats:
     axes = rotation_from_vector(rng.normal(size=(count, 3)))
     return axes * np.radians(rng.uniform(1, 8, (count, 1, 3))) ** 2 @ np.swapaxes(axes, -1, -2)

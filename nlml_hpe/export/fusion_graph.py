@@ -142,7 +142,8 @@ def _wide(rotation: Var) -> Var:
 
 def _turned(rotation: Var) -> Var:
     """As ``calibration._turned``, (N, 1)."""
-    cosine = op.clip(entry(rotation, 2, 2), op.const(-1.0), op.const(1.0))
+    # Of exactly half a turn ``atan2`` knows no half's tangent.
+    cosine = op.clip(entry(rotation, 2, 2), op.const(-1.0 + 1e-12), op.const(1.0))
     sine = op.sqrt(op.sub(op.const(1.0), square(cosine)))
     return _between(scaled(atan2(sine, cosine), np.degrees(1.0)), *TURNED_DEG)
 

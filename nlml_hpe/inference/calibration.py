@@ -154,8 +154,8 @@ class Calibration:
         """
         known = np.isfinite(said.covariance).all(axis=(-2, -1))[:, None, None]
         scale, floor, _ = (shares @ self._errors[eye]).T[..., None, None]
-        unknown = self.typical(eye, shares)[:, None, None] * np.eye(3)
-        return said._replace(covariance=np.where(known, scale * said.covariance + floor * np.eye(3), unknown))
+        stated, unknown = np.where(known, said.covariance, 0.0), self.typical(eye, shares)[:, None, None] * np.eye(3)
+        return said._replace(covariance=np.where(known, scale * stated + floor * np.eye(3), unknown))
 
     def typical(self, eye: Literal["landmarks", "image"], shares: Floats) -> Floats:
         """Variances of an eye's typical own error, below which it is not weighed.

@@ -122,12 +122,6 @@ def atan2(y: Var, x: Var) -> Var:
     radius = op.sqrt(op.add(square(x), square(y)))
     ratio = op.div(y, op.max([op.add(radius, x), op.const(1e-30)]))
     rough = scaled(op.cast(op.atan(op.cast(ratio, to=np.float32)), to=np.float64), 2.0)
-    # Half a turn exactly: its half's tangent is infinite.
-    rough = op.where(
-        op.less_or_equal(op.add(radius, x), op.const(1e-30)),
-        op.mul(op.const(np.pi), op.cast(op.less(x, op.const(0.0)), to=np.float64)),
-        rough,
-    )
     error = op.sub(op.mul(y, op.cos(rough)), op.mul(x, op.sin(rough)))
     return op.add(rough, op.div(error, op.max([radius, op.const(1e-30)])))
 
