@@ -54,7 +54,8 @@ def main(config: Config) -> Path:
     work, made, settings = Workdir(config.workdir), plan(config), config.refinement_trainer
     network = initial_refinement_network(settings, config.seed)
     run = training_run(config, work.refinement_network, made)
-    first, proposing = HeadDetector(file := work.head_network / FIRST_STAGE_FILE), file.read_bytes()
+    first_stage = work.head_network / FIRST_STAGE_FILE
+    first, proposing = HeadDetector(first_stage), first_stage.read_bytes()
     counts: dict[Split, int] = {"train": settings.training_scenes, "validation": settings.validation_scenes}
     training, validation = (
         DrawnProposals(scenes_of(config, split), first, count, config.seed, settings.views)

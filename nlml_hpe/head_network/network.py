@@ -59,7 +59,7 @@ class HeadNetwork(nn.Module):
     [-20.0, -20.0, 28.0, 28.0]
     """
 
-    def __init__(self, width: int = 12) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         joined = 4 * width
         self.fine = nn.Sequential(*_layer(3, width, 2), *_layer(width, 2 * width, 2), *_layer(2 * width, joined, 2))
