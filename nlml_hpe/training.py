@@ -36,7 +36,8 @@ from tqdm import tqdm
 
 from nlml_hpe.config import TrainingConfig
 from nlml_hpe.files.manifests import digest_of
-from nlml_hpe.training_data import AnyDataset, Augment, Batches, TrainingError, each_tensor
+from nlml_hpe.training_data import AnyDataset, Augment, Batches, each_tensor
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
 from nlml_hpe.training_state import read_checkpoint, write_checkpoint
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import ImageReadError
+from nlml_hpe.training_error import TrainingError
 
 Key = tuple[NDArray[np.int64], tuple[int, ...] | None]
 """Which samples a batch holds, and the seed of its random changes; no seed, no changes."""
@@ -25,10 +26,6 @@ Augment = Callable[[Any, Any, torch.Generator], tuple[Any, Any]]
 """Inputs and targets of a batch to those that the network sees in their place; the generator is on their device."""
 _IN_MEMORY_BATCH = 4096
 """Samples of a validation batch where the whole split is in memory anyway."""
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message says why."""
 
 
 class Dataset(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nlml_hpe.files.atomic import atomic_path
-from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training_error import TrainingError
 
 SUFFIX = ".checkpoint"
 _FORMAT = "nlml-hpe training 1"

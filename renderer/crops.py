@@ -6,6 +6,8 @@ which order or how often it is drawn, and a run that was killed goes on with the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +30,7 @@ from renderer.crop_people import Person, Take, draw_person, small_kit
 from renderer.crop_scene import pictures
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
-from renderer.makehuman import Wardrobe, read_wardrobe
+from renderer.makehuman import Wardrobe, open_wardrobe
 
 KIND = "crops"
 Split = Literal["train", "validation"]
@@ -160,33 +162,62 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
     WorkerError
         As ``parallel.run_tasks`` does.
     """
-    with exclusive(folder):
-        require_replaceable(folder, people.kind)
-        await_leases(folder)
-        # Read before the workers start, so that not each of them makes the cache.
-        worn = _wardrobe(people.heads.makehuman, people.kit_folder, people.cache)
-        if worn is not None and worn.left_out:
-            print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
-        pictures(people.crops.backgrounds)
-        partial = begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
-        work = [(people, number, numbers, folder) for number, numbers in enumerate(people.shards())]
-        for _ in run_tasks(_render_shard, work, f"{people.kind.capitalize()} {people.split}", workers, cluster):
-            pass
-        shards = read_shards(partial)
-        (partial / BEGUN).unlink()
-        facts = {
-            "convention": CONVENTION,
-            "crops": sum(map(len, shards)),
-            "split": people.split,
-            "people": len(people.people()),
-            "side_over_box": people.side_over_box,
-        }
-        write_manifest(partial, people.kind, people.settings(), people.inputs(), facts)
-        replace_folder(partial, folder, people.kind)
+    render_splits([(people, folder)], workers, cluster)
     return folder
 
 
-def _render_shard(people: CropSet, number: int, numbers: list[int], folder: Path) -> None:
+def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster: str | None = None) -> None:
+    """Render every person of several splits, side by side: no worker waits for the end of one to begin the next.
+
+    Parameters
+    ----------
+    splits : sequence of (CropSet, Path)
+        Splits of one experiment, each with its folder.
+    workers, cluster
+        As of ``parallel.run_tasks``.
+
+    Raises
+    ------
+    ArtifactError, HeadDataError, BackgroundError, WorkerError
+        As ``render_crops`` does.
+    """
+    with ExitStack() as held:
+        for people, folder in splits:
+            held.enter_context(exclusive(folder))
+            require_replaceable(folder, people.kind)
+            await_leases(folder)
+        first, _ = splits[0]
+        # Read before the workers start, so that not each of them makes the cache.
+        worn = _wardrobe(first.heads.makehuman, first.kit_folder, first.cache)
+        if worn is not None and worn.left_out:
+            print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
+        pictures(first.crops.backgrounds)
+        for people, folder in splits:
+            begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
+        work = [(*split, number, numbers) for split in splits for number, numbers in enumerate(split[0].shards())]
+        for _ in run_tasks(_render_shard, work, first.kind.capitalize(), workers, cluster):
+            pass
+        for people, folder in splits:
+            _finish(people, folder)
+
+
+def _finish(people: CropSet, folder: Path) -> None:
+    """Put the folder in its place, once all of its shards are there."""
+    partial = partial_of(folder)
+    shards = read_shards(partial)
+    (partial / BEGUN).unlink()
+    facts = {
+        "convention": CONVENTION,
+        "crops": sum(map(len, shards)),
+        "split": people.split,
+        "people": len(people.people()),
+        "side_over_box": people.side_over_box,
+    }
+    write_manifest(partial, people.kind, people.settings(), people.inputs(), facts)
+    replace_folder(partial, folder, people.kind)
+
+
+def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]) -> None:
     partial = partial_of(folder)
     with lease(folder):
         if is_written(partial, number):
@@ -215,4 +246,4 @@ def _kit(folder: Path, cache: Path) -> Kit:
 def _wardrobe(folder: Path | None, kit_folder: Path, cache: Path) -> Wardrobe | None:
     """Hair and clothes, opened once in each worker."""
     kit = _kit(kit_folder, cache)
-    return None if folder is None else read_wardrobe(folder, kit.skin)
+    return None if folder is None else open_wardrobe(folder, kit.skin, cache / "makehuman.npz")

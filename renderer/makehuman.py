@@ -7,20 +7,27 @@ has no ``female_`` or ``male_`` in its name, or reaches over that crown, is left
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from nlml_hpe.files.arrays import read_npz
+from nlml_hpe.files.atomic import ArtifactError, atomic_path
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
 from renderer.accessories import Extra
 from renderer.heads import HeadDataError
 from renderer.obj import read_obj, split_by_texture
 from renderer.skull import CENTRE, Envelope
 
 FloatArray = NDArray[np.float32]
+_CACHE_VERSION = 1
+"""Of how meshes are laid on a head: counted up where that changes."""
 BASE = "base.obj"
 _MM_PER_UNIT = 100.0
 _BODY_VERTICES = 13_380
@@ -114,6 +121,63 @@ def read_wardrobe(folder: Path, skin: FloatArray) -> Wardrobe:
     body = base._replace(vertices=(base.vertices * onto[0] + onto[1]).astype(np.float32))
     clothes = {name: worn for name, worn in clothes.items() if len(worn.faces)}
     return Wardrobe(hair, _below(body, COLLAR_MM), clothes, tuple(name for name in found if name not in clothes))
+
+
+def open_wardrobe(folder: Path, skin: FloatArray, cache: Path) -> Wardrobe:
+    """The same, from a cache file where that was made from these meshes and this head.
+
+    Parameters
+    ----------
+    folder, skin
+        As of ``read_wardrobe``.
+    cache : Path
+        The file, written where it is missing or was made from others: reading it takes a hundredth of the time.
+
+    Returns
+    -------
+    Wardrobe
+        In the kit's frame.
+
+    Raises
+    ------
+    HeadDataError, ObjError
+        As ``read_wardrobe`` does.
+    """
+    digest = digest_of([_CACHE_VERSION, digest_of_names_and_sizes(folder), sha256(skin.tobytes()).hexdigest()])
+    wardrobe = _read_cache(cache, digest) if cache.is_file() else None
+    if wardrobe is None:
+        wardrobe = read_wardrobe(folder, skin)
+        _write_cache(wardrobe, cache, digest)
+    return wardrobe
+
+
+def _write_cache(wardrobe: Wardrobe, path: Path, digest: str) -> None:
+    pieces = [*wardrobe.hair.values(), *wardrobe.clothes.values(), wardrobe.body]
+    names = {"hair": list(wardrobe.hair), "clothes": list(wardrobe.clothes), "left_out": wardrobe.left_out}
+    header = np.frombuffer(json.dumps({"digest": digest, **names}).encode(), dtype=np.uint8)
+    arrays = {
+        f"{field}{number}": array for number, piece in enumerate(pieces) for field, array in piece._asdict().items()
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, header=header, **arrays)
+
+
+def _read_cache(path: Path, digest: str) -> Wardrobe | None:
+    """The cached wardrobe, or None where it was made from other files or does not read: then it is made again."""
+    try:
+        arrays = read_npz(path)
+        names = json.loads(arrays["header"].tobytes())
+        if names["digest"] != digest:
+            return None
+        hair, clothes = names["hair"], names["clothes"]
+        pieces = [
+            Extra(*(arrays[f"{field}{number}"] for field in Extra._fields))
+            for number in range(len(hair) + len(clothes) + 1)
+        ]
+    except (ArtifactError, ValueError, KeyError):
+        return None
+    worn = dict(zip(clothes, pieces[len(hair) : -1], strict=True))
+    return Wardrobe(dict(zip(hair, pieces, strict=False)), pieces[-1], worn, tuple(names["left_out"]))
 
 
 def _files(folder: Path, part: str) -> list[Path]:

@@ -10,7 +10,7 @@ import stages.guard  # noqa: F401
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.view.pictures import save_image, tiled
-from renderer.crops import KIND, CropSet, Split, render_crops
+from renderer.crops import KIND, CropSet, Split, render_splits
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
 
@@ -27,8 +27,8 @@ def plan(config: Config) -> Plan:
 
 def main(config: Config) -> Path:
     """Render the people of both splits and a contact sheet beside them; returns the folder of the training crops."""
-    for split in _SPLITS:
-        render_crops(crop_set(config, split), folder_of(config, split), config.n_workers, config.cluster)
+    splits = [(crop_set(config, split), folder_of(config, split)) for split in _SPLITS]
+    render_splits(splits, config.n_workers, config.cluster)
     training = folder_of(config, "train")
     save_image(tiled(_sheet(training), config.crops.size), training.with_name("crops_sheet.jpg"))
     return training

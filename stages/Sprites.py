@@ -10,7 +10,7 @@ import stages.guard  # noqa: F401
 import numpy as np
 
 from nlml_hpe.view.pictures import save_image, tiled
-from renderer.crops import Split, render_crops
+from renderer.crops import Split, render_splits
 from renderer.scenes import Scenes
 from renderer.sprites import KIND, SpriteSet
 from stages.common import Plan, Stage, Workdir, stage_command
@@ -29,8 +29,8 @@ def plan(config: Config) -> Plan:
 
 def main(config: Config) -> Path:
     """Render the people of both splits, and a sheet of scenes; returns the folder of the training sprites."""
-    for split in _SPLITS:
-        render_crops(sprite_set(config, split), folder_of(config, split), config.n_workers, config.cluster)
+    splits = [(sprite_set(config, split), folder_of(config, split)) for split in _SPLITS]
+    render_splits(splits, config.n_workers, config.cluster)
     training = folder_of(config, "train")
     scenes = scenes_of(config, "train")
     rows = [

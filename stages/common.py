@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.device import resolve_device
@@ -24,9 +24,11 @@ from nlml_hpe.files.manifests import (
     require_intact,
 )
 from nlml_hpe.parallel import WorkerError
-from nlml_hpe.training_data import TrainingError
-from nlml_hpe.training_run import Run
+from nlml_hpe.training_error import TrainingError
 from stages.config import Config, load_config
+
+if TYPE_CHECKING:  # loads torch, which takes a second that stages without a network need not wait
+    from nlml_hpe.training_run import Run
 
 # Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
 # this project's own or say what was wrong with a value.
@@ -136,6 +138,8 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
 
 def training_run(config: Config, folder: Path, plan: Plan) -> Run:
     """Where a training stage runs: its checkpoints lie beside its folder and are of these settings and inputs."""
+    from nlml_hpe.training_run import Run
+
     return Run(
         device=resolve_device(config.device),
         workers=config.n_workers,

@@ -20,7 +20,7 @@ from renderer.config import CropsConfig, HeadsConfig, LooksConfig
 from renderer.crop_drawing import draw_crop, draw_poses
 from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import BackgroundError, pictures
-from renderer.crops import KIND, CropSet, render_crops
+from renderer.crops import KIND, CropSet, render_crops, render_splits
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
 from stages import Crops
@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(folder: Path, tmp_path:
     whole = render_crops(people(folder), tmp_path / "whole", workers=1)
     broken = tmp_path / "broken"
     partial = begun_folder(broken, KIND, digest_of([people(folder).settings(), people(folder).inputs()]))
-    rendering._render_shard(people(folder), 0, [1], broken)
+    rendering._render_shard(people(folder), broken, 0, [1])
     assert is_written(partial, 0)
     kept = (partial / "images_00000.npy").stat().st_ino
     render_crops(people(folder), broken, workers=1)
@@ -122,9 +122,22 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(folder: Path, tmp_path:
     assert not partial_of(broken).exists()
 
 
+def test_a_run_of_two_splits_that_was_killed_goes_on_with_both(folder: Path, tmp_path: Path) -> None:
+    splits = [(people(folder, split), tmp_path / split) for split in ("train", "validation")]
+    for split, place in splits:
+        begun_folder(place, KIND, digest_of([split.settings(), split.inputs()]))
+    train, place = splits[0]
+    for number, numbers in enumerate(train.shards()):
+        rendering._render_shard(train, place, number, numbers)
+    kept = (partial_of(place) / "images_00001.npy").stat().st_ino
+    render_splits(splits, workers=1)
+    assert (place / "images_00001.npy").stat().st_ino == kept
+    assert [read_manifest(place, KIND)["facts"]["people"] for _, place in splits] == [2, 1]
+
+
 def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:
     begun_folder(tmp_path / "crops", KIND, "another")
-    rendering._render_shard(people(folder), 0, [2], tmp_path / "crops")
+    rendering._render_shard(people(folder), tmp_path / "crops", 0, [2])
     render_crops(people(folder), tmp_path / "crops", workers=1)
     assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
 

@@ -34,7 +34,7 @@ from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import geodesic_degrees
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
-from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training_error import TrainingError
 from stages import ImageTrainer, run_pipeline
 from stages.common import run_stage
 from stages.config import Config, load_config

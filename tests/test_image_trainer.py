@@ -52,7 +52,7 @@ from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import geodesic_degrees
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
-from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import Run
 from renderer.crops import KIND as CROPS
 from stages import Crops, ImageModelBuilder, ImageTrainer

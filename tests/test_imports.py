@@ -85,3 +85,9 @@ def test_public_names_are_found_and_others_are_not() -> None:
     assert all(hasattr(nlml_hpe, name) for name in nlml_hpe.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         nlml_hpe.no_such_name  # noqa: B018
+
+
+def test_rendering_crops_loads_no_torch() -> None:
+    """It takes a second, which each run of the stage and each of its workers would wait."""
+    loaded = modules_after("import stages.Crops\nfrom renderer.crop_scene import pictures\npictures(None)")
+    assert not loaded & {"torch", "sklearn", "matplotlib", "onnxruntime"}

@@ -23,7 +23,8 @@ from nlml_hpe.model.components import FORMAT
 from nlml_hpe.model.folder import load_model, save_model
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from nlml_hpe.training import train
-from nlml_hpe.training_data import Samples, TrainingError
+from nlml_hpe.training_data import Samples
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import Run
 from stages.common import Workdir
 from stages.config import Config

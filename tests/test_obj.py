@@ -110,3 +110,15 @@ def test_a_binary_or_missing_file_is_a_clear_error(tmp_path: Path) -> None:
 def test_another_number_of_vertices_is_named(tmp_path: Path) -> None:
     with pytest.raises(ObjError, match="4 vertices where the neutral head has 7"):
         read_obj_vertices(written(tmp_path, SQUARE), 7)
+
+
+@pytest.mark.parametrize("row", ["v 1 0", "v 1 x 0", "v 1 nan 0", "v 1 1e39 0"])
+def test_a_damaged_vertex_of_a_kits_file_is_a_clear_error(tmp_path: Path, row: str) -> None:
+    with pytest.raises(ObjError, match=rf"{tmp_path}.*(3 numbers.*row|not finite)"):
+        read_obj_vertices(written(tmp_path, SQUARE.replace("v 1 0 0", row)), 4)
+
+
+def test_vertices_are_read_as_with_the_faces(tmp_path: Path) -> None:
+    """With tabs, blanks before, and colours after."""
+    path = written(tmp_path, SQUARE.replace("v 1 0 0", "  v\t1.25 0 -1e-3 0.5 0.5 0.5"))
+    assert (read_obj_vertices(path, 4) == read_obj(path).vertices).all()

@@ -17,7 +17,8 @@ from torch import nn
 
 from nlml_hpe.config import TrainingConfig
 from nlml_hpe.training import train
-from nlml_hpe.training_data import Samples, TrainingError, gaussian_noise
+from nlml_hpe.training_data import Samples, gaussian_noise
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
 from nlml_hpe.training_state import SUFFIX
 from tests.conftest import REPOSITORY

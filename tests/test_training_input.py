@@ -21,7 +21,7 @@ from nlml_hpe.image_networks.shards import write_shard
 from nlml_hpe.image_networks.training_data import RenderedCrops
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.image_export import outputs_graph
-from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import Run
 from renderer.crops import KIND as CROPS
 from stages import ImageModelBuilder, ImageQuantizer, ImageTrainer

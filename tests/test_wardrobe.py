@@ -17,7 +17,7 @@ from renderer.crop_scene import pictures
 from renderer.crops import CropSet
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
-from renderer.makehuman import NAPE_MM, Wardrobe, check_wardrobe, read_wardrobe
+from renderer.makehuman import NAPE_MM, Wardrobe, check_wardrobe, open_wardrobe, read_wardrobe
 from renderer.neck import NECK_MM, SKULL_MM, draw_body, head_share, posed
 from renderer.obj import ObjError
 from renderer.skull import CENTRE, Envelope
@@ -177,6 +177,28 @@ def test_a_mesh_of_something_else_is_named(
     path.write_text(spoilt(text))
     with pytest.raises(HeadDataError, match=rf"{re.escape(str(path))}: .*{message}"):
         read_wardrobe(own, kit.skin)
+
+
+def arrays_of(wardrobe: Wardrobe) -> dict[str, list[bytes]]:
+    pieces = {**wardrobe.hair, **wardrobe.clothes, "body": wardrobe.body}
+    return {name: [array.tobytes() for array in piece] for name, piece in pieces.items()}
+
+
+def test_the_cache_holds_the_same_and_is_made_again_where_it_does_not_fit(own: Path, kit: Kit, tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "makehuman.npz"
+    first = open_wardrobe(own, kit.skin, cache)
+    made = cache.stat().st_mtime_ns
+    again = open_wardrobe(own, kit.skin, cache)
+    assert cache.stat().st_mtime_ns == made
+    assert arrays_of(again) == arrays_of(first)
+    assert (list(again.hair), list(again.clothes)) == (list(first.hair), list(first.clothes))
+    assert again.left_out == first.left_out == ("fedora",)
+    cache.write_bytes(cache.read_bytes()[:-100])
+    assert arrays_of(open_wardrobe(own, kit.skin, cache)) == arrays_of(first)
+    larger = open_wardrobe(own, kit.skin * np.float32(1.1), cache)
+    assert arrays_of(larger) != arrays_of(first)
+    shutil.copy(own / "hair" / "short04" / "short04.obj", own / "hair" / "other.obj")
+    assert sorted(open_wardrobe(own, kit.skin, cache).hair) == ["other", "short04"]
 
 
 def test_two_files_that_are_called_alike_are_both_worn(own: Path, kit: Kit) -> None:

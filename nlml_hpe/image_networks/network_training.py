@@ -20,7 +20,8 @@ from nlml_hpe.image_networks.weights import load_backbone, load_state
 from nlml_hpe.rotation import AXES
 from nlml_hpe.torch_rotation import degrees_from_rotation
 from nlml_hpe.training import Metric, train
-from nlml_hpe.training_data import Augment, TrainingError
+from nlml_hpe.training_data import Augment
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
 
 KIND, WEIGHTS = "image_network", "image_network.safetensors"

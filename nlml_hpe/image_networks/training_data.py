@@ -19,7 +19,7 @@ from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import stored_crop
 from nlml_hpe.image_networks.network import Labels
 from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
-from nlml_hpe.training_data import TrainingError
+from nlml_hpe.training_error import TrainingError
 
 NO_ROTATION = "label is no rotation"
 NO_CONFIDENCE = "confidence is no number from 0 to 1"

@@ -26,7 +26,8 @@ from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.rotation import Angles
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
 from nlml_hpe.training import train
-from nlml_hpe.training_data import Augment, Samples, TrainingError, gaussian_noise
+from nlml_hpe.training_data import Augment, Samples, gaussian_noise
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
 
 
