@@ -86,9 +86,9 @@ def _draw_folds(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
         fold = np.array([(side * 17, -4), (side * 25, -14), (side * 31, -28), (side * 33, -40)])
         lay(dark, 0.45 * looks.age, _line(fold, 2.0, blur=1.5))
         lay(dark, 0.35 * looks.age, _line(np.array([(side * 20, 24), (side * 28, 20), (side * 36, 22)]), 2.0, blur=1.5))
-    for height in (80, 90, 100):
+    for height in (80, 90, 100) if looks.age > 0.4 else ():
         line = np.array([(-35, height - 3), (-15, height + 1), (15, height + 1), (35, height - 3)])
-        lay(dark, 0.35 * max(looks.age - 0.4, 0), _line(line, 1.2, blur=1.0))
+        lay(dark, 0.35 * (looks.age - 0.4), _line(line, 1.2, blur=1.0))
 
 
 def _draw_lids(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
@@ -100,7 +100,8 @@ def _draw_lids(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
         upper = upper[np.argsort(upper[:, 0])]
         between = brow[:, :2].mean(axis=0) - corners[:, :2].mean(axis=0)
         lay(shade, 0.5, _line(upper + 0.2 * between, 1.2, blur=0.7))
-        lay((60, 40, 60), 0.4 * looks.eye_makeup, _line(upper + 0.15 * between, 7.0, blur=2.5))
+        if looks.eye_makeup:
+            lay((60, 40, 60), 0.4 * looks.eye_makeup, _line(upper + 0.15 * between, 7.0, blur=2.5))
         lay((34, 24, 22), 0.45, _line(outline, 1.0, blur=0.4))
         lay((20, 14, 14), 0.75 + 0.2 * looks.eye_makeup, _line(upper, 1.6 + 1.2 * looks.eye_makeup, blur=0.4))
 

@@ -67,7 +67,8 @@ def _rasterize(
     pix_to_face = np.full((height, width), -1, dtype=np.int32)
     barycentrics = np.zeros((height, width, 3), dtype=np.float32)
     depth = np.full((height, width), np.inf, dtype=np.float32)
-    _fill(pixels, distance, faces, pix_to_face, barycentrics, depth)
+    # Without a sign: numba asks of every signed index whether it counts from the end.
+    _fill(pixels, distance, faces.view(np.uint32), pix_to_face, barycentrics, depth)
     return Fragments(pix_to_face, barycentrics, depth)
 
 
@@ -82,7 +83,7 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
         a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
         left, right = min(spans[a, 0], spans[b, 0], spans[c, 0]), max(spans[a, 1], spans[b, 1], spans[c, 1])
         top, bottom = min(spans[a, 2], spans[b, 2], spans[c, 2]), max(spans[a, 3], spans[b, 3], spans[c, 3])
-        if left > right or top > bottom:  # between the pixel centres, as many small triangles are
+        if left >= right or top >= bottom:  # between the pixel centres, as many small triangles are
             continue
         near_a, near_b, near_c = near[a], near[b], near[c]
         if _is_hidden(nearest, max(near_a, near_b, near_c), left, right, top, bottom):
@@ -99,9 +100,9 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
         x, y = left + 0.5, top + 0.5
         first_a = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * scale
         first_b = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * scale
-        for row in range(top, bottom + 1):
+        for row in range(top, bottom):
             wa, wb = first_a, first_b
-            for column in range(left, right + 1):
+            for column in range(left, right):
                 wc = 1.0 - wa - wb
                 if min(wa, wb, wc) >= 0.0:
                     inverse = wa * near_a + wb * near_b + wc * near_c
@@ -117,14 +118,14 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 def _of_vertices(pixels, distance, height, width):  # type: ignore[no-untyped-def]
-    """Of each vertex the first and last columns and rows whose centres lie right of it, left, below and above, within
-    the image; and one over its distance. A face's are the least and the greatest of its vertices'."""
-    spans, near = np.empty((len(pixels), 4), dtype=np.int32), np.empty(len(pixels))
+    """Of each vertex the first column whose centre lies right of it and the one after the last whose lies left, the same
+    of rows, within the image; and one over its distance. A face's are the least and the greatest of its vertices'."""
+    spans, near = np.empty((len(pixels), 4), dtype=np.uint32), np.empty(len(pixels))
     for vertex in range(len(pixels)):
         for axis, size in enumerate((width, height)):
             place = pixels[vertex, axis] - 0.5
             spans[vertex, 2 * axis] = min(max(math.ceil(place), 0.0), size)
-            spans[vertex, 2 * axis + 1] = max(min(math.floor(place), size - 1), -1.0)
+            spans[vertex, 2 * axis + 1] = max(min(math.floor(place) + 1.0, size), 0.0)
         near[vertex] = 1.0 / distance[vertex]
     return spans, near
 
@@ -133,8 +134,8 @@ def _of_vertices(pixels, distance, height, width):  # type: ignore[no-untyped-de
 def _is_hidden(nearest, near, left, right, top, bottom):  # type: ignore[no-untyped-def]
     """Whether all of these pixels show something nearer than 1 / ``near``; a little more, as rounding may have it."""
     bound = np.float32(near * 1.000001)
-    for row in range(top, bottom + 1):
-        for column in range(left, right + 1):
+    for row in range(top, bottom):
+        for column in range(left, right):
             if nearest[row, column] < bound:
                 return False
     return True
