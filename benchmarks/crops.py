@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import cv2
 import yaml
 

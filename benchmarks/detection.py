@@ -11,6 +11,8 @@ import argparse
 import itertools
 from pathlib import Path
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from numpy.typing import NDArray
 

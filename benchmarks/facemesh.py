@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from tqdm import tqdm
 

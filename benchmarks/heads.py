@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import stages.guard  # noqa: F401
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray

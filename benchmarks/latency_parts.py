@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import cv2
 import numpy as np
 

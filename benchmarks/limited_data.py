@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import torch
 from matplotlib import pyplot as plt
 

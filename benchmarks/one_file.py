@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import stages.guard  # noqa: F401
+
 import cv2
 import mediapipe as mp
 import numpy as np

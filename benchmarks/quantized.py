@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 import torch
 

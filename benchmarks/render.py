@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import cv2
 import numpy as np
 import trimesh

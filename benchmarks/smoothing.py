@@ -15,6 +15,8 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d

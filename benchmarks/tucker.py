@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import stages.guard  # noqa: F401
+
 import numpy as np
 from tensorly.decomposition import tucker
 

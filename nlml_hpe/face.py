@@ -23,7 +23,8 @@ def box_of(points: ArrayLike) -> Box:
     Parameters
     ----------
     points : array (N, 2 or more)
-        x and y in the first two columns, in pixels; of four numbers that are a box's its two corners, (2, 2).
+        x and y in the first two columns, in pixels; of four numbers that are a box's its two corners, (2, 2). Their
+        order is not looked at: ``has_size`` tells an inverted box.
 
     Returns
     -------
@@ -124,7 +125,7 @@ class Face:
     Raises
     ------
     ValueError
-        For a box of other than four numbers.
+        For a box of other than four numbers, and for a ``given_box`` that is empty, inverted or not finite.
 
     Examples
     --------
@@ -144,6 +145,12 @@ class Face:
         _require_four(self.box, "box")
         if self.given_box is not None:
             _require_four(self.given_box, "given_box")
+            # One that was found may be of landmarks that lie on a line; one that was given is a slip.
+            if not has_size(self.given_box):
+                raise ValueError(
+                    "given_box: expected finite numbers with left < right and top < bottom; "
+                    f"received (left, top, right, bottom) = {self.given_box}"
+                )
 
     @property
     def area(self) -> float:

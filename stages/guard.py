@@ -1,4 +1,4 @@
-"""Imported before anything else by every script here: a package that is missing is one line, not a traceback."""
+"""Imported first by every script here and in ``benchmarks``: a package that is missing is one line, not a traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from types import TracebackType
 
 from nlml_hpe.extras import MissingPackageError, how_to_install
 
-_OWN = ("nlml_hpe", "renderer", "stages")
+_OWN = ("nlml_hpe", "renderer", "stages", "benchmarks")
+_EXTRAS = {"embreex": "benchmarks", "mediapipe": "mediapipe", "torchao": "quantize", "vtk": "benchmarks"}
+"""Which extra brings a package, where it is not ``train``."""
 
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -15,7 +17,8 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if isinstance(error, MissingPackageError):
         print(f"error: {error}", file=sys.stderr)
     elif isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in _OWN:
-        text = f"{sys.argv[0]} needs {error.name}, which is not installed: {how_to_install('train')}"
+        extra = _EXTRAS.get(error.name.partition(".")[0], "train")
+        text = f"{sys.argv[0]} needs {error.name}, which is not installed: {how_to_install(extra)}"
         print(f"error: {text}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)

@@ -27,6 +27,7 @@ from nlml_hpe.evaluation.datasets import (
 )
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.image_networks.shards import Shard, write_shard
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from stages.config import Config
 from tests.conftest import REPOSITORY
@@ -47,6 +48,21 @@ def test_labels_become_this_projects_angles(tmp_path: Path) -> None:
     np.testing.assert_allclose(sample.angles, (10, -20, 5), atol=1e-5)
     assert sample.load().shape == (50, 60, 3)
     assert sample.box is None  # 68 equal points enclose nothing
+
+
+def test_a_face_whose_box_has_no_size_is_counted_and_named(tmp_path: Path) -> None:
+    """It ended the evaluation, whose message did not name the face."""
+    boxes = np.array([(2, 2, 6, 6), (6, 2, 2, 6), (2, 2, np.inf, 6), (2, 4, 6, 4)], dtype=np.float32)
+    crops = Shard(
+        np.zeros((4, 8, 8, 3), np.uint8),
+        np.tile(np.eye(3, dtype=np.float32), (4, 1, 1)),
+        boxes,
+        np.arange(4, dtype=np.int32),
+    )
+    write_shard(tmp_path, 0, crops)
+    data = read_dataset("crops", tmp_path)
+    assert [sample.name for sample in data.samples] == ["00000/00000"]
+    assert data.left_out == {"box has no size": ["00000/00001", "00000/00002", "00000/00003"]}
 
 
 def test_what_cannot_be_used_is_counted_and_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nlml_hpe.detection.landmarks import FACEMESH, box_of_68
-from nlml_hpe.face import Face, box_of
+from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.image_networks.network import ImageNetwork
@@ -144,6 +144,16 @@ def test_a_box_is_four_numbers(box: object) -> None:
         Face(None, box)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^given_box: expected four numbers"):
         Face(None, (0.0, 0.0, 1.0, 1.0), given_box=box)  # type: ignore[arg-type]
+
+
+NO_BOXES = [(8.0, 2.0, 4.0, 6.0), (4.0, 6.0, 8.0, 2.0), (4.0, 2.0, 4.0, 6.0), (4.0, 2.0, np.inf, 6.0), (np.nan,) * 4]
+
+
+@pytest.mark.parametrize("box", NO_BOXES)
+def test_a_given_box_has_a_size(box: Box) -> None:
+    """An inverted one was passed over: the landmark eye answered alone, and nobody was told."""
+    with pytest.raises(ValueError, match=r"^given_box: expected finite numbers with left < right .* received .* = \("):
+        Face(None, (0.0, 0.0, 1.0, 1.0), given_box=box)
 
 
 @pytest.mark.parametrize(

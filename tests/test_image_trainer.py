@@ -139,6 +139,9 @@ class Failing:
     def rotations(self) -> NDArray[np.float32]:
         return self.source.rotations()
 
+    def boxes_are_whole(self) -> NDArray[np.bool_]:
+        return self.source.boxes_are_whole()
+
     def confidence(self) -> NDArray[np.float32]:
         return self.source.confidence()
 

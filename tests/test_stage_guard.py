@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-_SCRIPTS = sorted(path for path in (REPOSITORY / "stages").glob("*.py") if "__main__" in path.read_text())
+_FOLDERS = (REPOSITORY / "stages", REPOSITORY / "benchmarks")
+_SCRIPTS = sorted(path for folder in _FOLDERS for path in folder.glob("*.py") if "__main__" in path.read_text())
 
 
 @pytest.mark.parametrize("package", ["pydantic", "yaml", "torch", "tensorly"])
@@ -25,6 +26,27 @@ def test_the_chain_names_the_missing_package(package: str) -> None:
     assert line.startswith("error: stages/run_pipeline.py needs ")
     assert package in line
     assert "'.[train]'" in line
+
+
+@pytest.mark.parametrize(
+    ("script", "package", "extra"),
+    [
+        ("latency", "numpy", "train"),
+        ("crops", "yaml", "train"),
+        ("peers", "mediapipe", "mediapipe"),
+        ("render", "vtk", "benchmarks"),
+    ],
+)
+def test_a_benchmarks_help_names_the_missing_package(script: str, package: str, extra: str) -> None:
+    code = (
+        f"import runpy, sys; sys.modules[{package!r}] = None; sys.argv = ['benchmarks/{script}.py', '--help']; "
+        f"runpy.run_path('benchmarks/{script}.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: benchmarks/{script}.py needs {package}")
+    assert f"'.[{extra}]'" in line
 
 
 def test_every_script_has_the_guard_before_other_packages() -> None:

@@ -59,7 +59,7 @@ def test_narrow_networks_train_at_sizes_where_torch_writes_beyond_its_memory(fol
 
 
 @pytest.mark.parametrize("name", ["six_d", "custom_cnn"])
-def test_labels_that_are_no_rotations_are_left_out_and_counted(
+def test_labels_that_are_no_rotations_and_boxes_without_a_size_are_left_out_and_counted(
     folder: Path,  # noqa: F811
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -73,18 +73,20 @@ def test_labels_that_are_no_rotations_are_left_out_and_counted(
     rotations[3] *= 1e30
     rotations[4] *= 1.01
     confidence[5:9] = -1, np.nan, 1e30, 0
+    boxes = shard.boxes.copy()
+    boxes[9:12] = boxes[9:12][:, [2, 1, 0, 3]]
+    boxes[12, 3] = np.inf
     data = tmp_path / "crops"
-    write_shard(data, 0, replace(shard, rotations=rotations, confidence=confidence))
+    write_shard(data, 0, replace(shard, rotations=rotations, boxes=boxes, confidence=confidence))
     write_manifest(data, CROPS, {}, {})
     held_out = (LabelledDataConfig(root=folder / "crops_validation"),)
     settings = {"epochs": 1, "batch_size": 8, "data": (LabelledDataConfig(root=data),), "validation": held_out}
     network = ImageNetworkConfig(name=name, size=32)
     config = Config(workdir=tmp_path, image_network=network, image_trainer=SHORT.model_copy(update=settings))
     facts = read_manifest(ImageTrainer.main(config), ImageTrainer.KIND)["facts"]
-    assert facts["crops"] == {"training": 40, "validation": 64, "left_out": 8}
-    assert "training: 40 crops; left out: confidence is no number from 0 to 1 3, label is no rotation 5" in (
-        capsys.readouterr().out
-    )
+    assert facts["crops"] == {"training": 36, "validation": 64, "left_out": 12}
+    counts = "box has no size 4, confidence is no number from 0 to 1 3, label is no rotation 5"
+    assert f"training: 36 crops; left out: {counts}" in capsys.readouterr().out
     # The range of what was learned, which the model's card says.
     assert np.isfinite(facts["range"]).all()
     assert np.abs(facts["range"]).max() < 90

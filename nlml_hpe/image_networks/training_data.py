@@ -22,6 +22,7 @@ from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
 from nlml_hpe.training_error import TrainingError
 
 NO_ROTATION = "label is no rotation"
+NO_BOX = "box has no size"
 NO_CONFIDENCE = "confidence is no number from 0 to 1"
 NO_BIN = "the network has no bin for the label"
 _MOST_APART = 1e-3
@@ -44,6 +45,10 @@ class Source(Protocol):
 
     def rotations(self) -> NDArray[np.float32]:
         """All labels (n, 3, 3), head to camera."""
+        ...
+
+    def boxes_are_whole(self) -> NDArray[np.bool_]:
+        """Of each (n,) whether its box has a size, as ``face.has_size`` says of one."""
         ...
 
     def confidence(self) -> NDArray[np.float32]:
@@ -86,6 +91,10 @@ class RenderedCrops:
         """All labels (n, 3, 3), head to camera."""
         return np.concatenate([shard.rotations for shard in self._shards])
 
+    def boxes_are_whole(self) -> NDArray[np.bool_]:
+        """Of each (n,) whether its box has a size."""
+        return _have_size(np.concatenate([shard.boxes for shard in self._shards]))
+
     def confidence(self) -> NDArray[np.float32]:
         """One, but where a model gave the labels."""
         parts = [np.ones(len(s), np.float32) if s.confidence is None else s.confidence for s in self._shards]
@@ -112,6 +121,10 @@ class Photographs:
     def rotations(self) -> NDArray[np.float32]:
         """All labels (n, 3, 3), head to camera."""
         return self.labels.astype(np.float32)
+
+    def boxes_are_whole(self) -> NDArray[np.bool_]:
+        """Of each (n,) whether its box has a size."""
+        return _have_size(self.boxes)
 
     def confidence(self) -> NDArray[np.float32]:
         """One of each."""
@@ -153,6 +166,10 @@ class Chosen:
         """Their labels (n, 3, 3), head to camera."""
         return self.source.rotations()[self.numbers]
 
+    def boxes_are_whole(self) -> NDArray[np.bool_]:
+        """Of each of them (n,) whether its box has a size."""
+        return self.source.boxes_are_whole()[self.numbers]
+
     def confidence(self) -> NDArray[np.float32]:
         """How much each of them counts (n,)."""
         return self.source.confidence()[self.numbers]
@@ -160,6 +177,11 @@ class Chosen:
     def stored(self, chosen: NDArray[np.int64]) -> Shard:
         """The crops of these numbers, counted among the chosen."""
         return self.source.stored(self.numbers[chosen])
+
+
+def _have_size(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Of boxes (n, 4) what ``face.has_size`` says of one."""
+    return np.asarray(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
 class Labelled(NamedTuple):
@@ -182,12 +204,13 @@ def labelled(source: Source, usable: Callable[[Tensor], Tensor]) -> Labelled:
     Returns
     -------
     Labelled
-        Those whose label is a rotation to within 0.001, ``usable``, and trusted by a number from 0 to 1.
+        Those whose label is a rotation to within 0.001, ``usable``, and trusted by a number from 0 to 1, and whose box
+        is finite, left before right and top before bottom.
 
     Examples
     --------
     >>> upside_down = -np.eye(3)[None]
-    >>> images = Photographs([], np.zeros((2, 4)), np.concatenate([np.eye(3)[None], upside_down]), 96)
+    >>> images = Photographs([], np.array([[0, 0, 8, 8]] * 2), np.concatenate([np.eye(3)[None], upside_down]), 96)
     >>> labelled(images, lambda rotations: torch.ones(len(rotations), dtype=torch.bool))
     Labelled(kept=array([0]), left_out=Counter({'label is no rotation': 1}))
     """
@@ -199,10 +222,12 @@ def labelled(source: Source, usable: Callable[[Tensor], Tensor]) -> Labelled:
     certain = (confidence >= 0) & (confidence <= 1)
     fits = np.zeros(len(rotations), dtype=bool)
     fits[proper] = usable(torch.from_numpy(rotations[proper])).numpy()
-    kept = proper & certain & fits
-    reasons = {NO_ROTATION: ~proper, NO_CONFIDENCE: proper & ~certain, NO_BIN: proper & certain & ~fits}
-    counts = {reason: int(those.sum()) for reason, those in reasons.items() if those.any()}
-    return Labelled(np.flatnonzero(kept), Counter(counts))
+    kept, counts = np.ones(len(rotations), dtype=bool), Counter[str]()
+    tests = ((NO_ROTATION, proper), (NO_BOX, source.boxes_are_whole()), (NO_CONFIDENCE, certain), (NO_BIN, fits))
+    for reason, passed in tests:  # each is left out for one reason, the first
+        counts[reason] = int((kept & ~passed).sum())
+        kept &= passed
+    return Labelled(np.flatnonzero(kept), +counts)
 
 
 class Crops:

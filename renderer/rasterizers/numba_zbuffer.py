@@ -118,8 +118,8 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 def _of_vertices(pixels, distance, height, width):  # type: ignore[no-untyped-def]
-    """Of each vertex the first column whose centre lies right of it and the one after the last whose lies left, the same
-    of rows, within the image; and one over its distance. A face's are the least and the greatest of its vertices'."""
+    """Of each vertex the first column whose centre lies right of it, the one after the last whose centre lies left, the
+    same of rows, within the image; and one over its distance. A face's are the least and greatest of its vertices'."""
     spans, near = np.empty((len(pixels), 4), dtype=np.uint32), np.empty(len(pixels))
     for vertex in range(len(pixels)):
         for axis, size in enumerate((width, height)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.face import Box
+from nlml_hpe.face import Box, has_size
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import Angles, rotation_from_angles
 
@@ -86,17 +86,20 @@ class Dataset:
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, sample: Sample) -> None:
-        """Take a face in, unless its name cannot be written into a table or a list: then it is left out.
+        """Take a face in, unless its name cannot be written into a table or list, or its box is empty, inverted or not
+        finite: then it is left out.
 
         Parameters
         ----------
         sample : Sample
             One labelled face.
         """
-        if _is_plain(sample.name):
-            self.samples.append(sample)
-        else:
+        if not _is_plain(sample.name):
             self.leave_out("file name is not one line of UTF-8 text", sample.name)
+        elif sample.box is not None and not has_size(sample.box):
+            self.leave_out("box has no size", sample.name)
+        else:
+            self.samples.append(sample)
 
     def leave_out(self, reason: str, name: str) -> None:
         """Count a file that cannot be used.
