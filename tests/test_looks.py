@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,8 +20,9 @@ from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.regions import regions_from_landmarks
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.inference.engines import Estimates, OnnxEngine
 from nlml_hpe.inference.looks import mean_of_looks
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.rotation import (
     Angles,
     covariance_from_sigma,
@@ -91,8 +93,6 @@ def test_all_looks_see_the_same_face(finder: FaceMeshOnnx, photo: RgbImage) -> N
 
 
 def test_a_large_image_is_looked_at_as_it_is_searched(finder: FaceMeshOnnx, photo: RgbImage) -> None:
-    import cv2
-
     times = 3000 / max(photo.shape[:2])
     large = np.asarray(cv2.resize(photo, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
     (small,) = finder.look_again(finder.detect(photo), further_looks(2))
@@ -102,6 +102,35 @@ def test_a_large_image_is_looked_at_as_it_is_searched(finder: FaceMeshOnnx, phot
     apart = np.linalg.norm((found.looks[0] / times - small.looks[0])[:, :2], axis=1)
     # The larger picture is reduced by a third, and so is sharper than the small one by a little.
     assert np.median(apart) < 0.02 * np.ptp(small.landmarks[:, 0])
+
+
+def test_a_part_of_an_array_is_looked_at_as_a_copy_of_it(finder: FaceMeshOnnx, photo: RgbImage) -> None:
+    """Windows are views, of images that may be views themselves."""
+    (face,) = finder.detect(photo)
+    alone = finder.look_again([face], further_looks(5))[0]
+    for seen in (
+        np.pad(photo, ((0, 9), (0, 7), (0, 0)))[:-9, :-7],
+        np.ascontiguousarray(photo[::-1, ::-1])[::-1, ::-1],
+    ):
+        assert not seen.flags.c_contiguous
+        (again,) = finder.look_again([replace(face, image=seen)], further_looks(5))
+        np.testing.assert_array_equal(again.looks, alone.looks)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("faces", [1, 3])
+def test_threads_do_not_change_an_answer(finder: FaceMeshOnnx, photo: RgbImage, faces: int) -> None:
+    """The network's answers to all looks are another thread's, while this one takes the exact step."""
+    before, engine = cv2.getNumThreads(), OnnxEngine(SHIPPED / ONNX_FILE)
+    seen = finder.look_again(finder.detect(photo), further_looks(5)) * faces
+    try:
+        answers = []
+        for threads in (1, 2):
+            cv2.setNumThreads(threads)
+            answers.append(engine.estimate(seen, "refined"))
+    finally:
+        cv2.setNumThreads(before)
+    for alone, shared in zip(*answers, strict=True):
+        np.testing.assert_array_equal(alone, shared)
 
 
 def test_the_mean_of_two_looks_is_their_midpoint_and_one_look_stays_as_it_is() -> None:

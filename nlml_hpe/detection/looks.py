@@ -88,7 +88,7 @@ class _Window:
         low = np.clip(np.floor(region[:2] - reach), 0, size - 1).astype(int)
         high = np.clip(np.ceil(region[:2] + reach), low + 1, size).astype(int)
         factor = reduction(face.image)
-        shown = resized(np.ascontiguousarray(face.image[low[1] : high[1], low[0] : high[0]]), factor)
+        shown = resized(face.image[low[1] : high[1], low[0] : high[0]], factor)
         inside = (region - [*low, 0, 0]) * [factor, factor, factor, 1]
         return cls(shown, low.astype(np.float64), factor, inside)
 

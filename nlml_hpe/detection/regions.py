@@ -95,7 +95,9 @@ def in_image(points: Floats, region: Floats, size: int) -> Floats:
 
 def regions_from_landmarks(points: Floats) -> Floats:
     """Regions (n, 4) in the next frame of faces whose landmarks (n, 468, 3) in this one are known."""
-    low, high = points[..., :2].min(axis=1), points[..., :2].max(axis=1)
+    # All of x side by side, and all of y: numpy takes six times as long where they take turns.
+    places = np.ascontiguousarray(np.swapaxes(points[..., :2], 1, 2))
+    low, high = places.min(axis=2), places.max(axis=2)
     first, second = FACEMESH.eye_corners
     return regions_around(low, high, points[:, first, :2], points[:, second, :2])
 

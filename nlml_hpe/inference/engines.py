@@ -34,6 +34,7 @@ from nlml_hpe.rotation import (
     sigma_from_covariance,
 )
 from nlml_hpe.sessions import open_session
+from nlml_hpe.threads import begin, thread_count
 
 Route = Literal["network", "exact", "refined", "powell"]
 DEFAULT_ROUTE: Route = "refined"
@@ -157,6 +158,7 @@ def by_looks(
     counts: Sequence[int],
     route: Route,
     estimate: Callable[[NDArray[np.float64], Route], Estimates],
+    threads: int = 1,
 ) -> Estimates:
     """Poses of N faces of which some were seen several times; the rule is that of ``looks``.
 
@@ -170,6 +172,9 @@ def by_looks(
         Of the answers.
     estimate : callable
         Answers landmarks by a route.
+    threads : int
+        How many threads may take part, as of ``threads.begin``; with more than one ``estimate`` is called in several
+        at once.
 
     Returns
     -------
@@ -180,7 +185,9 @@ def by_looks(
         return estimate(points, route).joined(counts)
     sizes = np.asarray(counts)
     mean = np.add.reduceat(points, np.cumsum(sizes) - sizes) / sizes[:, None, None]
-    exact, rough = estimate(mean, "refined"), estimate(points, "network")
+    # The exact step, which takes longer, is last: with that this thread begins.
+    asked: list[tuple[NDArray[np.float64], Route]] = [(points, "network"), (mean, "refined")]
+    rough, exact = begin(lambda each: estimate(*each), asked, threads).results()
     return Estimates.of(*with_looks(exact.rotation, exact.covariance, rough.rotation, counts))
 
 
@@ -240,7 +247,7 @@ class OnnxEngine:
         points = points_of(faces, self.point_set)
         if not len(points):
             return Estimates.of_rotations(np.empty((0, 3, 3)))
-        return by_looks(points, n_looks(faces), route, self._answers)
+        return by_looks(points, n_looks(faces), route, self._answers, thread_count())
 
     def _answers(self, points: NDArray[np.float64], route: Route) -> Estimates:
         """What the file says of landmarks (M, P, 3)."""

@@ -35,8 +35,8 @@ CROPS_OF_A_FACE = ((0.95, -12.0), (0.95, 12.0))
 """Crops of each face, every one with its mirror image: side in sides of THE crop, and turn in degrees. Chosen on
 development photographs and on rendered people; see docs/ablations.md."""
 _WIDEST_SHARE = 10.0
-_BATCH = 16
-"""Crops that go through the network together."""
+_BATCH, _LEAST_BATCH = 16, 2
+"""Crops that go through the network together: at most, and at least, as one alone takes longer than half of two."""
 Floats = NDArray[np.float64]
 
 
@@ -181,7 +181,7 @@ class ImageEngine:
         ]
         both = [*crops, *(each[:, ::-1] for each in crops)]
         # Two parts a thread or more, so that one who has other work, too, leaves some to the next.
-        size = max(1, min(_BATCH, len(both) // (2 * self._threads)))
+        size = max(_LEAST_BATCH, min(_BATCH, len(both) // (2 * self._threads)))
         parts = [both[start : start + size] for start in range(0, len(both), size)]
         return begin(self._answers, parts, self._threads if len(parts) > 1 else 1)
 
