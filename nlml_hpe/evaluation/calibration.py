@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nlml_hpe.evaluation.datasets import LAYOUTS, DatasetError
+from nlml_hpe.evaluation.datasets import DatasetError
+from nlml_hpe.evaluation.options import add_subject
 from nlml_hpe.extras import MissingPackageError, needs
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.calibration import ON_PHOTOGRAPHS, RANGES
-from nlml_hpe.model.format import SHIPPED
 
 _COMMAND = "python -m nlml_hpe.evaluation.calibration"
 
@@ -27,16 +27,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=_COMMAND, description="Measure or fit a model's error bars (needs the train extra)."
     )
-    made.add_argument("--dataset", required=True, choices=sorted(LAYOUTS), help="which data set it is")
-    made.add_argument("--root", required=True, type=user_path, metavar="FOLDER", help="the data set")
+    add_subject(made, required=True)
     made.add_argument("--list", type=user_path, metavar="FILE", help="only the faces whose names stand in this file")
-    made.add_argument(
-        "--model",
-        type=user_path,
-        default=SHIPPED,
-        metavar="FOLDER",
-        help="the model (default: the one that is shipped)",
-    )
     made.add_argument(
         "--fit",
         nargs="*",

@@ -13,11 +13,28 @@ from nlml_hpe.files.images import user_path
 from nlml_hpe.model.format import SHIPPED
 
 
+def add_subject(parser: argparse._ActionsContainer, required: bool = False) -> None:
+    """Add ``--dataset``, ``--root`` and ``--model``: which model is asked about which faces.
+
+    Parameters
+    ----------
+    parser : ArgumentParser, or a group of its arguments
+        What they are added to.
+    required : bool
+        Whether the data set must be named.
+    """
+    text = "which data set it is, and so how it is laid out"
+    parser.add_argument("--dataset", choices=sorted(LAYOUTS), required=required, help=text)
+    text = "the data set, as it is distributed"
+    parser.add_argument("--root", type=user_path, required=required, metavar="FOLDER", help=text)
+    text = "the model (default: the one that is shipped)"
+    parser.add_argument("--model", type=user_path, default=SHIPPED, metavar="FOLDER", help=text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of an evaluation on labelled photographs."""
     group = parser.add_argument_group("labelled photographs")
-    group.add_argument("--dataset", choices=sorted(LAYOUTS), help="which data set it is, and so how it is laid out")
-    group.add_argument("--root", type=user_path, metavar="FOLDER", help="the data set, as it is distributed")
+    add_subject(group)
     group.add_argument(
         "--protocol",
         metavar="NAME",
@@ -25,13 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"the paper's range; known: {', '.join(sorted(PROTOCOLS))}",
     )
     group.add_argument("--list", type=user_path, metavar="FILE", help="only the faces whose names stand in this file")
-    group.add_argument(
-        "--model",
-        type=user_path,
-        default=SHIPPED,
-        metavar="FOLDER",
-        help="the model (default: the one that is shipped)",
-    )
     group.add_argument(
         "--output",
         type=user_path,

@@ -11,13 +11,12 @@ import argparse
 import sys
 
 from nlml_hpe.detection.looks import LOOKS
-from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
+from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.evaluation.options import add_subject
 from nlml_hpe.extras import MissingPackageError, needs
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.fusion import EYES
 from nlml_hpe.inference.opening import open_eyes
-from nlml_hpe.model.format import SHIPPED
 
 _COMMAND = "python -m nlml_hpe.evaluation.scores"
 
@@ -27,9 +26,7 @@ def command() -> int:
     parser = argparse.ArgumentParser(
         prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", choices=sorted(LAYOUTS), required=True, help="how the data set is laid out")
-    parser.add_argument("--root", type=user_path, required=True, metavar="FOLDER", help="the data set")
-    parser.add_argument("--model", type=user_path, default=SHIPPED, metavar="FOLDER", help="default: the shipped one")
+    add_subject(parser, required=True)
     parser.add_argument(
         "--looks", type=int, nargs="+", choices=sorted(LOOKS), default=sorted(LOOKS), help="default: all numbers"
     )
