@@ -7,12 +7,16 @@ the smoothed head follows the raw one: the least-squares share of the head's ang
 between the two. To compare filters at equal lag, One-Euro is also run with quicker settings, the last of them that at
 which it lags as much as the Kalman filter. What any filter that waits for nothing could do about jitter is bounded by
 one that looks ahead: each error's mean with those around it, weighted by a normal curve of one frame.
+
+With ``--kit FOLDER`` heads of ICT-FaceKit (its FaceXModel) turn to 85 degrees of yaw, where the two eyes now and then
+contradict each other.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import stages.guard  # noqa: F401
@@ -33,7 +37,7 @@ from renderer.appearance import draw_scene, expose
 from renderer.camera import Camera
 from renderer.config import AppearanceConfig, HeadsConfig
 from renderer.drawing import HEAD_EXTENT_MM
-from renderer.heads import open_heads
+from renderer.heads import HeadSource, open_heads
 from renderer.mesh import vertex_normals
 from renderer.rasterizers import get_rasterizer
 
@@ -41,14 +45,15 @@ FPS, SIZE = 25.0, 256
 _KNOTS = {0: 0, 2: 0, 4: 1, 5: 1, 5.5: -1, 7: -1, 8: 0.7, 9: -0.7, 10: 0.5, 12: 0.5}
 """Second -> share of the largest angles: still, a slow turn, a quick one, back and forth, still."""
 _LARGEST_DEG = np.array([35.0, 15.0, 12.0])
+_PROFILE_DEG = np.array([85.0, 15.0, 12.0])
 Floats = NDArray[np.float64]
 Filter = Callable[[HeadPose, float], Floats]
 Video = tuple[Floats, list[HeadPose | None]]
 """True rotations (T, 3, 3), and the answers to the frames."""
 
 
-def path(person: int) -> Floats:
-    """Yaw, pitch and roll (T, 3) in degrees; angles begin and end each move at rest."""
+def path(person: int, largest: Floats) -> Floats:
+    """Yaw, pitch and roll (T, 3) in degrees, up to the ``largest`` (3,); angles begin and end each move at rest."""
     seconds = np.arange(0, max(_KNOTS), 1 / FPS)
     knots, shares = np.array(list(_KNOTS)), np.array(list(_KNOTS.values()))
     after = np.clip(np.searchsorted(knots, seconds, side="right"), 1, len(knots) - 1)
@@ -56,12 +61,12 @@ def path(person: int) -> Floats:
     eased = part * part * (3 - 2 * part)
     share = shares[after - 1] + eased * (shares[after] - shares[after - 1])
     signs = np.random.default_rng(person).choice([-1.0, 1.0], 3)
-    return share[:, None] * _LARGEST_DEG * signs
+    return share[:, None] * largest * signs
 
 
-def frames(person: int, degrees: Floats) -> Iterator[RgbImage]:
+def frames(heads: HeadSource, person: int, degrees: Floats) -> Iterator[RgbImage]:
     """One person in one setting; only the sensor's noise differs between two frames of the same pose."""
-    mesh = open_heads(HeadsConfig(source="photo"), seed=0).head(person)
+    mesh = heads.head(person)
     normals = vertex_normals(mesh.vertices, mesh.faces)
     scene = draw_scene(AppearanceConfig(), SIZE, np.random.default_rng(person))
     camera = Camera.framing(SIZE, HEAD_EXTENT_MM, scene.fraction, scene.distance, scene.shift)
@@ -72,15 +77,15 @@ def frames(person: int, degrees: Floats) -> Iterator[RgbImage]:
         yield expose(image, scene, rng)
 
 
-def answers(person: int, degrees: Floats) -> list[HeadPose | None]:
+def answers(heads: HeadSource, person: int, degrees: Floats) -> list[HeadPose | None]:
     """The estimator's answer to every frame."""
     with HeadPoseEstimator(max_faces=1, tracking=True) as estimator:
-        images = tqdm(frames(person, degrees), desc=f"Person {person}", unit="frame", total=len(degrees))
+        images = tqdm(frames(heads, person, degrees), desc=f"Person {person}", unit="frame", total=len(degrees))
         return [next(iter(estimator.predict(image)), None) for image in images]
 
 
 def measured(true: Floats, poses: list[HeadPose | None], smooth: Filter) -> Floats:
-    """Of one video: jitter in all frames and at rest in degrees, lag in milliseconds, mean error in degrees."""
+    """Of one video: jitter in all frames and at rest in degrees, lag in milliseconds, mean error and largest step."""
     seen = [(index, pose) for index, pose in enumerate(poses) if pose is not None]
     rows = [index for index, _ in seen]
     raw = np.array([pose.rotation for _, pose in seen])
@@ -89,7 +94,8 @@ def measured(true: Floats, poses: list[HeadPose | None], smooth: Filter) -> Floa
     behind = vector_from_rotation(raw @ np.swapaxes(found, -1, -2))
     error = np.degrees(vector_from_rotation(true[rows] @ np.swapaxes(found, -1, -2)))
     lag = 1e3 * (behind * velocity).sum() / (velocity**2).sum()
-    return np.array([*jitters(error, velocity), lag, np.linalg.norm(error, axis=1).mean()])
+    jitter, rest, largest = jitters(error, velocity)
+    return np.array([jitter, rest, lag, np.linalg.norm(error, axis=1).mean(), largest])
 
 
 def looking_ahead(true: Floats, poses: list[HeadPose | None]) -> Floats:
@@ -98,8 +104,8 @@ def looking_ahead(true: Floats, poses: list[HeadPose | None]) -> Floats:
     raw = np.array([pose.rotation for pose in poses if pose is not None])
     error = np.degrees(vector_from_rotation(true[rows] @ np.swapaxes(raw, -1, -2)))
     smoothed = gaussian_filter1d(error, 1.0, axis=0)
-    jitter = jitters(smoothed, velocities(true)[rows])
-    return np.array([*jitter, 0.0, np.linalg.norm(smoothed, axis=1).mean()])
+    jitter, rest, largest = jitters(smoothed, velocities(true)[rows])
+    return np.array([jitter, rest, 0.0, np.linalg.norm(smoothed, axis=1).mean(), largest])
 
 
 def velocities(true: Floats) -> Floats:
@@ -110,10 +116,10 @@ def velocities(true: Floats) -> Floats:
 
 
 def jitters(error: Floats, velocity: Floats) -> list[float]:
-    """Root mean square of the change of errors (T, 3) from frame to frame: in all of them, and at rest."""
+    """Root mean square of the change of errors (T, 3) from frame to frame, in all of them and at rest; the largest."""
     change = np.linalg.norm(np.diff(error, axis=0), axis=1)
     rest = change[np.linalg.norm(velocity[1:], axis=1) < 1e-6]
-    return [float(np.sqrt((part**2).mean())) for part in (change, rest)]
+    return [*(float(np.sqrt((part**2).mean())) for part in (change, rest)), float(change.max())]
 
 
 def one_euro(cutoff: float, beta: float) -> Callable[[], Filter]:
@@ -155,7 +161,7 @@ def rows_of(videos: Sequence[Video]) -> list[dict[str, Any]]:
     same = f"One-Euro, beta {beta:.0f}: the Kalman filter's lag"
     found[same] = np.mean([measured(*video, one_euro(1.0, beta)()) for video in videos], axis=0)
     found["none, looking ahead"] = np.mean([looking_ahead(*video) for video in videos], axis=0)
-    columns = ("jitter", "jitter at rest", "lag ms", "mean error")
+    columns = ("jitter", "jitter at rest", "lag ms", "mean error", "largest step")
     return [
         {"filter": name, **dict(zip(columns, values, strict=True))}
         | {f"{column}, over One-Euro's": values[at] / found[same][at] for at, column in enumerate(columns[:2])}
@@ -167,15 +173,19 @@ def main() -> None:
     """Print and save the table."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--people", type=int, default=6)
-    videos = []
-    for person in range(1, asked.parse_args().people + 1):
-        degrees = path(person)
-        videos.append((rotation_from_angles(Angles.from_columns(degrees)), answers(person, degrees)))
+    asked.add_argument("--kit", type=Path, help="ICT-FaceKit's FaceXModel, whose heads then turn to profile")
+    given = asked.parse_args()
+    config = HeadsConfig(source="ict_facekit", folder=given.kit) if given.kit else HeadsConfig(source="photo")
+    heads, videos = open_heads(config, seed=0), []
+    for person in range(1, given.people + 1):
+        degrees = path(person, _PROFILE_DEG if given.kit else _LARGEST_DEG)
+        videos.append((rotation_from_angles(Angles.from_columns(degrees)), answers(heads, person, degrees)))
     notes = [
         f"{len(videos)} rendered videos of {max(_KNOTS)} s at {FPS:g} frames a second; degrees. The last columns are "
         "over One-Euro's at the lag of the Kalman filter."
     ]
-    report("smoothing", "Smoothing of rendered videos with known poses", rows_of(videos), notes)
+    name = "smoothing_profile" if given.kit else "smoothing"
+    report(name, "Smoothing of rendered videos with known poses", rows_of(videos), notes)
 
 
 if __name__ == "__main__":

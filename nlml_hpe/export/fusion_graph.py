@@ -20,7 +20,7 @@ from nlml_hpe.inference.calibration import (
     OwnError,
     RangeName,
 )
-from nlml_hpe.inference.fusion import EYES, LEAST_VARIANCE
+from nlml_hpe.inference.fusion import CHOSEN_WRONGLY, EYES, LEAST_VARIANCE
 from nlml_hpe.model.onnx_math import (
     atan2,
     degrees_from_rotation,
@@ -67,7 +67,7 @@ def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
     own, other = _own("landmarks", first, calibration, shares), _own("image", image, calibration, shares)
     first_variance = _weighed_by("landmarks", own, calibration, shares)
     second_variance = _weighed_by("image", other, calibration, shares)
-    mean, covariance, distance = _weighted(own, other, first_variance, second_variance)
+    mean, covariance, apart, distance = _weighted(own, other, first_variance, second_variance)
     agree = op.less_or_equal(distance, op.const(calibration.contradiction))
     surer = op.less_or_equal(_trace(own.covariance), _trace(other.covariance))
     chosen = op.where(agree, _index("both"), op.where(surer, _index("landmarks"), _index("image")))
@@ -80,6 +80,9 @@ def fused(landmarks: Seen, image: Said, calibration: Calibration) -> Answer:
     grown = op.where(landmarks.is_known, factor, op.const(1.0))
     rotation = _of_eye(eye, mean, own.rotation, other.rotation)
     covariance = op.mul(_of_eye(eye, covariance, own.covariance, other.covariance), op.unsqueeze(grown, op.const([2])))
+    doubtful = op.and_(landmarks.is_known, op.not_(agree))
+    doubt = op.mul(outer(apart), op.const(CHOSEN_WRONGLY))
+    covariance = op.where(op.unsqueeze(doubtful, op.const([2])), op.add(covariance, doubt), covariance)
     return Answer(rotation, _finished(rotation, covariance, eye, calibration, shares), shaped(eye, (-1,)))
 
 
@@ -116,15 +119,16 @@ def _weighed_by(eye: Single, own: Said, calibration: Calibration, shares: Var) -
     return op.max([scaled(_trace(own.covariance), 1 / 3), least])
 
 
-def _weighted(a: Said, b: Said, first: Var, second: Var) -> tuple[Var, Var, Var]:
-    """Weighted mean and its covariance (N, 3, 3), and the squared Mahalanobis distance (N, 1); ``fusion._fused``."""
+def _weighted(a: Said, b: Said, first: Var, second: Var) -> tuple[Var, Var, Var, Var]:
+    """Weighted mean and its covariance (N, 3, 3), the rotation vectors (N, 3) from a to b and the squared Mahalanobis
+    distance (N, 1); ``fusion._fused``."""
     together = op.add(first, second)
     gain = op.div(first, together)
     apart = vector_from_rotation(op.matmul(b.rotation, transposed(a.rotation)))
     distance = op.div(reduced(op.reduce_sum, square(apart), 1, keep=True), together)
     mean = op.matmul(rotation_from_vector(op.mul(gain, apart)), a.rotation)
     share, rest = (op.unsqueeze(square(each), op.const([2])) for each in (gain, op.sub(op.const(1.0), gain)))
-    return mean, op.add(op.mul(rest, a.covariance), op.mul(share, b.covariance)), distance
+    return mean, op.add(op.mul(rest, a.covariance), op.mul(share, b.covariance)), apart, distance
 
 
 def _range_shares(*rotations: Var) -> Var:

@@ -17,7 +17,8 @@ two answers ``a`` and ``b`` with covariances ``A`` and ``B``, whose difference i
    much was known before as ``prior`` observations tell, and m tells more. Answers that agree are surer than their
    covariances say, and answers that do not are less sure.
 4. Where m is larger, one of the two is wrong, and a mean would be wrong, too. The answer is that of the eye with the
-   smaller variance for this face, whatever is typical, multiplied as in 3 with ``m = contradiction``.
+   smaller variance for this face, whatever is typical; its covariance is multiplied as in 3 with ``m = contradiction``,
+   and ``d d^T / 2`` is added: it may well be the wrong one, and then it errs by d.
 5. Where one eye has no answer, the other's stands as it is. An answer without a covariance cannot be weighed: it stands
    only where the other eye has no answer with one, and of two such answers that of the landmarks stands.
 """
@@ -37,6 +38,10 @@ EYES: tuple[Eye, ...] = ("both", "landmarks", "image")
 CONTRADICTION = 16.27
 """The quantile 0.999 of the chi-squared distribution with three degrees of freedom."""
 PRIOR = 4.0
+CHOSEN_WRONGLY = 0.5
+"""How often the chosen one of two answers that contradict each other is taken to be the wrong one. In six rendered
+videos of heads that turn to 85 degrees it was the worse one in 18 of 38 frames, on photographs (``aflw2000_dev``) in
+none of 2."""
 LEAST_VARIANCE = 1e-10
 """Square radians, 0.0006 degrees: what an answer is weighed by whose covariance is nought."""
 Floats = NDArray[np.float64]
@@ -174,4 +179,5 @@ def _fused(a: Gaussians, b: Gaussians, least: tuple[Floats, Floats], contradicti
         rotation[taken], covariance[taken], eye[taken] = each.rotation[taken], each.covariance[taken], name
     if np.isfinite(prior):
         covariance *= ((prior + np.minimum(distance, contradiction)) / (prior + 3))[:, None, None]
+    covariance[against] += CHOSEN_WRONGLY * np.einsum("ni,nj->nij", apart[against], apart[against])
     return Fused(rotation, covariance, eye, distance)
