@@ -82,15 +82,16 @@ def read_obj_vertices(path: Path, count: int) -> NDArray[np.float32]:
     """
     # A kit has a hundred files of one mesh, so their lines are read by numpy, in half the time.
     rows = [line for _, line in _lines(path) if line.lstrip().startswith(("v ", "v\t"))]
-    if len(rows) != count:
-        raise ObjError(
-            f"{path}: {len(rows)} vertices where the neutral head has {count}; "
-            "the file belongs to another version of the kit or is cut off"
-        )
     try:
-        return _single(path, np.loadtxt(rows, usecols=(1, 2, 3), comments=None, ndmin=2))
+        table = np.loadtxt(rows, usecols=(1, 2, 3), comments=None, ndmin=2) if rows else np.empty((0, 3))
     except ValueError as error:
         raise ObjError(f"{path}: a 'v' line that does not hold 3 numbers, counted among these lines: {error}") from None
+    if len(table) != count:
+        raise ObjError(
+            f"{path}: {len(table)} vertices where the neutral head has {count}; "
+            "the file belongs to another version of the kit or is cut off"
+        )
+    return _single(path, table)
 
 
 def split_by_texture(
