@@ -47,6 +47,9 @@ class HeadsConfig(Section):
     makehuman: UserPath | None = Field(
         default=None, description="MakeHuman's base mesh, hair and clothes, for crops: hair and shoulders of real shape"
     )
+    facing: Literal["own", "mean"] = Field(
+        default="own", description="which way ICT-FaceKit's people face: as its modes have it, or all as the mean head"
+    )
     train: int = Field(default=24, ge=1, lt=FIRST_VALIDATION_PERSON)
     validation: int = Field(default=6, ge=1, lt=FIRST_VALIDATION_PERSON)
     shape_variation: float = Field(default=1.0, ge=0, le=3)

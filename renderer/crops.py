@@ -104,7 +104,8 @@ class CropSet:
         """
         rng = np.random.default_rng([self.seed, person, _STREAM])
         found = pictures(self.crops.backgrounds)
-        kit, worn = _kit(self.kit_folder, self.cache), _wardrobe(self.heads.makehuman, self.kit_folder, self.cache)
+        worn = _wardrobe(self.heads.makehuman, self.kit_folder, self.cache)
+        kit = _kit(self.kit_folder, self.cache, self.heads.facing)
         drawn = draw_person(kit, self.heads, self.crops.faces, found, rng, worn)
         takes = drawn.takes
         return [
@@ -237,13 +238,15 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
 
 
 @lru_cache(maxsize=1)
-def _kit(folder: Path, cache: Path) -> Kit:
-    """The kit, opened once in each worker."""
-    return small_kit(Kit.open(folder, cache / "ict_facekit.npz"))
+def _kit(folder: Path, cache: Path, facing: str) -> Kit:
+    """The kit, opened once in each worker; ``facing`` as of ``HeadsConfig``."""
+    kit = small_kit(Kit.open(folder, cache / "ict_facekit.npz"))
+    return kit.aligned() if facing == "mean" else kit
 
 
 @lru_cache(maxsize=1)
 def _wardrobe(folder: Path | None, kit_folder: Path, cache: Path) -> Wardrobe | None:
     """Hair and clothes, opened once in each worker."""
-    kit = _kit(kit_folder, cache)
-    return None if folder is None else open_wardrobe(folder, kit.skin, cache / "makehuman.npz")
+    if folder is None:
+        return None
+    return open_wardrobe(folder, _kit(kit_folder, cache, "own").skin, cache / "makehuman.npz")

@@ -29,6 +29,7 @@ from nlml_hpe.detection.heads import (
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.detection.regions import overlaps
+from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
@@ -202,6 +203,17 @@ def test_a_face_whose_landmarks_are_lost_is_where_its_head_is(photo: RgbImage, d
     ((placed, *_),) = with_heads(search, eye, [photo], [[replace(lost, image=photo)]], 1)
     assert placed.points is None
     assert overlap(box_of_68(placed), (left, top, right, bottom)) > 0.6 > overlap(box_of_68(lost), box_of_68(face))
+
+
+def test_a_face_that_is_no_head_is_left_out_where_heads_are_asked_for(shared_data: Path) -> None:
+    """FaceMesh takes a blur, trinkets and a rose for further faces; the one whose label it is stays."""
+    samples = {sample.name: sample for sample in read_dataset("aflw2000", shared_data / "aflw2000_dev").samples}
+    with HeadPoseEstimator() as plain, HeadPoseEstimator(heads=True) as searching:
+        for name in ("image01040", "image02470", "image03440"):
+            image, label = samples[name].load(), samples[name].box
+            assert label is not None
+            assert any(overlap(pose.box, label) < 0.1 for pose in plain.predict(image))
+            assert all(overlap(pose.box, label) > 0.3 for pose in searching.predict(image))
 
 
 def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_asked_for(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, uncovered
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
@@ -30,6 +32,13 @@ _EYES_PART = 0.25
 _LOST, _SURE = 0.5, 0.6
 """A known face is where its head's box of the 68 points is, if both boxes overlap by less than the first and both
 stages are this sure of the head: its landmarks are lost. ``benchmarks/heads.py``.
+"""
+
+
+_LEAST_OF_FACE, _SAME_PLACE = 0.15, 0.2
+"""A known face is left out whose score, by the head detector and the image eye as that of a head, is less than the
+first: FaceMesh has seen it, so it may be doubted more than a head. The score is that of the surest head whose box of
+the 68 points overlaps the face's by the second. ``benchmarks/heads.py``.
 """
 
 
@@ -165,7 +174,8 @@ def with_heads(
 ) -> list[list[Face]]:
     """The faces of each image, and heads beside them.
 
-    A face whose landmarks lie elsewhere than its head is where the head is, without landmarks.
+    A face whose landmarks lie elsewhere than its head is where the head is, without landmarks. A face is left out where
+    the head detector sees none and the image eye does not know it either.
 
     Parameters
     ----------
@@ -174,7 +184,7 @@ def with_heads(
     images : sequence of RGB uint8 arrays (H, W, 3)
         The images.
     faces : sequence of sequences of Face
-        Which are known in each of them; none is left out.
+        Which are known in each of them.
     max_faces : int
         Heads are added up to so many in all.
 
@@ -189,8 +199,25 @@ def with_heads(
         seen = search.find(image, least=LEAST_CONFIRMED)
         heads = _confirmed(eye, image, uncovered(seen, known), LEAST_CONFIRMED)[: max(0, max_faces - len(known))]
         others = [Face(image, head.face_box, None, "head") for head in heads]
-        found.append(sorted([*_placed(known, seen), *others], key=lambda face: -face.area))
+        kept = _believed(eye, image, _placed(known, seen), seen)
+        found.append(sorted([*kept, *others], key=lambda face: -face.area))
     return found
+
+
+def _believed(eye: ImageEngine, image: RgbImage, faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
+    """Those faces of an image that are heads by what the head detector and the image eye say of them."""
+    detected = np.array([_score_at(face, heads) for face in faces])
+    doubted = [number for number, score in enumerate(detected) if score < _SURE]
+    scores = eye.estimate([Face(image, box_of_68(faces[number])) for number in doubted]).score
+    detected[doubted] *= scores**_EYES_PART
+    return [face for face, score in zip(faces, detected, strict=True) if score >= _LEAST_OF_FACE]
+
+
+def _score_at(face: Face, heads: Sequence[Head]) -> float:
+    """The score of the surest head in a face's place; where there is none, the most that such a head may have."""
+    box = box_of_68(face)
+    there = [head.score for head in heads if overlap(head.face_box, box) >= _SAME_PLACE]
+    return max(there, default=LEAST_CONFIRMED)
 
 
 def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:

@@ -50,7 +50,8 @@ class IctHeads:
             As ``Kit.open`` does.
         """
         assert config.folder is not None  # the configuration has seen to it
-        return cls(Kit.open(config.folder, cache and cache / "ict_facekit.npz"), config, seed)
+        kit = Kit.open(config.folder, cache and cache / "ict_facekit.npz")
+        return cls(kit.aligned() if config.facing == "mean" else kit, config, seed)
 
     @property
     def expressions(self) -> tuple[str, ...]:

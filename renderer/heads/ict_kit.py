@@ -3,10 +3,6 @@
 A head is ``neutral + sum w_i (identity_i - neutral) + sum s_j (expression_j - neutral)`` with w from
 the standard normal distribution and s in 0..1. Any subset of the kit's modes will do; which were
 found is said in the manifest. The kit has no colours: they are painted (``renderer.painting``).
-
-The kit's people do not all face the same way: its modes also nod the face against the origin, by 1.6 degrees as a
-rule, which no picture shows. Where a head faces is a convention, so that of the mean head is taken for all: each mode
-loses the turn of its 68 points, as shapes are aligned before their modes are found (Cootes et al. 1995).
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,7 +36,7 @@ MAX_WEIGHT = 5.0
 _MM_PER_UNIT = 10.0
 _PIVOT_MM = np.array([0.0, 20.0, 20.0], dtype=np.float32)
 """The point the head turns about, between the ears and a little before them."""
-_CACHE_VERSION = 3
+_CACHE_VERSION = 2
 _ATLAS = (640, 1024)
 Chart = tuple[float, float, float, float]
 """A box of the atlas: left, top, width, height in texels."""
@@ -63,8 +59,8 @@ _LONG_HAIR: Chart = (640, 512, 384, 128)
 class Kit:
     """The kit in arrays. Lengths in mm from the kit's own origin.
 
-    ``neutral`` (V, 3), ``identity`` (n, V, 3), which turns no head, and ``expression`` (m, V, 3) as differences from
-    it, with their names; ``landmarks`` (68,) vertex indices. The atlas: ``source`` (A,) kit vertex of each
+    ``neutral`` (V, 3), ``identity`` (n, V, 3) and ``expression`` (m, V, 3) as differences from it,
+    with their names; ``landmarks`` (68,) vertex indices. The atlas: ``source`` (A,) kit vertex of each
     mesh vertex, ``uv`` (A, 2), ``faces`` (F, 3), ``part`` (F,), and its ``texels``.
     """
 
@@ -114,20 +110,34 @@ class Kit:
         source, uv, faces, part = _atlas(neutral)
         visible = _visible(base, moved[[name == "jawOpen" for name in expressions]], source[faces].astype(np.int32))
         faces, part = faces[visible], part[visible]
-        landmarks = _landmarks(folder / LANDMARKS, len(base))
         return cls(
             base,
-            without_turn(_differences(modes, base), base, landmarks),
+            _differences(modes, base),
             tuple(modes),
             moved,
             tuple(expressions),
-            landmarks,
+            _landmarks(folder / LANDMARKS, len(base)),
             source,
             uv,
             faces,
             part,
             Texels.of_mesh(_ATLAS, uv, faces, part, base[source]),
         )
+
+    def aligned(self) -> Kit:
+        """The kit whose people all face as the mean head does.
+
+        Its modes nod the face, too, by 1.6 degrees as a rule, which no picture shows: which way a head faces is a
+        convention. Here each mode loses ``w x (v - pivot)``, the turn that fits that of its 68 points best, as shapes
+        are aligned before their modes are found (Cootes et al. 1995).
+        """
+        marks = self.neutral[self.landmarks].astype(np.float64)
+        around = marks - marks.mean(axis=0)
+        inertia = (around**2).sum() * np.eye(3) - around.T @ around
+        # Where a mode shifts the points to has no part in the sum: ``around`` adds up to nought.
+        turn = np.linalg.solve(inertia, np.cross(around, self.identity[:, self.landmarks]).sum(axis=1).T).T
+        identity = self.identity - np.cross(turn[:, None], self.neutral - _PIVOT_MM)
+        return replace(self, identity=identity.astype(np.float32))
 
     @cached_property
     def own_faces(self) -> NDArray[np.int32]:
@@ -237,33 +247,6 @@ _HOW_TO_GET = (
 def _differences(shapes: Mapping[str, Path], base: NDArray[np.float32]) -> NDArray[np.float32]:
     read = [read_obj_vertices(path, len(base)) * _MM_PER_UNIT - base for path in shapes.values()]
     return np.array(read, dtype=np.float32).reshape(-1, len(base), 3)
-
-
-def without_turn(
-    modes: NDArray[np.float32], base: NDArray[np.float32], landmarks: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Modes less what turns the landmarks.
-
-    Parameters
-    ----------
-    modes : float array (n, V, 3)
-        Displacements of a head's vertices, in millimetres.
-    base : float array (V, 3)
-        That head, in millimetres.
-    landmarks : int array (m,)
-        The vertices by which it is told where a head faces.
-
-    Returns
-    -------
-    float array (n, V, 3)
-        Each mode less the field ``w x (v - pivot)``, whose w fits its landmarks best, wherever it shifts them to.
-    """
-    marks = base[landmarks].astype(np.float64)
-    around = marks - marks.mean(axis=0)
-    inertia = (around**2).sum() * np.eye(3) - around.T @ around
-    # A shift has no part in the sum: ``around`` adds up to nought.
-    turn = np.linalg.solve(inertia, np.cross(around, modes[:, landmarks]).sum(axis=1).T).T
-    return np.asarray(modes - np.cross(turn[:, None], base - _PIVOT_MM), dtype=np.float32)
 
 
 def _landmarks(path: Path, count: int) -> NDArray[np.int64]:
