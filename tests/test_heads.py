@@ -206,10 +206,10 @@ def test_a_face_whose_landmarks_are_lost_is_where_its_head_is(photo: RgbImage, d
 
 
 def test_a_face_that_is_no_head_is_left_out_where_heads_are_asked_for(shared_data: Path) -> None:
-    """FaceMesh takes a blur, trinkets and a rose for further faces; the one whose label it is stays."""
+    """FaceMesh takes a blur and trinkets for further faces; the one whose label it is stays."""
     samples = {sample.name: sample for sample in read_dataset("aflw2000", shared_data / "aflw2000_dev").samples}
     with HeadPoseEstimator() as plain, HeadPoseEstimator(heads=True) as searching:
-        for name in ("image01040", "image02470", "image03440"):
+        for name in ("image01040", "image02470"):
             image, label = samples[name].load(), samples[name].box
             assert label is not None
             assert any(overlap(pose.box, label) < 0.1 for pose in plain.predict(image))

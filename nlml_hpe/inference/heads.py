@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, uncovered
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
@@ -35,10 +33,9 @@ stages are this sure of the head: its landmarks are lost. ``benchmarks/heads.py`
 """
 
 
-_LEAST_OF_FACE, _SAME_PLACE = 0.15, 0.2
-"""A known face is left out whose score, by the head detector and the image eye as that of a head, is less than the
-first: FaceMesh has seen it, so it may be doubted more than a head. The score is that of the surest head whose box of
-the 68 points overlaps the face's by the second. ``benchmarks/heads.py``.
+_KNOWN, _SAME_PLACE = 0.03, 0.2
+"""A known face is left out where the image eye's score is less than the first, if no head's box of the 68 points
+overlaps its own by the second. ``benchmarks/heads.py``.
 """
 
 
@@ -205,19 +202,11 @@ def with_heads(
 
 
 def _believed(eye: ImageEngine, image: RgbImage, faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
-    """Those faces of an image that are heads by what the head detector and the image eye say of them."""
-    detected = np.array([_score_at(face, heads) for face in faces])
-    doubted = [number for number, score in enumerate(detected) if score < _SURE]
-    scores = eye.estimate([Face(image, box_of_68(faces[number])) for number in doubted]).score
-    detected[doubted] *= scores**_EYES_PART
-    return [face for face, score in zip(faces, detected, strict=True) if score >= _LEAST_OF_FACE]
-
-
-def _score_at(face: Face, heads: Sequence[Head]) -> float:
-    """The score of the surest head in a face's place; where there is none, the most that such a head may have."""
-    box = box_of_68(face)
-    there = [head.score for head in heads if overlap(head.face_box, box) >= _SAME_PLACE]
-    return max(there, default=LEAST_CONFIRMED)
+    """Those faces of an image that lie where a head is seen, or that the image eye knows."""
+    boxes = [box_of_68(face) for face in faces]
+    seen = [any(overlap(head.face_box, box) >= _SAME_PLACE for head in heads) for box in boxes]
+    scores = iter(eye.estimate([Face(image, box) for box, has in zip(boxes, seen, strict=True) if not has]).score)
+    return [face for face, has in zip(faces, seen, strict=True) if has or next(scores) >= _KNOWN]
 
 
 def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
