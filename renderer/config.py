@@ -11,6 +11,7 @@ from nlml_hpe.config import Margin, Section, Share, UserPath
 FIRST_VALIDATION_PERSON = 100_001
 """Validation people are numbered from here, training people from 1: one more of these renumbers none of those."""
 Interval = tuple[float, float]
+KitFacing = Literal["own", "mean"]
 Quality = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -47,8 +48,9 @@ class HeadsConfig(Section):
     makehuman: UserPath | None = Field(
         default=None, description="MakeHuman's base mesh, hair and clothes, for crops: hair and shoulders of real shape"
     )
-    facing: Literal["own", "mean"] = Field(
-        default="own", description="which way ICT-FaceKit's people face: as its modes have it, or all as the mean head"
+    facing: KitFacing = Field(
+        default="own",
+        description="which way ICT-FaceKit's people face (no others): as its modes have it, or as the mean head",
     )
     train: int = Field(default=24, ge=1, lt=FIRST_VALIDATION_PERSON)
     validation: int = Field(default=6, ge=1, lt=FIRST_VALIDATION_PERSON)

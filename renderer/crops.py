@@ -24,7 +24,7 @@ from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.rotation import CONVENTION
 from nlml_hpe.words import counted
-from renderer.config import CropsConfig, HeadsConfig, PosesConfig
+from renderer.config import CropsConfig, HeadsConfig, KitFacing, PosesConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, Take, draw_person, small_kit
 from renderer.crop_scene import pictures
@@ -188,7 +188,8 @@ def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster:
             require_replaceable(folder, people.kind)
             await_leases(folder)
         first, _ = splits[0]
-        # Read before the workers start, so that not each of them makes the cache.
+        # Read before the workers start, so that not each of them makes the caches.
+        _kit(first.kit_folder, first.cache, first.heads.facing)
         worn = _wardrobe(first.heads.makehuman, first.kit_folder, first.cache)
         if worn is not None and worn.left_out:
             print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
@@ -238,10 +239,9 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
 
 
 @lru_cache(maxsize=1)
-def _kit(folder: Path, cache: Path, facing: str) -> Kit:
+def _kit(folder: Path, cache: Path, facing: KitFacing) -> Kit:
     """The kit, opened once in each worker; ``facing`` as of ``HeadsConfig``."""
-    kit = small_kit(Kit.open(folder, cache / "ict_facekit.npz"))
-    return kit.aligned() if facing == "mean" else kit
+    return small_kit(Kit.open(folder, cache / "ict_facekit.npz").facing(facing))
 
 
 @lru_cache(maxsize=1)

@@ -174,10 +174,10 @@ def _read_cache(path: Path, digest: str) -> Wardrobe | None:
             Extra(*(arrays[f"{field}{number}"] for field in Extra._fields))
             for number in range(len(hair) + len(clothes) + 1)
         ]
-    except (ArtifactError, ValueError, KeyError):
+        worn = dict(zip(clothes, pieces[len(hair) : -1], strict=True))
+        return Wardrobe(dict(zip(hair, pieces, strict=False)), pieces[-1], worn, tuple(names["left_out"]))
+    except (ArtifactError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    worn = dict(zip(clothes, pieces[len(hair) : -1], strict=True))
-    return Wardrobe(dict(zip(hair, pieces, strict=False)), pieces[-1], worn, tuple(names["left_out"]))
 
 
 def _files(folder: Path, part: str) -> list[Path]:

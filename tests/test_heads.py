@@ -214,6 +214,10 @@ def test_a_face_that_is_no_head_is_left_out_where_heads_are_asked_for(shared_dat
             assert label is not None
             assert any(overlap(pose.box, label) < 0.1 for pose in plain.predict(image))
             assert all(overlap(pose.box, label) > 0.3 for pose in searching.predict(image))
+    # What is left out takes no place.
+    image, false = samples["image02470"].load(), (5.0, 5.0, 60.0, 60.0)
+    ((head,),) = with_heads(HeadSearch(), open_image_engine(SHIPPED), [image], [[Face(image, false, None, "box")]], 1)
+    assert head.found_by == "head"
 
 
 def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_asked_for(

@@ -18,7 +18,7 @@ two answers ``a`` and ``b`` with covariances ``A`` and ``B``, whose difference i
    covariances say, and answers that do not are less sure.
 4. Where m is larger, one of the two is wrong, and a mean would be wrong, too. The answer is that of the eye with the
    smaller variance for this face, whatever is typical; its covariance is multiplied as in 3 with ``m = contradiction``,
-   and ``d d^T / 2`` is added: it may well be the wrong one, and then it errs by d.
+   and ``d d^T / 2`` is added: it may well be the wrong one, and then it errs by d. A calibration widens all of it.
 5. Where one eye has no answer, the other's stands as it is. An answer without a covariance cannot be weighed: it stands
    only where the other eye has no answer with one, and of two such answers that of the landmarks stands.
 """

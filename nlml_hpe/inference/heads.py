@@ -12,7 +12,7 @@ from pathlib import Path
 from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, uncovered
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
-from nlml_hpe.face import Box, Face
+from nlml_hpe.face import Box, Face, area_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.proposals import REFINEMENT_FILE
 from nlml_hpe.inference.image_engine import ImageEngine
@@ -27,15 +27,15 @@ is hard to tell of a head from behind, but it seldom takes other things for head
 """
 _EYES_PART = 0.25
 """Power of the image eye's score: it says little of where the head is, which the detector's does."""
-_LOST, _SURE = 0.5, 0.6
+_LOST, _SURE, _OWN_AREA = 0.5, 0.6, 0.25
 """A known face is where its head's box of the 68 points is, if both boxes overlap by less than the first and both
-stages are this sure of the head: its landmarks are lost. ``benchmarks/heads.py``.
+stages are this sure of the head: its landmarks are lost. A head of less than the last of the face's area is another's.
+``benchmarks/heads.py``.
 """
-
-
-_KNOWN, _SAME_PLACE = 0.03, 0.2
+_KNOWN, _SAME_PLACE, _LARGE = 0.03, 0.2, 0.5
 """A known face is left out where the image eye's score is less than the first, if no head's box of the 68 points
-overlaps its own by the second. ``benchmarks/heads.py``.
+overlaps its own by the second. A face of this share of the image's longer side is kept: of a head that the image cuts
+off neither knows much. ``benchmarks/heads.py``.
 """
 
 
@@ -194,19 +194,23 @@ def with_heads(
     found = []
     for image, known in zip(images, faces, strict=True):
         seen = search.find(image, least=LEAST_CONFIRMED)
-        heads = _confirmed(eye, image, uncovered(seen, known), LEAST_CONFIRMED)[: max(0, max_faces - len(known))]
-        others = [Face(image, head.face_box, None, "head") for head in heads]
         kept = _believed(eye, image, _placed(known, seen), seen)
+        heads = _confirmed(eye, image, uncovered(seen, kept), LEAST_CONFIRMED)[: max(0, max_faces - len(kept))]
+        others = [Face(image, head.face_box, None, "head") for head in heads]
         found.append(sorted([*kept, *others], key=lambda face: -face.area))
     return found
 
 
 def _believed(eye: ImageEngine, image: RgbImage, faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
-    """Those faces of an image that lie where a head is seen, or that the image eye knows."""
-    boxes = [box_of_68(face) for face in faces]
-    seen = [any(overlap(head.face_box, box) >= _SAME_PLACE for head in heads) for box in boxes]
-    scores = iter(eye.estimate([Face(image, box) for box, has in zip(boxes, seen, strict=True) if not has]).score)
-    return [face for face, has in zip(faces, seen, strict=True) if has or next(scores) >= _KNOWN]
+    """Those faces of an image that lie where a head is seen, that are large, or that the image eye knows."""
+    boxes, large = [box_of_68(face) for face in faces], _LARGE * max(image.shape[:2])
+    sure = [
+        max(box[2] - box[0], box[3] - box[1]) >= large
+        or any(overlap(head.face_box, box) >= _SAME_PLACE for head in heads)
+        for box in boxes
+    ]
+    scores = iter(eye.estimate([Face(image, box) for box, known in zip(boxes, sure, strict=True) if not known]).score)
+    return [face for face, known in zip(faces, sure, strict=True) if known or next(scores) >= _KNOWN]
 
 
 def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
@@ -217,7 +221,8 @@ def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
     placed = []
     for face, box in zip(faces, boxes, strict=True):
         is_lost = all(overlap(head.face_box, box) < _LOST for head in sure)
-        own = [head for head in free if is_lost and not uncovered([head], [face])]
+        least = _OWN_AREA * area_of(box)
+        own = [head for head in free if is_lost and area_of(head.face_box) >= least and not uncovered([head], [face])]
         nearest = max(own, key=lambda head: overlap(head.face_box, box), default=None)
         if nearest is None:
             placed.append(face)

@@ -51,7 +51,7 @@ class IctHeads:
         """
         assert config.folder is not None  # the configuration has seen to it
         kit = Kit.open(config.folder, cache and cache / "ict_facekit.npz")
-        return cls(kit.aligned() if config.facing == "mean" else kit, config, seed)
+        return cls(kit.facing(config.facing), config, seed)
 
     @property
     def expressions(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from nlml_hpe.files.atomic import atomic_path, read_json
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
 from renderer.accessories import Extra, glasses, joined, long_hair, volume
 from renderer.atlas import Texels, openness
+from renderer.config import KitFacing
 from renderer.heads import HeadDataError
 from renderer.looks import Looks
 from renderer.mesh import Mesh, vertex_normals
@@ -124,13 +125,15 @@ class Kit:
             Texels.of_mesh(_ATLAS, uv, faces, part, base[source]),
         )
 
-    def aligned(self) -> Kit:
-        """The kit whose people all face as the mean head does.
+    def facing(self, way: KitFacing) -> Kit:
+        """The kit itself, or, for "mean", the kit whose people all face as the mean head does.
 
         Its modes nod the face, too, by 1.6 degrees as a rule, which no picture shows: which way a head faces is a
         convention. Here each mode loses ``w x (v - pivot)``, the turn that fits that of its 68 points best, as shapes
         are aligned before their modes are found (Cootes et al. 1995).
         """
+        if way == "own":
+            return self
         marks = self.neutral[self.landmarks].astype(np.float64)
         around = marks - marks.mean(axis=0)
         inertia = (around**2).sum() * np.eye(3) - around.T @ around

@@ -68,7 +68,7 @@ def _rasterize(
     barycentrics = np.zeros((height, width, 3), dtype=np.float32)
     depth = np.full((height, width), np.inf, dtype=np.float32)
     # Without a sign: numba asks of every signed index whether it counts from the end.
-    _fill(pixels, distance, faces.view(np.uint32), pix_to_face, barycentrics, depth)
+    _fill(pixels, distance, faces.astype(np.int32, copy=False).view(np.uint32), pix_to_face, barycentrics, depth)
     return Fragments(pix_to_face, barycentrics, depth)
 
 
