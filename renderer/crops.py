@@ -24,7 +24,7 @@ from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.rotation import CONVENTION
 from nlml_hpe.words import counted
-from renderer.config import CropsConfig, HeadsConfig, KitFacing, PosesConfig
+from renderer.config import CropsConfig, HeadsConfig, PosesConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, Take, draw_person, small_kit
 from renderer.crop_scene import pictures
@@ -104,8 +104,7 @@ class CropSet:
         """
         rng = np.random.default_rng([self.seed, person, _STREAM])
         found = pictures(self.crops.backgrounds)
-        worn = _wardrobe(self.heads.makehuman, self.kit_folder, self.cache)
-        kit = _kit(self.kit_folder, self.cache, self.heads.facing)
+        kit, worn = _kit_and_wardrobe(self.heads, self.cache)
         drawn = draw_person(kit, self.heads, self.crops.faces, found, rng, worn)
         takes = drawn.takes
         return [
@@ -189,8 +188,7 @@ def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster:
             await_leases(folder)
         first, _ = splits[0]
         # Read before the workers start, so that not each of them makes the caches.
-        _kit(first.kit_folder, first.cache, first.heads.facing)
-        worn = _wardrobe(first.heads.makehuman, first.kit_folder, first.cache)
+        _, worn = _kit_and_wardrobe(first.heads, first.cache)
         if worn is not None and worn.left_out:
             print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
         pictures(first.crops.backgrounds)
@@ -239,14 +237,9 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
 
 
 @lru_cache(maxsize=1)
-def _kit(folder: Path, cache: Path, facing: KitFacing) -> Kit:
-    """The kit, opened once in each worker; ``facing`` as of ``HeadsConfig``."""
-    return small_kit(Kit.open(folder, cache / "ict_facekit.npz").facing(facing))
-
-
-@lru_cache(maxsize=1)
-def _wardrobe(folder: Path | None, kit_folder: Path, cache: Path) -> Wardrobe | None:
-    """Hair and clothes, opened once in each worker."""
-    if folder is None:
-        return None
-    return open_wardrobe(folder, _kit(kit_folder, cache, "own").skin, cache / "makehuman.npz")
+def _kit_and_wardrobe(heads: HeadsConfig, cache: Path) -> tuple[Kit, Wardrobe | None]:
+    """The kit, and hair and clothes that fit it, opened once in each worker."""
+    assert heads.folder is not None  # a configuration of this source says it
+    kit = small_kit(Kit.open(heads.folder, cache / "ict_facekit.npz").facing(heads.facing))
+    # They are laid on the mean head, which faces the same way whoever else does.
+    return kit, open_wardrobe(heads.makehuman, kit.skin, cache / "makehuman.npz") if heads.makehuman else None

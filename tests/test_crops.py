@@ -166,6 +166,14 @@ def test_other_heads_are_refused(tmp_path: Path) -> None:
         CropSet(HeadsConfig(), TINY, 1, "train", tmp_path)
 
 
+def test_the_kit_is_read_before_anything_is_begun(tmp_path: Path) -> None:
+    """Each worker had read it for itself, and what was begun was left behind."""
+    (tmp_path / "kit").mkdir()
+    with pytest.raises(HeadDataError, match="no FaceXModel"):
+        render_crops(people(tmp_path / "kit"), tmp_path / "crops", workers=1)
+    assert not partial_of(tmp_path / "crops").exists()
+
+
 def test_expressions_are_a_setting(folder: Path) -> None:
     """The shipped checkpoint's recipe keeps its eight shapes, whatever else the kit has by now."""
     usual, every = HeadsConfig(), HeadsConfig(expressions="all")

@@ -218,6 +218,21 @@ def test_a_face_that_is_no_head_is_left_out_where_heads_are_asked_for(shared_dat
     image, false = samples["image02470"].load(), (5.0, 5.0, 60.0, 60.0)
     ((head,),) = with_heads(HeadSearch(), open_image_engine(SHIPPED), [image], [[Face(image, false, None, "box")]], 1)
     assert head.found_by == "head"
+    # Of a head that fills the image, and that its edges cut off, neither knows much.
+    wall = np.full_like(image, 90)
+    small, large = ((5.0, 5.0, 5.0 + side, 5.0 + side) for side in (0.4 * max(wall.shape), 0.6 * max(wall.shape)))
+    for box, kept in ((small, 0), (large, 1)):
+        (found,) = with_heads(HeadSearch(), open_image_engine(SHIPPED), [wall], [[Face(wall, box, None, "box")]], 1)
+        assert len(found) == kept
+
+
+def test_a_face_is_not_moved_to_a_head_that_is_much_smaller(shared_data: Path) -> None:
+    """In the dark half of this face a head of a twentieth of its area is seen: its landmarks were thrown away."""
+    samples = {sample.name: sample for sample in read_dataset("aflw2000", shared_data / "aflw2000_dev").samples}
+    image, label = samples["image02176"].load(), samples["image02176"].box
+    assert label is not None
+    with HeadPoseEstimator(heads=True) as searching:
+        assert max(overlap(pose.box, label) for pose in searching.predict(image) if len(pose.landmarks)) > 0.5
 
 
 def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_asked_for(

@@ -195,6 +195,9 @@ def test_the_cache_holds_the_same_and_is_made_again_where_it_does_not_fit(own: P
     assert again.left_out == first.left_out == ("fedora",)
     cache.write_bytes(cache.read_bytes()[:-100])
     assert arrays_of(open_wardrobe(own, kit.skin, cache)) == arrays_of(first)
+    with cache.open("wb") as stream:
+        np.savez(stream, header=np.frombuffer(b"[1]", dtype=np.uint8))
+    assert arrays_of(open_wardrobe(own, kit.skin, cache)) == arrays_of(first)
     larger = open_wardrobe(own, kit.skin * np.float32(1.1), cache)
     assert arrays_of(larger) != arrays_of(first)
     shutil.copy(own / "hair" / "short04" / "short04.obj", own / "hair" / "other.obj")

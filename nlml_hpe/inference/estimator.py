@@ -59,7 +59,7 @@ class HeadPoseEstimator:
         Images are the frames of one video, in order.
     heads : bool, str or Path
         Whether heads that show no face (turned away, bowed, masked) are looked for, too, by a detector of their own,
-        and answered by the image eye, which the model must have; what FaceMesh alone takes for a face is then left out.
+        and answered by the image eye, which the model must have; a face of which neither knows is left out.
         A path names the ONNX file of another head detector's first stage; see ``inference.heads.HeadSearch``.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
