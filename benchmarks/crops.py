@@ -1,7 +1,8 @@
 """Crops of heads a second, and whether versions of the code draw the same: ``python benchmarks/crops.py --config C``.
 
 C is a configuration of the image eye whose people are rendered, with ``heads.folder`` where ICT-FaceKit lies, such as
-``configs/image_ict_masked.yaml``. One process draws the first people again and again. On one machine the SHA-256 of all
+``configs/image_ict_masked.yaml``. One process draws the first people again and again (with ``OMP_NUM_THREADS=1``:
+processor time counts the threads of BLAS that wait, too). On one machine the SHA-256 of all
 crops is to be the same after a change that is not meant to change them. Then, with ``--stage 360``, the stage itself
 draws so many people, a sixth of them for validation, with two workers in a folder of its own: by the clock, first with
 nothing there, then once more with what it keeps of the kit and the clothes.
