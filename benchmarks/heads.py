@@ -2,9 +2,10 @@
 
 Rendered people whom neither a training nor a choice has seen, all the way round, laid into pictures without people:
 recall where nine of ten boxes are right, a box being right where it overlaps a head's own by half (intersection over
-union), by size and by the side that the camera sees. The box of a head goes from crown to chin; the last rows have that
-of its 68 points instead, which nobody sees from behind. ``--root`` is a folder in AFLW2000-3D's layout, whose labels
-are boxes of 68 points: whole images, without the label's box, as users' images are searched.
+union), by the side that the camera sees, by how much of the head is seen and by its size. The box of a head goes from
+crown to chin; the last rows have that of its 68 points instead, which nobody sees from behind. ``--root`` is a folder
+in AFLW2000-3D's layout, whose labels are boxes of 68 points: whole images, without the label's box, as users' images
+are searched.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ _SEED, _LOWEST = 1_000, 0.1
 """Of people nobody else has seen; and the score of the boxes that the curve begins with."""
 _HINTED, _SHEET = 0.18, (4, 6)
 """Score of the least sure boxes that are drawn, and rows and columns of the sheet."""
+_SEEN = {"seen whole": (0.95, np.inf), "a third hidden": (0.65, 0.95), "half hidden or more": (0.0, 0.65)}
+"""Shares of a head that others, things and the border leave to be seen; heads seen by less than 0.35 may be found.
+"""
 _SIZES = (20, 32, 64, 128, 256, 640)
 _LOOKS = LooksConfig(
     bald=0.07, long_hair=0.45, beard=0.25, glasses=0.2, sunglasses=0.06, head_covering=0.14, face_mask=0.2
@@ -57,13 +61,14 @@ _LOOKS = LooksConfig(
 
 class Matched(NamedTuple):
     """Of all boxes ``score`` and ``right`` (n,), one that may be a head being left out; of all heads ``longest`` side
-    in pixels, ``facing``, and the ``found`` score (m,), nought where no box is theirs.
+    in pixels, ``facing``, the share ``seen``, and the ``found`` score (m,), nought where no box is theirs.
     """
 
     score: NDArray[np.float64]
     right: NDArray[np.bool_]
     longest: NDArray[np.float64]
     facing: NDArray[np.str_]
+    seen: NDArray[np.float64]
     found: NDArray[np.float64]
 
 
@@ -79,8 +84,8 @@ class Way(NamedTuple):
 
 _WAYS = {
     "": Way(2, rows=None),
-    ", without the image eye": Way(1, rows=4),
-    ", the detector alone": Way(0, rows=4),
+    ", without the image eye": Way(1, rows=7),
+    ", the detector alone": Way(0, rows=7),
     f", overlap {LOOSE}": Way(2, LOOSE),
     ", boxes of 68 points": Way(2, of_face=True),
     ", boxes of 68 points, without the image eye": Way(1, of_face=True),
@@ -174,7 +179,8 @@ def matched(scene: Scene, answers: Sequence[Head], same: float = SAME, of_face: 
     counts = scene.counts
     longest = (scene.boxes[:, 2:] - scene.boxes[:, :2]).max(axis=1, initial=0)
     facing = np.array([facing_of(rotation) for rotation in scene.rotations], dtype="<U8")
-    return Matched(np.array(score), np.array(right, dtype=bool), longest[counts], facing[counts], taken[counts])
+    found = (longest, facing, scene.visible.astype(np.float64), taken)
+    return Matched(np.array(score), np.array(right, dtype=bool), *(values[counts] for values in found))
 
 
 def _face_shares(scene: Scene, answers: Sequence[Head]) -> NDArray[np.float64]:
@@ -189,8 +195,9 @@ def _face_shares(scene: Scene, answers: Sequence[Head]) -> NDArray[np.float64]:
 
 
 def of_scenes(rows: Sequence[Matched], usual: float) -> list[dict[str, Any]]:
-    """Recall at the precision that is asked for and at the usual score: all heads, by size, by the side seen."""
-    score, right, longest, facing, found = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    """Recall at the precision that is asked for and at the usual score: all heads, by the side seen, by how much of
+    them is seen, by size."""
+    score, right, longest, facing, seen, found = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     order = np.argsort(-score, kind="stable")
     precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(precision >= PRECISION)
@@ -198,6 +205,7 @@ def of_scenes(rows: Sequence[Matched], usual: float) -> list[dict[str, Any]]:
     steps = {f"recall at {PRECISION} precision": least, "recall as shipped": usual}
     groups = {"all": np.ones(len(found), dtype=bool)}
     groups |= {side: facing == side for side in ("front", "side", "rear")}
+    groups |= {name: (seen >= low) & (seen < high) for name, (low, high) in _SEEN.items()}
     groups |= {f"{low}..{high} px": (longest >= low) & (longest < high) for low, high in itertools.pairwise(_SIZES)}
     table = []
     for name, chosen in groups.items():

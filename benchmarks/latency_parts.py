@@ -1,6 +1,6 @@
 """What each part of one answer costs: ``python benchmarks/latency_parts.py``, ten seconds.
 
-Photographs of ``--root`` (by default the development data), set into images of 640 x 480; both eyes, five looks, as by
+Photographs of ``--root`` (by default the development data), set into images of 640 x 480; both eyes, three looks, as by
 default. Each part by itself on one thread, in milliseconds of processor time, the parts in turns, image by image;
 medians. ``predict`` shares what comes after the first look among two threads: of two cores it needs about the first
 look's time, half of what is between, and the fusion's.

@@ -35,7 +35,7 @@ _TURNS = 15
 
 def files(model: Path, folder: Path, int8_crops: Path | None) -> Iterator[tuple[str, Path]]:
     """What is compared, by its name."""
-    for looks in (5, 2, 1):
+    for looks in (5, 3, 2, 1):
         yield f"both, looks={looks}", export_whole(model, folder / f"both{looks}.onnx", looks=looks)
     if int8_crops is not None:
         path = folder / "both_int8.onnx"

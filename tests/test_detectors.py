@@ -93,7 +93,9 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (api.models_urls["depth"], {"state_dict": api.ResNetDepth().state_dict()}),
         (sfd_detector.models_urls["s3fd"], s3fd().state_dict()),
     ):
-        torch.save(state, folder / url.rsplit("/", 1)[1])
+        # In half precision, which is read as well: 200 MB of disk in place of 400.
+        halves = {name: value.half() if torch.is_tensor(value) else value for name, value in state.items()}
+        torch.save(halves, folder / url.rsplit("/", 1)[1])
     return folder
 
 

@@ -49,11 +49,12 @@ _SIDES_AND_TURNS = ((1.0, 0.0), (1.0, 15.0), (1.0, -15.0), (0.9, 0.0), (1.2, 0.0
 LOOKS: dict[int, tuple[Look, ...]] = {
     1: (),
     2: (Look(1.0, 0.0, True),),
+    3: (Look(1.0, 15.0, True), Look(1.0, -15.0, True)),
     5: (Look(1.0, 0.0, True), Look(1.0, 0.0, False), Look(1.0, 15.0, True), Look(1.0, -15.0, True)),
     11: tuple(Look(side, turn, mirrored) for side, turn in _SIDES_AND_TURNS for mirrored in (False, True)),
 }
 """Number of looks, the first one included -> the further ones."""
-DEFAULT_LOOKS = 5
+DEFAULT_LOOKS = 3
 LOOKS_HELP = f"how often each face is looked at; the answer is the mean (default: {DEFAULT_LOOKS}; in a video 1)"
 
 
@@ -118,7 +119,7 @@ def further_looks(count: int) -> tuple[Look, ...]:
     Parameters
     ----------
     count : int
-        How many looks there are in all: 1, 2, 5 or 11.
+        How many looks there are in all: 1, 2, 3, 5 or 11.
 
     Returns
     -------
@@ -134,10 +135,10 @@ def further_looks(count: int) -> tuple[Look, ...]:
     --------
     >>> further_looks(2)
     (Look(side=1.0, turn=0.0, mirrored=True),)
-    >>> further_looks(3)
+    >>> further_looks(4)
     Traceback (most recent call last):
     ...
-    ValueError: looks: expected 1, 2, 5 or 11; received 3
+    ValueError: looks: expected 1, 2, 3, 5 or 11; received 4
     """
     if isinstance(count, bool) or count not in LOOKS:
         *first, last = map(str, LOOKS)

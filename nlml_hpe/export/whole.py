@@ -98,7 +98,7 @@ def export_whole(
         Pixels on a side of a crop, 64 to 512.
     eye : "both", "landmarks" or "image", optional
         Which eyes the file holds; by default all that the model has.
-    looks : 1, 2, 5 or 11
+    looks : 1, 2, 3, 5 or 11
         How often the landmark eye looks at a face; see ``detection.looks``.
     int8 : bool
         The image eye's layers in eight bits: those that it was trained with, or else those that ``int8_crops`` lead to.

@@ -165,7 +165,7 @@ class HeadPoseEstimator:
         eye : "both", "landmarks" or "image", optional
             Which eye answers; by default both, where the model has both. The image eye also answers a face of which
             no landmarks were found.
-        looks : 1, 2, 5 or 11, optional
+        looks : 1, 2, 3, 5 or 11, optional
             How often each face is looked at, framed, turned and mirrored otherwise. The answer is the mean; from two
             looks on, their scatter enters ``sigma`` and ``score``, and every answer has both. By default
             ``detection.looks.DEFAULT_LOOKS``; one with ``tracking``, for the image eye alone, and where the detector
@@ -239,7 +239,7 @@ class HeadPoseEstimator:
         ----------
         image : RGB uint8 array (H, W, 3)
             ``files.images.as_rgb`` makes one of other images.
-        looks : 1, 2, 5 or 11, optional
+        looks : 1, 2, 3, 5 or 11, optional
             How often each face is looked at; by default as often as ``predict`` does.
 
         Returns
@@ -264,7 +264,7 @@ class HeadPoseEstimator:
         ----------
         images : sequence of RGB uint8 arrays (H, W, 3)
             Of any sizes; all are in memory at once.
-        looks : 1, 2, 5 or 11, optional
+        looks : 1, 2, 3, 5 or 11, optional
             As of ``detect``.
 
         Returns
