@@ -7,7 +7,6 @@ has no ``female_`` or ``male_`` in its name, or reaches over that crown, is left
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from nlml_hpe.files.arrays import read_npz
-from nlml_hpe.files.atomic import ArtifactError, atomic_path
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
 from renderer.accessories import Extra
 from renderer.heads import HeadDataError
+from renderer.mesh_cache import read_cache, write_cache
 from renderer.obj import read_obj, split_by_texture
 from renderer.skull import CENTRE, Envelope
 
@@ -144,31 +142,29 @@ def open_wardrobe(folder: Path, skin: FloatArray, cache: Path) -> Wardrobe:
         As ``read_wardrobe`` does.
     """
     digest = digest_of([_CACHE_VERSION, digest_of_names_and_sizes(folder), sha256(skin.tobytes()).hexdigest()])
-    wardrobe = _read_cache(cache, digest) if cache.is_file() else None
+    wardrobe = _kept(cache, digest)
     if wardrobe is None:
         wardrobe = read_wardrobe(folder, skin)
-        _write_cache(wardrobe, cache, digest)
+        _keep(wardrobe, cache, digest)
     return wardrobe
 
 
-def _write_cache(wardrobe: Wardrobe, path: Path, digest: str) -> None:
+def _keep(wardrobe: Wardrobe, cache: Path, digest: str) -> None:
     pieces = [*wardrobe.hair.values(), *wardrobe.clothes.values(), wardrobe.body]
     names = {"hair": list(wardrobe.hair), "clothes": list(wardrobe.clothes), "left_out": wardrobe.left_out}
-    header = np.frombuffer(json.dumps({"digest": digest, **names}).encode(), dtype=np.uint8)
     arrays = {
         f"{field}{number}": array for number, piece in enumerate(pieces) for field, array in piece._asdict().items()
     }
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, header=header, **arrays)
+    write_cache(cache, digest, names, arrays)
 
 
-def _read_cache(path: Path, digest: str) -> Wardrobe | None:
-    """The cached wardrobe, or None where it was made from other files or does not read: then it is made again."""
+def _kept(cache: Path, digest: str) -> Wardrobe | None:
+    """The wardrobe of the cache, or None where it is not there or another's: then it is made again."""
+    known = read_cache(cache, digest)
+    if known is None:
+        return None
+    names, arrays = known
     try:
-        arrays = read_npz(path)
-        names = json.loads(arrays["header"].tobytes())
-        if names["digest"] != digest:
-            return None
         hair, clothes = names["hair"], names["clothes"]
         pieces = [
             Extra(*(arrays[f"{field}{number}"] for field in Extra._fields))
@@ -176,7 +172,7 @@ def _read_cache(path: Path, digest: str) -> Wardrobe | None:
         ]
         worn = dict(zip(clothes, pieces[len(hair) : -1], strict=True))
         return Wardrobe(dict(zip(hair, pieces, strict=False)), pieces[-1], worn, tuple(names["left_out"]))
-    except (ArtifactError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         return None
 
 

@@ -101,17 +101,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="session")
-def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The whole chain as ``make demo`` runs it, in a folder of its own (minutes)."""
-    folder = tmp_path_factory.mktemp("demo")
-    data = yaml.safe_load((REPOSITORY / "configs" / "demo.yaml").read_text())
-    path = folder / "demo.yaml"
-    path.write_text(yaml.safe_dump({**data, "workdir": str(folder / "work")}))
-    run_pipeline.main(path, run_pipeline.NAMES[0], run_pipeline.NAMES[-1], force=False)
-    return load_config(path)
-
-
-@pytest.fixture(scope="session")
 def landmark_eye_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model without its image eye and their calibration."""
     folder = tmp_path_factory.mktemp("landmark_eye")

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from nlml_hpe.evaluation.faces import ask, landmark_route, rendered_faces
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.model.folder import load_model
+from stages import run_pipeline
 from stages.common import Workdir
-from stages.config import Config
+from stages.config import Config, load_config
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    """The whole chain as ``make demo`` runs it, in a folder of its own (minutes), which takes 0.4 GB."""
+    folder = tmp_path_factory.mktemp("demo")
+    data = yaml.safe_load((REPOSITORY / "configs" / "demo.yaml").read_text())
+    path = folder / "demo.yaml"
+    path.write_text(yaml.safe_dump({**data, "workdir": str(folder / "work")}))
+    run_pipeline.main(path, run_pipeline.NAMES[0], run_pipeline.NAMES[-1], force=False)
+    yield load_config(path)
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("route", ["network", "exact"])

@@ -7,8 +7,6 @@ found is said in the manifest. The kit has no colours: they are painted (``rende
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nlml_hpe.files.atomic import atomic_path, read_json
+from nlml_hpe.files.atomic import read_json
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
 from renderer.accessories import Extra, glasses, joined, long_hair, volume
 from renderer.atlas import Texels, openness
@@ -26,6 +24,7 @@ from renderer.config import KitFacing
 from renderer.heads import HeadDataError
 from renderer.looks import Looks
 from renderer.mesh import Mesh, vertex_normals
+from renderer.mesh_cache import Arrays, read_cache, write_cache
 from renderer.neck import head_share
 from renderer.obj import ObjError, ObjMesh, read_obj, read_obj_vertices, split_by_texture
 from renderer.painting import Anatomy, Canvas, Scalp
@@ -84,13 +83,12 @@ class Kit:
         Raises ``HeadDataError`` where the folder is not the kit and ``ObjError`` where a file is damaged.
         """
         digest = digest_of([_CACHE_VERSION, digest_of_names_and_sizes(folder)]) if folder.is_dir() else ""
-        if cache is not None and cache.is_file():
-            kit = _read_cache(cache, digest)
-            if kit is not None:
-                return kit
+        kept = None if cache is None else _kept(cache, digest)
+        if kept is not None:
+            return kept
         kit = cls.read(folder)
         if cache is not None:
-            _write_cache(kit, cache, digest)
+            _keep(kit, cache, digest)
         return kit
 
     @classmethod
@@ -316,30 +314,26 @@ def _hair_strip(looks: Looks) -> NDArray[np.float64]:
     return np.asarray(np.array(looks.hair_color) * strands, dtype=np.float64)
 
 
-def _write_cache(kit: Kit, path: Path, digest: str) -> None:
-    arrays: dict[str, Any] = {name: getattr(kit, name) for name in _ARRAYS}
-    arrays |= {f"texel_{name}": getattr(kit.texels, name) for name in _TEXELS}
-    names = {"digest": digest, "identity": kit.identity_names, "expression": kit.expression_names}
-    header = np.frombuffer(json.dumps(names).encode(), dtype=np.uint8)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, header=header, **arrays)
-
-
 _ARRAYS = ("neutral", "identity", "expression", "landmarks", "source", "uv", "faces", "part")
 _TEXELS = ("part", "position", "normal", "openness")
 
 
-def _read_cache(path: Path, digest: str) -> Kit | None:
-    """The cached kit, or None where it was made from other files or does not read: then it is made again."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            names = json.loads(data["header"].tobytes())
-            if names["digest"] != digest:
-                return None
-            arrays = {name: data[name] for name in _ARRAYS}
-            texels = Texels(**{name: data[f"texel_{name}"] for name in _TEXELS})
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+def _keep(kit: Kit, cache: Path, digest: str) -> None:
+    arrays: Arrays = {name: getattr(kit, name) for name in _ARRAYS}
+    arrays |= {f"texel_{name}": getattr(kit.texels, name) for name in _TEXELS}
+    write_cache(cache, digest, {"identity": kit.identity_names, "expression": kit.expression_names}, arrays)
+
+
+def _kept(cache: Path, digest: str) -> Kit | None:
+    """The kit of the cache, or None where it is not there or another's: then it is made again."""
+    known = read_cache(cache, digest)
+    if known is None:
         return None
-    return Kit(
-        **arrays, identity_names=tuple(names["identity"]), expression_names=tuple(names["expression"]), texels=texels
-    )
+    names, arrays = known
+    try:
+        texels = Texels(**{name: arrays[f"texel_{name}"] for name in _TEXELS})
+        chosen: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+        identity, expression = tuple(names["identity"]), tuple(names["expression"])
+    except (KeyError, TypeError):
+        return None
+    return Kit(**chosen, identity_names=identity, expression_names=expression, texels=texels)
