@@ -179,8 +179,8 @@ def matched(scene: Scene, answers: Sequence[Head], same: float = SAME, of_face: 
     counts = scene.counts
     longest = (scene.boxes[:, 2:] - scene.boxes[:, :2]).max(axis=1, initial=0)
     facing = np.array([facing_of(rotation) for rotation in scene.rotations], dtype="<U8")
-    found = (longest, facing, scene.visible.astype(np.float64), taken)
-    return Matched(np.array(score), np.array(right, dtype=bool), *(values[counts] for values in found))
+    seen = scene.visible[counts].astype(np.float64)
+    return Matched(np.array(score), np.array(right, dtype=bool), longest[counts], facing[counts], seen, taken[counts])
 
 
 def _face_shares(scene: Scene, answers: Sequence[Head]) -> NDArray[np.float64]:
