@@ -30,14 +30,17 @@ from benchmarks.common import development_data, report
 from nlml_hpe.detection.heads import LEAST_PX, MIN_SCORE, Head
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.regions import overlaps
-from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.face import facing_of
+from nlml_hpe.evaluation.datasets import Sample, read_dataset
+from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.face import Face, facing_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.heads import LEAST_CONFIRMED, HeadSearch, confirmed_heads
 from nlml_hpe.inference.image_engine import ImageEngine
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.view.pictures import save_image, tiled
 from renderer.config import HeadsConfig, LooksConfig, ScenesConfig, SpritesConfig
 from renderer.crops import render_crops
@@ -50,10 +53,9 @@ _SEED, _LOWEST = 1_000, 0.1
 """Of people nobody else has seen; and the score of the boxes that the curve begins with."""
 _HINTED, _SHEET = 0.18, (4, 6)
 """Score of the least sure boxes that are drawn, and rows and columns of the sheet."""
-_SEEN = {"seen whole": (0.95, np.inf), "a third hidden": (0.65, 0.95), "half hidden or more": (0.0, 0.65)}
-"""Shares of a head that others, things and the border leave to be seen; heads seen by less than 0.35 may be found.
-"""
-_SIZES = (20, 32, 64, 128, 256, 640)
+_SEEN = {"5% hidden or less": (0.95, np.inf), "5 to 35% hidden": (0.65, 0.95), "35 to 65% hidden": (0.0, 0.65)}
+"""Shares that others, things and the border leave to be seen; a head of which less than 0.35 is left may be found."""
+_SIZES = (20, 32, 64, 128, 256, 1280)
 _LOOKS = LooksConfig(
     bald=0.07, long_hair=0.45, beard=0.25, glasses=0.2, sunglasses=0.06, head_covering=0.14, face_mask=0.2
 )
@@ -223,33 +225,62 @@ def _average_precision(precision: NDArray[np.float64], right: NDArray[np.bool_],
     return float((best * right).sum() / heads)
 
 
+class Searched(NamedTuple):
+    """Of a photograph: the greatest ``share`` of the label's box that a found one has (intersection over union), how
+    many boxes are ``others``, and the mean ``error`` of yaw, pitch and roll in degrees where the greatest is ``LOOSE``
+    or more, otherwise ``frontal``, that of a frontal guess.
+    """
+
+    share: float
+    others: int
+    error: float
+    frontal: float
+
+
 def of_photographs(root: Path) -> list[dict[str, Any]]:
-    """Labelled faces found, and boxes that are none, of each way to look for them.
+    """Labelled faces found in whole images, without the label's box; boxes that are none; and the errors of the poses.
 
     A box that is no labelled face's is counted as false, though some of these are heads that nobody labelled.
     """
     samples = [sample for sample in read_dataset("aflw2000", root).samples if sample.box is not None]
-    ways: dict[str, list[tuple[float, int]]] = {}
+    inside = PROTOCOLS["aflw2000"].includes(Angles.from_columns(np.array([sample.angles for sample in samples])))
+    ways: dict[str, list[Searched]] = {}
     with HeadPoseEstimator(heads=True) as estimator, HeadPoseEstimator() as plain:
         for sample in tqdm(samples, desc=root.name, unit="image"):
-            image, box = sample.load(), np.array(sample.box)
-            faces = estimator.detect(image, looks=2)  # one look alone does not search the turned image
-            own = plain.detect(image, looks=2)
-            boxes = {
-                "landmarks": [box_of_68(face) for face in own if face.points is not None],
-                "and the face detector's boxes": [box_of_68(face) for face in own],
-                "and the head detector's": [box_of_68(face) for face in faces],
-            }
-            for name, some in boxes.items():
-                shared = overlaps(np.array(some).reshape(-1, 4), box)
-                others = int((shared < 0.2).sum())
-                ways.setdefault(name, []).append((float(shared.max(initial=0)), others))
-    table = []
-    for name, each in ways.items():
-        best, wrong = np.array([one for one, _ in each]), sum(more for _, more in each)
-        shares = {f"found, overlap {least}": float((best >= least).mean()) for least in (0.3, 0.5)}
-        table.append({"boxes": name, "faces": len(best), **shares, "other boxes": wrong})
-    return table
+            image = sample.load()
+            own = plain.detect(image)
+            for name, faces in {
+                "landmarks": [face for face in own if face.points is not None],
+                "and the face detector's boxes, as by default": own,
+                "and the head detector's (`heads=True`)": estimator.detect(image),
+            }.items():
+                ways.setdefault(name, []).append(_searched(estimator, faces, sample))
+    return [{"boxes": name, **_row(each, inside)} for name, each in ways.items()]
+
+
+def _searched(estimator: HeadPoseEstimator, faces: Sequence[Face], sample: Sample) -> Searched:
+    shared = overlaps(np.array([box_of_68(face) for face in faces]).reshape(-1, 4), np.array(sample.box))
+    true = rotation_from_angles(Angles.from_columns(sample.angles))[None]
+    frontal = float(errors(np.eye(3)[None], true).angle.mean())
+    error = frontal
+    if shared.max(initial=0) >= LOOSE:
+        (pose,) = estimator.poses([faces[int(shared.argmax())]])
+        error = float(errors(pose.rotation[None], true).angle.mean())
+    return Searched(float(shared.max(initial=0)), int((shared < 0.2).sum()), error, frontal)
+
+
+def _row(searched: Sequence[Searched], inside: NDArray[np.bool_]) -> dict[str, Any]:
+    share, others, error, frontal = (np.array(values) for values in zip(*searched, strict=True))
+    found = share >= LOOSE
+    shares = {f"found, overlap {least}": float((share >= least).mean()) for least in (LOOSE, SAME)}
+    return {
+        "faces": len(share),
+        **shares,
+        "other boxes": int(others.sum()),
+        "within 99, found": f"{(inside & found).sum()} of {inside.sum()}",
+        "MAE of these": float(error[inside & found].mean()),
+        "misses charged": float(np.where(found, error, frontal)[inside].mean()),
+    }
 
 
 def drawn_on(image: NDArray[np.uint8], heads: Sequence[Head]) -> NDArray[np.uint8]:

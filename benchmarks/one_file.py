@@ -39,7 +39,7 @@ def files(model: Path, folder: Path, int8_crops: Path | None) -> Iterator[tuple[
         yield f"both, looks={looks}", export_whole(model, folder / f"both{looks}.onnx", looks=looks)
     if int8_crops is not None:
         path = folder / "both_int8.onnx"
-        yield "both, looks=5, int8", export_whole(model, path, int8=True, int8_crops=int8_crops)
+        yield "both, looks=3, int8", export_whole(model, path, looks=3, int8=True, int8_crops=int8_crops)
     yield "image eye", export_whole(model, folder / "image.onnx", eye="image")
     if int8_crops is not None:
         path = folder / "image_int8.onnx"

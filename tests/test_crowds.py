@@ -1,8 +1,9 @@
-"""Hard pictures: sixty rendered heads, one half behind another, one of a few pixels; a cat, a drawing, nothing."""
+"""Hard pictures: sixty rendered heads, one half behind another, one of a few pixels; a doll, a cat, a drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +116,16 @@ def test_a_head_of_fewer_than_twenty_pixels_has_no_sure_and_wrong_answer(
     assert max(right - left, bottom - top) < 20
     sure = [pose for pose in estimator.predict(image) if (pose.score or 0) > SURE]
     assert all(geodesic_degrees(pose.rotation, rotation) < 20 for pose in sure)
+
+
+def test_a_doll_is_answered_as_a_person_is(pair: tuple[Person, ...], estimator: HeadPoseEstimator) -> None:
+    """Of one white material, as in a shop window: it has a pose, and nothing in the answer says that it is none."""
+    doll = replace(pair[0], texture=np.full_like(pair[0].texture, 225))
+    image, [rotation], [box] = scene(background(400, 320), [Placed(doll, (20, 0, 0), (200, 240), 0.9)])
+    (pose,) = estimator.predict(image)
+    assert overlap(pose.box, box) > 0.5
+    assert geodesic_degrees(pose.rotation, rotation) < 12
+    assert (pose.score or 0) > SURE
 
 
 def drawn_face() -> RgbImage:

@@ -18,6 +18,8 @@ import pytest
 from nlml_hpe.files.images import IMAGE_SUFFIXES
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import WorkerError, run_tasks
+from renderer.config import CropsConfig, HeadsConfig
+from renderer.crops import CropSet, render_crops
 from stages import Landmarks, Render, TD_main
 from stages.common import Workdir, run_stage
 from stages.config import Config, load_config
@@ -132,6 +134,18 @@ def test_a_cluster_sums_the_grams(direct: Config, tmp_path: Path, scheduler: str
     with worker_process(scheduler, tmp_path / "worker.log"):
         again = run_stage(TD_main.STAGE, direct.model_copy(update={"cluster": scheduler}), force=True)
     assert (again / "manifold.npz").read_bytes() == expected
+
+
+def test_crops_of_a_cluster_are_those_of_one_process(kit_of_few: Path, tmp_path: Path, scheduler: str) -> None:
+    heads = HeadsConfig(source="ict_facekit", folder=kit_of_few, train=3, expressions=())
+    config = CropsConfig(size=48, crops_per_person=2, people_per_shard=1)
+    people = CropSet(heads, config, 5, "train", kit_of_few.parent / "cache")
+    folders = [render_crops(people, tmp_path / "alone", workers=1)]
+    with worker_process(scheduler, tmp_path / "worker.log"):
+        folders.append(render_crops(people, tmp_path / "shared", workers=1, cluster=scheduler))
+    alone, shared = ({path.name: path.read_bytes() for path in folder.glob("*.npy")} for folder in folders)
+    assert "images_00002.npy" in alone
+    assert shared == alone
 
 
 def test_a_scheduler_that_is_not_there_is_named() -> None:

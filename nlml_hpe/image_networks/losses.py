@@ -51,8 +51,8 @@ def geodesic_huber(estimated: Tensor, true: Tensor, delta_deg: float = 10.0) -> 
 
     Returns
     -------
-    () tensor
-        Mean over the batch, of radians squared.
+    (N,) tensor
+        Of each rotation, in radians squared.
 
     Examples
     --------
@@ -77,8 +77,8 @@ def negative_log_likelihood(estimated: Tensor, factor: Tensor, true: Tensor) -> 
 
     Returns
     -------
-    () tensor
-        Mean over the batch.
+    (N,) tensor
+        Of each face.
 
     Examples
     --------
@@ -148,8 +148,8 @@ def binned(logits: Tensor, angles: Tensor, alpha: float) -> Tensor:
 
     Returns
     -------
-    () tensor
-        Mean over the batch.
+    (N,) tensor
+        Of each face.
 
     Raises
     ------
