@@ -53,7 +53,8 @@ LOOKS: dict[int, tuple[Look, ...]] = {
     5: (Look(1.0, 0.0, True), Look(1.0, 0.0, False), Look(1.0, 15.0, True), Look(1.0, -15.0, True)),
     11: tuple(Look(side, turn, mirrored) for side, turn in _SIDES_AND_TURNS for mirrored in (False, True)),
 }
-"""Number of looks, the first one included -> the further ones."""
+"""Number of looks, the first one included -> the further ones. Turned ones catch the faces whose landmarks are lost in
+the first look, which a second look at the same square does not: three are as good as five where both eyes answer."""
 DEFAULT_LOOKS = 3
 LOOKS_HELP = f"how often each face is looked at; the answer is the mean (default: {DEFAULT_LOOKS}; in a video 1)"
 
