@@ -52,7 +52,7 @@ def turned(face: Face, yaw: float) -> Face:
     return Face.from_points(rotate_image_points(face.landmarks, rotation))
 
 
-@pytest.mark.parametrize("count", [0, 4, 12, -1, True, 2.5, "2", None])
+@pytest.mark.parametrize("count", [0, 4, 12, -1, True, 2.5, 3.0, "2", None, [3]])
 def test_another_number_of_looks_is_refused(count: object) -> None:
     with pytest.raises(ValueError, match="looks: expected 1, 2, 3, 5 or 11; received"):
         further_looks(count)  # type: ignore[arg-type]

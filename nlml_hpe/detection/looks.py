@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import NamedTuple, Protocol, TypeGuard
 
 import numpy as np
@@ -141,7 +142,7 @@ def further_looks(count: int) -> tuple[Look, ...]:
     ...
     ValueError: looks: expected 1, 2, 3, 5 or 11; received 4
     """
-    if isinstance(count, bool) or count not in LOOKS:
+    if isinstance(count, bool) or not isinstance(count, Integral) or count not in LOOKS:
         *first, last = map(str, LOOKS)
         raise ValueError(f"looks: expected {', '.join(first)} or {last}; received {count!r}")
     return LOOKS[count]

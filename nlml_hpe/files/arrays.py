@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -69,13 +70,21 @@ def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MA
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """numpy makes room for what an array's own header says, so that is first compared with what is stored."""
-    with archive.open(member) as stream:
-        version = npy.read_magic(stream)
-        if version not in _HEADERS:
-            raise ValueError(f"{member.filename} is an array of an unknown version {version}")
-        shape, _, dtype = _HEADERS[version](stream)
-    if math.prod(shape) * dtype.itemsize > member.file_size:
-        raise ValueError(f"{member.filename} is cut short: its header announces more")
-    with archive.open(member) as stream:
-        return np.asarray(npy.read_array(stream, allow_pickle=False))
+    """numpy makes room for what an array's own header says, so that is first compared with what is stored.
+
+    All that is stored is read, for only at its end is its checksum looked at.
+    """
+    try:
+        with archive.open(member) as stream:
+            version = npy.read_magic(stream)
+            if version not in _HEADERS:
+                raise ValueError(f"{member.filename} is an array of an unknown version {version}")
+            shape, _, dtype = _HEADERS[version](stream)
+            announced = stream.tell() + math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and announced != member.file_size:
+            raise ValueError(f"{member.filename} has {member.file_size} bytes; its header announces {announced}")
+        with archive.open(member) as stream:
+            return np.asarray(npy.read_array(stream, allow_pickle=False))
+    # What numpy's parser of headers raises, beside ValueError, where they are no headers.
+    except (tokenize.TokenError, SyntaxError, OverflowError, LookupError, TypeError) as error:
+        raise ValueError(f"{member.filename} has a damaged header ({error})") from error
