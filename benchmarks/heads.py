@@ -158,7 +158,7 @@ def main(people: int, scenes: int, size: int, root: Path | None, kit: Path, shee
     title = f"Heads found in {scenes} scenes of {size} px, of {people} rendered people all the way round"
     report("heads_rendered", title, rows, spent.notes(scenes) + notes)
     if root is not None:
-        report("heads_photographs", f"Heads found in whole images of {root.name}", of_photographs(root))
+        report(f"heads_{root.name}", f"Heads found in whole images of {root.name}", of_photographs(root))
 
 
 def matched(scene: Scene, answers: Sequence[Head], same: float = SAME, of_face: bool = False) -> Matched:
