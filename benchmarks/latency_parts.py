@@ -73,8 +73,9 @@ class _Parts:
         landmarks = self._timed("landmarks to the landmark eye's pose", self._eyes.by_landmarks, seen)
         (box,) = self._timed("closer look at where the face is", self._refiner.places, [(image, box_of_68(face))])
         eye = self._image_eye
-        for side, turn in eye.crops:
-            self._timed("each of the image eye's crops, cut", crop, image, box, eye.size, side * eye.share, turn)
+        for each in eye.crops:
+            framed = (image, box, eye.size, each.side * eye.share, each.turn_deg)
+            self._timed("each of the image eye's crops, cut", crop, *framed)
         boxed = [Face(image, box, given_box=box)]
         by_image = self._timed("image eye: crops, network, mean", eye.estimate, boxed)
         answer = self._timed("fusion and error bars", self._eyes.joined, landmarks, by_image, "both")

@@ -31,11 +31,10 @@ def plan(config: Config) -> Plan:
     """What the network depends on."""
     work = Workdir(config.workdir)
     reads, others = data_read(config)
-    for file in (config.image_network.weights, config.image_network.backbone_weights):
+    for name in ("weights", "narrow_weights", "backbone_weights"):
+        file = getattr(config.image_network, name)
         if file is not None:
-            others[f"weights {file}"] = digest_of_weights(
-                file, "image_network.weights or image_network.backbone_weights"
-            )
+            others[f"{name} {file}"] = digest_of_weights(file, f"image_network.{name}")
     return Plan((work.image_network,), KIND, config.sections("seed", "image_network", "image_trainer"), reads, others)
 
 

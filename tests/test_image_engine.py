@@ -19,7 +19,7 @@ from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.inference.engines import Estimates
-from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace, ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
@@ -29,6 +29,8 @@ from tests.test_image_export import FRAME, RANGE, lively
 from tests.test_image_networks import pictures, poses
 
 SIZE = 32
+PAIR = (CropOfFace(1.0, 0.0), CropOfFace(1.0, 0.0, mirrored=True))
+"""THE crop and its mirror image."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_answers_are_torchs_on_the_crop_and_its_mirror_image(network: ImageNetwo
         posterior = network.posterior(network(both).double())
     first, second = np.split(posterior.rotation.numpy(), 2)
     second = mirrored(second)
-    found = ImageEngine(folder / IMAGE_EYE_FILE, crops=[(1.0, 0.0)]).estimate(some)
+    found = ImageEngine(folder / IMAGE_EYE_FILE, crops=PAIR).estimate(some)
     own = found.rotation @ FRAME.named_from_own.T
     # The mean lies half-way between both, and is as far from each.
     apart = geodesic_degrees(first, second)
@@ -80,40 +82,43 @@ def test_answers_are_torchs_on_the_crop_and_its_mirror_image(network: ImageNetwo
 def test_looks_turn_their_answers_back(folder: Path) -> None:
     """A look that is turned by a quarter answers as the whole picture turned by a quarter, and is turned back."""
 
-    def answers(*looks: tuple[float, float]) -> Estimates:
-        return ImageEngine(folder / IMAGE_EYE_FILE, crops=looks).estimate(some)
+    def answers(*turns: float) -> Estimates:
+        crops = [CropOfFace(1.0, turn, mirrored) for turn in turns for mirrored in (False, True)]
+        return ImageEngine(folder / IMAGE_EYE_FILE, crops=crops).estimate(some)
 
     some = faces(4)
-    upright, quarter = answers((1.0, 0.0)), answers((1.0, 90.0))
+    upright, quarter = answers(0.0), answers(90.0)
     aside = []
     for face in some:
         assert face.image is not None
         (left, top, right, bottom), width = face.box, face.image.shape[1]
         aside.append(Face(np.ascontiguousarray(np.rot90(face.image)), (top, width - right, bottom, width - left)))
-    other = ImageEngine(folder / IMAGE_EYE_FILE, crops=[(1.0, 0.0)]).estimate(aside)
+    other = ImageEngine(folder / IMAGE_EYE_FILE, crops=PAIR).estimate(aside)
     back = turned(np.eye(3), -90.0)
     # OpenCV interpolates in steps of a thirty-second of a pixel; the network has random weights.
     assert geodesic_degrees(quarter.rotation, back @ other.rotation).max() < 1.0
     apart = geodesic_degrees(upright.rotation, quarter.rotation)
     assert apart.max() > 5.0
-    both = answers((1.0, 0.0), (1.0, 90.0))
+    both = answers(0.0, 90.0)
     stated = (np.trace(upright.covariance, axis1=1, axis2=2) + np.trace(quarter.covariance, axis1=1, axis2=2)) / 2
     # Of two looks each lies half their distance from the mean.
     assert (np.trace(both.covariance, axis1=1, axis2=2) > 0.5 * stated + 0.9 * np.radians(apart / 2) ** 2).all()
-    with pytest.raises(ValueError, match="one or more pairs"):
+    with pytest.raises(ValueError, match="one or more of a face"):
         answers()
 
 
-def test_a_mirror_image_has_the_mirrored_pose(folder: Path) -> None:
-    engine = ImageEngine(folder / IMAGE_EYE_FILE, crops=[(1.0, 0.0)])
+@pytest.mark.parametrize("crops", [PAIR, CROPS_OF_A_FACE])
+def test_a_mirror_image_has_the_mirrored_pose(folder: Path, crops: tuple[CropOfFace, ...]) -> None:
+    engine = ImageEngine(folder / IMAGE_EYE_FILE, crops=crops)
     engine.named_from_own = np.eye(3)
     image = faces(1)[0].image
     assert image is not None
     seen = Face(image, (20.0, 16.0, 60.0, 64.0))
     other = Face(np.ascontiguousarray(image[:, ::-1]), (20.0, 16.0, 60.0, 64.0))
     found = engine.estimate([seen, other])
-    # The network computes in float32, here with random weights that blow up what that leaves.
-    assert geodesic_degrees(mirrored(found.rotation[0]), found.rotation[1]) < 0.1
+    # The network computes in float32, and OpenCV reads turned crops in steps of a thirty-second of a pixel; here random
+    # weights blow up what both leave.
+    assert geodesic_degrees(mirrored(found.rotation[0]), found.rotation[1]) < 0.5
 
 
 def test_alone_or_together_in_any_number(folder: Path) -> None:

@@ -87,8 +87,8 @@ def float_eye(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the shipped image eye as it was trained, in float32, which nobody has calibrated."""
     settings = require_component(SHIPPED, "image_eye").settings
     wanted = {key: settings[key] for key in ("size", "covered")}
-    network = network_of(ImageNetworkConfig(name=settings["network"], **wanted), seed=0)
-    load_state(network, REPOSITORY / "checkpoints" / "image_network" / "image_network.safetensors")
+    network = network_of(ImageNetworkConfig(name=settings["network"], width=64, **wanted), seed=0)
+    load_state(network, REPOSITORY / "checkpoints" / "image_network" / "wide.safetensors")
     yaw, pitch, roll = ((low, high) for low, high in settings["range"])
     folder = tmp_path_factory.mktemp("float")
     eye = ImageEye(network.eval(), settings["network"], HeadFrame(settings["frame"]), (yaw, pitch, roll))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nlml_hpe.detection.detectors import open_detector_for
+from nlml_hpe.detection.looks import DEFAULT_LOOKS
 from nlml_hpe.evaluation.calibration_fit import Labelled, fit
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
@@ -44,7 +45,7 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         raise ValueError(f"--fit writes into a model folder; {given.model} is none")
     print(data.summary())
     eyes = open_eyes(given.model)
-    faces = labelled_faces(eyes, data)
+    faces = labelled_faces(eyes, data, given.looks)
     if given.fit is not None:
         ranges = given.fit or ON_PHOTOGRAPHS
         calibration = fit(faces, ranges, eyes.calibration or DEFAULT_CALIBRATION)
@@ -59,9 +60,10 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
+def labelled_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Labelled:
     """What each eye says of the faces of a data set, uncalibrated: of rendered people all, of photographs those whose
-    label lies within 99 degrees, as their usual protocol has it. The image eye's crop is that of ``predict``.
+    label lies within 99 degrees, as their usual protocol has it. The image eye's crop is that of ``predict``; so are
+    the ``looks`` at each face, where no number is given.
 
     Raises ``ValueError`` where there are none.
     """
@@ -73,8 +75,8 @@ def labelled_faces(eyes: Eyes, data: Dataset) -> Labelled:
         said["image"] = eyes.image.estimate
     with open_detector_for(engine.point_set, engine.min_confidence) as detector:
         # As `predict` does it: with the box of the landmarks that were found, not with the label's.
-        faces = (replace(each, face=replace(each.face, given_box=None)) for each in photographs(data, detector))
-        answered = ask(faces, said)
+        found = photographs(data, detector, looks=looks)
+        answered = ask((replace(each, face=replace(each.face, given_box=None)) for each in found), said)
     protocol = protocol_of(data.name, "crops-round" if data.name == "crops" else None)
     answered = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     if not answered.names:
@@ -122,7 +124,13 @@ def _fitted_on(model: Path) -> dict[str, Any]:
 
 
 def _about(given: argparse.Namespace, faces: Labelled) -> dict[str, Any]:
-    return {"dataset": given.dataset, "folder": given.root.resolve().name, "faces": len(faces.true)}
+    looks = DEFAULT_LOOKS if given.looks is None else given.looks
+    return {
+        "dataset": given.dataset,
+        "folder": given.root.resolve().name,
+        "faces": len(faces.true),
+        "looks": looks,
+    }
 
 
 def _write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -131,5 +139,5 @@ def _write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         write_bytes(folder / "table.txt", doubt_table(rows).encode())
         plot_held(rows, folder / "held.png")
         plot_risk(rows, folder / "risk.png")
-        asked = {name: str(getattr(given, name)) for name in ("dataset", "root", "list", "model", "fit")}
+        asked = {name: str(getattr(given, name)) for name in ("dataset", "root", "list", "model", "looks", "fit")}
         write_manifest(folder, KIND, asked, {})

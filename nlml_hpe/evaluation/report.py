@@ -210,12 +210,13 @@ def predictions_csv(evaluation: Evaluation) -> str:
     named = ["name", *(f"label_{axis}" for axis in AXES), "detected_by", *angles, "person", "detected", *sigmas]
     writer.writerow([*named, *(f"{name}_geodesic" for name in routes), "frame"])
     columns = {name: _angles(evaluation, name) for name in routes}
+    sigma = {name: given.sigma for name, given in answered.answers.items()}
     true, found = answered.labels.columns(), answered.found
     for index, name in enumerate(answered.names):
         row = [name, *map(_short, true[index]), answered.found_by[index]]
         row += [_short(value) for route in routes for value in columns[route][index, :3]]
         row += [answered.people[index], str(int(found[index]))]
-        row += [_short(value) for route in routes for value in answered.answers[route].sigma[index]]
+        row += [_short(value) for route in routes for value in sigma[route][index]]
         row += [_short(columns[route][index, 3]) for route in routes]
         writer.writerow([*row, evaluation.report["frame"]])
     return text.getvalue()

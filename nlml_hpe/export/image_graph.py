@@ -51,39 +51,37 @@ def image_eye(pixels: Var, size: int, network: onnx.ModelProto, px: int, named_f
     answer = inline(network)(**{IMAGE_INPUT: crops})
     rotation, covariance = (op.cast(answer[name], to=np.float64) for name in ("rotation", "covariance"))
     own = op.matmul(rotation, op.const(named_from_own.T))
-    # The second half are mirror images; a covariance is mirrored as a rotation is. Then turns are taken back.
-    signs = op.const(np.stack([np.ones((3, 3)), MIRROR_SIGNS])[:, None, None])
-    back = np.stack([turned(np.eye(3), -turn) for _, turn in CROPS_OF_A_FACE])
-    shape = (2, -1, len(CROPS_OF_A_FACE), 3, 3)
+    shape = (-1, len(CROPS_OF_A_FACE), 3, 3)
+    # A covariance is mirrored as a rotation is. Then turns are taken back.
+    signs = op.const(np.stack([MIRROR_SIGNS if each.mirrored else np.ones((3, 3)) for each in CROPS_OF_A_FACE]))
+    back = turned(np.eye(3), [-each.turn_deg for each in CROPS_OF_A_FACE])
     seen = op.matmul(op.const(back), op.mul(shaped(own, shape), signs))
     said = op.matmul(op.matmul(op.const(back), op.mul(shaped(covariance, shape), signs)), op.const(back.swapaxes(1, 2)))
     return _mixture(seen, said, named_from_own)
 
 
 def _crops(pixels: Var, size: int, px: int) -> Var:
-    """C crops (2 N C, 3, px, px) of each of N heads, and then the mirror images of all."""
+    """The C crops (N C, 3, px, px) of each of N heads."""
     middle = size / 2
     parts = []
-    for side, turn in CROPS_OF_A_FACE:
-        matrix, finer = sampling((middle, middle, side * size), px, turn)
+    for each in CROPS_OF_A_FACE:
+        matrix, finer = sampling((middle, middle, each.side * size), px, each.turn_deg)
         # Those that become one pixel lie in different rows: sums over the first axis are the quickest.
         steps = affine_steps(matrix, px * finer).reshape(px, finer, px, finer, 2).transpose(1, 3, 0, 2, 4)
+        if each.mirrored:
+            steps = steps[:, :, :, ::-1]
         colours = averaged(sampled_alike(pixels, steps.reshape(-1, 2), size), finer * finer)
         parts.append(op.unsqueeze(colours, op.const([1])))
-    pictures = shaped(op.transpose(op.concat(parts, axis=1), perm=[0, 1, 3, 2]), (-1, 3, px, px))
-    flipped = op.slice(pictures, op.const([-1]), op.const([-px - 1]), op.const([3]), op.const([-1]))
-    return op.concat([pictures, flipped], axis=0)
+    return shaped(op.transpose(op.concat(parts, axis=1), perm=[0, 1, 3, 2]), (-1, 3, px, px))
 
 
 def _mixture(seen: Var, said: Var, named_from_own: NDArray[np.float64]) -> Said:
-    """One answer from (2, N, C, 3, 3) rotations, in the own frame, and covariances; as ``ImageEngine``."""
-    count = 2 * len(CROPS_OF_A_FACE)
-    total = reduced(op.reduce_sum, reduced(op.reduce_sum, seen, 0, keep=False), 1, keep=False)
-    weight = op.add(scaled(entry(total, 0, 0), 0.0), op.const(np.float64(count)))
+    """One answer from (N, C, 3, 3) rotations, in the own frame, and covariances; as ``ImageEngine``."""
+    total = reduced(op.reduce_sum, seen, 1, keep=False)
+    weight = op.add(scaled(entry(total, 0, 0), 0.0), op.const(np.float64(len(CROPS_OF_A_FACE))))
     mean = mean_rotation(total, weight)
-    back = op.unsqueeze(transposed(mean), op.const([0, 2]))
+    back = op.unsqueeze(transposed(mean), op.const([1]))
     away = vector_from_rotation(shaped(op.matmul(seen, back), (-1, 3, 3)))
-    shape = (2, -1, len(CROPS_OF_A_FACE), 3, 3)
-    both = op.add(said, shaped(outer(away), shape))
-    covariance = reduced(op.reduce_mean, reduced(op.reduce_mean, both, 0, keep=False), 1, keep=False)
+    shape = (-1, len(CROPS_OF_A_FACE), 3, 3)
+    covariance = reduced(op.reduce_mean, op.add(said, shaped(outer(away), shape)), 1, keep=False)
     return Said(op.matmul(mean, op.const(named_from_own)), covariance)

@@ -28,6 +28,9 @@ class ImageNetworkConfig(Section):
     weights: UserPath | None = Field(
         default=None, description="weights to begin with: HopeNet's as published, or those of an earlier training"
     )
+    narrow_weights: UserPath | None = Field(
+        default=None, description="weights of the same network with half of the channels, which are widened"
+    )
     backbone_weights: UserPath | None = Field(
         default=None, description="the same of the backbone alone: ResNet-50's or MobileNetV2's of torchvision"
     )

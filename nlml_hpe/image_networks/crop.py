@@ -18,7 +18,10 @@ SHARE = 1.5
 """Side of the crop over the longer side of the box: brows to chin, and a quarter of that on every side of it."""
 STORED_SHARE = 2.0
 """The same of crops on disk: what training needs around a crop to turn, shift and scale it."""
-_MAX_FINER = 16
+_MAX_FINER, _MOST_APART = 16, 1.75
+"""At most: pixels on a side of a finer crop that become one, and image pixels from one of them to the next. Each is
+read between four of the image's, so that none of these is skipped; on photographs closer ones change no error by more
+than 0.01 degrees and take up to three times as long."""
 _STRIPE_PX = 1 << 16
 """Finer pixels that are cut at once. Of half as many again OpenCV wakes its own threads, and waits for them in a loop:
 beside other threads that costs more than it brings."""
@@ -117,7 +120,7 @@ def sampling(square: ArrayLike, size: int, turn_deg: float = 0.0) -> tuple[Float
     (2, [59.0, 59.0])
     """
     flat = np.asarray(square, dtype=np.float64)
-    finer = min(max(1, math.floor(flat[2] / size + 0.5)), _MAX_FINER)
+    finer = min(max(1, math.ceil(flat[2] / (size * _MOST_APART))), _MAX_FINER)
     matrix = image_from_crop(flat, size * finer, turn_deg)
     # OpenCV counts from pixel centres.
     matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5

@@ -17,6 +17,7 @@ from nlml_hpe.image_networks.network import ImageNetwork, Labels
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.training_data import Crops, Source
 from nlml_hpe.image_networks.weights import load_backbone, load_state
+from nlml_hpe.image_networks.widening import load_widened
 from nlml_hpe.rotation import AXES
 from nlml_hpe.torch_rotation import degrees_from_rotation
 from nlml_hpe.training import Metric, train
@@ -60,7 +61,7 @@ def network_of(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
     >>> network_of(ImageNetworkConfig(name="six_d", backbone="residual", size=64), seed=1).size
     64
     """
-    apart = {"name", "size", "weights", "backbone_weights", "covered"}
+    apart = {"name", "size", "weights", "narrow_weights", "backbone_weights", "covered"}
     settings = config.model_dump(exclude=apart, exclude_none=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -75,6 +76,8 @@ def initial_network(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
     Raises ``WeightsError`` for weights that do not read or are another network's.
     """
     network = network_of(config, seed)
+    if config.narrow_weights is not None:
+        load_widened(network, config.narrow_weights, seed)
     if config.backbone_weights is not None:
         load_backbone(network, config.backbone_weights)
     if config.weights is not None:

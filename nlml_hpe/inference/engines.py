@@ -52,43 +52,40 @@ class Estimates(NamedTuple):
     ----------
     rotation : float array (N, 3, 3)
         Maps head to camera.
-    sigma : float array (N, 3)
-        Standard deviations of yaw, pitch and roll in degrees; NaN where they are not known.
-    score : float array (N,)
-        How sure each pose is, in 0..1, as ``looks.score_of``; NaN where it is not known.
     covariance : float array (N, 3, 3)
         Of the error's rotation vector w in the camera frame, ``R(true) = exp([w]) R(estimated)``, in square radians;
         NaN where it is not known. It is the same in every head frame.
     """
 
     rotation: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    score: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
-    @classmethod
-    def of(cls, rotation: NDArray[np.float64], covariance: NDArray[np.float64]) -> Estimates:
-        """Rotations (N, 3, 3) with the covariances (N, 3, 3) of their errors, NaN where these are not known."""
-        return cls(rotation, sigma_from_covariance(rotation, covariance), score_of(covariance), covariance)
+    @property
+    def sigma(self) -> NDArray[np.float64]:
+        """Standard deviations (N, 3) of yaw, pitch and roll in degrees; NaN where they are not known."""
+        return sigma_from_covariance(self.rotation, self.covariance)
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """How sure each pose (N,) is, in 0..1, as ``looks.score_of``; NaN where it is not known."""
+        return score_of(self.covariance)
 
     @classmethod
     def of_rotations(cls, rotation: NDArray[np.float64]) -> Estimates:
         """Rotations (N, 3, 3) of which nothing more is known."""
-        count = len(rotation)
-        # Each an array of its own: whoever joins estimates writes into them.
-        return cls(rotation, np.full((count, 3), np.nan), np.full(count, np.nan), np.full((count, 3, 3), np.nan))
+        # An array of its own: whoever joins estimates writes into it.
+        return cls(rotation, np.full((len(rotation), 3, 3), np.nan))
 
     @classmethod
     def of_angles(cls, rotation: NDArray[np.float64], sigma: NDArray[np.float64]) -> Estimates:
         """Rotations (N, 3, 3) with the standard deviations (N, 3) of their angles, whose errors are independent."""
-        covariance = covariance_from_sigma(rotation, sigma)
-        return cls(rotation, sigma, score_of(covariance), covariance)
+        return cls(rotation, covariance_from_sigma(rotation, sigma))
 
     def joined(self, counts: Sequence[int]) -> Estimates:
         """Of looks, those of a face side by side and ``counts`` of each face: one estimate of each of N faces."""
         if max(counts, default=1) == 1:
             return self
-        return Estimates.of(*mean_of_looks(self.rotation, self.covariance, counts))
+        return Estimates(*mean_of_looks(self.rotation, self.covariance, counts))
 
     def in_named_frame(self, named_from_own: NDArray[np.float64]) -> Estimates:
         """Poses in the own head frame, in the named one: ``named_from_own`` is C (3, 3) of ``Engine``."""
@@ -188,7 +185,7 @@ def by_looks(
     # The exact step, which takes longer, is last: with that this thread begins.
     asked: list[tuple[NDArray[np.float64], Route]] = [(points, "network"), (mean, "refined")]
     rough, exact = begin(lambda each: estimate(*each), asked, threads).results()
-    return Estimates.of(*with_looks(exact.rotation, exact.covariance, rough.rotation, counts))
+    return Estimates(*with_looks(exact.rotation, exact.covariance, rough.rotation, counts))
 
 
 def n_looks(faces: Sequence[Face]) -> list[int]:

@@ -141,7 +141,7 @@ class Eyes:
             return Answer(only, _marked(only.rotation, np.full(len(only.rotation), eye, dtype="<U9")))
         first, second = (Gaussians(each.rotation, each.covariance) for each in (landmarks, image))
         fused = self.calibration.answer(first, second)
-        return Answer(Estimates.of(fused.rotation, fused.covariance), _marked(fused.rotation, fused.eye))
+        return Answer(Estimates(fused.rotation, fused.covariance), _marked(fused.rotation, fused.eye))
 
     def by_landmarks(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> Estimates:
         """What the landmark eye says, before calibration; NaN for a face without landmarks.

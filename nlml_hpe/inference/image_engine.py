@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +18,25 @@ from nlml_hpe.inference.engines import Estimates, Interval, named_from_own_of, r
 from nlml_hpe.inference.refinement import HeadRefiner
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
-from nlml_hpe.rotation import (
-    CONVENTION,
-    MIRROR_SIGNS,
-    mean_rotation,
-    mirrored,
-    vector_from_rotation,
-)
+from nlml_hpe.rotation import CONVENTION, MIRROR_SIGNS, mean_rotation, vector_from_rotation
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
 from nlml_hpe.threads import Begun, begin, thread_count
 
 if TYPE_CHECKING:  # loaded with the first session
     from onnxruntime import InferenceSession
 
-CROPS_OF_A_FACE = ((0.95, -12.0), (0.95, 12.0))
-"""Crops of each face, every one with its mirror image: side in sides of THE crop, and turn in degrees. Chosen on
-development photographs and on rendered people; see docs/ablations.md."""
+
+class CropOfFace(NamedTuple):
+    """One crop of a face: its ``side`` in sides of THE crop, its ``turn_deg``, and whether it is shown ``mirrored``."""
+
+    side: float
+    turn_deg: float
+    mirrored: bool = False
+
+
+CROPS_OF_A_FACE = (CropOfFace(0.95, -12.0), CropOfFace(0.95, 12.0, mirrored=True))
+"""The crops of each face. In the picture's mirror image each shows what the other shows here, so that both pictures
+have mirrored poses. Chosen on development photographs and on rendered people; see docs/ablations.md."""
 _WIDEST_SHARE = 10.0
 _BATCH, _LEAST_BATCH = 16, 2
 """Crops that go through the network together: at most, and at least, as one alone takes longer than half of two."""
@@ -43,8 +46,8 @@ Floats = NDArray[np.float64]
 class ImageEngine:
     """The file that ``model.image_export.export_image_eye`` writes, run by onnxruntime.
 
-    An answer is the mean, on the rotation group, of those for several crops and for their mirror images, so that a
-    picture and its mirror image have mirrored poses; where they lie apart, the answer is less sure.
+    An answer is the mean, on the rotation group, of those for several crops, some of them mirrored; where they lie
+    apart, the answer is less sure.
 
     Parameters
     ----------
@@ -52,8 +55,8 @@ class ImageEngine:
         The ``.onnx`` file.
     providers : sequence of str, or str
         What computes the network, as for ``sessions.resolve_providers``.
-    crops : sequence of (float, float)
-        Side, in sides of THE crop, and turn in degrees of the crops of each face.
+    crops : sequence of CropOfFace
+        What is shown of each face.
     refiner : HeadRefiner, optional
         Says where heads are whose landmarks are known; without it the landmarks alone do.
 
@@ -92,7 +95,7 @@ class ImageEngine:
         self,
         path: Path,
         providers: Sequence[str] | str = CPU,
-        crops: Sequence[tuple[float, float]] = CROPS_OF_A_FACE,
+        crops: Sequence[CropOfFace] = CROPS_OF_A_FACE,
         refiner: HeadRefiner | None = None,
     ) -> None:
         if not path.is_file():
@@ -107,8 +110,9 @@ class ImageEngine:
         self.named_from_own: NDArray[np.float64] = named_from_own_of(path, about)
         self.crops, self._refiner = tuple(crops), refiner
         if not self.crops:
-            raise ValueError("crops: expected one or more pairs of side and turn; received none")
-        self._upright_from_crop = turned(np.eye(3), [-turn for _, turn in self.crops])[:, None]
+            raise ValueError("crops: expected one or more of a face; received none")
+        self._upright_from_crop = turned(np.eye(3), [-each.turn_deg for each in self.crops])
+        self._mirrored = np.array([each.mirrored for each in self.crops])
 
     def estimate(self, faces: Sequence[Face]) -> Estimates:
         """Poses of faces.
@@ -148,12 +152,12 @@ class ImageEngine:
             rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
             for begun in cut.results():
                 rotation[given], covariance[given] = self._mean_of_crops(*self._upright(begun.results()))
-            return Estimates.of(rotation, covariance)
+            return Estimates(rotation, covariance)
 
         return poses
 
     def _mean_of_crops(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers (N, 2 C, 3, 3)."""
+        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers (N, C, 3, 3)."""
         mean = mean_rotation(rotation)
         away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
         # The crops err together, so the mean is no surer than they are; where they differ it is less sure.
@@ -173,17 +177,16 @@ class ImageEngine:
         return boxed
 
     def _begin_crops(self, faces: Sequence[Face]) -> Begun[tuple[Floats, Floats]]:
-        """What the network says of C crops of each of N faces, and then of their mirror images, begun in parts."""
+        """What the network says of the C crops of each of N faces, begun in parts."""
         crops = [
-            crop(image, box, self.size, side * self.share, turn)
+            crop(image, box, self.size, each.side * self.share, each.turn_deg)[:, :: -1 if each.mirrored else 1]
             for image, box in self._boxed(faces)
-            for side, turn in self.crops
+            for each in self.crops
         ]
-        both = [*crops, *(each[:, ::-1] for each in crops)]
         # Two parts a thread or more, so that one who has other work, too, leaves some to the next.
-        size = max(_LEAST_BATCH, min(_BATCH, len(both) // (2 * self._threads)))
-        parts = [both[start : start + size] for start in range(0, len(both), size)]
-        return begin(self._answers, parts, self._threads if len(parts) > 1 else 1)
+        size = max(_LEAST_BATCH, min(_BATCH, len(crops) // (2 * self._threads)))
+        parts = [crops[start : start + size] for start in range(0, len(crops), size)]
+        return begin(self._answers, parts, self._threads)
 
     @property
     def _threads(self) -> int:
@@ -197,17 +200,14 @@ class ImageEngine:
         return rotation.astype(np.float64), covariance.astype(np.float64)
 
     def _upright(self, parts: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-        """Turns and mirror taken back: from parts of (2 N C, 3, 3), those of mirror images last, to (N, 2 C, 3, 3)."""
+        """Turns and mirror taken back: from parts of (N C, 3, 3) to (N, C, 3, 3)."""
         rotation, covariance = (np.concatenate(values) for values in zip(*parts, strict=True))
-        own, other = np.split(rotation @ self.named_from_own.T, 2)
+        shape = (-1, len(self.crops), 3, 3)
+        seen, about = (rotation @ self.named_from_own.T).reshape(shape), covariance.reshape(shape)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
-        said, said_of_mirrored = np.split(covariance, 2)
+        signs = np.where(self._mirrored[:, None, None], MIRROR_SIGNS, 1.0)
         upright = self._upright_from_crop
-        shape = (-1, len(self.crops), 2, 3, 3)
-        seen = np.stack([own, mirrored(other)], axis=1).reshape(shape)
-        about = np.stack([said, said_of_mirrored * MIRROR_SIGNS], axis=1).reshape(shape)
-        rotations, covariances = upright @ seen, upright @ about @ np.swapaxes(upright, -1, -2)
-        return rotations.reshape(len(seen), -1, 3, 3), covariances.reshape(len(seen), -1, 3, 3)
+        return upright @ (seen * signs), upright @ (about * signs) @ np.swapaxes(upright, -1, -2)
 
 
 def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:

@@ -45,13 +45,21 @@ def head_poses(faces: Sequence[Face], answer: Answer, engine: Engine) -> list[He
     named, own = angles_from_rotation(np.stack([estimates.rotation, own_rotation])).columns()
     low, high = np.array(engine.range).T
     inside = ((own >= low) & (own <= high)).all(axis=-1)
-    return [_pose(face, named[i], answer, i, bool(inside[i])) for i, face in enumerate(faces)]
+    sigma, score = estimates.sigma.tolist(), estimates.score.tolist()
+    return [_pose(face, named[i], sigma[i], score[i], answer, i, bool(inside[i])) for i, face in enumerate(faces)]
 
 
-def _pose(face: Face, angles: NDArray[np.float64], answer: Answer, index: int, in_range: bool) -> HeadPose:
+def _pose(
+    face: Face,
+    angles: NDArray[np.float64],
+    sigma: Sequence[float],
+    score: float,
+    answer: Answer,
+    index: int,
+    in_range: bool,
+) -> HeadPose:
     yaw, pitch, roll = map(float, angles)
     estimates = answer.estimates
-    sigma, score = tuple(map(float, estimates.sigma[index])), float(estimates.score[index])
     covariance = estimates.covariance[index]
     return HeadPose(
         yaw,
