@@ -34,7 +34,7 @@ class CropOfFace(NamedTuple):
     mirrored: bool = False
 
 
-CROPS_OF_A_FACE = (CropOfFace(0.95, -12.0), CropOfFace(0.95, 12.0, mirrored=True))
+CROPS_OF_A_FACE = (CropOfFace(0.95, 12.0), CropOfFace(0.95, -12.0, mirrored=True))
 """The crops of each face. In the picture's mirror image each shows what the other shows here, so that both pictures
 have mirrored poses. Chosen on development photographs and on rendered people; see docs/ablations.md."""
 _WIDEST_SHARE = 10.0
