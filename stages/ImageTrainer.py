@@ -34,7 +34,7 @@ def plan(config: Config) -> Plan:
     for name in ("weights", "narrow_weights", "backbone_weights"):
         file = getattr(config.image_network, name)
         if file is not None:
-            others[f"{name} {file}"] = digest_of_weights(file, f"image_network.{name}")
+            others[f"weights {file}"] = digest_of_weights(file, f"image_network.{name}")
     return Plan((work.image_network,), KIND, config.sections("seed", "image_network", "image_trainer"), reads, others)
 
 

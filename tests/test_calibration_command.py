@@ -43,11 +43,11 @@ def test_numbers_are_fitted_written_read_back_and_drawn(
 ) -> None:
     model, output = tmp_path / "model", tmp_path / "figures"
     two_eyes(model)
-    asked = ["--dataset", "aflw2000", "--root", str(few), "--model", str(model)]
+    asked = ["--dataset", "aflw2000", "--root", str(few), "--model", str(model), "--looks", "2"]
     assert calibration.main([*asked, "--fit", "--output", str(output)]) == 0
     fitted = capsys.readouterr().out
     settings = read_components(model)["calibration"].settings
-    fitted_on = {"dataset": "aflw2000", "folder": "few", "faces": 120}
+    fitted_on = {"dataset": "aflw2000", "folder": "few", "faces": 120, "looks": 2}
     assert settings["fitted_on"] == {"in_range": fitted_on, "wide": fitted_on}
     # The landmark eye is near, the other one has learnt nothing: it is weighed by that.
     numbers = open_eyes(model).calibration

@@ -103,7 +103,7 @@ def test_looks_turn_their_answers_back(folder: Path) -> None:
     stated = (np.trace(upright.covariance, axis1=1, axis2=2) + np.trace(quarter.covariance, axis1=1, axis2=2)) / 2
     # Of two looks each lies half their distance from the mean.
     assert (np.trace(both.covariance, axis1=1, axis2=2) > 0.5 * stated + 0.9 * np.radians(apart / 2) ** 2).all()
-    with pytest.raises(ValueError, match="one or more of a face"):
+    with pytest.raises(ValueError, match="one CropOfFace or more"):
         answers()
 
 

@@ -321,8 +321,11 @@ def test_squares_around_a_box_show_its_face_where_it_is(finder: FaceMeshOnnx, ph
 
 
 def test_what_is_not_known_of_estimates_is_written_apart() -> None:
-    """Answers to some of the faces are written into these arrays: sigma must not be the covariance's memory."""
-    nothing = Estimates.of_rotations(np.tile(np.eye(3), (2, 1, 1)))
-    nothing.sigma[:], nothing.score[:], nothing.covariance[:] = 1.0, 2.0, 3.0
-    assert (nothing.sigma == 1.0).all()
-    assert (nothing.score == 2.0).all()
+    """Answers to some of the faces are written into these arrays."""
+    nothing, other = (Estimates.of_rotations(np.tile(np.eye(3), (2, 1, 1))) for _ in range(2))
+    assert np.isnan(nothing.sigma).all()
+    assert np.isnan(nothing.score).all()
+    nothing.covariance[:] = np.radians(5.0) ** 2 * np.eye(3)
+    np.testing.assert_allclose(nothing.sigma, 5.0)
+    np.testing.assert_allclose(nothing.score, 0.5)
+    assert np.isnan(other.covariance).all()

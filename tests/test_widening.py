@@ -12,6 +12,7 @@ from nlml_hpe.image_networks.config import ImageNetworkConfig
 from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.network_training import initial_network, network_of
 from nlml_hpe.image_networks.registry import build
+from nlml_hpe.image_networks.widening import widen
 from tests.test_image_export import lively
 
 NETWORKS = [
@@ -41,9 +42,18 @@ def test_a_widened_network_answers_as_the_narrow_one(config: ImageNetworkConfig,
         assert not torch.allclose(first, second, rtol=1e-3)
 
 
-@pytest.mark.parametrize("other", [build("six_d", 32, width=4), build("hopenet", 32, width=8)])
+@pytest.mark.parametrize("other", [build("six_d", 32, width=16), build("mobilenetv2", 32, width=8)])
 def test_weights_of_another_width_or_kind_are_refused(other: torch.nn.Module, tmp_path: Path) -> None:
     save_file(other.state_dict(), tmp_path / "other.safetensors")
     config = ImageNetworkConfig(name="six_d", size=32, width=16, narrow_weights=tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match=r"half the width|another network"):
+    with pytest.raises(WeightsError, match="another network"):
         initial_network(config, seed=0)
+
+
+def test_what_cannot_be_widened_is_said() -> None:
+    with pytest.raises(WeightsError, match=r"HopeNet of this width cannot be widened.*fc_finetune"):
+        widen(build("hopenet", 32, width=16), build("hopenet", 32, width=8), seed=0)
+    with pytest.raises(ValueError, match="even width"):
+        ImageNetworkConfig(width=15, narrow_weights=Path("a.safetensors"))
+    with pytest.raises(ValueError, match="leave out weights"):
+        ImageNetworkConfig(width=16, narrow_weights=Path("a.safetensors"), weights=Path("b.safetensors"))

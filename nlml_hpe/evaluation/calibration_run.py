@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from nlml_hpe.detection.detectors import open_detector_for
-from nlml_hpe.detection.looks import DEFAULT_LOOKS
 from nlml_hpe.evaluation.calibration_fit import Labelled, fit
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
@@ -61,11 +60,27 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def labelled_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Labelled:
-    """What each eye says of the faces of a data set, uncalibrated: of rendered people all, of photographs those whose
-    label lies within 99 degrees, as their usual protocol has it. The image eye's crop is that of ``predict``; so are
-    the ``looks`` at each face, where no number is given.
+    """What each eye says of the faces of a data set, uncalibrated.
 
-    Raises ``ValueError`` where there are none.
+    Parameters
+    ----------
+    eyes : Eyes
+        Of a model; the image eye's crop is that of ``predict``.
+    data : Dataset
+        Of rendered people all count, of photographs those whose label lies within 99 degrees, as their usual protocol
+        has it.
+    looks : int, optional
+        How often the landmark eye looks at each face; by default as often as ``predict`` does.
+
+    Returns
+    -------
+    Labelled
+        NaN where an eye has no answer.
+
+    Raises
+    ------
+    ValueError
+        Where no face counts, and for another number of looks than there are.
     """
     engine = engine_of(eyes)
     said: dict[str, Answerer] = {}
@@ -124,13 +139,8 @@ def _fitted_on(model: Path) -> dict[str, Any]:
 
 
 def _about(given: argparse.Namespace, faces: Labelled) -> dict[str, Any]:
-    looks = DEFAULT_LOOKS if given.looks is None else given.looks
-    return {
-        "dataset": given.dataset,
-        "folder": given.root.resolve().name,
-        "faces": len(faces.true),
-        "looks": looks,
-    }
+    about = {"dataset": given.dataset, "folder": given.root.resolve().name, "faces": len(faces.true)}
+    return about if given.looks is None else about | {"looks": given.looks}
 
 
 def _write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:

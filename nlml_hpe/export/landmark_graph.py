@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import spox.opset.ai.onnx.v18 as op
+from numpy.typing import NDArray
 from spox import Var, inline
 
 from nlml_hpe.detection.facemesh import LANDMARKS_PX
@@ -46,11 +47,14 @@ class LandmarkNetworks(NamedTuple):
         From landmarks to the pose, as ``model.onnx_export`` writes it.
     confidence : float
         How sure FaceMesh must be of a face, in 0..1.
+    named_from_own : float array (3, 3)
+        The model's, ``R(named) = R(own) named_from_own``.
     """
 
     facemesh: onnx.ModelProto
     model: onnx.ModelProto
     confidence: float
+    named_from_own: NDArray[np.float64]
 
 
 class Seen(NamedTuple):
@@ -108,7 +112,7 @@ def landmark_eye(
         points = op.concat([points, further.points], axis=1)
         sure = op.concat([sure, further.presence], axis=1)
     limit = op.const(networks.confidence)
-    said = _answer(points, op.greater(sure, limit), networks.model, 1 + len(looks))
+    said = _answer(points, op.greater(sure, limit), networks, 1 + len(looks))
     return Seen(said, op.greater(presence, limit), shaped(presence, (-1,)))
 
 
@@ -184,15 +188,17 @@ def _in_crop(points: Var, frame: tuple[Var, Var], side: Var, look: Look) -> Var:
     return op.unsqueeze(whole, op.const([1]))
 
 
-def _answer(points: Var, is_look: Var, model: onnx.ModelProto, count: int) -> Said:
+def _answer(points: Var, is_look: Var, networks: LandmarkNetworks, count: int) -> Said:
     """One answer from landmarks (N, L, 468, 3) of ``count`` = L looks, of which those of ``is_look`` (N, L) count."""
-    answer = inline(model)(landmarks=_in_single(_mean_landmarks(points, is_look)), refine=op.const(np.array(True)))
+    landmarks = _in_single(_mean_landmarks(points, is_look))
+    answer = inline(networks.model)(landmarks=landmarks, refine=op.const(np.array(True)))
     angles, sigma = (op.cast(answer[name], to=np.float64) for name in ("refined", "sigma"))
     rotation = rotation_from_degrees(angles)
-    stated = covariance_from_sigma(rotation, sigma)
+    # The model's deviations are those of the angles in its own frame.
+    stated = covariance_from_sigma(op.matmul(rotation, op.const(networks.named_from_own.T)), sigma)
     if count == 1:
         return Said(rotation, stated)
-    network = onnx.utils.Extractor(model).extract_model(["landmarks"], ["network"])
+    network = onnx.utils.Extractor(networks.model).extract_model(["landmarks"], ["network"])
     rough = inline(network)(landmarks=_in_single(points))["network"]
     looks = shaped(rotation_from_degrees(op.cast(rough, to=np.float64)), (-1, count, 3, 3))
     return _with_looks(Said(rotation, stated), looks, is_look, count)

@@ -215,7 +215,7 @@ def _landmark_networks(eyes: Eyes, folder: Path, weights: Path | None) -> Landma
             "the image eye alone (eye 'image'), where the model has one"
         )
     facemesh = onnx.version_converter.convert_version(onnx.load_from_string(read_weights(weights)[LANDMARKS]), OPSET)
-    return LandmarkNetworks(facemesh, _read(folder / ONNX_FILE), engine.min_confidence)
+    return LandmarkNetworks(facemesh, _read(folder / ONNX_FILE), engine.min_confidence, engine.named_from_own)
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -29,11 +29,23 @@ class ImageNetworkConfig(Section):
         default=None, description="weights to begin with: HopeNet's as published, or those of an earlier training"
     )
     narrow_weights: UserPath | None = Field(
-        default=None, description="weights of the same network with half of the channels, which are widened"
+        default=None, description="weights of the same network with half the width, whose channels are doubled"
     )
     backbone_weights: UserPath | None = Field(
         default=None, description="the same of the backbone alone: ResNet-50's or MobileNetV2's of torchvision"
     )
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> ImageNetworkConfig:
+        if self.narrow_weights is None:
+            return self
+        if self.weights is not None or self.backbone_weights is not None:
+            raise ValueError("narrow_weights: leave out weights and backbone_weights, which would replace them")
+        if self.width is None or self.width % 2:
+            raise ValueError(
+                f"narrow_weights: expected an even width, twice that of the weights; received {self.width}"
+            )
+        return self
 
 
 class AugmentationConfig(Section):

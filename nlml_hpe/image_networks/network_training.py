@@ -17,7 +17,7 @@ from nlml_hpe.image_networks.network import ImageNetwork, Labels
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.training_data import Crops, Source
 from nlml_hpe.image_networks.weights import load_backbone, load_state
-from nlml_hpe.image_networks.widening import load_widened
+from nlml_hpe.image_networks.widening import widen
 from nlml_hpe.rotation import AXES
 from nlml_hpe.torch_rotation import degrees_from_rotation
 from nlml_hpe.training import Metric, train
@@ -77,7 +77,11 @@ def initial_network(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
     """
     network = network_of(config, seed)
     if config.narrow_weights is not None:
-        load_widened(network, config.narrow_weights, seed)
+        assert config.width is not None  # the configuration has seen to it
+        half = config.model_copy(update={"width": config.width // 2})
+        narrow = network_of(half, seed)
+        load_state(narrow, config.narrow_weights)
+        widen(network, narrow, seed)
     if config.backbone_weights is not None:
         load_backbone(network, config.backbone_weights)
     if config.weights is not None:

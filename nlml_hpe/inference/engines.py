@@ -62,7 +62,7 @@ class Estimates(NamedTuple):
 
     @property
     def sigma(self) -> NDArray[np.float64]:
-        """Standard deviations (N, 3) of yaw, pitch and roll in degrees; NaN where they are not known."""
+        """Standard deviations (N, 3) of yaw, pitch and roll in degrees, 104 at most; NaN where they are not known."""
         return sigma_from_covariance(self.rotation, self.covariance)
 
     @property
@@ -253,7 +253,11 @@ class OnnxEngine:
         if not np.isfinite(angles).all():
             raise ValueError(COINCIDE)
         rotation = rotation_from_angles(Angles.from_columns(angles))
-        return Estimates.of_rotations(rotation) if route == "network" else Estimates.of_angles(rotation, sigma)
+        if route == "network":
+            return Estimates.of_rotations(rotation)
+        # The file's deviations are those of the angles in the own frame.
+        own = Estimates.of_rotations(rotation).in_own_frame(self.named_from_own).rotation
+        return Estimates.of_angles(own, sigma).in_named_frame(self.named_from_own)
 
 
 def _verify(path: Path) -> None:

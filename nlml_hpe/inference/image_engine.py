@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # loaded with the first session
 
 
 class CropOfFace(NamedTuple):
-    """One crop of a face: its ``side`` in sides of THE crop, its ``turn_deg``, and whether it is shown ``mirrored``."""
+    """One crop of a face: its ``side`` in sides of THE crop, the ``turn_deg`` of the head in it, as of
+    ``crop.image_from_crop``, and whether it is shown ``mirrored``, after that turn."""
 
     side: float
     turn_deg: float
@@ -110,7 +111,7 @@ class ImageEngine:
         self.named_from_own: NDArray[np.float64] = named_from_own_of(path, about)
         self.crops, self._refiner = tuple(crops), refiner
         if not self.crops:
-            raise ValueError("crops: expected one or more of a face; received none")
+            raise ValueError("crops: expected one CropOfFace or more; received none")
         self._upright_from_crop = turned(np.eye(3), [-each.turn_deg for each in self.crops])
         self._mirrored = np.array([each.mirrored for each in self.crops])
 
@@ -183,7 +184,7 @@ class ImageEngine:
             for image, box in self._boxed(faces)
             for each in self.crops
         ]
-        # Two parts a thread or more, so that one who has other work, too, leaves some to the next.
+        # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next.
         size = max(_LEAST_BATCH, min(_BATCH, len(crops) // (2 * self._threads)))
         parts = [crops[start : start + size] for start in range(0, len(crops), size)]
         return begin(self._answers, parts, self._threads)

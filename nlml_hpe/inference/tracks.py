@@ -28,8 +28,8 @@ from nlml_hpe.face import Box, has_size
 
 DOUBTED_SECONDS, PATIENCE_SECONDS, LONGEST_UNSEEN_SECONDS = 0.5, 2.0, 10.0
 SURE_SCORE = 0.045
-"""Where the image eye's own score, before calibration, is lower, it sees no head: 132 squares of pictures without one
-had 0.04 at most, 49 views of a rendered head all the way round 0.05 at least."""
+"""Where the image eye's own score, before calibration, is lower, it sees no head: of 440 squares of pictures without
+one 1.4% have more, of 1,320 crops of rendered people all the way round 2% less."""
 _BETWEEN_EARS_CM = (0.0, -1.2, -7.5)
 """In the frame of the canonical face: the ears of ICT-FaceKit's neutral head, laid over it by the 68 points."""
 _REACH, _REACH_PER_SECOND = 0.5, 0.5

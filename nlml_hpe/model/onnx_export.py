@@ -117,8 +117,8 @@ def pose(model: HeadPoseModel, landmarks: Var, refine: Var) -> list[Var]:
     Returns
     -------
     list of Var
-        The outputs in order, float32: the network's angles (N, 3), the answer's (N, 3) and their standard
-        deviations (N, 3), in degrees and in the named head frame, and the score (N,).
+        The outputs in order, float32: the network's angles (N, 3) and the answer's (N, 3), in degrees and in the
+        named head frame, the standard deviations (N, 3) of the answer's in the own one, and the score (N,).
     """
     assert model.network is not None  # require_exportable has seen to it
     features = _features(model, op.cast(landmarks, to=np.float64))
