@@ -39,8 +39,8 @@ CROPS_OF_A_FACE = (CropOfFace(0.95, 12.0), CropOfFace(0.95, -12.0, mirrored=True
 """The crops of each face. In the picture's mirror image each shows what the other shows here, so that both pictures
 have mirrored poses. Chosen on development photographs and on rendered people; see docs/ablations.md."""
 _WIDEST_SHARE = 10.0
-_BATCH, _LEAST_BATCH = 16, 2
-"""Crops that go through the network together: at most, and at least, as one alone takes longer than half of two."""
+_BATCH = 16
+"""So many crops at most go through the network together."""
 Floats = NDArray[np.float64]
 
 
@@ -184,8 +184,9 @@ class ImageEngine:
             for image, box in self._boxed(faces)
             for each in self.crops
         ]
-        # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next.
-        size = max(_LEAST_BATCH, min(_BATCH, len(crops) // (2 * self._threads)))
+        # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Of
+        # one face each crop is a part: alone it takes longer than half of two, but with one look a thread is to spare.
+        size = max(1, min(_BATCH, len(crops) // (2 * self._threads)))
         parts = [crops[start : start + size] for start in range(0, len(crops), size)]
         return begin(self._answers, parts, self._threads)
 
