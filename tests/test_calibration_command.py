@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from nlml_hpe.evaluation import calibration
+from nlml_hpe.evaluation.calibration_run import labelled_faces
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.doubt import SUREST, doubt_rows, doubt_table, measure, risks
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.inference.fusion import Gaussians
 from nlml_hpe.inference.opening import open_eyes
 from nlml_hpe.model.components import read_components
+from nlml_hpe.model.format import SHIPPED
 from tests.test_calibration import faces
 from tests.test_eyes import two_eyes
 
@@ -94,3 +96,10 @@ def test_the_table_says_where_an_eye_has_no_answer() -> None:
     text = doubt_table(rows)
     assert text.count("no answer") == 3
     assert "100 of 100" in text
+
+
+def test_looks_are_those_that_were_asked_for(few: Path) -> None:
+    data = read_dataset("aflw2000", few)
+    data.samples = data.samples[:6]
+    with_one, with_two = (labelled_faces(open_eyes(SHIPPED), data, looks).landmarks.covariance for looks in (1, 2))
+    assert not np.allclose(with_one, with_two, equal_nan=True)

@@ -23,7 +23,7 @@ _MAX_FINER = 16
 _MOST_APART = 1.75
 """Image pixels from one pixel of a finer crop to the next, at most. Each is read between four of the image's, so that
 an upright crop skips none of these, and one that is turned by 12 degrees two of a thousand. At every pixel it takes up
-to three times as long and changes the mean errors of both eyes on photographs by 0.01 degrees at most."""
+to three times as long and changes mean absolute errors on photographs by 0.01 degrees at most."""
 _STRIPE_PX = 1 << 16
 """Finer pixels that are cut at once. Of half as many again OpenCV wakes its own threads, and waits for them in a loop:
 beside other threads that costs more than it brings."""

@@ -256,8 +256,8 @@ class OnnxEngine:
         if route == "network":
             return Estimates.of_rotations(rotation)
         # The file's deviations are those of the angles in the own frame.
-        own = Estimates.of_rotations(rotation).in_own_frame(self.named_from_own).rotation
-        return Estimates.of_angles(own, sigma).in_named_frame(self.named_from_own)
+        own = Estimates.of_angles(rotation @ self.named_from_own.T, sigma)
+        return own.in_named_frame(self.named_from_own)
 
 
 def _verify(path: Path) -> None:
