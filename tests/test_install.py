@@ -26,8 +26,8 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from tests.conftest import REPOSITORY
 
-MOST_MIB = 350
-"""What `pip install .` may bring, as `du -m` counts it: it was 1,069 with mediapipe."""
+MOST_MIB = 360
+"""What `pip install .` may bring, as `du -m` counts it (339 to 354 were measured): it was 1,069 with mediapipe."""
 UNWANTED = ("torch", "scipy", "mediapipe", "matplotlib", "numba", "pydantic", "pytorch3d")
 PROGRAM = f"""
 import importlib.util, json, sys
@@ -156,7 +156,7 @@ def test_an_installed_wheel_predicts(
     assert found["absent"] == list(UNWANTED)
     assert found["where"].startswith(str(tmp_path))
     assert found["numpy"].startswith(numpy)
-    # Other releases of OpenCV and onnxruntime round otherwise.
+    # Another release of onnxruntime may round otherwise.
     angles = [found[axis] for axis in ("yaw", "pitch", "roll")]
     np.testing.assert_allclose(angles, [expected.yaw, expected.pitch, expected.roll], atol=0.05)
     np.testing.assert_allclose(found["sigma"], expected.sigma, atol=0.05)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.face import Box
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.pixels import warp
 
 REGION = 1.5
 """Side of a region in the longer sides of the face's box."""
@@ -54,10 +55,8 @@ def warped(image: RgbImage, region: Floats, size: int, border: int) -> RgbImage:
     cos, sin = side / size * np.cos(turn), side / size * np.sin(turn)
     # In double precision, as the one ONNX file has it: MediaPipe's corners are of single precision, which moves one
     # pixel in a thousand by one step of 256.
-    back = np.array([[cos, -sin, x - (cos - sin) * size / 2], [sin, cos, y - (sin + cos) * size / 2], [0.0, 0.0, 1.0]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    made = cv2.warpPerspective(image, back, (size, size), flags=flags, borderMode=border)
-    return np.asarray(made, dtype=np.uint8)
+    matrix = np.array([[cos, -sin, x - (cos - sin) * size / 2], [sin, cos, y - (sin + cos) * size / 2]])
+    return warp(image, matrix, (size, size), border, once=True)
 
 
 def mirror_image(image: RgbImage) -> RgbImage:

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nlml_hpe.pixels import warp
+
 FloatArray = NDArray[np.float64]
 
 SHARE = 1.5
@@ -171,9 +173,8 @@ def _cut(
     image: NDArray[np.uint8], matrix: FloatArray, finer: int, part: NDArray[np.uint8], wide: NDArray[np.uint8]
 ) -> None:
     """Fill a crop's ``part``, by way of its finer pixels, whose place is ``wide``."""
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     target = part if finer == 1 else wide
-    cv2.warpAffine(image, matrix, target.shape[1::-1], target, flags, cv2.BORDER_REPLICATE)
+    warp(image, matrix, (target.shape[1], target.shape[0]), cv2.BORDER_REPLICATE, made=target)
     if finer > 1:
         cv2.resize(wide, part.shape[1::-1], part, interpolation=cv2.INTER_AREA)
 
