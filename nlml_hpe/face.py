@@ -121,6 +121,9 @@ class Face:
     given_box : Box, or None
         A box of the face's 68 contour-and-feature points that was not found here, as a label's: the image eye cuts its
         crop around it, and around that of the landmarks where there is none.
+    placed_box : Box, or None
+        About the same box, as the detection network alone has it, which knows no landmarks; None where they were found
+        otherwise. It is known sooner than they are, and there the image eye begins to look.
 
     Raises
     ------
@@ -140,6 +143,7 @@ class Face:
     found_by: str = "whole"
     looks: NDArray[np.float64] | None = None
     given_box: Box | None = None
+    placed_box: Box | None = None
 
     def __post_init__(self) -> None:
         _require_four(self.box, "box")

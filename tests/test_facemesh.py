@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from nlml_hpe.detection import weights
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, anchors, merged
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
+from nlml_hpe.detection.places import overlap
 from nlml_hpe.detection.regions import box_of_region
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Box, Face
@@ -182,6 +184,31 @@ def test_what_the_search_saw_places_the_faces_too(
     assert [len(some) for some in boxes][:2] == [1, 0]
     assert [[face.box for face in some] for some in again] == [[face.box for face in some] for some in faces]
     assert (asked.count(len(photo)), asked.count(len(images[2]))) == (1, 1)
+
+
+@pytest.mark.parametrize("tracking", [False, True])
+def test_where_faces_are_is_told_before_their_landmarks_are_looked_for(
+    folder: Path, photo: RgbImage, monkeypatch: pytest.MonkeyPatch, tracking: bool
+) -> None:
+    """And each face has what was told of it, in the image's own pixels."""
+    happened: list[tuple[str, Any]] = []
+    landmarks = FaceMeshNetworks.landmarks
+
+    def looked(networks: FaceMeshNetworks, *rest: Any) -> list[list[Any]]:
+        happened.append(("looked", None))
+        return landmarks(networks, *rest)
+
+    monkeypatch.setattr(FaceMeshNetworks, "landmarks", looked)
+    large = np.repeat(np.repeat(photo, 10, axis=0), 10, axis=1)
+    with FaceMeshOnnx(2, tracking=tracking, folder=folder) as detector:
+        for image in (large, np.roll(large, 60, axis=1)):
+            happened.clear()
+            (faces,), _ = detector.detect_and_place([image], lambda *told: happened.append(("told", told)))
+            assert [what for what, _ in happened] == ["told", "looked"]
+            shown, boxes = happened[0][1]
+            assert shown is image
+            assert [face.placed_box for face in faces] == boxes
+            assert overlap(faces[0].box, boxes[0]) > 0.5
 
 
 @pytest.mark.parametrize("max_faces", [1, 16])

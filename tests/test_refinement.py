@@ -33,7 +33,7 @@ from nlml_hpe.head_network.refinement_training import (
 )
 from nlml_hpe.image_networks.six_d import SixD
 from nlml_hpe.inference.image_engine import ImageEngine
-from nlml_hpe.inference.refinement import HeadRefiner
+from nlml_hpe.inference.refinement import HeadRefiner, PlacesAhead
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.format import SHIPPED
@@ -239,6 +239,35 @@ def test_the_image_eye_looks_where_both_say_a_face_is_and_leaves_a_given_box(
     np.testing.assert_allclose(engine.estimate([face]).rotation, plain.estimate([given]).rotation, atol=1e-9)
     np.testing.assert_array_equal(engine.estimate([given]).rotation, plain.estimate([given]).rotation)
     assert not np.array_equal(engine.estimate([face]).rotation, plain.estimate([face]).rotation)
+
+
+def test_what_is_looked_at_ahead_is_what_would_be_seen_then(photo: RgbImage) -> None:
+    """Told or not, in any order, once or twice; a box without a size is left to whoever asks for it."""
+    refiner, other = HeadRefiner(), np.ascontiguousarray(photo[:, ::-1])
+    boxes = [(180.0, 60.0, 280.0, 190.0), (100.0, 40.0, 200.0, 150.0), (5.0, 5.0, 5.0, 9.0)]
+    faces = [(other, boxes[0]), (photo, boxes[1]), (photo, boxes[0]), (photo, (90.0, 40.0, 210.0, 160.0))]
+    expected = [refiner.places([face])[0] for face in faces]
+    for threads in (1, 2):
+        ahead = PlacesAhead(refiner, threads)
+        ahead.tell(photo, boxes)
+        ahead.tell(other, boxes[:1])
+        for _ in range(2):
+            # The sizes of batches change the last bits of what a network says.
+            np.testing.assert_allclose(ahead.places(faces), expected, atol=1e-3)
+        with pytest.raises(ValueError, match="without a size"):
+            ahead.places([(photo, boxes[2])])
+
+
+def test_the_image_eye_begins_to_look_where_the_face_was_placed(photo: RgbImage, detector: FaceMeshOnnx) -> None:
+    (face,) = detector.detect(photo)
+    moved = (box_of_68(face)[0] + 12, *box_of_68(face)[1:])
+    refiner = HeadRefiner()
+    (place,) = refiner.places([(photo, moved)])
+    middle = tuple(np.mean([box_of_68(face), place], axis=0).tolist())
+    expected = ImageEngine(SHIPPED / IMAGE_EYE_FILE).estimate([replace(face, given_box=middle)])
+    placed = replace(face, placed_box=moved)
+    found = ImageEngine(SHIPPED / IMAGE_EYE_FILE, refiner=refiner).estimate([placed])
+    np.testing.assert_allclose(found.rotation, expected.rotation, atol=1e-9)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:

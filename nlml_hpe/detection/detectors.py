@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +12,10 @@ import numpy as np
 
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
-from nlml_hpe.detection.looks import Look, look_again
+from nlml_hpe.detection.looks import Look, TellPlaces, look_again
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh, MediaPipeTasks
-from nlml_hpe.detection.places import Points, beside
-from nlml_hpe.detection.regions import box_of_region, distinct, regions_from_landmarks
+from nlml_hpe.detection.places import Points, beside, overlap
+from nlml_hpe.detection.regions import Floats, box_of_region, distinct, regions_from_landmarks
 from nlml_hpe.detection.search import (
     GIVEN_BOX_CONFIDENCE,
     TRACKING_CONFIDENCE,
@@ -33,6 +35,9 @@ _CALM_FRAMES, _SEARCH_EVERY = 25, 5
 """In a video: after so many frames with the same faces only each of so many is searched for further ones."""
 _BOX_CONFIDENCE = 0.5
 """Of a face of which no landmarks are needed; 485 of the 492 faces of aflw2000_dev within 99 degrees have so much."""
+
+_SAME_PLACE = 0.4
+"""Boxes that overlap by as much (intersection over union) are of one face."""
 
 
 class FaceMeshOnnx(CascadeDetector):
@@ -68,23 +73,33 @@ class FaceMeshOnnx(CascadeDetector):
 
     def _find_each(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Points]:
         if self._tracking:
-            return [self._follow(image, max_faces, confidence)[0] for image in images]
+            return [self._follow(image, max_faces, confidence) for image in images]
         return self._networks.find(images, max_faces, confidence)
 
-    def _follow(self, image: RgbImage, max_faces: int, confidence: float) -> tuple[Points, Detection | None]:
-        """Landmarks in a video's next frame, and what the detection network says of it, where it is asked."""
+    def _follow(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
+        """Landmarks in a video's next frame."""
+        return self._followed_in(image, self._next_regions(image, max_faces, confidence)[0], confidence)
+
+    def _next_regions(self, image: RgbImage, max_faces: int, confidence: float) -> tuple[Floats, Detection | None]:
+        """Where a video's next frame is looked at, and what the detection network says of it, where it is asked."""
         regions, detection = self._followed, None
         if len(regions) < max_faces and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
             (detection,) = self._networks.detections([image])
             # Of a face that is followed and found anew the last region counts: the one that is followed.
             fresh = detection.regions(max_faces, confidence)
             regions = distinct(np.concatenate([fresh, regions]))[-max_faces:]
+        return regions, detection
+
+    def _followed_in(self, image: RgbImage, regions: Floats, confidence: float) -> Points:
+        """Landmarks in those regions of a video's next frame that show a face, which are followed from now on."""
         (found,) = self._networks.landmarks([image], [regions], max(confidence, TRACKING_CONFIDENCE))
         self._calm = self._calm + 1 if len(found) == len(self._followed) > 0 else 0
         self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
-        return found, detection
+        return found
 
-    def detect_and_place(self, images: Sequence[RgbImage]) -> tuple[list[list[Face]], list[list[Box]]]:
+    def detect_and_place(
+        self, images: Sequence[RgbImage], tell: TellPlaces | None = None
+    ) -> tuple[list[list[Face]], list[list[Box]]]:
         """What ``detect_batch`` gives, and where else the detection network alone places faces.
 
         So faces are known, too, whose landmarks the other network does not see.
@@ -93,11 +108,13 @@ class FaceMeshOnnx(CascadeDetector):
         ----------
         images : sequence of RGB uint8 arrays (H, W, 3)
             With ``tracking`` a video's next frames.
+        tell : callable, optional
+            Told where faces are, before their landmarks are looked for.
 
         Returns
         -------
         faces : list of list of Face
-            Of each image, largest first.
+            Of each image, largest first; with the box that was told of them.
         boxes : list of list of Box
             Of each image that shows fewer faces than ``max_faces``, surest first: boxes of the 68 contour-and-feature
             points, those of ``faces`` among them. With ``tracking`` of those frames alone that are searched for
@@ -110,27 +127,48 @@ class FaceMeshOnnx(CascadeDetector):
         """
         reduced = reduced_copies(images)
         copies = [np.ascontiguousarray(copy) for copy, _ in reduced]
-        points, detections = self._seen(copies)
-        faces = self._completed(images, reduced, points)
+        points, detections, told = self._seen(copies, images, [factor for _, factor in reduced], tell)
+        completed = self._completed(images, reduced, points)
+        faces = [[_placed(face, some) for face in found] for found, some in zip(completed, told, strict=True)]
         boxes: list[list[Box]] = [[] for _ in images]
         for index in (index for index, known in enumerate(faces) if len(known) < self._max_faces):
             if detections[index] is None and self._calm:
                 continue  # the same faces as in the frame before, which was not searched for further ones
             detection = detections[index] or self._networks.detections([copies[index]])[0]
-            regions = detection.regions(self._max_faces, _BOX_CONFIDENCE) / [*[reduced[index][1]] * 3, 1.0]
-            boxes[index] = [box_of_region(region) for region in regions]
+            boxes[index] = _boxes_of(detection.regions(self._max_faces, _BOX_CONFIDENCE), reduced[index][1])
             if beside(boxes[index], faces[index]):
                 self._calm = 0
         return faces, boxes
 
-    def _seen(self, images: Sequence[RgbImage]) -> tuple[list[Points], Sequence[Detection | None]]:
-        """Landmarks in whole images, and what the detection network says of each, where it is asked."""
+    def _seen(
+        self,
+        copies: Sequence[RgbImage],
+        images: Sequence[RgbImage],
+        factors: Sequence[float],
+        tell: TellPlaces | None,
+    ) -> tuple[list[Points], Sequence[Detection | None], list[list[Box]]]:
+        """Landmarks in copies, what the detection network says of each, where it is asked, and what is told."""
+        boxes: list[list[Box]] = []
+
+        def told(regions: Floats) -> None:
+            image, factor = images[len(boxes)], factors[len(boxes)]
+            boxes.append(_boxes_of(regions, factor))
+            if tell is not None:
+                tell(image, boxes[-1])
+
         if self._tracking:
-            followed = [self._follow(image, self._max_faces, self._min_confidence) for image in images]
-            return [points for points, _ in followed], [detection for _, detection in followed]
-        detections = self._networks.detections(images)
-        regions = [detection.regions(self._max_faces, self._min_confidence) for detection in detections]
-        return self._networks.landmarks(images, regions, self._min_confidence), detections
+            points, asked = [], []
+            for copy in copies:
+                regions, detection = self._next_regions(copy, self._max_faces, self._min_confidence)
+                told(regions)
+                points.append(self._followed_in(copy, regions, self._min_confidence))
+                asked.append(detection)
+            return points, asked, boxes
+        detections = self._networks.detections(copies)
+        each = [detection.regions(self._max_faces, self._min_confidence) for detection in detections]
+        for regions in each:
+            told(regions)
+        return self._networks.landmarks(copies, each, self._min_confidence), detections, boxes
 
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
         """The faces with the landmarks of further looks at them; see ``looks.look_again``."""
@@ -142,6 +180,17 @@ class FaceMeshOnnx(CascadeDetector):
     def close(self) -> None:
         """Give the networks' memory back."""
         self._networks.close()
+
+
+def _boxes_of(regions: Floats, factor: float) -> list[Box]:
+    """Boxes of the 68 points, in pixels of an image, of regions (n, 4) of a copy that is ``factor`` times as large."""
+    return [box_of_region(region) for region in regions / [factor, factor, factor, 1.0]]
+
+
+def _placed(face: Face, boxes: Sequence[Box]) -> Face:
+    """The face with the box that was told of it: the one that it overlaps most, if it is of the same face."""
+    box = max(boxes, key=partial(overlap, face.box), default=None)
+    return face if box is None or overlap(face.box, box) < _SAME_PLACE else replace(face, placed_box=box)
 
 
 class FaceAlignment(CascadeDetector):

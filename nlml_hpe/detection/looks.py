@@ -7,7 +7,7 @@ of several looks is more exact than from one of them, and how far they lie apart
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import NamedTuple, Protocol, TypeGuard
@@ -206,6 +206,10 @@ def looks_by(detector: LandmarkDetector, count: int | None) -> tuple[Look, ...]:
     return looks
 
 
+TellPlaces = Callable[[RgbImage, Sequence[Box]], None]
+"""Told of an image and where faces are in it, before their landmarks are known: boxes of the 68 points, in pixels."""
+
+
 class PlacesFaces(Protocol):
     """A detector that can tell where a face is without its landmarks."""
 
@@ -214,8 +218,10 @@ class PlacesFaces(Protocol):
         """At most so many faces are found in an image."""
         ...
 
-    def detect_and_place(self, images: Sequence[RgbImage]) -> tuple[list[list[Face]], list[list[Box]]]:
-        """Faces in each image, and boxes of faces with landmarks and without."""
+    def detect_and_place(
+        self, images: Sequence[RgbImage], tell: TellPlaces | None = None
+    ) -> tuple[list[list[Face]], list[list[Box]]]:
+        """Faces in each image, and boxes of faces with landmarks and without; ``tell`` is told before they are seen."""
         ...
 
 
@@ -246,7 +252,11 @@ def seen(
 
 
 def first_seen(
-    detector: LandmarkDetector, images: Sequence[RgbImage], turned: bool, boxes: bool = False
+    detector: LandmarkDetector,
+    images: Sequence[RgbImage],
+    turned: bool,
+    boxes: bool = False,
+    tell: TellPlaces | None = None,
 ) -> list[list[Face]]:
     """Faces in each image with the landmarks of the first look.
 
@@ -256,6 +266,8 @@ def first_seen(
         As of ``seen``.
     turned : bool
         Whether an image in which the search finds none is also turned, where the detector can look again.
+    tell : callable, optional
+        Told where faces are before they are seen; with ``boxes`` alone, where the detector can place faces.
 
     Returns
     -------
@@ -264,7 +276,7 @@ def first_seen(
     """
     placed: list[list[Box]] = [[] for _ in images]
     if boxes and _places_faces(detector):
-        found, placed = detector.detect_and_place(images)
+        found, placed = detector.detect_and_place(images, tell)
     elif hasattr(detector, "detect_batch"):
         found = detector.detect_batch(images)
     else:

@@ -93,9 +93,12 @@ def image_from_crop(square: ArrayLike, size: int, turn_deg: ArrayLike = 0.0) -> 
     angle = np.radians(np.asarray(turn_deg, dtype=np.float64))
     cos, sin = side / size * np.cos(angle), side / size * np.sin(angle)
     # The image has y down, so a turn that is seen anticlockwise has its sign turned here.
-    linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
-    offset = np.stack([x, y], -1) - (linear * (size / 2)).sum(axis=-1)
-    return np.concatenate([linear, offset[..., None]], axis=-1)
+    rows = (cos, -sin, x - (cos - sin) * (size / 2)), (sin, cos, y - (sin + cos) * (size / 2))
+    matrix = np.empty((*cos.shape, 2, 3))
+    for row, values in enumerate(rows):
+        for column, value in enumerate(values):
+            matrix[..., row, column] = value
+    return matrix
 
 
 def sampling(square: ArrayLike, size: int, turn_deg: float = 0.0) -> tuple[FloatArray, int]:

@@ -28,6 +28,7 @@ from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.heads import HeadSearch, with_heads
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
+from nlml_hpe.inference.refinement import PlacesAhead
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.sessions import CPU, resolve_providers
 
@@ -112,6 +113,8 @@ class HeadPoseEstimator:
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
         self._heads = _head_search(heads, self.eyes, providers)
+        self._ahead: PlacesAhead | None = None
+        """Of the last search, for the poses of what it found."""
         self._max_faces = max_faces
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
@@ -292,12 +295,15 @@ class HeadPoseEstimator:
             found = self._first_seen(images, bool(further), boxes)
             faces = [face for some in found for face in some]
             # The image eye begins first: what it does one after the other takes longer than a look.
-            answer = self.eyes.answer(faces, route, eye, partial(seen_again, self.detector, faces, further))
+            again = partial(seen_again, self.detector, faces, further)
+            answer = self.eyes.answer(faces, route, eye, again, self._ahead)
         return found, iter(head_poses(faces, answer, self.engine))
 
     def _first_seen(self, images: Sequence[RgbImage], turned: bool, boxes: bool) -> list[list[Face]]:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
-        found = first_seen(self.detector, images, turned, boxes)
+        self._ahead = self.eyes.image.ahead() if boxes and self.eyes.image is not None else None
+        tell = None if self._ahead is None else self._ahead.tell
+        found = first_seen(self.detector, images, turned, boxes, tell)
         if boxes and self._heads is not None and self.eyes.image is not None:
             found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
         return found
@@ -329,7 +335,7 @@ class HeadPoseEstimator:
             In a forked child.
         """
         with self._alone():
-            answer = self.eyes.answer(faces, route, eye)
+            answer = self.eyes.answer(faces, route, eye, ahead=self._ahead)
         return head_poses(faces, answer, self.engine)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, Interval, Route
 from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
 from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.inference.refinement import PlacesAhead
 
 
 class Answer(NamedTuple):
@@ -89,6 +90,7 @@ class Eyes:
         route: Route = DEFAULT_ROUTE,
         eye: Eye | None = None,
         again: Callable[[], Sequence[Face]] | None = None,
+        ahead: PlacesAhead | None = None,
     ) -> Answer:
         """Pose of faces, in their order; NaN for a face that no eye can answer.
 
@@ -103,6 +105,8 @@ class Eyes:
         again : callable, optional
             Takes the further looks, and gives the same faces with them. The image eye needs the first look alone, and
             answers while the others are taken.
+        ahead : PlacesAhead, optional
+            As of ``ImageEngine.begin``.
 
         Returns
         -------
@@ -116,7 +120,7 @@ class Eyes:
         """
         wanted = self.chosen(eye)
         nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
-        image = self.image.begin(faces) if self.image is not None and wanted != "landmarks" else lambda: nothing
+        image = self.image.begin(faces, ahead) if self.image and wanted != "landmarks" else lambda: nothing
         looked = again() if again else faces
         landmarks = self.by_landmarks(looked, route) if wanted != "image" else nothing
         return self.joined(landmarks, image(), wanted)

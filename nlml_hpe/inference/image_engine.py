@@ -15,12 +15,12 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.inference.engines import Estimates, Interval, named_from_own_of, range_of, said_of_itself
-from nlml_hpe.inference.refinement import HeadRefiner
+from nlml_hpe.inference.refinement import HeadRefiner, PlacesAhead
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
 from nlml_hpe.rotation import CONVENTION, MIRROR_SIGNS, mean_rotation, vector_from_rotation
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
-from nlml_hpe.threads import Begun, begin, thread_count
+from nlml_hpe.threads import begin, thread_count
 
 if TYPE_CHECKING:  # loaded with the first session
     from onnxruntime import InferenceSession
@@ -123,7 +123,8 @@ class ImageEngine:
         faces : sequence of Face
             With their images. The crop is cut around the box of the 68 contour-and-feature points
             (``detection.landmarks.box_of_68``): the one that was given, otherwise that of a face's landmarks, where it
-            has any, otherwise around its own box. With a ``refiner`` that of landmarks is averaged with the refiner's.
+            has any, otherwise around its own box. With a ``refiner`` that of landmarks is averaged with the refiner's,
+            which begins at the face's ``placed_box``, where there is one.
 
         Returns
         -------
@@ -132,13 +133,19 @@ class ImageEngine:
         """
         return self.begin(faces)()
 
-    def begin(self, faces: Sequence[Face]) -> Callable[[], Estimates]:
+    def ahead(self) -> PlacesAhead | None:
+        """What looks where heads are while their landmarks are looked for; none where nothing is looked at so."""
+        return None if self._refiner is None else PlacesAhead(self._refiner, self._threads)
+
+    def begin(self, faces: Sequence[Face], ahead: PlacesAhead | None = None) -> Callable[[], Estimates]:
         """As ``estimate``, begun in other threads where there are some: what is returned waits for the poses.
 
         Parameters
         ----------
         faces : sequence of Face
             As of ``estimate``.
+        ahead : PlacesAhead, optional
+            Of ``ahead``; what it was told of is known sooner.
 
         Returns
         -------
@@ -146,12 +153,17 @@ class ImageEngine:
             Gives what ``estimate`` gives.
         """
         given = [index for index, face in enumerate(faces) if face.image is not None and has_size(box_of_68(face))]
-        # Boxes and crops, too, are another thread's work, which then shares out the network's.
-        cut = begin(self._begin_crops, [[faces[index] for index in given]] if given else [], self._threads)
+        boxed = self._boxed([faces[index] for index in given], ahead)
+        views = [(image, box, each) for image, box in boxed for each in self.crops]
+        # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Of
+        # one face each crop is a part: alone it takes longer than half of two, but with one look a thread is to spare.
+        size = max(1, min(_BATCH, len(views) // (2 * self._threads)))
+        parts = [views[start : start + size] for start in range(0, len(views), size)]
+        begun = begin(self._answers, parts, self._threads)
 
         def poses() -> Estimates:
             rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
-            for begun in cut.results():
+            if given:
                 rotation[given], covariance[given] = self._mean_of_crops(*self._upright(begun.results()))
             return Estimates(rotation, covariance)
 
@@ -165,38 +177,30 @@ class ImageEngine:
         spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
         return mean @ self.named_from_own, covariance.mean(axis=1) + spread
 
-    def _boxed(self, faces: Sequence[Face]) -> list[tuple[RgbImage, Box]]:
+    def _boxed(self, faces: Sequence[Face], ahead: PlacesAhead | None) -> list[tuple[RgbImage, Box]]:
         """Image and box of the 68 points of faces that have both."""
         boxed = [(face.image, box_of_68(face)) for face in faces if face.image is not None]
         by_landmarks = [n for n, face in enumerate(faces) if face.points is not None and face.given_box is None]
         if self._refiner is not None and by_landmarks:
             # Landmarks err most where the image eye is needed, and their box with them; pixels say it independently.
-            seen = self._refiner.places([boxed[number] for number in by_landmarks])
+            about = [(boxed[n][0], faces[n].placed_box or boxed[n][1]) for n in by_landmarks]
+            seen = (ahead or self._refiner).places(about)
             for number, box in zip(by_landmarks, seen, strict=True):
                 image, other = boxed[number]
                 boxed[number] = image, box_of(np.mean([box, other], axis=0).reshape(2, 2))
         return boxed
-
-    def _begin_crops(self, faces: Sequence[Face]) -> Begun[tuple[Floats, Floats]]:
-        """What the network says of the C crops of each of N faces, begun in parts."""
-        crops = [
-            crop(image, box, self.size, each.side * self.share, each.turn_deg)[:, :: -1 if each.mirrored else 1]
-            for image, box in self._boxed(faces)
-            for each in self.crops
-        ]
-        # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Of
-        # one face each crop is a part: alone it takes longer than half of two, but with one look a thread is to spare.
-        size = max(1, min(_BATCH, len(crops) // (2 * self._threads)))
-        parts = [crops[start : start + size] for start in range(0, len(crops), size)]
-        return begin(self._answers, parts, self._threads)
 
     @property
     def _threads(self) -> int:
         """How many threads may take part."""
         return thread_count() if self._on_cpu else 1
 
-    def _answers(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Floats, Floats]:
-        """What the network says of crops (size, size, 3): rotations and covariances (M, 3, 3)."""
+    def _answers(self, views: Sequence[tuple[RgbImage, Box, CropOfFace]]) -> tuple[Floats, Floats]:
+        """What the network says of crops of images around boxes: rotations and covariances (M, 3, 3)."""
+        crops = [
+            crop(image, box, self.size, each.side * self.share, each.turn_deg)[:, :: -1 if each.mirrored else 1]
+            for image, box, each in views
+        ]
         pixels = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
         rotation, covariance = self._session.run(["rotation", "covariance"], {IMAGE_INPUT: pixels})
         return rotation.astype(np.float64), covariance.astype(np.float64)

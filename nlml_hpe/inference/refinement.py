@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.heads import PLACE, Floats, Head, open_stage
-from nlml_hpe.face import Box, box_of
+from nlml_hpe.face import Box, box_of, has_size
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.head_network.proposals import (
     REFINEMENT_FILE,
@@ -20,6 +20,7 @@ from nlml_hpe.head_network.proposals import (
     proposal_crop,
 )
 from nlml_hpe.sessions import CPU
+from nlml_hpe.threads import Begun, begin
 
 _BATCH = 32
 """Crops that go through the network together."""
@@ -117,3 +118,67 @@ class HeadRefiner:
         answers = [self._session.run(None, {REFINEMENT_INPUT: part}) for part in parts]
         scores, boxes = (np.concatenate(values).astype(np.float64) for values in zip(*answers, strict=True))
         return scores, boxes
+
+
+class PlacesAhead:
+    """Where heads are, looked at by other threads from the moment when it is known about where.
+
+    Parameters
+    ----------
+    refiner : HeadRefiner
+        Which looks.
+    threads : int
+        How many threads may take part, as of ``threads.begin``; with one nothing is done ahead.
+
+    Examples
+    --------
+    >>> image, box = np.zeros((120, 160, 3), dtype=np.uint8), (40.0, 20.0, 90.0, 80.0)
+    >>> refiner = HeadRefiner()
+    >>> ahead = PlacesAhead(refiner, threads=2)
+    >>> ahead.tell(image, [box])
+    >>> ahead.places([(image, box)]) == refiner.places([(image, box)])
+    True
+    """
+
+    def __init__(self, refiner: HeadRefiner, threads: int) -> None:
+        self._refiner, self._threads = refiner, threads
+        self._told: list[tuple[RgbImage, Sequence[Box], Begun[list[Box]]]] = []
+
+    def tell(self, image: RgbImage, boxes: Sequence[Box]) -> None:
+        """That an RGB uint8 image (H, W, 3) shows heads about there; as of ``HeadRefiner.places``."""
+        sized = [box for box in boxes if has_size(box)]
+        if sized and self._threads > 1:
+            work = begin(self._refiner.places, [[(image, box) for box in sized]], self._threads)
+            self._told.append((image, sized, work))
+
+    def places(self, faces: Sequence[tuple[RgbImage, Box]]) -> list[Box]:
+        """As ``HeadRefiner.places``, once for each image; what was not told before is looked at now.
+
+        Parameters
+        ----------
+        faces : sequence of (RGB uint8 array (H, W, 3), Box)
+            As of ``HeadRefiner.places``.
+
+        Returns
+        -------
+        list of Box
+            As of ``HeadRefiner.places``.
+
+        Raises
+        ------
+        ValueError
+            As ``HeadRefiner.places`` does.
+        """
+        known: dict[int, Box] = {}
+        unasked = []
+        for image, boxes, begun in self._told:
+            asked = [n for n, (other, box) in enumerate(faces) if other is image and box in boxes]
+            if asked:
+                (seen,) = begun.results()
+                known |= {n: seen[boxes.index(faces[n][1])] for n in asked}
+            else:
+                unasked.append((image, boxes, begun))
+        self._told = unasked
+        rest = [n for n in range(len(faces)) if n not in known]
+        known |= dict(zip(rest, self._refiner.places([faces[n] for n in rest]), strict=True))
+        return [known[n] for n in range(len(faces))]
