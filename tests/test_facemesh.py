@@ -194,14 +194,14 @@ def test_where_faces_are_is_told_before_their_landmarks_are_looked_for(
     happened: list[tuple[str, Any]] = []
     landmarks = FaceMeshNetworks.landmarks
 
-    def looked(networks: FaceMeshNetworks, *rest: Any) -> list[list[Any]]:
-        happened.append(("looked", None))
-        return landmarks(networks, *rest)
+    def looked(networks: FaceMeshNetworks, images: Sequence[RgbImage], *rest: Any) -> list[list[Any]]:
+        happened.extend([("looked", None)] * len(images))
+        return landmarks(networks, images, *rest)
 
     monkeypatch.setattr(FaceMeshNetworks, "landmarks", looked)
-    large = np.repeat(np.repeat(photo, 10, axis=0), 10, axis=1)
-    with FaceMeshOnnx(2, tracking=tracking, folder=folder) as detector:
-        for image in (large, np.roll(large, 60, axis=1)):
+    large = np.repeat(np.repeat(photo, 4, axis=0), 4, axis=1)
+    with FaceMeshOnnx(1, tracking=tracking, folder=folder) as detector:
+        for image in (large, np.roll(large, 12, axis=1)):
             happened.clear()
             (faces,), _ = detector.detect_and_place([image], lambda *told: happened.append(("told", told)))
             assert [what for what, _ in happened] == ["told", "looked"]

@@ -21,6 +21,7 @@ from nlml_hpe.detection.search import (
     TRACKING_CONFIDENCE,
     CascadeDetector,
     DetectorError,
+    faces_of,
     reduced_copies,
 )
 from nlml_hpe.face import Box, Face
@@ -126,49 +127,51 @@ class FaceMeshOnnx(CascadeDetector):
             As ``detect`` does.
         """
         reduced = reduced_copies(images)
-        copies = [np.ascontiguousarray(copy) for copy, _ in reduced]
-        points, detections, told = self._seen(copies, images, [factor for _, factor in reduced], tell)
-        completed = self._completed(images, reduced, points)
-        faces = [[_placed(face, some) for face in found] for found, some in zip(completed, told, strict=True)]
+        shown, detections = self._seen(images, reduced, tell)
+        faces = self._completed(images, reduced, shown)
         boxes: list[list[Box]] = [[] for _ in images]
         for index in (index for index, known in enumerate(faces) if len(known) < self._max_faces):
             if detections[index] is None and self._calm:
                 continue  # the same faces as in the frame before, which was not searched for further ones
-            detection = detections[index] or self._networks.detections([copies[index]])[0]
+            detection = detections[index] or self._networks.detections([np.ascontiguousarray(reduced[index][0])])[0]
             boxes[index] = _boxes_of(detection.regions(self._max_faces, _BOX_CONFIDENCE), reduced[index][1])
             if beside(boxes[index], faces[index]):
                 self._calm = 0
         return faces, boxes
 
+    def _shown(self, images: Sequence[RgbImage], reduced: Sequence[tuple[RgbImage, float]]) -> list[list[Face]]:
+        return self._seen(images, reduced, None)[0]
+
     def _seen(
-        self,
-        copies: Sequence[RgbImage],
-        images: Sequence[RgbImage],
-        factors: Sequence[float],
-        tell: TellPlaces | None,
-    ) -> tuple[list[Points], Sequence[Detection | None], list[list[Box]]]:
-        """Landmarks in copies, what the detection network says of each, where it is asked, and what is told."""
+        self, images: Sequence[RgbImage], reduced: Sequence[tuple[RgbImage, float]], tell: TellPlaces | None
+    ) -> tuple[list[list[Face]], Sequence[Detection | None]]:
+        """Faces of whole images, by copies of them, and what the detection network says of each, where it is asked."""
+        copies = [np.ascontiguousarray(copy) for copy, _ in reduced]
         boxes: list[list[Box]] = []
 
-        def told(regions: Floats) -> None:
-            image, factor = images[len(boxes)], factors[len(boxes)]
+        def told(regions: Floats) -> Floats:
+            image, factor = images[len(boxes)], reduced[len(boxes)][1]
             boxes.append(_boxes_of(regions, factor))
             if tell is not None:
                 tell(image, boxes[-1])
+            return regions
 
+        points: list[Points] = []
+        detections: list[Detection | None] = []
         if self._tracking:
-            points, asked = [], []
             for copy in copies:
                 regions, detection = self._next_regions(copy, self._max_faces, self._min_confidence)
-                told(regions)
-                points.append(self._followed_in(copy, regions, self._min_confidence))
-                asked.append(detection)
-            return points, asked, boxes
-        detections = self._networks.detections(copies)
-        each = [detection.regions(self._max_faces, self._min_confidence) for detection in detections]
-        for regions in each:
-            told(regions)
-        return self._networks.landmarks(copies, each, self._min_confidence), detections, boxes
+                points.append(self._followed_in(copy, told(regions), self._min_confidence))
+                detections.append(detection)
+        else:
+            said = self._networks.detections(copies)
+            each = [told(detection.regions(self._max_faces, self._min_confidence)) for detection in said]
+            points, detections = self._networks.landmarks(copies, each, self._min_confidence), [*said]
+        found = zip(images, reduced, points, boxes, strict=True)
+        return [
+            [_placed(face, some) for face in faces_of(marks, "whole", image, factor)]
+            for image, (_, factor), marks, some in found
+        ], detections
 
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
         """The faces with the landmarks of further looks at them; see ``looks.look_again``."""

@@ -97,21 +97,26 @@ class CascadeDetector(ABC):
         Raises ``ValueError`` as ``detect`` does.
         """
         reduced = reduced_copies(images)
-        return self._completed(images, reduced, self._whole([copy for copy, _ in reduced]))
+        return self._completed(images, reduced, self._shown(images, reduced))
 
-    def _completed(
-        self, images: Sequence[RgbImage], reduced: Sequence[tuple[RgbImage, float]], whole: Sequence[Points]
-    ) -> list[list[Face]]:
-        """The faces that the whole images show, and those of the search's further steps where they show none."""
-        found = [
-            _faces_of(points, "whole", image, factor)
+    def _shown(self, images: Sequence[RgbImage], reduced: Sequence[tuple[RgbImage, float]]) -> list[list[Face]]:
+        """The faces that the whole images show, by copies of them."""
+        whole = self._whole([copy for copy, _ in reduced])
+        return [
+            faces_of(points, "whole", image, factor)
             for points, image, (_, factor) in zip(whole, images, reduced, strict=True)
         ]
+
+    def _completed(
+        self, images: Sequence[RgbImage], reduced: Sequence[tuple[RgbImage, float]], shown: Sequence[list[Face]]
+    ) -> list[list[Face]]:
+        """The faces that the whole images show, and those of the search's further steps where they show none."""
+        found = list(shown)
         steps = {"mirrored": self._mirrored, "bordered": self._bordered, "crop": self._in_tiles}
         for step, search in ({} if self._tracking else steps).items():
             pending = [index for index, faces in enumerate(found) if not faces]
             for index, points in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
-                found[index] = _faces_of(points, step, images[index], reduced[index][1])
+                found[index] = faces_of(points, step, images[index], reduced[index][1])
         return found
 
     def detect_turned(self, image: RgbImage) -> list[Face]:
@@ -126,7 +131,7 @@ class CascadeDetector(ABC):
             square = np.array([x, y, side, turn])
             some = self._find(warped(image, square, size, cv2.BORDER_REPLICATE), self._max_faces, self._min_confidence)
             if some:
-                return _faces_of([in_image(points, square, size) for points in some], "turned", image)
+                return faces_of([in_image(points, square, size) for points in some], "turned", image)
         return []
 
     def detect_in_box(self, image: RgbImage, box: Box) -> Face | None:
@@ -147,12 +152,10 @@ class CascadeDetector(ABC):
         for _, box in zip(images, boxes, strict=True):
             _require_box(box)
         reduced = reduced_copies(images)
-        found: list[Face | None] = [None] * len(images)
-        steps = {"whole": self._whole, "mirrored": self._mirrored}
-        for step, search in steps.items():
-            pending = [index for index, face in enumerate(found) if face is None]
-            for index, some in zip(pending, search([reduced[index][0] for index in pending]), strict=True):
-                found[index] = best_in(_faces_of(some, step, images[index], reduced[index][1]), boxes[index])
+        found = [best_in(some, box) for some, box in zip(self._shown(images, reduced), boxes, strict=True)]
+        pending = [index for index, face in enumerate(found) if face is None]
+        for index, some in zip(pending, self._mirrored([reduced[index][0] for index in pending]), strict=True):
+            found[index] = best_in(faces_of(some, "mirrored", images[index], reduced[index][1]), boxes[index])
         for index, face in enumerate(found):
             if face is None:
                 found[index] = self._in_crop(images[index], boxes[index])
@@ -245,8 +248,25 @@ class CascadeDetector(ABC):
         self.close()
 
 
-def _faces_of(found: Points, step: str, image: RgbImage, factor: float = 1.0) -> list[Face]:
-    """Faces, largest first, of landmarks in pixels of a copy of the image that is ``factor`` times as large."""
+def faces_of(found: Points, step: str, image: RgbImage, factor: float = 1.0) -> list[Face]:
+    """Faces of the landmarks that one step of the search found.
+
+    Parameters
+    ----------
+    found : list of float arrays (N, 3)
+        In pixels of a copy of the image.
+    step : str
+        Becomes ``found_by``.
+    image : RGB uint8 array (H, W, 3)
+        The image.
+    factor : float
+        Pixels of the copy in one of the image.
+
+    Returns
+    -------
+    list of Face
+        Largest first, in pixels of the image.
+    """
     faces = [Face.from_points(points / factor, step, image) for points in found]
     return sorted(faces, key=lambda face: -face.area)
 
