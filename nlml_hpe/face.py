@@ -122,8 +122,8 @@ class Face:
         A box of the face's 68 contour-and-feature points that was not found here, as a label's: the image eye cuts its
         crop around it, and around that of the landmarks where there is none.
     placed_box : Box, or None
-        About the same box, as the detection network alone has it, which knows no landmarks; None where they were found
-        otherwise. It is known sooner than they are, and there the image eye begins to look.
+        About the same box, as it is known before the landmarks are: by the detection network or, of a face that is
+        followed, by the frame before. There the image eye begins to look. None where another step found the face.
 
     Raises
     ------

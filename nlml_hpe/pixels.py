@@ -1,4 +1,4 @@
-"""Pixels of an image read at other places, alike by every release of OpenCV.
+"""Pixels of an image read at other places, alike by OpenCV 4 and 5.
 
 ``cv2.warpAffine`` and ``cv2.warpPerspective`` of OpenCV 4 read at positions rounded to a 32nd of a pixel. OpenCV 5 does
 not round, so that every tenth value is another by one, which turns the pose of a face that is hardly found by degrees.
@@ -52,8 +52,7 @@ def warp(
     Returns
     -------
     (height, width) or (height, width, 3) uint8 array
-        The result; ``made``, where it is given. Beyond 4,096 pixels of the image every 32nd position, at most, is a
-        step beside OpenCV's, where it is not rounded ``once``.
+        The result; ``made``, where it is given.
 
     Examples
     --------
@@ -63,7 +62,7 @@ def warp(
     """
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     if not _ROUNDS:
-        x, y = _rounded_once(matrix, *size) if once else _affine(matrix, *size)
+        x, y = _positions(matrix, *size, once)
         read = cv2.remap(image, *cv2.convertMaps(x, y, cv2.CV_16SC2), cv2.INTER_LINEAR, made, border)
     elif once:
         read = cv2.warpPerspective(image, np.vstack([matrix, [0.0, 0.0, 1.0]]), size, made, flags, border)
@@ -72,27 +71,16 @@ def warp(
     return np.asarray(read, dtype=np.uint8)
 
 
-def _rounded_once(matrix: Matrix, width: int, height: int) -> list[NDArray[np.float32]]:
+def _positions(matrix: Matrix, width: int, height: int, once: bool) -> list[NDArray[np.float32]]:
     """x and y (height, width), in pixels, in whole steps."""
+    along, down = matrix[:, :1] * np.arange(width), matrix[:, 1:2] * np.arange(height) + matrix[:, 2:]
+    if not once:
+        # A quarter more: halves of a step go upwards, not to even numbers.
+        along, down = np.rint(_FINE * along) / _FINE, (np.rint(_FINE * down) + 0.25) / _FINE
     positions = []
-    for along, down in zip(*_parts(matrix, width, height), strict=True):
-        position = along + down[:, None]
+    for of_columns, of_rows in zip(along, down, strict=True):
+        position = of_columns + of_rows[:, None]
         position += _TO_STEPS
         position -= _TO_STEPS
         positions.append(position.astype(np.float32))
     return positions
-
-
-def _affine(matrix: Matrix, width: int, height: int) -> list[NDArray[np.float32]]:
-    """x and y (height, width), in pixels, which OpenCV rounds to the nearest step."""
-    along, down = (np.rint(_FINE * part) for part in _parts(matrix, width, height))
-    # A quarter more: halves of a step go upwards, not to even numbers.
-    along, down = (along / _FINE).astype(np.float32), ((down + 0.25) / _FINE).astype(np.float32)
-    return [a + d[:, None] for a, d in zip(along, down, strict=True)]
-
-
-def _parts(matrix: Matrix, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What columns (2, width) and rows (2, height) give to x and y, in pixels."""
-    along = matrix[:, :1] * np.arange(width)
-    down = matrix[:, 1:2] * np.arange(height) + matrix[:, 2:]
-    return along, down

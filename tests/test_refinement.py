@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
+from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.detection.heads import HEADS_FILE, PLACE, Head, HeadDetector
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.regions import overlaps
@@ -32,12 +36,14 @@ from nlml_hpe.head_network.refinement_training import (
     train_refinement_network,
 )
 from nlml_hpe.image_networks.six_d import SixD
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.image_engine import ImageEngine
 from nlml_hpe.inference.refinement import HeadRefiner, PlacesAhead
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.head_export import export_refinement
+from nlml_hpe.threads import thread_count
 from nlml_hpe.training_run import Run
 
 SETTINGS = RefinementTrainerConfig(
@@ -256,6 +262,50 @@ def test_what_is_looked_at_ahead_is_what_would_be_seen_then(photo: RgbImage) -> 
             np.testing.assert_allclose(ahead.places(faces), expected, atol=1e-3)
         with pytest.raises(ValueError, match="without a size"):
             ahead.places([(photo, boxes[2])])
+
+
+@pytest.mark.skipif(thread_count() < 2, reason="with one thread nothing is done ahead")
+def test_an_answer_looks_ahead_once_and_keeps_nothing(photo: RgbImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look by the refiner for each face, asked for before the landmarks; what failed there is raised here."""
+    happened: list[str] = []
+    placed = HeadRefiner._placed
+
+    def count(owner: type, name: str) -> None:
+        """Each thing that a method is given, before it begins."""
+        method = getattr(owner, name)
+
+        def counted(self: object, things: Sequence[Any], *rest: Any) -> Any:
+            happened.extend([name] * (1 if isinstance(things, np.ndarray) else len(things)))
+            return method(self, things, *rest)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner, name in ((PlacesAhead, "tell"), (HeadRefiner, "_placed"), (FaceMeshNetworks, "landmarks")):
+        count(owner, name)
+    image = np.hstack([photo[:300, 50:350]] * 2)
+    with HeadPoseEstimator(max_faces=4) as estimator:
+        expected = estimator.poses(estimator.detect(image, looks=1))
+        assert len(expected) == 2
+        happened.clear()
+        kept = weakref.ref(image)
+        poses = estimator.predict(image, looks=1)
+        assert sorted(happened) == ["_placed", "_placed", "landmarks", "tell"]
+        assert happened.index("tell") < happened.index("landmarks")
+        for one, other in zip(poses, expected, strict=True):
+            # The sizes of batches change the last bits of what a network says.
+            np.testing.assert_allclose(one.rotation, other.rotation, atol=1e-6)
+        del image
+        gc.collect()
+        assert kept() is None
+
+        def failing(*_: Any) -> None:
+            raise OSError("no refiner")
+
+        monkeypatch.setattr(HeadRefiner, "_placed", failing)
+        with pytest.raises(OSError, match="no refiner"):
+            estimator.predict(photo)
+        monkeypatch.setattr(HeadRefiner, "_placed", placed)
+        assert estimator.predict(photo)
 
 
 def test_the_image_eye_begins_to_look_where_the_face_was_placed(photo: RgbImage, detector: FaceMeshOnnx) -> None:

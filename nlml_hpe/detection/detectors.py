@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks
-from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet
+from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet, box_of_68
 from nlml_hpe.detection.looks import Look, TellPlaces, look_again
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh, MediaPipeTasks
 from nlml_hpe.detection.places import Points, beside, overlap
@@ -149,28 +149,27 @@ class FaceMeshOnnx(CascadeDetector):
         copies = [np.ascontiguousarray(copy) for copy, _ in reduced]
         boxes: list[list[Box]] = []
 
-        def told(regions: Floats) -> Floats:
-            image, factor = images[len(boxes)], reduced[len(boxes)][1]
-            boxes.append(_boxes_of(regions, factor))
+        def told(index: int, regions: Floats) -> Floats:
+            boxes.append(_boxes_of(regions, reduced[index][1]))
             if tell is not None:
-                tell(image, boxes[-1])
+                tell(images[index], boxes[index])
             return regions
 
         points: list[Points] = []
         detections: list[Detection | None] = []
         if self._tracking:
-            for copy in copies:
+            for index, copy in enumerate(copies):
                 regions, detection = self._next_regions(copy, self._max_faces, self._min_confidence)
-                points.append(self._followed_in(copy, told(regions), self._min_confidence))
+                points.append(self._followed_in(copy, told(index, regions), self._min_confidence))
                 detections.append(detection)
         else:
             said = self._networks.detections(copies)
-            each = [told(detection.regions(self._max_faces, self._min_confidence)) for detection in said]
+            found = [detection.regions(self._max_faces, self._min_confidence) for detection in said]
+            each = [told(index, regions) for index, regions in enumerate(found)]
             points, detections = self._networks.landmarks(copies, each, self._min_confidence), [*said]
-        found = zip(images, reduced, points, boxes, strict=True)
         return [
             [_placed(face, some) for face in faces_of(marks, "whole", image, factor)]
-            for image, (_, factor), marks, some in found
+            for image, (_, factor), marks, some in zip(images, reduced, points, boxes, strict=True)
         ], detections
 
     def look_again(self, faces: Sequence[Face], looks: Sequence[Look]) -> list[Face]:
@@ -192,8 +191,9 @@ def _boxes_of(regions: Floats, factor: float) -> list[Box]:
 
 def _placed(face: Face, boxes: Sequence[Box]) -> Face:
     """The face with the box that was told of it: the one that it overlaps most, if it is of the same face."""
-    box = max(boxes, key=partial(overlap, face.box), default=None)
-    return face if box is None or overlap(face.box, box) < _SAME_PLACE else replace(face, placed_box=box)
+    own = box_of_68(face)
+    box = max(boxes, key=partial(overlap, own), default=None)
+    return face if box is None or overlap(own, box) < _SAME_PLACE else replace(face, placed_box=box)
 
 
 class FaceAlignment(CascadeDetector):

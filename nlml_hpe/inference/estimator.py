@@ -113,8 +113,6 @@ class HeadPoseEstimator:
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
         self._heads = _head_search(heads, self.eyes, providers)
-        self._ahead: PlacesAhead | None = None
-        """Of the last search, for the poses of what it found."""
         self._max_faces = max_faces
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
@@ -235,7 +233,7 @@ class HeadPoseEstimator:
         with self._lock:
             return as_rgb(image)
 
-    def detect(self, image: RgbImage, looks: int | None = None) -> list[Face]:
+    def detect(self, image: RgbImage, looks: int | None = None, ahead: PlacesAhead | None = None) -> list[Face]:
         """Faces in an image, for ``poses`` to answer.
 
         Parameters
@@ -244,6 +242,8 @@ class HeadPoseEstimator:
             ``files.images.as_rgb`` makes one of other images.
         looks : 1, 2, 3, 5 or 11, optional
             How often each face is looked at; by default as often as ``predict`` does.
+        ahead : PlacesAhead, optional
+            Of ``eyes.ahead``: told where faces are before their landmarks are looked for, it saves ``poses`` time.
 
         Returns
         -------
@@ -258,16 +258,18 @@ class HeadPoseEstimator:
         RuntimeError
             In a forked child.
         """
-        return self.detect_batch([image], looks)[0]
+        return self.detect_batch([image], looks, ahead)[0]
 
-    def detect_batch(self, images: Sequence[RgbImage], looks: int | None = None) -> list[list[Face]]:
+    def detect_batch(
+        self, images: Sequence[RgbImage], looks: int | None = None, ahead: PlacesAhead | None = None
+    ) -> list[list[Face]]:
         """As ``detect`` for several images, which are searched together.
 
         Parameters
         ----------
         images : sequence of RGB uint8 arrays (H, W, 3)
             Of any sizes; all are in memory at once.
-        looks : 1, 2, 3, 5 or 11, optional
+        looks, ahead
             As of ``detect``.
 
         Returns
@@ -282,7 +284,7 @@ class HeadPoseEstimator:
         """
         further = looks_by(self.detector, looks)
         with self._alone():
-            found = self._first_seen(images, bool(further), self.eyes.image is not None)
+            found = self._first_seen(images, bool(further), self.eyes.image is not None, ahead)
             again = iter(seen_again(self.detector, [face for faces in found for face in faces], further))
         return [[next(again) for _ in faces] for faces in found]
 
@@ -292,23 +294,30 @@ class HeadPoseEstimator:
         """Faces in each image and the poses of all: ``detect`` and ``poses``, but both eyes look at the same time."""
         further = looks_by(self.detector, looks)
         with self._alone():
-            found = self._first_seen(images, bool(further), boxes)
+            ahead = self.eyes.ahead(eye)
+            found = self._first_seen(images, bool(further), boxes, ahead)
             faces = [face for some in found for face in some]
             # The image eye begins first: what it does one after the other takes longer than a look.
             again = partial(seen_again, self.detector, faces, further)
-            answer = self.eyes.answer(faces, route, eye, again, self._ahead)
+            answer = self.eyes.answer(faces, route, eye, again, ahead)
         return found, iter(head_poses(faces, answer, self.engine))
 
-    def _first_seen(self, images: Sequence[RgbImage], turned: bool, boxes: bool) -> list[list[Face]]:
+    def _first_seen(
+        self, images: Sequence[RgbImage], turned: bool, boxes: bool, ahead: PlacesAhead | None
+    ) -> list[list[Face]]:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
-        self._ahead = self.eyes.image.ahead() if boxes and self.eyes.image is not None else None
-        tell = None if self._ahead is None else self._ahead.tell
-        found = first_seen(self.detector, images, turned, boxes, tell)
+        found = first_seen(self.detector, images, turned, boxes, None if ahead is None else ahead.tell)
         if boxes and self._heads is not None and self.eyes.image is not None:
             found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
         return found
 
-    def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:
+    def poses(
+        self,
+        faces: Sequence[Face],
+        route: Route = DEFAULT_ROUTE,
+        eye: Eye | None = None,
+        ahead: PlacesAhead | None = None,
+    ) -> list[HeadPose]:
         """Poses of faces that were found before.
 
         Parameters
@@ -320,6 +329,8 @@ class HeadPoseEstimator:
             optimisation; the last two need ``backend="torch"``.
         eye : "both", "landmarks" or "image", optional
             As for ``predict``.
+        ahead : PlacesAhead, optional
+            What ``detect`` was given; the answers are the same without it.
 
         Returns
         -------
@@ -335,7 +346,7 @@ class HeadPoseEstimator:
             In a forked child.
         """
         with self._alone():
-            answer = self.eyes.answer(faces, route, eye, ahead=self._ahead)
+            answer = self.eyes.answer(faces, route, eye, ahead=ahead)
         return head_poses(faces, answer, self.engine)
 
     def close(self) -> None:

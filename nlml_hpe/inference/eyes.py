@@ -84,6 +84,10 @@ class Eyes:
             )
         return self.image
 
+    def ahead(self, eye: Eye | None = None) -> PlacesAhead | None:
+        """What looks where heads are while their landmarks are looked for; None where that ``eye`` does not."""
+        return None if self.image is None or self.chosen(eye) == "landmarks" else self.image.ahead()
+
     def answer(
         self,
         faces: Sequence[Face],
@@ -120,7 +124,7 @@ class Eyes:
         """
         wanted = self.chosen(eye)
         nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
-        image = self.image.begin(faces, ahead) if self.image and wanted != "landmarks" else lambda: nothing
+        image = self.image.begin(faces, ahead) if self.image is not None and wanted != "landmarks" else lambda: nothing
         looked = again() if again else faces
         landmarks = self.by_landmarks(looked, route) if wanted != "image" else nothing
         return self.joined(landmarks, image(), wanted)

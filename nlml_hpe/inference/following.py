@@ -16,6 +16,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import Eye
+from nlml_hpe.inference.refinement import PlacesAhead
 from nlml_hpe.inference.tracks import HeadTracker
 
 BoxSource = Callable[[RgbImage], Sequence[Box]]
@@ -94,16 +95,17 @@ class HeadFollower:
         """
         if self._is_cut(image):
             self._tracker.cut()
-        faces = self._faces(image)
-        found = self._estimator.poses(faces, self._route, self._eye)
+        ahead = self._estimator.eyes.ahead(self._eye)
+        faces = self._faces(image, ahead)
+        found = self._estimator.poses(faces, self._route, self._eye, ahead)
         boxes, rotations = [box_of_68(face) for face in faces], [pose.rotation for pose in found]
         tracks = self._tracker.see(boxes, rotations, seconds, (image.shape[1], image.shape[0]))
         poses = [replace(pose, track=track.number) for pose, track in zip(found, tracks, strict=True)]
         return sorted([*poses, *self._unseen(image)], key=lambda pose: -area_of(pose.box))
 
-    def _faces(self, image: RgbImage) -> list[Face]:
+    def _faces(self, image: RgbImage, ahead: PlacesAhead | None) -> list[Face]:
         """What the detectors find: faces, and where it is needed heads without one."""
-        faces = self._estimator.detect(image, self._looks)
+        faces = self._estimator.detect(image, self._looks, ahead)
         if self._eye == "landmarks":
             return [face for face in faces if face.points is not None]
         self._since_search += 1

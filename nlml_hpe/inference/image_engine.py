@@ -140,6 +140,8 @@ class ImageEngine:
     def begin(self, faces: Sequence[Face], ahead: PlacesAhead | None = None) -> Callable[[], Estimates]:
         """As ``estimate``, begun in other threads where there are some: what is returned waits for the poses.
 
+        Where the heads are is found first, by the caller's thread, or waited for, where ``ahead`` was told of them.
+
         Parameters
         ----------
         faces : sequence of Face

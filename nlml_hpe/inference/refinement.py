@@ -170,15 +170,14 @@ class PlacesAhead:
             As ``HeadRefiner.places`` does.
         """
         known: dict[int, Box] = {}
-        unasked = []
-        for image, boxes, begun in self._told:
+        told, self._told = self._told, []
+        for image, boxes, begun in told:
             asked = [n for n, (other, box) in enumerate(faces) if other is image and box in boxes]
             if asked:
                 (seen,) = begun.results()
                 known |= {n: seen[boxes.index(faces[n][1])] for n in asked}
             else:
-                unasked.append((image, boxes, begun))
-        self._told = unasked
+                self._told.append((image, boxes, begun))
         rest = [n for n in range(len(faces)) if n not in known]
         known |= dict(zip(rest, self._refiner.places([faces[n] for n in rest]), strict=True))
         return [known[n] for n in range(len(faces))]
