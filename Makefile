@@ -28,13 +28,12 @@ pictures: $(READY)
 
 # torch first and by its exact version: an unpinned torch may bring gigabytes of GPU libraries.
 # The editable install also makes FaceMesh's two networks, once, in the user's cache (hatch_build.py).
-# Nothing is compiled before it is imported: most of it never is, and installing takes two thirds of the time.
 $(READY): pyproject.toml constraints.txt hatch_build.py nlml_hpe/detection/weights.py nlml_hpe/detection/tflite_to_onnx.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[train,quantize,cluster,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,quantize,cluster,tensorboard,dev]"
 	# Without its dependencies: its OpenCV would overwrite ours, and the rest is there.
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --constraint constraints.txt face-alignment
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt face-alignment
 	touch $(READY)
 
 clean:
