@@ -38,7 +38,8 @@ _BOX_CONFIDENCE = 0.5
 """Of a face of which no landmarks are needed; 485 of the 492 faces of aflw2000_dev within 99 degrees have so much."""
 
 _SAME_PLACE = 0.4
-"""Boxes that overlap by as much (intersection over union) are of one face."""
+"""Boxes that overlap by as much (intersection over union) are of one face: so do those of all 464 faces that whole
+images of aflw2000_dev show."""
 
 
 class FaceMeshOnnx(CascadeDetector):
