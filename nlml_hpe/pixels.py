@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = int(cv2.__version__.split(".")[0]) < 5
-"""Whether OpenCV rounds positions of itself, which takes two thirds of the time in its releases that do."""
-_STEPS = 32
+"""Whether OpenCV rounds positions of itself: there an answer takes a twentieth longer by positions made here."""
+STEPS = 32
 """Of a pixel: positions are whole numbers of these (OpenCV's ``INTER_TAB_SIZE``)."""
 _FINE = 1024
 """Of a pixel: what column and row give to an affine position are whole numbers of these (OpenCV's ``AB_BITS``)."""
-_TO_STEPS = 1.5 * 2**52 / _STEPS
+_TO_STEPS = 1.5 * 2**52 / STEPS
 """Added to a double and taken away again, it leaves the nearest whole number of steps: its last bit is one step."""
 
 Matrix = NDArray[np.float64]
+Positions = NDArray[np.float32]
 
 
 def warp(
@@ -62,7 +63,7 @@ def warp(
     """
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     if not _ROUNDS:
-        x, y = _positions(matrix, *size, once)
+        x, y = positions(matrix, *size, once)
         read = cv2.remap(image, *cv2.convertMaps(x, y, cv2.CV_16SC2), cv2.INTER_LINEAR, made, border)
     elif once:
         read = cv2.warpPerspective(image, np.vstack([matrix, [0.0, 0.0, 1.0]]), size, made, flags, border)
@@ -71,16 +72,37 @@ def warp(
     return np.asarray(read, dtype=np.uint8)
 
 
-def _positions(matrix: Matrix, width: int, height: int, once: bool) -> list[NDArray[np.float32]]:
-    """x and y (height, width), in pixels, in whole steps."""
+def positions(matrix: Matrix, width: int, height: int, once: bool = False) -> tuple[Positions, Positions]:
+    """Where ``warp`` reads.
+
+    Parameters
+    ----------
+    matrix, once
+        As of ``warp``.
+    width, height : int
+        Of the result.
+
+    Returns
+    -------
+    x, y : (height, width) float32 arrays
+        In pixels from the centre of the first one; whole numbers of ``STEPS``.
+
+    Examples
+    --------
+    >>> x, y = positions(np.array([[2.0, 0, 1], [0, 2.0, 0]]), 2, 2)
+    >>> x.tolist(), y.tolist()
+    ([[1.0, 3.0], [1.0, 3.0]], [[0.0, 0.0], [2.0, 2.0]])
+    """
     along, down = matrix[:, :1] * np.arange(width), matrix[:, 1:2] * np.arange(height) + matrix[:, 2:]
     if not once:
         # A quarter more: halves of a step go upwards, not to even numbers.
         along, down = np.rint(_FINE * along) / _FINE, (np.rint(_FINE * down) + 0.25) / _FINE
-    positions = []
-    for of_columns, of_rows in zip(along, down, strict=True):
-        position = of_columns + of_rows[:, None]
-        position += _TO_STEPS
-        position -= _TO_STEPS
-        positions.append(position.astype(np.float32))
-    return positions
+    x, y = (_in_steps(*parts) for parts in zip(along, down, strict=True))
+    return x, y
+
+
+def _in_steps(along: NDArray[np.float64], down: NDArray[np.float64]) -> Positions:
+    position = along + down[:, None]
+    position += _TO_STEPS
+    position -= _TO_STEPS
+    return position.astype(np.float32)

@@ -76,7 +76,7 @@ def begin(work: Callable[[Item], Result], items: Sequence[Item], threads: int | 
     Returns
     -------
     Begun
-        Whose ``results`` must be asked for once.
+        Whose ``results`` may be asked for once; what was raised is lost where nobody asks.
 
     Examples
     --------

@@ -74,27 +74,21 @@ class FaceMeshOnnx(CascadeDetector):
         return self._find_each([image], max_faces, confidence)[0]
 
     def _find_each(self, images: Sequence[RgbImage], max_faces: int, confidence: float) -> list[Points]:
-        if self._tracking:
-            return [self._follow(image, max_faces, confidence) for image in images]
         return self._networks.find(images, max_faces, confidence)
 
-    def _follow(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
-        """Landmarks in a video's next frame."""
-        return self._followed_in(image, self._next_regions(image, max_faces, confidence)[0], confidence)
-
-    def _next_regions(self, image: RgbImage, max_faces: int, confidence: float) -> tuple[Floats, Detection | None]:
+    def _next_regions(self, image: RgbImage) -> tuple[Floats, Detection | None]:
         """Where a video's next frame is looked at, and what the detection network says of it, where it is asked."""
         regions, detection = self._followed, None
-        if len(regions) < max_faces and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
+        if len(regions) < self._max_faces and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
             (detection,) = self._networks.detections([image])
             # Of a face that is followed and found anew the last region counts: the one that is followed.
-            fresh = detection.regions(max_faces, confidence)
-            regions = distinct(np.concatenate([fresh, regions]))[-max_faces:]
+            fresh = detection.regions(self._max_faces, self._min_confidence)
+            regions = distinct(np.concatenate([fresh, regions]))[-self._max_faces :]
         return regions, detection
 
-    def _followed_in(self, image: RgbImage, regions: Floats, confidence: float) -> Points:
+    def _followed_in(self, image: RgbImage, regions: Floats) -> Points:
         """Landmarks in those regions of a video's next frame that show a face, which are followed from now on."""
-        (found,) = self._networks.landmarks([image], [regions], max(confidence, TRACKING_CONFIDENCE))
+        (found,) = self._networks.landmarks([image], [regions], max(self._min_confidence, TRACKING_CONFIDENCE))
         self._calm = self._calm + 1 if len(found) == len(self._followed) > 0 else 0
         self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
         return found
@@ -160,8 +154,8 @@ class FaceMeshOnnx(CascadeDetector):
         detections: list[Detection | None] = []
         if self._tracking:
             for index, copy in enumerate(copies):
-                regions, detection = self._next_regions(copy, self._max_faces, self._min_confidence)
-                points.append(self._followed_in(copy, told(index, regions), self._min_confidence))
+                regions, detection = self._next_regions(copy)
+                points.append(self._followed_in(copy, told(index, regions)))
                 detections.append(detection)
         else:
             said = self._networks.detections(copies)

@@ -10,12 +10,13 @@ import spox.opset.ai.onnx.v18 as op
 from numpy.typing import NDArray
 from spox import Var, inline
 
-from nlml_hpe.export.resampling import affine_steps, averaged, sampled_alike
+from nlml_hpe.export.resampling import averaged, sampled_alike
 from nlml_hpe.image_networks.crop import sampling, turned
 from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE
 from nlml_hpe.model.format import IMAGE_INPUT
 from nlml_hpe.model.onnx_math import entry, reduced, scaled, shaped, transposed
 from nlml_hpe.model.onnx_rotation import mean_rotation, outer, vector_from_rotation
+from nlml_hpe.pixels import STEPS, positions
 from nlml_hpe.rotation import MIRROR_SIGNS
 
 
@@ -67,7 +68,9 @@ def _crops(pixels: Var, size: int, px: int) -> Var:
     for each in CROPS_OF_A_FACE:
         matrix, finer = sampling((middle, middle, each.side * size), px, each.turn_deg)
         # Those that become one pixel lie in different rows: sums over the first axis are the quickest.
-        steps = affine_steps(matrix, px * finer).reshape(px, finer, px, finer, 2).transpose(1, 3, 0, 2, 4)
+        places = np.stack(positions(matrix, px * finer, px * finer), axis=-1)
+        steps = np.rint(STEPS * places).astype(np.int64)
+        steps = steps.reshape(px, finer, px, finer, 2).transpose(1, 3, 0, 2, 4)
         if each.mirrored:
             steps = steps[:, :, :, ::-1]
         colours = averaged(sampled_alike(pixels, steps.reshape(-1, 2), size), finer * finer)

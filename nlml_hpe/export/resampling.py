@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from spox import Var
 
 from nlml_hpe.model.onnx_math import reduced, scaled, shaped
+from nlml_hpe.pixels import STEPS
 
-_STEPS = 32
-_FINE = 1024
-"""Of a pixel: OpenCV rounds positions to 32nds (``INTER_TAB_SIZE``), affine ones from 1024ths (``AB_BITS``)."""
 _SUM = np.tile(np.eye(3, dtype=np.float32), (4, 1))
 """Sums the four weighted neighbours (12,) of a colour (3,)."""
 
@@ -63,7 +61,7 @@ def sampled_alike(pixels: Var, steps: NDArray[np.int64], size: int) -> Var:
     pixels : Var (N, size * size, 12)
         As of ``neighbours``.
     steps : int array (K, 2)
-        x and y in 32nds of a pixel, as of ``affine_steps``.
+        x and y in 32nds of a pixel, ``pixels.STEPS`` times what ``pixels.positions`` gives.
     size : int
         Pixels on a side of the pictures.
 
@@ -73,25 +71,10 @@ def sampled_alike(pixels: Var, steps: NDArray[np.int64], size: int) -> Var:
         Whole numbers.
     """
     # Steps take two bytes each in the file; what follows of constants alone is computed once, when it is loaded.
-    short = np.clip(steps, 0, (size - 1) * _STEPS).astype(np.uint16)
+    short = np.clip(steps, 0, (size - 1) * STEPS).astype(np.uint16)
     x, y = (op.cast(op.const(axis[None]), to=np.float32) for axis in short.T)
     index, weights = _taps(x, y, size)
     return _rounded(op.matmul(op.mul(op.gather(pixels, shaped(index, (-1,)), axis=1), weights), op.const(_SUM)))
-
-
-def affine_steps(matrix: NDArray[np.float64], side: int) -> NDArray[np.int64]:
-    """Where ``cv2.warpAffine`` reads ``side`` x ``side`` pixels, by the ``matrix`` (2, 3) of ``crop.sampling``.
-
-    Returns x and y, (side, side, 2), in 32nds of a pixel. OpenCV adds up whole 1024ths.
-
-    >>> affine_steps(np.array([[2.0, 0, 1], [0, 2.0, 0]]), 2)[1].tolist()
-    [[32, 64], [96, 64]]
-    """
-    places = np.arange(side)
-    along = np.rint(_FINE * matrix[:, [0]] * places)
-    down = np.rint(_FINE * (matrix[:, [1]] * places + matrix[:, [2]]))
-    fine = along[:, None, :] + down[:, :, None]
-    return np.moveaxis(np.floor(fine * (_STEPS / _FINE) + 0.5), 0, -1).astype(np.int64)
 
 
 def averaged(colours: Var, count: int) -> Var:
@@ -105,7 +88,7 @@ def averaged(colours: Var, count: int) -> Var:
 
 def _steps(positions: Var, size: int) -> Var:
     """Positions in whole steps, float32, none beyond the picture."""
-    bounded = op.clip(scaled(positions, _STEPS), op.const(0.0), op.const(np.float64((size - 1) * _STEPS)))
+    bounded = op.clip(scaled(positions, STEPS), op.const(0.0), op.const(np.float64((size - 1) * STEPS)))
     return op.cast(op.round(bounded), to=np.float32)
 
 
@@ -122,7 +105,7 @@ def _taps(x: Var, y: Var, size: int) -> tuple[Var, Var]:
 
 def _parts(steps: Var) -> tuple[Var, Var]:
     """Whole pixels, and what is left."""
-    positions = op.mul(steps, op.const(np.float32(1 / _STEPS)))
+    positions = op.mul(steps, op.const(np.float32(1 / STEPS)))
     whole = op.floor(positions)
     return whole, op.sub(positions, whole)
 
