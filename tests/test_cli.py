@@ -85,6 +85,9 @@ def test_a_pattern_gives_a_table(folder: Path, tmp_path: Path, capfd: pytest.Cap
         (["video", "a.mp4", "--webcam", "97"], "camera 97"),  # a.mp4 is what is recorded
         (["predict", ""], "the name is empty"),
         (["predict", "tests"], "a folder without images"),
+        (["predict", f"{'a' * 300}.jpg"], "too long"),
+        (["predict", "docs/photograph.jpg", "--json", ""], "--json: the name is empty"),
+        (["video", "a.mp4", "--csv", ""], "--csv: the name is empty"),
         (["export", "out.onnx", "--model", "nowhere"], "no such model folder"),
         (["export", "noext"], "ends in .onnx"),
         (["demo", "--port", "99999"], "expected 0 to 65535"),

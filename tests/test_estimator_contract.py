@@ -51,8 +51,12 @@ def test_a_forked_child_is_told_so(photo: RgbImage, tmp_path: Path) -> None:
     """It hung before, or aborted where it opened its own. A process of its own, so that no other thread is in it."""
     np.save(tmp_path / "photo.npy", photo)
     program = (
-        "import gc, os, sys\nimport numpy as np\nfrom nlml_hpe import HeadPoseEstimator\n"
+        "import os, sys, threading\nimport numpy as np\nfrom nlml_hpe import HeadPoseEstimator\n"
         "photo = np.load(sys.argv[1])\nestimator = HeadPoseEstimator()\nassert estimator.predict(photo)\n"
+        # A thread of the parent has the lock as it is forked, as while it predicts.
+        "held, free = threading.Event(), threading.Event()\n"
+        "def hold():\n    with estimator._lock:\n        held.set()\n        free.wait()\n"
+        "holder = threading.Thread(target=hold)\nholder.start()\nheld.wait()\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    try:\n        estimator.predict(photo)\n"
@@ -64,6 +68,7 @@ def test_a_forked_child_is_told_so(photo: RgbImage, tmp_path: Path) -> None:
         "        os._exit(0 if 'spawn' in str(error) else 5)\n"
         "    os._exit(4)\n"
         "status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "free.set()\nholder.join()\n"
         "assert estimator.predict(photo), 'the parent goes on'\n"
         "sys.exit(status)\n"
     )

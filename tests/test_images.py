@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,23 @@ def test_the_bound_on_pixels_can_be_lowered(tmp_path: Path) -> None:
     assert read_image(path, 10_000).shape == (100, 100, 3)
     with pytest.raises(ImageReadError, match="at most 9999 pixels"):
         read_image(path, 9_999)
+
+
+def test_a_tag_of_another_type_is_a_damaged_image_and_a_long_name_is_none(tmp_path: Path) -> None:
+    """Pillow raises struct.error of the first, which is no OSError; the system OSError of the second."""
+    exif = Image.Exif()
+    exif[274], exif[270] = 6, "text"  # turned; a description
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(stream, "JPEG", exif=exif)
+    # The description under the number of the width, which is a number.
+    data = (
+        stream.getvalue()
+        .replace(b"\x01\x0e\x00\x02", b"\x01\x00\x00\x02")
+        .replace(b"\x0e\x01\x02\x00", b"\x00\x01\x02\x00")
+    )
+    assert data != stream.getvalue()
+    (tmp_path / "tag.jpg").write_bytes(data)
+    with pytest.raises(ImageReadError, match=r"tag\.jpg.*truncated or damaged"):
+        read_image(tmp_path / "tag.jpg")
+    with pytest.raises(ImageReadError, match="too long"):
+        read_image(tmp_path / ("a" * 300 + ".jpg"))

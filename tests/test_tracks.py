@@ -141,6 +141,42 @@ def test_boxes_of_any_source_are_answered(turning: Turning, estimator: HeadPoseE
     assert len(asked) == 3
 
 
+def test_a_head_without_a_face_that_comes_later_is_followed_and_so_is_one_of_another_scene(
+    turning: Turning, estimator: HeadPoseEstimator
+) -> None:
+    """It gets its number by being found twice: the frame after the one in which it came is searched, too."""
+    shown, asked = turning.frames[20], 0
+    box = turning.boxes[20]
+
+    def boxes(image: RgbImage) -> list[Box]:
+        nonlocal asked
+        asked += 1
+        return [box] if image is shown else []
+
+    for before, due in (([turning.wall] * 10, 25 - 10 + 2), ([np.flip(turning.frames[0], 1) // 2 + 100] * 3, 2)):
+        follow, asked = HeadFollower(estimator, boxes=boxes), 0
+        frames = [*before, *[shown] * 40]
+        answers = [follow(np.ascontiguousarray(f) if f is not shown else f, n / FPS) for n, f in enumerate(frames)]
+        faceless = [[pose for pose in poses if overlap(pose.box, box) > 0.3] for poses in answers]
+        assert all(len(some) == 1 for some in faceless[len(before) + due :])
+        assert len({pose.track for some in faceless[len(before) + due :] for pose in some}) == 1
+        assert asked < len(frames) / 3
+
+
+def test_an_estimator_serves_one_video_after_another(turning: Turning, estimator: HeadPoseEstimator) -> None:
+    follow = HeadFollower(estimator)
+    for number in range(32):  # one head, until the detector no longer searches each frame
+        follow(turning.frames[20], number / FPS)
+    follow = HeadFollower(estimator)
+    assert sorted(pose.track or 0 for pose in follow(turning.frames[0], 0.0)) == [1, 2]
+
+
+@pytest.mark.parametrize("image", [np.empty((0, 0, 3), np.uint8), np.zeros((8, 8)), np.zeros((8, 8, 3), np.int64)])
+def test_a_frame_that_is_no_image_is_refused(image: NDArray[np.generic], estimator: HeadPoseEstimator) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        HeadFollower(estimator)(image, 0.0)
+
+
 def test_another_scene_starts_anew(turning: Turning, estimator: HeadPoseEstimator) -> None:
     follow = HeadFollower(estimator)
     first = follow(turning.frames[0], 0.0)

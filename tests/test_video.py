@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,34 @@ def test_a_video_that_breaks_off_is_used_as_far_as_it_goes(
     assert "ends early" in summary.text()
     assert main(["video", str(path), str(tmp_path / "out.mp4")]) == 1
     assert len(written(tmp_path / "out.mp4")[0]) >= summary.frames
+
+
+def test_a_container_that_counts_no_frames_does_not_end_early(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
+    """Of Matroska OpenCV reckons frames by the duration, which sound may make longer than the pictures."""
+    path = tmp_path / "whole.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (64, 64))
+    for _ in range(COUNT):
+        writer.write(grey(90))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x44\x89\x88") + 3  # the element Duration, a double of milliseconds
+    (milliseconds,) = struct.unpack_from(">d", data, place)
+    struct.pack_into(">d", data, place, 2 * milliseconds)
+    path.write_bytes(data)
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == pytest.approx(2 * COUNT, abs=1)
+    capture.release()
+    with VideoSource(path) as source:
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (summary.frames, summary.ends_early) == (COUNT, False)
+
+
+def test_a_copy_has_frames_of_one_size(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 10.0) as writer:
+        writer.put(grey(10), 0.0)
+        with pytest.raises(VideoError, match="frames of one size"):
+            writer.put(grey(10)[:32], 0.1)
 
 
 def grey(level: int) -> RgbImage:
@@ -335,6 +364,13 @@ def test_the_kalman_filter_holds_a_head_at_rest_and_lets_it_go_at_once() -> None
     assert error[50:149].mean() < 0.3
     assert error[155:200].mean() < 1.0  # 60 degrees a second: a lag of one frame would be 2.4
     assert error[205:].mean() < 0.7
+
+
+def test_the_kalman_filter_keeps_its_state_to_itself() -> None:
+    smooth, given = KalmanFilter(), np.eye(3)
+    first = smooth(given, 0.0)
+    first[:] = given[:] = 0.0
+    np.testing.assert_allclose(smooth(np.eye(3), 0.04), np.eye(3), atol=1e-12)
 
 
 def test_the_kalman_filter_starts_anew_after_a_gap_and_waits_for_the_clock() -> None:

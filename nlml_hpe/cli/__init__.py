@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped by Ctrl-C; nothing was written", file=sys.stderr)
+        print(str(stop) or "stopped by Ctrl-C; no table and no video was written", file=sys.stderr)
         return STOPPED
 
 

@@ -28,7 +28,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
     def first(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, usual)
-        tqdm.write("stopping after this image; Ctrl-C again stops at once and writes nothing", file=sys.stderr)
+        tqdm.write("stopping after this image; Ctrl-C again stops at once, without a table or a video", file=sys.stderr)
         stop()
 
     signal.signal(signal.SIGINT, first)

@@ -13,13 +13,15 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from nlml_hpe.files.images import IMAGE_SUFFIXES
+from nlml_hpe.files.images import IMAGE_SUFFIXES, user_path
 from nlml_hpe.words import counted, why_no_file
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 _UNREAD_IMAGE_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
 _TABLE_SUFFIXES = (".csv", ".json", ".tsv", ".txt")
 _SHOWN = 3
+STDOUT = "-"
+"""The name that stands for standard output."""
 
 
 class Entry(NamedTuple):
@@ -64,7 +66,11 @@ def expand(names: Sequence[str]) -> Inputs:
     """
     inputs = Inputs()
     for name in names:
-        _expand(os.path.expanduser(name), inputs)
+        place = os.path.expanduser(name)
+        try:
+            _expand(place, inputs)
+        except OSError as error:  # of a name that is too long, or a folder that may not be read
+            inputs.entries.append(Entry(Path(place), error.strerror or str(error)))
     return inputs
 
 
@@ -113,6 +119,19 @@ def shown(path: Path | str) -> str:
     'caf\\\\xe9.jpg'
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def table_place(option: str, name: str | None) -> Path | None:
+    """Where a table goes; None is standard output. Raises ``ValueError`` for an empty name, as of an unset variable.
+
+    Examples
+    --------
+    >>> table_place("--csv", "-"), table_place("--csv", "poses.csv").name
+    (None, 'poses.csv')
+    """
+    if name == "":
+        raise ValueError(f"{option}: the name is empty; expected a file's name, or - for standard output")
+    return None if name in (None, STDOUT) else user_path(name)
 
 
 def require_table(option: str, target: Path, inputs: Sequence[Path]) -> None:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
 from nlml_hpe.cli.options import CONE_HELP, HEADS_HELP, add_model, model_files, open_estimator
-from nlml_hpe.cli.places import Entry, Inputs, expand, require_drawings, require_table, shown
+from nlml_hpe.cli.places import STDOUT, Entry, Inputs, expand, require_drawings, require_table, shown, table_place
 from nlml_hpe.cli.tables import (
     COLUMNS,
     FACE,
@@ -38,8 +38,6 @@ from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.view.draw import draw_poses
 from nlml_hpe.words import BAR_DELAY_SECONDS, counted
 
-_STDOUT = "-"
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to a parser's."""
@@ -55,8 +53,8 @@ def add_parser(commands: Any) -> None:
     predict.add_argument("--draw", type=user_path, metavar="DIR", help="write copies with axes drawn, as JPEG")
     predict.add_argument("--cone", action="store_true", help=CONE_HELP)
     form = predict.add_mutually_exclusive_group()
-    form.add_argument("--json", nargs="?", const=_STDOUT, metavar="FILE", help="as JSON, to a file or to stdout")
-    form.add_argument("--csv", nargs="?", const=_STDOUT, metavar="FILE", help="as CSV, to a file or to stdout")
+    form.add_argument("--json", nargs="?", const=STDOUT, metavar="FILE", help="as JSON, to a file or to stdout")
+    form.add_argument("--csv", nargs="?", const=STDOUT, metavar="FILE", help="as CSV, to a file or to stdout")
     add_model(predict)
     predict.add_argument("--heads", action="store_true", help=HEADS_HELP)
     predict.set_defaults(work=run)
@@ -117,8 +115,8 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _table(given: argparse.Namespace) -> Path | None:
-    name = given.json or given.csv
-    return None if name in (None, _STDOUT) else user_path(name)
+    option, name = ("--csv", given.csv) if given.json is None else ("--json", given.json)
+    return table_place(option, name)
 
 
 def _check(given: argparse.Namespace, inputs: Inputs, target: Path | None) -> None:

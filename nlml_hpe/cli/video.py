@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
 from nlml_hpe.cli.options import CONE_HELP, HEADS_HELP, add_model, model_files, open_estimator
-from nlml_hpe.cli.places import require_output, require_table, shown
+from nlml_hpe.cli.places import require_output, require_table, shown, table_place
 from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
 from nlml_hpe.detection.detectors import MAX_FACES
 from nlml_hpe.files.images import RgbImage, user_path
@@ -65,7 +65,7 @@ def run(given: argparse.Namespace) -> int:
         given.input, given.output = None, given.input
     if (given.input is None) == (given.webcam is None):
         raise ValueError("expected a video file or --webcam N, and not both")
-    table = None if given.csv in (None, "-") else user_path(given.csv)
+    table, has_table = table_place("--csv", given.csv), given.csv is not None or given.output is None
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         video = stack.enter_context(VideoSource(given.input if given.webcam is None else given.webcam))
@@ -86,9 +86,9 @@ def run(given: argparse.Namespace) -> int:
                 summary = result
             else:
                 bar.update()
-                rows += _frame_rows(result)
+                rows += _frame_rows(result) if has_table else []
     written = True
-    if given.csv or not given.output:
+    if has_table:
         written = write_table(as_csv(("frame", "seconds", "track", *COLUMNS), rows), table)
     print(summary.text(), file=sys.stderr)
     if summary.stopped and given.webcam is None:

@@ -45,9 +45,8 @@ images of aflw2000_dev show."""
 class FaceMeshOnnx(CascadeDetector):
     """FaceMesh by onnxruntime alone: MediaPipe's two networks and steps without mediapipe, on every Python.
 
-    On 503 development photographs of AFLW2000-3D and 200 rendered images it found the same faces as MediaPipe; the
-    points differ by a hundred-thousandth of the face's width (median; at most 0.02%), the poses by 0.003 degrees on
-    average and 0.14 at most (``benchmarks/facemesh.py``).
+    It finds the faces that MediaPipe finds, at the same points to a share of a pixel: ``docs/inference.md`` has how
+    far they are apart, ``benchmarks/facemesh.py`` measures it.
     ``folder`` holds the two ONNX files; by default ``weights.default_folder()``. ``providers`` says what computes, as
     for ``sessions.resolve_providers``. Raises ``ArtifactError`` where the files are missing or damaged, with the
     command that makes them, and ``ProviderError`` where a provider is not there.
@@ -65,6 +64,10 @@ class FaceMeshOnnx(CascadeDetector):
     ) -> None:
         super().__init__(max_faces, min_confidence, tracking)
         self._networks = FaceMeshNetworks(folder, providers=providers)
+        self.forget()
+
+    def forget(self) -> None:
+        """With ``tracking``: the next image begins another video or scene."""
         self._followed = np.empty((0, 4))
         """Regions (n, 4) in which the last frame's faces are looked for."""
         self._calm = 0

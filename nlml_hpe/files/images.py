@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import warnings
 from pathlib import Path
@@ -24,6 +25,18 @@ MAX_SIDE = 32_766
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif")
 """What is taken for an image in a folder, in lower case; a file that is named reads whatever its suffix."""
 _DEEPEST = 65535.0
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow raises of damaged files: beside its own errors whatever a decoder's or a tag's code stumbles over."""
 _OPENING = threading.Lock()
 """What a warning is answered with belongs to the whole process, so one image is opened at a time."""
 
@@ -165,9 +178,13 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
     (4, 6, 3)
     """
     source = user_path(path)
-    if not source.is_file():
+    try:
+        size = source.stat().st_size if source.is_file() else None
+    except OSError as error:  # of a name that is too long
+        raise ImageReadError(f"{source}: {error.strerror}") from error
+    if size is None:
         raise ImageReadError(f"{source}: {why_no_file(source, 'image file')}")
-    if source.stat().st_size == 0:
+    if size == 0:
         raise ImageReadError(f"{source}: the file is empty")
     return decode_image(source, str(source), max_pixels)
 
@@ -213,7 +230,7 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
         raise
     except PermissionError as error:
         raise ImageReadError(f"{name}: the file may not be read ({error.strerror})") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGED as error:
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
 
 
@@ -239,7 +256,7 @@ def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Rgb
         return _grey_numbers(upright, name) if upright.mode.startswith(("I", "F")) else _colours(upright)
     except ImageReadError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGED as error:
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
 
 

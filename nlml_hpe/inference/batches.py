@@ -1,4 +1,4 @@
-"""Images in batches: read in several threads, never more of them in memory than a batch."""
+"""Images in batches, read in several threads: one batch is in memory, and the one before while its caller keeps it."""
 
 from __future__ import annotations
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nlml_hpe.detection.detectors import MAX_FACES, open_detector_for
+from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import first_seen, looks_by, seen_again
+from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb, user_path
@@ -105,7 +106,6 @@ class HeadPoseEstimator:
     ) -> None:
         _require_count(max_faces)
         _require_no_fork(HeadPoseEstimator._opened_in)
-        HeadPoseEstimator._opened_in = os.getpid()
         if detector is not None:
             _require_detector(detector)
         self._lock, self._process, self._closed = threading.RLock(), os.getpid(), False
@@ -113,13 +113,14 @@ class HeadPoseEstimator:
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
         self._heads = _head_search(heads, self.eyes, providers)
-        self._max_faces = max_faces
+        self._max_faces = detector.max_faces if isinstance(detector, CascadeDetector) else max_faces
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
         )
         if detector is None:
             # An estimator that is dropped gives its threads back; a detector that was handed in is its owner's.
             weakref.finalize(self, _close, self.detector, self._process).atexit = False
+        HeadPoseEstimator._opened_in = os.getpid()
         if self.detector.point_set != self.engine.point_set:
             raise ValueError(
                 f"the model needs points {self.engine.point_set.name!r}; the detector gives "
@@ -168,7 +169,7 @@ class HeadPoseEstimator:
             no landmarks were found.
         looks : 1, 2, 3, 5 or 11, optional
             How often each face is looked at, framed, turned and mirrored otherwise. The answer is the mean; from two
-            looks on, their scatter enters ``sigma`` and ``score``, and every answer has both. By default
+            looks on, their scatter enters ``sigma`` and ``score``. By default
             ``detection.looks.DEFAULT_LOOKS``; one with ``tracking``, for the image eye alone, and where the detector
             cannot look again.
 
@@ -215,6 +216,7 @@ class HeadPoseEstimator:
         if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
             raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
         chosen = self.eyes.chosen(eye)
+        _require_no_fork(self._process)  # before ``_read`` takes the lock
         boxes = chosen != "landmarks"
         if chosen == "image" and looks is None:
             # The image eye takes its crop from the first look, and has looks of its own.
@@ -241,7 +243,7 @@ class HeadPoseEstimator:
         image : RGB uint8 array (H, W, 3)
             ``files.images.as_rgb`` makes one of other images.
         looks : 1, 2, 3, 5 or 11, optional
-            How often each face is looked at; by default as often as ``predict`` does.
+            How often each face is looked at; by default as often as ``predict`` does by landmarks.
         ahead : PlacesAhead, optional
             Of ``eyes.ahead``: told where faces are before their landmarks are looked for, it saves ``poses`` time.
 
@@ -348,6 +350,15 @@ class HeadPoseEstimator:
         with self._alone():
             answer = self.eyes.answer(faces, route, eye, ahead=ahead)
         return head_poses(faces, answer, self.engine)
+
+    def forget(self) -> None:
+        """With ``tracking``: the next image begins another video or scene. Raises as ``detect`` does.
+
+        Detectors that cannot forget, such as MediaPipe's own and a user's, look on for the faces of before.
+        """
+        with self._alone():
+            if isinstance(self.detector, FaceMeshOnnx):
+                self.detector.forget()
 
     def close(self) -> None:
         """Release the detector. Closing twice does nothing more; every other call is then refused."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import beside
 from nlml_hpe.face import Box, Face, HeadPose, area_of
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import Eye
@@ -42,8 +42,8 @@ class HeadFollower:
     refine, eye, looks
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
-        Finds heads whose faces are not seen; asked in every 25th frame, and in every fifth while a head is missed. Of a
-        model without an image eye it raises ``ValueError``: nobody could answer them.
+        Finds heads whose faces are not seen; asked in every 25th frame, in every fifth while a head is missed, and in
+        the one after a head came. Of a model without an image eye it raises ``ValueError``: nobody could answer them.
 
     Examples
     --------
@@ -67,6 +67,7 @@ class HeadFollower:
         self._route: Route = "refined" if refine else "network"
         self._eye: Eye = estimator.eyes.chosen(eye)
         self._tracker, self._thumb, self._since_search = HeadTracker(), np.empty(0), _SEARCH_EVERY
+        self._start_anew()
 
     @property
     def count(self) -> int:
@@ -93,15 +94,25 @@ class HeadFollower:
         ValueError
             For another array.
         """
+        require_rgb(image)
         if self._is_cut(image):
-            self._tracker.cut()
+            self._start_anew()
         ahead = self._estimator.eyes.ahead(self._eye)
         faces = self._faces(image, ahead)
         found = self._estimator.poses(faces, self._route, self._eye, ahead)
         boxes, rotations = [box_of_68(face) for face in faces], [pose.rotation for pose in found]
         tracks = self._tracker.see(boxes, rotations, seconds, (image.shape[1], image.shape[0]))
+        if any(track.number is None for track in tracks):
+            # A head gets its number where it is found again in the next frame, which is therefore searched, too.
+            self._since_search = _SEARCH_EVERY
         poses = [replace(pose, track=track.number) for pose, track in zip(found, tracks, strict=True)]
         return sorted([*poses, *self._unseen(image)], key=lambda pose: -area_of(pose.box))
+
+    def _start_anew(self) -> None:
+        """Another scene begins, of which nothing is known."""
+        self._tracker.cut()
+        self._estimator.forget()
+        self._since_search = _SEARCH_EVERY
 
     def _faces(self, image: RgbImage, ahead: PlacesAhead | None) -> list[Face]:
         """What the detectors find: faces, and where it is needed heads without one."""

@@ -228,5 +228,5 @@ def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
             placed.append(face)
             continue
         free.remove(nearest)
-        placed.append(replace(face, box=nearest.face_box, points=None, looks=None))
+        placed.append(replace(face, box=nearest.face_box, points=None, looks=None, found_by="head"))
     return placed

@@ -129,7 +129,7 @@ class KalmanFilter:
             self._correct(rotation, noise, seconds)
         self._time = max(self._time, time)
         assert self._rotation is not None  # the first call has a rotation from _begin
-        return self._rotation
+        return self._rotation.copy()
 
     def _measure_noise(self, rotation: Floats, spread: Floats, seconds: float) -> None:
         """Compare how much the raw poses jump with how unsure they say they are."""
@@ -145,7 +145,7 @@ class KalmanFilter:
 
     def _begin(self, rotation: Floats, noise: Floats) -> None:
         """A new head, of which it is not known whether it rests."""
-        self._rotation, self._states, self._chances = rotation, np.zeros((2, 6)), np.full(2, 0.5)
+        self._rotation, self._states, self._chances = rotation.copy(), np.zeros((2, 6)), np.full(2, 0.5)
         self._covariances = np.zeros((2, 6, 6))
         self._covariances[:, :3, :3] = noise
         for state, speed in ((_REST, _REST_SPEED), (_TURN, _FIRST_SPEED)):

@@ -27,6 +27,8 @@ and is more often a damaged time than a true one."""
 _SIDES = (2, 8191)
 """Pixels on a side that MPEG-4 can hold."""
 _USUAL_FPS = 30.0
+_COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
+"""Of containers whose header says how many frames there are."""
 _FPS_LIMITS = (0.01, 240.0)
 _LEAST_COPY_FPS = 10.0
 """A slower video's copy has a multiple of its rate: where times are uneven the rate in the header is their mean, at
@@ -93,7 +95,9 @@ class VideoSource:
         self.fps = fps if _FPS_LIMITS[0] <= fps <= _FPS_LIMITS[1] else _USUAL_FPS
         width, height = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         self.size = int(width), int(height)
-        self.expected = 0 if self.is_camera else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        # Of other containers OpenCV's number is their duration times the rate, and sound may outlast the pictures.
+        is_counted = isinstance(source, Path) and source.suffix.lower() in _COUNTED_SUFFIXES
+        self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_counted else 0
 
     def __iter__(self) -> Iterator[Frame]:
         frames = self._frames()
@@ -211,6 +215,10 @@ class VideoWriter:
         """Write a frame of a time in seconds. Raises ``VideoError`` where the file cannot be made."""
         if self._writer is None:
             self._writer, self._start, self._last = self._open(image), seconds, seconds
+        if self._frame is not None and image.shape != self._frame.shape:
+            raise VideoError(
+                f"{self.path}: a copy has frames of one size; expected {self._frame.shape}, received {image.shape}"
+            )
         excess = max(seconds - self._last - LONGEST_GAP_SECONDS, 0.0)
         self._last, self._start, self.seconds_cut = seconds, self._start + excess, self.seconds_cut + excess
         due = round((seconds - self._start) * self.fps)
