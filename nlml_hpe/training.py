@@ -39,7 +39,7 @@ from nlml_hpe.files.manifests import digest_of
 from nlml_hpe.training_data import AnyDataset, Augment, Batches, each_tensor
 from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
-from nlml_hpe.training_state import read_checkpoint, write_checkpoint
+from nlml_hpe.training_state import NOT_READ, damaged, read_checkpoint, write_checkpoint
 
 Loss = Callable[[Any, Any], Tensor]
 """Outputs of the network and targets of a batch to the mean loss, a tensor of one number."""
@@ -124,6 +124,57 @@ def train(
         return course.finish()
 
 
+@torch.inference_mode()
+def measured(
+    network: nn.Module, loss_of: Loss, held_out: Batches, metrics: Mapping[str, Metric], precision: str = "float32"
+) -> tuple[float, dict[str, float]]:
+    """Mean loss and mean metrics of a network on data, as of an epoch on the validation data.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the device of the batches; left in evaluation mode.
+    loss_of, metrics
+        As for ``train``.
+    held_out : Batches
+        The data.
+    precision : {"float32", "bfloat16"}
+        What products are computed in.
+
+    Returns
+    -------
+    loss : float
+        The mean loss.
+    figures : dict
+        The mean of each metric.
+
+    Examples
+    --------
+    >>> from nlml_hpe.training_data import Samples
+    >>> batches = Batches(Samples(torch.ones(4, 1), torch.zeros(4, 1)), 2, torch.device("cpu"))
+    >>> measured(nn.Identity(), nn.functional.mse_loss, batches, {"off": lambda found, true: (found - true)[:, 0]})
+    (1.0, {'off': 1.0})
+    """
+    network.eval()
+    total, figures = 0.0, dict.fromkeys(metrics, 0.0)
+    for inputs, targets, count in held_out.in_order():
+        outputs = _outputs(network, inputs, held_out.device, precision)
+        total += loss_of(outputs, targets).item() * count
+        for key, metric in metrics.items():
+            figures[key] += metric(outputs, targets).double().sum().item()
+    size = len(held_out)
+    return total / size, {key: value / size for key, value in figures.items()}
+
+
+def _outputs(network: nn.Module, inputs: Any, device: torch.device, precision: str) -> Any:
+    """What a network answers, in float32 whatever its products are computed in."""
+    if precision == "float32":
+        return network(inputs)
+    with torch.autocast(device.type, torch.bfloat16):
+        outputs = network(inputs)
+    return each_tensor(Tensor.float, outputs)
+
+
 class _Course:
     """A training between two epochs: everything that the next epoch depends on."""
 
@@ -184,7 +235,8 @@ class _Course:
         history, number = self.history, self.history.epochs_run
         rate = self.optimizer.param_groups[0]["lr"]
         train_loss = self._pass(bar)
-        validation_loss, figures = self._validate()
+        precision = self.config.precision
+        validation_loss, figures = measured(self.network, self.loss_of, self.held_out, self.metrics, precision)
         self._require_finite(validation_loss)
         if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(validation_loss)
@@ -213,7 +265,8 @@ class _Course:
         total = 0.0
         for read, true, count in self.batches.shuffled(order, (self.seed, self.history.epochs_run)):
             inputs, targets = self.augment(read, true, self.drawer) if self.augment else (read, true)
-            loss = self.loss_of(self._outputs(inputs), targets)
+            outputs = _outputs(self.network, inputs, self.run.device, self.config.precision)
+            loss = self.loss_of(outputs, targets)
             value = loss.item()
             self._require_finite(value)
             self.optimizer.zero_grad()
@@ -230,27 +283,6 @@ class _Course:
         if not math.isfinite(loss):
             done = self.history.epochs_run
             raise TrainingError(f"{self.name}: the loss is not finite in epoch {done}; lower the learning rate")
-
-    @torch.inference_mode()
-    def _validate(self) -> tuple[float, dict[str, float]]:
-        """Mean loss and mean metrics on the validation data."""
-        self.network.eval()
-        total, figures = 0.0, dict.fromkeys(self.metrics, 0.0)
-        for inputs, targets, count in self.held_out.in_order():
-            outputs = self._outputs(inputs)
-            total += self.loss_of(outputs, targets).item() * count
-            for key, metric in self.metrics.items():
-                figures[key] += metric(outputs, targets).double().sum().item()
-        size = len(self.held_out)
-        return total / size, {key: value / size for key, value in figures.items()}
-
-    def _outputs(self, inputs: Any) -> Any:
-        """What the network answers, in float32 whatever its products are computed in."""
-        if self.config.precision == "float32":
-            return self.network(inputs)
-        with torch.autocast(self.run.device.type, torch.bfloat16):
-            outputs = self.network(inputs)
-        return each_tensor(Tensor.float, outputs)
 
     def _weights(self) -> dict[str, Tensor]:
         # A deep copy: state_dict() alone refers to tensors that training goes on changing.
@@ -280,9 +312,17 @@ class _Course:
 
     def _resume(self) -> None:
         """Go on from the checkpoint of this very training, where there is one."""
-        state = self.run.checkpoints and read_checkpoint(self.run.checkpoints, self.name, self._identity())
-        if not state:
+        folder = self.run.checkpoints
+        state = None if folder is None else read_checkpoint(folder, self.name, self._identity())
+        if folder is None or not state:
             return
+        try:
+            self._take_up(state)
+        except NOT_READ as error:
+            raise damaged(folder, self.name) from error
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        """Be where a checkpoint's state was."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,20 @@ from nlml_hpe.training_error import TrainingError
 
 SUFFIX = ".checkpoint"
 _FORMAT = "nlml-hpe training 1"
+NOT_READ = (
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+"""What comes of reading a file of ``torch.save`` that is damaged: torch checks little, so that a wrong byte is noticed
+wherever it is used, as a name, an index, a type, or a state that does not fit."""
 
 
 def write_checkpoint(folder: Path, name: str, identity: str, state: Mapping[str, Any]) -> Path:
@@ -81,9 +96,16 @@ def read_checkpoint(folder: Path, name: str, identity: str) -> dict[str, Any] | 
     try:
         # Tensors and plain containers only: nothing in the file is run.
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except NOT_READ as error:
         # What torch says of it advises to run the file's code.
-        raise TrainingError(f"{path} is damaged or no checkpoint; move it away, and training starts anew") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise damaged(folder, name) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("state"), dict):
         raise TrainingError(f"{path} is no checkpoint of this project; move it away, and training starts anew")
-    return content["state"] if content["identity"] == identity else None
+    return content["state"] if content.get("identity") == identity else None
+
+
+def damaged(folder: Path, name: str) -> TrainingError:
+    """What is to be said of a checkpoint that does not read, or whose state does not fit."""
+    return TrainingError(
+        f"{folder / f'{name}{SUFFIX}'} is damaged or no checkpoint; move it away, and training starts anew"
+    )

@@ -57,7 +57,7 @@ def main(config: Config) -> Path:
     with fresh_folder(work.image_model, KIND) as folder:
         export_image_eye(eye, folder / IMAGE_EYE_FILE, _in_eight_bits(config))
         put_component(folder, "image_eye", eye.settings())
-        card = image_card(eye, size_of(eye.network), manifest["config"], manifest["facts"])
+        card = image_card(eye, size_of(eye.network), manifest["config"], manifest["facts"], _rounded_facts(config))
         if beside is not None:
             component = _copied(beside, folder)
             card = with_landmark_eye(card, beside, component)
@@ -76,6 +76,14 @@ def _in_eight_bits(config: Config) -> onnx.ModelProto | None:
         return onnx.load(path)
     except (OSError, DecodeError) as error:
         raise ArtifactError(f"{path} does not read ({error}); run ImageQuantizer with this config again") from error
+
+
+def _rounded_facts(config: Config) -> dict[str, Any] | None:
+    """What the training in eight bits found, where the configuration wants its network."""
+    if not config.image_model.int8:
+        return None
+    facts: dict[str, Any] = read_manifest(Workdir(config.workdir).image_network_int8, ImageQuantizer.KIND)["facts"]
+    return facts
 
 
 def image_eye(config: Config, facts: dict[str, Any]) -> ImageEye:

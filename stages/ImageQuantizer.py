@@ -47,12 +47,13 @@ def main(config: Config) -> Path:
     run = training_run(config, work.image_network_int8, made)
     fake = _fake_quantized(network.eval(), training, config.seed)
     with fresh_folder(work.image_network_int8, KIND) as folder:
-        history, counts = train_image_network(fake, training, validation, _settings(config), config.seed, run)
+        settings = _settings(config)
+        history, counts, validated = train_image_network(fake, training, validation, settings, config.seed, run)
         graph = outputs_graph(fake.cpu().converted(), network.size)
         write_bytes(folder / GRAPH, graph.SerializeToString(deterministic=True))
         write_json(folder / "history.json", asdict(history))
         facts = {**history.epochs, "crops": counts}
-        facts["validation"] = {name: values[history.best_epoch] for name, values in history.metrics.items()}
+        facts["validation"] = validated
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
         run.clear()
     return work.image_network_int8

@@ -64,13 +64,14 @@ def main(config: Config) -> Path:
     run = training_run(config, work.image_network, made)
     training, validation = (sources_of(config, split) for split in ("training", "validation"))
     with fresh_folder(work.image_network, KIND) as folder:
-        history, counts = train_image_network(network, training, validation, config.image_trainer, config.seed, run)
+        trainer = config.image_trainer
+        history, counts, validated = train_image_network(network, training, validation, trainer, config.seed, run)
         write_bytes(folder / WEIGHTS, save(network.state_dict()))
         write_json(folder / "history.json", asdict(history))
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "crops": counts, "parameters": size.parameters, "macs": size.macs}
         facts["range"] = _range(network, training)
-        facts["validation"] = {name: values[history.best_epoch] for name, values in history.metrics.items()}
+        facts["validation"] = validated
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
         run.clear()
     return work.image_network

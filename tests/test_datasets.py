@@ -27,7 +27,11 @@ from nlml_hpe.evaluation.datasets import (
 )
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.image_networks.config import LabelledDataConfig
+from nlml_hpe.image_networks.crop import square_around
 from nlml_hpe.image_networks.shards import Shard, write_shard
+from nlml_hpe.image_networks.training_data import Photographs
+from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from stages.config import Config
 from tests.conftest import REPOSITORY
@@ -149,6 +153,14 @@ def test_fsanet_files_hold_bgr_images_and_angles(tmp_path: Path) -> None:
     data = read_dataset("fsanet", tmp_path)
     assert [sample.angles for sample in data.samples] == [(1, 2, 3), (4, 5, 6)]
     assert data.samples[0].load()[0, 0].tolist() == [0, 0, 200]
+    # They are loose crops: THE crop around the box is all of the image, in training as in an evaluation.
+    box = data.samples[0].box
+    assert box is not None
+    np.testing.assert_allclose(square_around(box), [4, 4, 8])
+    part = LabelledDataConfig(kind="fsanet", root=tmp_path / "BIWI_test.npz")
+    source = open_source(part, Places(tmp_path, tmp_path, 48))
+    assert isinstance(source, Photographs)
+    np.testing.assert_allclose(source.boxes, [box, box])
     assert list(data.left_out.values()) == [["other.npz"]]
 
 
@@ -310,6 +322,16 @@ def test_the_file_list_is_what_other_tools_read(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True).returncode == 0
     assert (tmp_path / "again.txt").read_text() == "image00002\nimage00004\n"
     assert "protocol aflw2000-nlml: 2 of 2 (|yaw| <= 50" in datasets_command("info", tmp_path).stdout
+
+
+def test_a_shard_that_is_cut_short_is_said_in_one_line(tmp_path: Path) -> None:
+    boxes, rotations = np.tile(np.float32([8, 8, 24, 24]), (8, 1)), np.tile(np.eye(3, dtype=np.float32), (8, 1, 1))
+    write_shard(tmp_path, 0, Shard(np.zeros((8, 32, 32, 3), np.uint8), rotations, boxes, np.zeros(8, np.int32)))
+    path = tmp_path / "images_00000.npy"
+    path.write_bytes(path.read_bytes()[:500])
+    done = datasets_command("info", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"error: {tmp_path}")
 
 
 def test_a_list_leaves_out_what_its_readers_have_no_bin_for(tmp_path: Path) -> None:

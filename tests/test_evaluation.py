@@ -26,7 +26,8 @@ from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.evaluation.command import alignment, answers, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate
-from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask
+from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask, is_known
+from nlml_hpe.evaluation.faces import photographs as photographed
 from nlml_hpe.evaluation.frames import estimate_frame
 from nlml_hpe.evaluation.metrics import constant_rotation
 from nlml_hpe.evaluation.options import add_arguments
@@ -36,8 +37,10 @@ from nlml_hpe.evaluation.subject import subject_of
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, load_model
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import AXES, Angles, angles_from_rotation, rotation_from_angles
 from stages.common import Workdir
 from stages.config import Config
@@ -166,6 +169,16 @@ def test_a_route_may_answer_faces_without_landmarks() -> None:
     assert (rows["none"]["n_missed"], rows["none"]["mae_pitch"]) == ("5", "")
     with pytest.raises(ValueError, match="no face was detected among 5"):
         evaluate(ask(faces, {"none": nothing}), protocol="all", frame="own")
+
+
+def test_a_face_that_nobody_places_has_no_answer(tmp_path: Path) -> None:
+    """No box in the label, and none found: the image eye is not shown the whole photograph in its place."""
+    Image.new("RGB", (64, 48), (90, 120, 60)).save(tmp_path / "ID1_(10_0_0).png")
+    data = read_dataset("rendered", tmp_path)
+    with FaceMeshOnnx() as detector:
+        answered = ask(photographed(data, detector), {"image": open_image_engine(SHIPPED).estimate})
+    assert answered.found.tolist() == [False]
+    assert not is_known(answered.answers["image"]).any()
 
 
 def test_figures_after_an_alignment_are_called_so_and_come_last() -> None:

@@ -23,6 +23,7 @@ from nlml_hpe.image_networks.losses import (
 )
 from nlml_hpe.image_networks.network import ImageNetwork, WeightsError, size_of
 from nlml_hpe.image_networks.registry import NETWORKS, build
+from nlml_hpe.image_networks.weights import load_backbone, read_state
 from nlml_hpe.torch_rotation import rotation_from_degrees
 
 SMALL: dict[str, dict[str, object]] = {
@@ -200,6 +201,26 @@ def test_other_weights_are_refused_by_name_and_shape(tmp_path: Path) -> None:
     path.write_bytes(b"not a file of torch")
     with pytest.raises(WeightsError, match="not a state dict"):
         read_hopenet(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch reads on, and fails
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_weights_that_is_damaged_anywhere_is_named(tmp_path: Path, zipped: bool) -> None:
+    path, rng = tmp_path / "weights.pkl", np.random.default_rng(0)
+    torch.save(HopeNet(64, width=8).state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for _ in range(150):
+        changed = whole[: rng.integers(1, len(whole))].copy()
+        changed[rng.integers(min(len(changed), 3000), size=4)] = rng.integers(256, size=4)
+        path.write_bytes(changed.tobytes())
+        with pytest.raises(WeightsError, match=r"weights\.pkl"):
+            read_state(path)
+
+
+def test_weights_without_names_are_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(2)}, tmp_path / "weights.pkl")
+    with pytest.raises(WeightsError, match="expected a state dict, names to tensors"):
+        load_backbone(build("six_d", 64), tmp_path / "weights.pkl")
 
 
 class Trap:

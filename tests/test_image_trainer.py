@@ -102,7 +102,7 @@ def sources(folder: Path, split: str) -> list[Weighted]:
 
 def test_it_learns_and_records_what_it_is_measured_by(folder: Path) -> None:
     network = network_of(NETWORK, seed=1)
-    history, counts = train_image_network(
+    history, counts, validated = train_image_network(
         network, sources(folder, "train"), sources(folder, "validation"), SHORT, 1, Run()
     )
     assert counts == {"training": 256, "validation": 64, "left_out": 0}
@@ -117,6 +117,7 @@ def test_it_learns_and_records_what_it_is_measured_by(folder: Path) -> None:
     error = float(torch.rad2deg(geodesic(found, rotations)).mean())
     # The weights that are left are those of the best epoch.
     assert error == pytest.approx(history.metrics["geodesic"][history.best_epoch], rel=1e-3)
+    assert error == pytest.approx(validated["geodesic"], rel=1e-3)
     # Answers differ from image to image by more than they are wrong.
     assert error < float(torch.rad2deg(geodesic(found, found.roll(1, 0))).mean())
 
@@ -200,6 +201,21 @@ def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:
     assert degrees_from_rotation(shown)[:, 2].abs().min() < 60
 
 
+def test_a_label_on_the_edge_of_the_bins_is_left_out_at_either_end() -> None:
+    """The lowest edge belongs to a bin, but the label of its mirror image to none, which would end the training."""
+    network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
+    edges = [[side * 99.0 if axis == place else 7.0 for axis in range(3)] for side in (-1, 1) for place in (0, 2)]
+    inside = [[98.9, 7.0, 0.0], [0.0, 7.0, -98.9]]
+    rotations = rotation_from_degrees(torch.tensor([*edges, *inside]))
+    assert network.trainable(rotations).tolist() == [False] * 4 + [True] * 2
+    images = torch.zeros(64, SIDE, SIDE, 3, dtype=torch.uint8)
+    boxes = torch.tensor([[12.0, 12.0, 36.0, 36.0]]).expand(64, 4)
+    change = augmentation_of(network, AugmentationConfig(turn_deg=0))
+    labels = Labels(rotations[4:].repeat(32, 1, 1), torch.ones(64))
+    _, shown = change((images, boxes), labels, torch.Generator().manual_seed(0))
+    assert torch.isfinite(network.losses(torch.zeros(64, 3, 66), shown.rotations)).all()
+
+
 def test_data_are_mixed_by_their_weights(folder: Path) -> None:
     network = network_of(NETWORK, 0)
     crops = training_data.Crops(
@@ -269,7 +285,7 @@ def test_an_epoch_shows_each_crop_as_often_as_its_weight_says() -> None:
 def test_a_mixture_with_weights_trains(folder: Path) -> None:
     parts = [Weighted(RenderedCrops(folder / f"crops_{split}"), w) for split, w in (("train", 1), ("validation", 3))]
     config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": 100})
-    history, counts = train_image_network(
+    history, counts, _ = train_image_network(
         network_of(NETWORK, 0), parts, sources(folder, "validation"), config, 0, Run()
     )
     assert counts["training"] == 320
@@ -291,6 +307,34 @@ def test_a_network_trained_on_keeps_a_share_of_what_it_began_with(folder: Path) 
         if weights.is_floating_point():
             torch.testing.assert_close(weights, start[name])
             torch.testing.assert_close(mixed[name], 0.25 * start[name] + 0.75 * end[name])
+
+
+def test_what_is_said_of_averaged_weights_is_their_own_error(folder: Path) -> None:
+    network = network_of(NETWORK, 0)
+    config = SHORT.model_copy(update={"epochs": 2, "start_share": 0.5})
+    held_out = sources(folder, "validation")
+    history, _, validated = train_image_network(network, sources(folder, "train"), held_out, config, 0, Run())
+    crops = training_data.Crops([held_out[0].source], [1], 32, network.trainable, network.shown)
+    images, (rotations, _) = crops.batch(np.arange(64), None)
+    with torch.inference_mode():
+        error = torch.rad2deg(geodesic(network.eval().posterior(network(images)).rotation, rotations)).mean().item()
+    assert validated.keys() == history.metrics.keys()
+    assert validated["geodesic"] == pytest.approx(error, rel=1e-3)
+    assert abs(validated["geodesic"] - history.metrics["geodesic"][history.best_epoch]) > 0.1
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "hopenet"])
+def test_a_single_crop_that_no_statistics_can_be_taken_of_is_refused(folder: Path, name: str) -> None:
+    network = network_of(ImageNetworkConfig(name=name, size=32, width=8), 0)
+    config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": 65})
+    with pytest.raises(TrainingError, match=r"epoch of 65 crops is a single one, and at 32 px .*batch_size"):
+        train_image_network(network, sources(folder, "train"), sources(folder, "validation"), config, 0, Run())
+
+
+def test_a_single_crop_of_larger_maps_is_learned_from(folder: Path) -> None:
+    config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": 33})
+    parts = sources(folder, "train"), sources(folder, "validation")
+    assert train_image_network(network_of(NETWORK, 0), *parts, config, 0, Run()).history.epochs_run == 1
 
 
 def test_training_covers_what_the_network_is_not_shown(folder: Path) -> None:
@@ -356,6 +400,8 @@ def test_a_batch_larger_than_the_data_is_refused(folder: Path) -> None:
 def test_settings_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="hopenet has no setting answer; it has alpha, width"):
         network_of(ImageNetworkConfig(name="hopenet", answer="angles"), 0)
+    with pytest.raises(ValidationError, match="validation: leave out weight"):
+        ImageTrainerConfig(validation=(LabelledDataConfig(weight=2.0),))
     with pytest.raises(ValidationError, match="'300w_lp' needs root"):
         LabelledDataConfig(kind="300w_lp")
     with pytest.raises(ValidationError, match=r"augmentation\.mirror\s+Input should be less than or equal to 1"):

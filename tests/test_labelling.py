@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from nlml_hpe.labelling import photographs
 from nlml_hpe.labelling.photographs import KIND, CropLabel, FaceLabels, image_files, summary, write_photograph_crops
 from nlml_hpe.labelling.pseudo_labels import DISAGREES, NO_FACE, PseudoLabeller, confidence
 from nlml_hpe.labelling.sources import Places, open_source
+from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, read_components
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import Angles, geodesic_degrees, mirrored, rotation_from_angles
 from nlml_hpe.training_state import write_checkpoint
@@ -88,6 +90,15 @@ def test_what_the_looks_do_not_agree_on_has_no_label(photo: RgbImage) -> None:
         assert strict(photo) == FaceLabels([], [DISAGREES])
         assert strict(np.zeros((64, 64, 3), np.uint8)) == FaceLabels([], [NO_FACE])
     assert confidence(0) == 1 > confidence(4) > confidence(25) > 0
+
+
+def test_an_image_eye_alone_labels_nothing(tmp_path: Path) -> None:
+    """It would agree with itself: it looks at mirror images itself."""
+    component = read_components(SHIPPED)["image_eye"]
+    shutil.copyfile(SHIPPED / IMAGE_EYE_FILE, tmp_path / IMAGE_EYE_FILE)
+    put_component(tmp_path, "image_eye", component.settings)
+    with pytest.raises(ArtifactError, match=r"by the landmark eye, which this model does not have; name one that has"):
+        PseudoLabeller(tmp_path)
 
 
 def test_photographs_and_videos_become_crops_and_the_rest_is_counted(

@@ -78,6 +78,10 @@ def test_the_recipe_for_eight_bits_runs_goes_on_after_a_kill_and_exports(
     facts = read_manifest(tmp_path / "image_network_int8", ImageQuantizer.KIND)["facts"]
     assert (facts["epochs_run"], facts["crops"]["training"]) == (2, 256)
     rounded = open_image_engine(run_stage(ImageModelBuilder.STAGE, config))
+    card = (tmp_path / "image_model" / "README.md").read_text()
+    assert f"geodesic {facts['validation']['geodesic']:.2f}" in card
+    assert "M MACs, in eight bits |" in card
+    assert "; then in eight bits 2 epochs" in card
     path = tmp_path / "image_model" / IMAGE_EYE_FILE
     require_eight_bits(path, tmp_path)
     whole = config.model_copy(update={"workdir": tmp_path / "float", "image_model": ImageModelConfig()})

@@ -20,7 +20,7 @@ from nlml_hpe.training import train
 from nlml_hpe.training_data import Samples, gaussian_noise
 from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
-from nlml_hpe.training_state import SUFFIX
+from nlml_hpe.training_state import SUFFIX, read_checkpoint, write_checkpoint
 from tests.conftest import REPOSITORY
 
 CONFIG = TrainingConfig(epochs=6, batch_size=16, learning_rate=0.05)
@@ -282,6 +282,30 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(TrainingError, match=f"pictures{SUFFIX}.*starts anew"):
         trained(Pictures(), run=Run(checkpoints=tmp_path))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("missing", ["network", "random", "history"])
+def test_a_checkpoint_whose_state_does_not_fit_is_named(tmp_path: Path, missing: str) -> None:
+    trained(Pictures(), run=Run(checkpoints=tmp_path))
+    path = tmp_path / f"pictures{SUFFIX}"
+    content = torch.load(path, weights_only=True)
+    del content["state"][missing]
+    torch.save(content, path)
+    with pytest.raises(TrainingError, match=f"pictures{SUFFIX}.*starts anew"):
+        trained(Pictures(), run=Run(checkpoints=tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch reads on, and fails
+def test_a_checkpoint_that_is_damaged_anywhere_is_named(tmp_path: Path) -> None:
+    path, rng = write_checkpoint(tmp_path, "x", "id", {"n": [torch.zeros(64), 1, "text"]}), np.random.default_rng(0)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for _ in range(300):
+        changed = whole[: rng.integers(1, len(whole))].copy()
+        # Without the four bytes of a zip file it is read as torch wrote files before.
+        changed[rng.integers(min(len(changed), 4), size=2)] = rng.integers(256, size=2)
+        path.write_bytes(changed.tobytes())
+        with pytest.raises(TrainingError, match=f"x{SUFFIX}.*starts anew"):
+            read_checkpoint(tmp_path, "x", "id")
 
 
 def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def fit(
     Parameters
     ----------
     faces : Labelled
-        Labelled faces that the eyes were not trained on. An eye that answers none of a range is left as it is.
+        Labelled faces that the eyes were not trained on. An eye that answers hardly any of a range gets a scale of
+        one, no floor, and a typical error of 360 degrees, so that it is hardly believed there.
     ranges : sequence of RangeName
         Which ranges are fitted.
     base : Calibration

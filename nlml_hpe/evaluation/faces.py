@@ -28,7 +28,7 @@ BATCH = 64
 UNREADABLE = "image not readable"
 _NOT_FOUND = SEARCHES[0]
 _NO_FACE = Face(None, (0.0, 0.0, 0.0, 0.0), None, _NOT_FOUND)
-"""A rendered face that was not found: of its image nothing is kept."""
+"""A face that was not found where nobody says where it is: of its image nothing is kept, so that no route answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class LabelledFace:
         Yaw, pitch and roll in degrees, as the label states them.
     face : Face
         What a route is shown: the image, where there is one; the label's box, and without one in the label that of
-        the landmarks, or of the whole image where there are none; the landmarks, where the detector found a face.
-        ``face.found_by`` is "none" where it did not.
+        the landmarks; the landmarks, where the detector found a face. ``face.found_by`` is "none" where it did not;
+        where the label has no box either, there is neither image nor box.
     person : str
         Identity of a rendered person; empty for photographs.
     """
@@ -105,7 +105,7 @@ def photographs(
 ) -> Iterator[LabelledFace]:
     """The annotated face of every sample: the one in the label's box, where there is a box, or the largest.
 
-    Without a detector, for routes that need no landmarks, every label must have a box.
+    Without a detector, for routes that need no landmarks, a label without a box has no answer.
 
     A sample whose image does not read is moved to ``data.left_out``, with its name, and the next one follows. Shows a
     progress bar on stderr.
@@ -135,8 +135,8 @@ def photographs(
     ...         return []
     >>> blank = Sample("a", (10.0, 0.0, 0.0), lambda: np.zeros((48, 64, 3), dtype=np.uint8))
     >>> (seen,) = photographs(Dataset("biwi", Path("faces"), [blank]), Blind())
-    >>> seen.face.points is None, seen.face.box
-    (True, (0.0, 0.0, 64.0, 48.0))
+    >>> seen.face.points is None, seen.face.image is None  # nobody says where it is
+    (True, True)
     """
     usable = []
     for sample in tqdm(data.samples, desc=f"{work} {data.name}", unit="face", delay=BAR_DELAY_SECONDS):
@@ -147,9 +147,9 @@ def photographs(
             continue
         usable.append(sample)
         face = None if detector is None else annotated_face(detector, image, sample.box, looks)
-        whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         if face is None:
-            yield LabelledFace(sample.name, sample.angles, Face(image, sample.box or whole, None, _NOT_FOUND))
+            unseen = _NO_FACE if sample.box is None else Face(image, sample.box, None, _NOT_FOUND)
+            yield LabelledFace(sample.name, sample.angles, unseen)
         else:
             yield LabelledFace(
                 sample.name, sample.angles, replace(face, box=sample.box or face.box, given_box=sample.box)

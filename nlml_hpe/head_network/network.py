@@ -2,7 +2,8 @@
 
 Without anchors: of each cell one score and two boxes (Zhou et al. 2019, "Objects as points"): the head's, and that of
 its 68 points. Maps at a thirty-second, a sixteenth and an eighth of the image are added (Lin et al. 2017). A cell
-answers for heads of 24 to 160 pixels; a copy of an image shows larger ones so small (``nlml_hpe.detection.heads``).
+answers for heads of 20 to 125 pixels, as of its training (``network_training.SMALLEST_PX``, ``LARGEST_SHARE`` of 160);
+a copy of an image shows larger ones so small (``nlml_hpe.detection.heads``).
 """
 
 from __future__ import annotations

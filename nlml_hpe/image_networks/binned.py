@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nlml_hpe.image_networks.losses import BIN_DEG, BINS, LOWEST_DEG, binned, expected_angles
+from nlml_hpe.image_networks.losses import LOWEST_DEG, binned, expected_angles
 from nlml_hpe.image_networks.network import ImageNetwork, Posterior
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
+
+_EDGE_DEG = 0.01
+"""How far within the bins, which reach as far up as down, a label must lie."""
 
 
 class BinnedNetwork(ImageNetwork):
@@ -26,7 +29,6 @@ class BinnedNetwork(ImageNetwork):
         return binned(outputs, degrees_from_rotation(rotations), self.alpha)
 
     def trainable(self, rotations: Tensor) -> Tensor:
-        """Whether all three angles lie in the bins."""
-        angles = degrees_from_rotation(rotations)
-        inside = (angles >= LOWEST_DEG) & (angles < LOWEST_DEG + BINS * BIN_DEG)
-        return torch.all(inside, dim=1)
+        """Whether all three angles lie in the bins, and those of the mirror image, too."""
+        # The lowest edge belongs to a bin, its mirror image at the other end to none, and float32 moves both a little.
+        return torch.all(degrees_from_rotation(rotations).abs() < -LOWEST_DEG - _EDGE_DEG, dim=1)

@@ -105,7 +105,7 @@ class LabelledDataConfig(Section):
 
 
 class ImageTrainerConfig(TrainingConfig):
-    """How the image network is trained, and on what."""
+    """How the image network is trained, and on what; of ``validation`` each crop counts once."""
 
     data: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
     validation: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
@@ -117,6 +117,12 @@ class ImageTrainerConfig(TrainingConfig):
     stored_px: int = Field(
         default=96, ge=32, le=2048, description="photographs: pixels on a side of the cut, margin included"
     )
+
+    @model_validator(mode="after")
+    def _validation_counts_each_once(self) -> ImageTrainerConfig:
+        if any(part.weight != 1 for part in self.validation):
+            raise ValueError("validation: leave out weight, which is of training data; here each crop counts once")
+        return self
 
 
 class ImageQuantizerConfig(Section):

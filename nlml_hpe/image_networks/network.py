@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -120,15 +121,37 @@ def size_of(network: ImageNetwork) -> Size:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         found.append(layer.weight[0].numel() * output.numel())
 
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+    _watch(network, (nn.Conv2d, nn.Linear), count)
+    return Size(sum(weights.numel() for weights in network.parameters()), sum(found))
+
+
+def normalises_points(network: ImageNetwork) -> bool:
+    """Whether some batch normalisation of a network sees maps of 1 x 1.
+
+    Examples
+    --------
+    >>> from nlml_hpe.image_networks.six_d import SixD
+    >>> [normalises_points(SixD("resnet50", size, 8)) for size in (32, 64)]
+    [True, False]
+    """
+    found: list[bool] = []
+    _watch(network, (nn.BatchNorm2d,), lambda _, __, output: found.append(output.shape[2:] == (1, 1)))
+    return any(found)
+
+
+def _watch(
+    network: ImageNetwork,
+    kinds: tuple[type[nn.Module], ...],
+    seen: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None],
+) -> None:
+    """Show a network one crop and call ``seen`` with each layer of these kinds, its inputs and its output."""
+    hooks = [layer.register_forward_hook(seen) for layer in network.modules() if isinstance(layer, kinds)]
     training, device = network.training, next(network.parameters()).device
     with torch.no_grad():
         network.eval()(torch.zeros(1, 3, network.size, network.size, device=device))
     network.train(training)
     for hook in hooks:
         hook.remove()
-    return Size(sum(weights.numel() for weights in network.parameters()), sum(found))
 
 
 def maps_of(backbone: nn.Module, size: int) -> tuple[int, int, int]:

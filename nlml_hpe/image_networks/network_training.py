@@ -13,15 +13,16 @@ from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.backbones import to_quickest_layout
 from nlml_hpe.image_networks.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.losses import geodesic
-from nlml_hpe.image_networks.network import ImageNetwork, Labels
+from nlml_hpe.image_networks.network import ImageNetwork, Labels, normalises_points
+from nlml_hpe.image_networks.quantize import FakeQuantized
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.training_data import Crops, Source
 from nlml_hpe.image_networks.weights import load_backbone, load_state
 from nlml_hpe.image_networks.widening import widen
 from nlml_hpe.rotation import AXES
 from nlml_hpe.torch_rotation import degrees_from_rotation
-from nlml_hpe.training import Metric, train
-from nlml_hpe.training_data import Augment
+from nlml_hpe.training import Metric, measured, train
+from nlml_hpe.training_data import Augment, Batches
 from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
 
@@ -34,6 +35,24 @@ class Weighted(NamedTuple):
 
     source: Source
     weight: float = 1.0
+
+
+class Trained(NamedTuple):
+    """What is known of a training that is over.
+
+    Attributes
+    ----------
+    history : History
+        With the mean absolute error of each angle and the geodesic distance, in degrees, of every epoch.
+    counts : dict
+        Crops of both splits, and how many were ``left_out`` for their label.
+    validation : dict
+        The same errors of the weights that are kept.
+    """
+
+    history: History
+    counts: dict[str, int]
+    validation: dict[str, float]
 
 
 def network_of(config: ImageNetworkConfig, seed: int) -> ImageNetwork:
@@ -96,7 +115,7 @@ def train_image_network(
     config: ImageTrainerConfig,
     seed: int,
     run: Run,
-) -> tuple[History, dict[str, int]]:
+) -> Trained:
     """Train ``network`` in place and leave it with the weights of its best validation epoch.
 
     With ``config.start_share`` these are averaged with those that it began with: of a network that was trained on, the
@@ -114,16 +133,14 @@ def train_image_network(
 
     Returns
     -------
-    history : History
-        With the mean absolute error of each angle and the geodesic distance, in degrees, of every epoch.
-    counts : dict
-        Crops of both splits, and how many were ``left_out`` for their label; the reasons are printed.
+    Trained
+        The reasons why crops are left out are printed.
 
     Raises
     ------
     TrainingError
-        Where a batch is larger than the data, where no label can be learned from, where sources are stored in
-        different sizes, and as ``training.train`` does.
+        Where a batch is larger than the data, or the last one too small for the network, where no label can be learned
+        from, where sources are stored in different sizes, and as ``training.train`` does.
     """
     shown = _crops(network, training, None, "training")
     held_out = _crops(network, validation, network.size, "validation")
@@ -136,7 +153,9 @@ def train_image_network(
         )
     weights = torch.from_numpy(shown.weights)
     count = min(config.crops_per_epoch or len(shown), len(shown))
+    _require_statistics(network, count, config.batch_size)
     start = {name: values.clone() for name, values in network.state_dict().items()} if config.start_share else {}
+    metrics = _metrics(network)
     to_quickest_layout(network, config.precision)
     history = train(
         network,
@@ -147,14 +166,17 @@ def train_image_network(
         seed,
         "image_network",
         augment=augmentation_of(network, config.augmentation),
-        metrics=_metrics(network),
+        metrics=metrics,
         order=partial(weighted_order, weights, count),
         run=run,
     )
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    validated = {name: values[history.best_epoch] for name, values in history.metrics.items()}
     if start:
         network.load_state_dict(averaged(start, network.state_dict(), config.start_share))
-    return history, counts
+        batches = Batches(held_out, config.batch_size, run.device, run.workers)
+        validated = measured(network, network.loss, batches, metrics, config.precision)[1]
+    return Trained(history, counts, validated)
 
 
 def averaged(start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -231,6 +253,21 @@ def _crops(network: ImageNetwork, parts: Sequence[Weighted], size: int | None, s
     if reasons:
         print(f"{split}: {len(crops)} crops; left out: {reasons}", flush=True)
     return crops
+
+
+def _require_statistics(network: ImageNetwork, count: int, batch_size: int) -> None:
+    """Raise where an epoch ends with a single crop of which a layer sees one number a channel.
+
+    How far numbers vary, which batch normalisation divides by, is not known of one.
+    """
+    single = (count - 1) % batch_size == 0
+    # The graph with roundings has folded its normalisations; they are those of the network that it was made of.
+    if single and normalises_points(network.own if isinstance(network, FakeQuantized) else network):
+        raise TrainingError(
+            f"the last batch of an epoch of {count} crops is a single one, and at {network.size} px the network's last "
+            "maps are 1 x 1, of which one crop is too little for batch normalisation; change image_trainer.batch_size "
+            "or crops_per_epoch by one, or take a larger image_network.size"
+        )
 
 
 def _metrics(network: ImageNetwork) -> dict[str, Metric]:

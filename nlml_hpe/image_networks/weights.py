@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nlml_hpe.image_networks.network import WeightsError
+from nlml_hpe.training_state import NOT_READ
 
 MAX_WEIGHTS_BYTES = 1024**3
 _MOST_NAMED = 4
@@ -46,10 +46,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, *NOT_READ) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(f"{path}: not a state dict that can be read safely ({reason})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: expected a state dict, names to tensors; received {type(state).__name__}")
     return state
 

@@ -17,6 +17,7 @@ import numpy as np
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -45,7 +46,7 @@ class PseudoLabeller:
     Raises
     ------
     ArtifactError
-        Where the model does not read.
+        Where the model does not read, and where it has no landmark eye.
 
     Examples
     --------
@@ -58,6 +59,15 @@ class PseudoLabeller:
     def __init__(self, model: Path, agreement_deg: float = 5.0) -> None:
         self.agreement_deg = agreement_deg
         self._estimator = HeadPoseEstimator(model)
+        landmarks = self._estimator.eyes.landmarks
+        if landmarks is None:
+            self.close()
+            # An image eye looks at each crop's mirror image itself, so that its two answers agree by construction.
+            raise ArtifactError(
+                f"{model}: photographs are labelled by the landmark eye, which this model does not have; name one that "
+                "has it as pseudo_labels.model, or leave that out for the shipped one"
+            )
+        self._engine = landmarks
 
     def __call__(self, image: RgbImage) -> FaceLabels:
         """The faces of an RGB uint8 image (H, W, 3), in the own head frame of the model's training heads."""
@@ -89,8 +99,7 @@ class PseudoLabeller:
         return [face for face in self._estimator.detect(image) if face.points is not None]
 
     def _own_estimates(self, faces: Sequence[Face]) -> Estimates:
-        engine = self._estimator.engine
-        return engine.estimate(faces, DEFAULT_ROUTE).in_own_frame(engine.named_from_own)
+        return self._engine.estimate(faces, DEFAULT_ROUTE).in_own_frame(self._engine.named_from_own)
 
     def close(self) -> None:
         """Release the detector."""

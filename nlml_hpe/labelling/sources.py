@@ -16,7 +16,6 @@ from nlml_hpe.evaluation.datasets import Dataset, DatasetError, Sample, chosen_b
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.image_networks.config import LabelledDataConfig
-from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.training_data import Chosen, Photographs, RenderedCrops, Source
 from nlml_hpe.labelling.photographs import (
     CropLabel,
@@ -115,8 +114,6 @@ def _photographs(part: LabelledDataConfig, places: Places) -> Source:
     if not boxed:
         raise DatasetError(f"{part.root}: no label has the box of the 68 points, by which crops are cut")
     boxes = np.array([sample.box for sample in boxed], dtype=np.float64)
-    if part.kind == "fsanet":
-        boxes = _inner(boxes)
     labels = Dataset(data.name, data.root, boxed).rotations
     return Photographs([sample.load for sample in boxed], boxes, labels, places.stored_px, str(data.root))
 
@@ -125,12 +122,6 @@ def _labelled(part: LabelledDataConfig) -> Dataset:
     assert part.root is not None  # the configuration has seen to it
     data = read_dataset(part.kind, part.root)
     return data if part.list is None else chosen_by_list(data, part.list)
-
-
-def _inner(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """FSA-Net's images are loose crops themselves: what a crop of ours shows is all of them."""
-    middle, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    return np.concatenate([middle - half / SHARE, middle + half / SHARE], axis=1)
 
 
 def _rendered(part: LabelledDataConfig, places: Places) -> Source:

@@ -18,7 +18,13 @@ _MOST_BYTES = 1_000_000
 """A card is text of a page or two."""
 
 
-def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+def image_card(
+    eye: ImageEye,
+    size: Size,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    eight_bits: Mapping[str, Any] | None = None,
+) -> str:
     """The card of an image eye.
 
     Figures on photographs are in the experiment's ``image_test`` folder, not here.
@@ -31,6 +37,8 @@ def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapp
         Of its network, as ``network.size_of`` counts it.
     config, facts : mapping
         Of the training's manifest.
+    eight_bits : mapping, optional
+        The facts of the training in eight bits, where the file holds that network: its errors are another's.
 
     Returns
     -------
@@ -38,8 +46,11 @@ def image_card(eye: ImageEye, size: Size, config: Mapping[str, Any], facts: Mapp
         Markdown.
     """
     trainer, counts = config["image_trainer"], facts["crops"]
+    kept = eight_bits or facts
     ranges = ", ".join(f"{axis} {low:.0f}..{high:.0f}" for axis, (low, high) in zip(AXES, eye.range, strict=True))
-    errors = ", ".join(f"{name} {value:.2f}" for name, value in facts["validation"].items())
+    errors = ", ".join(f"{name} {value:.2f}" for name, value in kept["validation"].items())
+    precision = ", in eight bits" if eight_bits else ""
+    rounded = f"; then in eight bits {_epochs(eight_bits)}" if eight_bits else ""
     settings = eye.settings()
     borders = ", ".join(f"{share:.1%}" for share in eye.network.covered)
     covered = f"; covered at its left, top, right and bottom: {borders}" if any(eye.network.covered) else ""
@@ -52,14 +63,14 @@ Made by the NLML-HPE pipeline. The image eye looks at a crop of the head and nee
 | | |
 |---|---|
 | components | {component_row("image_eye", (IMAGE_EYE_FILE,))} |
-| network | `{eye.name}`, {size} |
+| network | `{eye.name}`, {size}{precision} |
 | crop | {settings["size"]} px over {settings["share"]:g} times the longer side of the box of the 68 points{covered} |
 | convention | `{CONVENTION}` |
 | head frame | {frame_text(eye.frame)} |
 | training data | {_data(trainer["data"])}: {counts["training"]} crops{left_out if counts["left_out"] else ""} |
 | range of training poses (degrees) | {ranges} |
-| training | {facts["epochs_run"]} epochs, kept from {facts["best_epoch"] + 1}; seed {config["seed"]} |
-| error on {counts["validation"]} validation crops (degrees) | {errors} |
+| training | {_epochs(facts)}{rounded}; seed {config["seed"]} |
+| error on {kept["crops"]["validation"]} validation crops (degrees) | {errors} |
 """
 
 
@@ -91,6 +102,11 @@ def with_landmark_eye(card: str, folder: Path, component: Component) -> str:
     _, heading, own = other.partition(f"\n{_LANDMARK_EYE}\n")
     own = own if heading else other.partition("\n")[2]
     return f"{text}\n{_LANDMARK_EYE}\n\n{own.strip()}\n"
+
+
+def _epochs(facts: Mapping[str, Any]) -> str:
+    """How long a training was, and which epoch of it was kept."""
+    return f"{facts['epochs_run']} epochs, kept from {facts['best_epoch'] + 1}"
 
 
 def _data(parts: list[Mapping[str, Any]]) -> str:

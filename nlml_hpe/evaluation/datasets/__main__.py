@@ -18,6 +18,7 @@ from nlml_hpe.evaluation.datasets import (
     write_lists,
 )
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 
 _EXAMPLES = """examples:
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = read_dataset(given.dataset or recognised_layout(given.root), given.root)
         print(data.summary())
         given.work(data, given)
-    except (ValueError, OSError) as error:
+    except (ArtifactError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

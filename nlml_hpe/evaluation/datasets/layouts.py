@@ -6,7 +6,7 @@ Every reader gives angles in this project's convention. What it cannot use it le
   (``Pose_Para[0][:3]`` is pitch, yaw, roll in radians; ``pt3d_68`` or ``pt2d`` gives the face's box).
 - ``biwi``: ``NN/frame_NNNNN_rgb.png`` with ``_pose.txt`` (a 3 x 3 rotation, then the head's centre) or
   ``_pose.bin`` (six float32: centre in mm; pitch, yaw, roll in degrees).
-- ``fsanet``: an ``.npz`` with ``image`` (n, H, W, 3), BGR, and ``pose`` (n, 3), yaw, pitch, roll.
+- ``fsanet``: an ``.npz`` with ``image`` (n, H, W, 3), BGR, loose crops of heads, and ``pose`` (n, 3), yaw, pitch, roll.
 - ``rendered``: ``ID{n}/ID{n}_(yaw_pitch_roll).jpg``, the layout in which the method's authors publish theirs.
 - ``crops``: the shards that the stage Crops writes (``image_networks.shards``): rendered people at drawn poses.
 """
@@ -29,6 +29,7 @@ from nlml_hpe.face import Box, box_of, has_size
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.shards import Shard, read_shards
 from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
 from nlml_hpe.rotation import angles_from_rotation
@@ -181,9 +182,15 @@ def _read_fsanet(data: Dataset) -> None:
                 data.leave_out("angles not finite", name)
                 continue
             yaw, pitch, roll = (float(value) for value in pose)
-            box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+            box = _inner_box(image.shape[1], image.shape[0])
             # The file does not say which photograph a crop is from, so that it cannot be divided.
             data.add(Sample(name, (yaw, pitch, roll), partial(_rgb, image), box, path.stem))
+
+
+def _inner_box(width: int, height: int) -> Box:
+    """The box of the 68 points in a loose crop of a head: that of which THE crop shows all of the image."""
+    margin = (1 - 1 / SHARE) / 2
+    return margin * width, margin * height, (1 - margin) * width, (1 - margin) * height
 
 
 def _fsanet_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
