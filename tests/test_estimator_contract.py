@@ -52,6 +52,9 @@ def test_a_forked_child_is_told_so(photo: RgbImage, tmp_path: Path) -> None:
     np.save(tmp_path / "photo.npy", photo)
     program = (
         "import os, sys, threading\nimport numpy as np\nfrom nlml_hpe import HeadPoseEstimator\n"
+        # An estimator that could not be opened leaves nothing behind that a child should fear.
+        "try:\n    HeadPoseEstimator('nowhere')\n"
+        "except RuntimeError:\n    assert HeadPoseEstimator._opened_in is None\n"
         "photo = np.load(sys.argv[1])\nestimator = HeadPoseEstimator()\nassert estimator.predict(photo)\n"
         # A thread of the parent has the lock as it is forked, as while it predicts.
         "held, free = threading.Event(), threading.Event()\n"

@@ -29,7 +29,7 @@ from nlml_hpe.files.images import RgbImage, require_rgb
 _BORDER = 0.3
 _TILE_SHARES = (0.5, 0.25)
 """Sides of the tiles in which small faces are looked for, in the image's longer sides: faces below about 12% of a
-side are seldom found, so that these reach down to a quarter of that."""
+side are seldom found in it."""
 _MIN_TILE = 192
 """A tile of fewer pixels would show the landmark network no more than the whole image does."""
 GIVEN_BOX_CONFIDENCE = 0.1

@@ -38,7 +38,7 @@ class HeadFollower:
     Parameters
     ----------
     estimator : HeadPoseEstimator
-        Best one with ``tracking``.
+        Best one with ``tracking``; it serves one follower at a time.
     refine, eye, looks
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
@@ -66,7 +66,7 @@ class HeadFollower:
         self._estimator, self._looks, self._boxes = estimator, looks, boxes
         self._route: Route = "refined" if refine else "network"
         self._eye: Eye = estimator.eyes.chosen(eye)
-        self._tracker, self._thumb, self._since_search = HeadTracker(), np.empty(0), _SEARCH_EVERY
+        self._tracker, self._thumb = HeadTracker(), np.empty(0)
         self._start_anew()
 
     @property
