@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import settings
 
@@ -45,6 +46,12 @@ TINY = {
     "encoder": {"epochs": 3, "hidden": [32, 16]},
     "angle_heads": {"epochs": 3, "hidden": [16, 8], "samples": 500},
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """The random weights of a test, and of the fixtures made for it, are the same in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

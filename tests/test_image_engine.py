@@ -15,6 +15,7 @@ import torch
 from nlml_hpe.detection.landmarks import FACEMESH, box_of_68
 from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
@@ -108,17 +109,18 @@ def test_looks_turn_their_answers_back(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("crops", [PAIR, CROPS_OF_A_FACE])
-def test_a_mirror_image_has_the_mirrored_pose(folder: Path, crops: tuple[CropOfFace, ...]) -> None:
-    engine = ImageEngine(folder / IMAGE_EYE_FILE, crops=crops)
+def test_a_mirror_image_has_the_mirrored_pose(photo: RgbImage, crops: tuple[CropOfFace, ...]) -> None:
+    engine = ImageEngine(SHIPPED / IMAGE_EYE_FILE, crops=crops)
     engine.named_from_own = np.eye(3)
-    image = faces(1)[0].image
-    assert image is not None
-    seen = Face(image, (20.0, 16.0, 60.0, 64.0))
-    other = Face(np.ascontiguousarray(image[:, ::-1]), (20.0, 16.0, 60.0, 64.0))
+    left, top, right, bottom = 176.3, 50.7, 272.1, 178.8
+    seen = Face(photo, (left, top, right, bottom))
+    width = photo.shape[1]
+    other = Face(np.ascontiguousarray(photo[:, ::-1]), (width - right, top, width - left, bottom))
     found = engine.estimate([seen, other])
-    # The network computes in float32, and OpenCV reads turned crops in steps of a thirty-second of a pixel; here random
-    # weights blow up what both leave.
-    assert geodesic_degrees(mirrored(found.rotation[0]), found.rotation[1]) < 0.5
+    # OpenCV reads images in steps of a thirty-second of a pixel, rounded otherwise in the mirror image: some 0.3 degrees
+    # by this network. Random weights can make more than a degree of that.
+    assert geodesic_degrees(mirrored(found.rotation[0]), found.rotation[1]) < 0.6
+    assert geodesic_degrees(found.rotation[0], found.rotation[1]) > 3.0
 
 
 def test_alone_or_together_in_any_number(folder: Path) -> None:
