@@ -117,8 +117,8 @@ def test_a_mirror_image_has_the_mirrored_pose(photo: RgbImage, crops: tuple[Crop
     width = photo.shape[1]
     other = Face(np.ascontiguousarray(photo[:, ::-1]), (width - right, top, width - left, bottom))
     found = engine.estimate([seen, other])
-    # OpenCV reads images in steps of a thirty-second of a pixel, rounded otherwise in the mirror image: some 0.3 degrees
-    # by this network. Random weights can make more than a degree of that.
+    # OpenCV reads images in steps of a thirty-second of a pixel, rounded otherwise in the mirror image: some 0.3
+    # degrees by this network. Random weights can make more than a degree of that.
     assert geodesic_degrees(mirrored(found.rotation[0]), found.rotation[1]) < 0.6
     assert geodesic_degrees(found.rotation[0], found.rotation[1]) > 3.0
 
