@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from nlml_hpe.evaluation.calibration_fit import HEAD_AXES, Labelled, answered, fit, of_range, surprises
 from nlml_hpe.inference.calibration import (
     DEFAULT_CALIBRATION,
+    GROWTH,
     ON_PHOTOGRAPHS,
     Calibration,
     OwnError,
@@ -198,6 +200,29 @@ def test_an_eye_that_seldom_answers_is_hardly_weighed_however_sure_it_is(calibra
     fitted = fit(Labelled(true, Gaussians(frontal, sure), image), ("turned",), calibration)
     said = Gaussians(np.eye(3)[None], sure[:1]), Gaussians(true[:1], unsure[:1])
     assert geodesic_degrees(fitted.answer(*said).rotation, true[:1])[0] < 0.5
+
+
+def test_where_an_answer_is_less_sure_so_is_what_both_eyes_share() -> None:
+    three, one = dict.fromkeys(HEAD_AXES, 3.0), dict.fromkeys(HEAD_AXES, 1.0)
+    numbers = RangeNumbers(OwnError(1.0, 0.0, 2.0), OwnError(1.0, 0.0, 4.0), three, dict.fromkeys(EYES, one))
+    calibration = Calibration(numbers, numbers, numbers)
+    frontal, unknown = np.tile(np.eye(3), (3, 1, 1)), np.full((3, 3, 3), np.nan)
+    said = Gaussians(frontal, np.radians([1.0, 2.0, 8.0])[:, None, None] ** 2 * np.eye(3))
+    alone = calibration.answer(said, Gaussians(unknown, unknown))
+    # By hand: the variance of 3 degrees, times the own deviation over the eye's typical one, 2 degrees.
+    expected = [1 + 9 / 2, 4 + 9, 64 + 9 * 4]
+    np.testing.assert_allclose(np.degrees(np.degrees(alone.covariance[:, 0, 0])), expected, rtol=1e-9)
+    # Fitted before there was a growth: the same for all.
+    earlier = calibration.settings()
+    del earlier["growth"]
+    even = Calibration.from_settings(earlier).answer(said, Gaussians(unknown, unknown))
+    np.testing.assert_allclose(np.degrees(np.degrees(even.covariance[:, 0, 0])), [10, 13, 73], rtol=1e-9)
+
+
+def test_an_earlier_models_rule_stays_until_its_photographs_are_fitted_anew(calibration: Calibration) -> None:
+    earlier = replace(calibration, growth=0.0)
+    assert fit(faces(), ("wide",), earlier).growth == 0.0
+    assert fit(faces(), base=earlier).growth == GROWTH
 
 
 def test_a_model_that_knows_two_ranges_is_read(calibration: Calibration) -> None:

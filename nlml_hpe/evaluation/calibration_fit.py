@@ -3,7 +3,8 @@
 For each range of pose, of the eyes' error vectors in the head's frame:
 
 1. The shared error is what the two eyes' errors have in common: their covariance about each axis of the head, over
-   faces that both answer ("three-cornered hat" of two clocks and the labels).
+   faces that both answer ("three-cornered hat" of two clocks and the labels). How it grows from face to face is not
+   fitted (``calibration.GROWTH``).
 2. Scale and floor of each eye's own error are the pair of a grid with the largest likelihood of its errors, given the
    shared one; its typical error is the most likely floor without a scale.
 3. Widening is what makes intervals of 1.96 standard deviations hold 95% of the errors: out of range those about each
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.inference.calibration import (
     DEFAULT_CALIBRATION,
+    GROWTH,
     HEAD_AXES,
     LIMITS_DEG,
     ON_PHOTOGRAPHS,
@@ -86,7 +88,8 @@ def fit(
     ranges : sequence of RangeName
         Which ranges are fitted.
     base : Calibration
-        Has the numbers of the other ranges, and the rule of fusion.
+        Has the numbers of the other ranges, and the rule of fusion. Where both ranges of photographs are fitted, its
+        ``growth`` becomes that of today.
 
     Returns
     -------
@@ -104,7 +107,8 @@ def fit(
             raise ValueError(
                 f"a calibration needs {LEAST_FACES} labelled faces or more of each range; {name} has {len(part.true)}"
             )
-    calibration = base
+    # An earlier model's numbers were fitted with its own growth; in turned heads nothing is shared that could grow.
+    calibration = replace(base, growth=GROWTH) if {*ON_PHOTOGRAPHS} <= {*ranges} else base
     for name, part in parts.items():
         # Of a head that looks away the landmark eye sees a face that is not there: it shares nothing with the other.
         shared = np.zeros(3) if name == "turned" else shared_variance(part)

@@ -179,17 +179,30 @@ def _typical(eye: Single, calibration: Calibration, shares: Var) -> Var:
 def _finished(rotation: Var, covariance: Var, eye: Var, calibration: Calibration, shares: Var) -> Var:
     """As ``Calibration.finished``; ``eye`` is (N, 1)."""
     about_head, parts = about(transposed(rotation), covariance), {}
+    grown = _grown(covariance, eye, calibration, shares)
     for name in RANGES:
         numbers = calibration.numbers(name)
         shared = np.radians([numbers.shared_deg[axis] for axis in HEAD_AXES]) ** 2
         table = np.array([[numbers.widening[each][axis] for axis in HEAD_AXES] for each in EYES])
         factors = outer(op.gather(op.const(table), shaped(eye, (-1,)), axis=0))
-        parts[name] = op.mul(factors, op.add(about_head, op.const(np.diag(shared))))
+        parts[name] = op.mul(factors, op.add(about_head, op.mul(grown, op.const(np.diag(shared)))))
     return about(rotation, _blended(shares, parts))
 
 
+def _grown(covariance: Var, eye: Var, calibration: Calibration, shares: Var) -> Var:
+    """As ``Calibration._grown``; ``eye`` is (N, 1)."""
+    landmarks, image = (
+        op.max([_typical(each, calibration, shares), op.const(LEAST_VARIANCE)]) for each in ("landmarks", "image")
+    )
+    both = op.div(op.mul(landmarks, image), op.add(landmarks, image))
+    typical = op.where(op.equal(eye, _index("landmarks")), landmarks, image)
+    typical = op.where(op.equal(eye, _index("both")), both, typical)
+    ratio = op.div(scaled(_trace(covariance), 1 / 3), typical)
+    return op.unsqueeze(op.pow(ratio, op.const(calibration.growth)), op.const([2]))
+
+
 def _blended(shares: Var, parts: dict[RangeName, Var]) -> Var:
-    """As ``calibration._blended``."""
+    """Each head's mean of the ranges' matrices (N, 3, 3), by its shares of them."""
     each = op.split(op.unsqueeze(shares, op.const([2])), num_outputs=len(RANGES), axis=1)
     return op.sum([op.mul(share, parts[name]) for share, name in zip(each, RANGES, strict=True)])
 

@@ -7,8 +7,10 @@ measured: for each eye and each of three ranges of pose the covariance of its ow
 
 and ``typical^2 * identity`` where the eye says nothing. By the mean variance of these, but no less than the typical
 one, the eyes are weighed. The error that both eyes share (labels, and what counts as frontal of a person) is a standard
-deviation about each axis of the head. Last, all is widened about each axis by the number that makes intervals of 1.96
-standard deviations hold 95% of the errors of its angle: their tails are not those of a normal distribution.
+deviation about each axis of the head, of a typical answer; where the own error is larger, so is the shared one: its
+variance grows with their own one's over the typical one, to the power of ``GROWTH``. Last, all is widened about each
+axis by the number that makes intervals of 1.96 standard deviations hold 95% of the errors of its angle: their tails are
+not those of a normal distribution.
 ``evaluation.calibration`` measures these numbers and writes them into a model folder.
 """
 
@@ -22,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nlml_hpe.inference.fusion import CONTRADICTION, EYES, PRIOR, Eye, Fused, Gaussians, fuse
+from nlml_hpe.inference.fusion import CONTRADICTION, EYES, LEAST_VARIANCE, PRIOR, Eye, Fused, Gaussians, fuse
 from nlml_hpe.rotation import angles_from_rotation
 
 RangeName = Literal["in_range", "wide", "turned"]
@@ -36,8 +38,12 @@ BLEND = 0.2
 """Numbers of two ranges go over into each other within this share beyond the limits, so that no answer jumps."""
 TURNED_DEG = (90.0, 110.0)
 """Angles between where a face looks and the camera from which a head begins to count as turned, and is."""
+GROWTH = 0.5
+"""Of the shared error's variance with the own one's. Chosen on photographs and on rendered people; see
+docs/ablations.md."""
 HEAD_AXES = ("pitch", "yaw", "roll")
 """The head's own x, y and z, by the angles that turn about them where it is frontal."""
+_SINGLE: tuple[Literal["landmarks", "image"], ...] = ("landmarks", "image")
 Floats = NDArray[np.float64]
 
 
@@ -70,8 +76,8 @@ class RangeNumbers:
     landmarks, image : OwnError
         Of the two eyes.
     shared_deg : mapping
-        Standard deviations in degrees of the error that both eyes share, about the head's axes, by the name of the
-        angle that turns about each: ``pitch`` about x, ``yaw`` about y, ``roll`` about z.
+        Standard deviations in degrees of the error that both eyes share in a typical answer, about the head's axes, by
+        the name of the angle that turns about each: ``pitch`` about x, ``yaw`` about y, ``roll`` about z.
     widening : mapping
         What the standard deviations of the answer are multiplied by at the end, by the eye that answers: about each of
         the head's axes, named as in ``shared_deg``.
@@ -93,6 +99,8 @@ class Calibration:
         For poses within ``LIMITS_DEG``, beyond them, and for heads that look away from the camera.
     contradiction, prior : float
         As of ``fusion.fuse``.
+    growth : float
+        To which power of the own error's variance, over the typical one, that of the shared error grows.
 
     Examples
     --------
@@ -105,7 +113,7 @@ class Calibration:
     >>> sure = Gaussians(np.eye(3)[None], np.zeros((1, 3, 3)))
     >>> answer = calibration.answer(sure, sure)
     >>> str(answer.eye[0]), np.degrees(np.sqrt(np.diag(answer.covariance[0]))).round(3).tolist()
-    ('both', [1.464, 1.464, 1.464])
+    ('both', [1.202, 1.202, 1.202])
     """
 
     in_range: RangeNumbers
@@ -113,6 +121,7 @@ class Calibration:
     turned: RangeNumbers
     contradiction: float = CONTRADICTION
     prior: float = PRIOR
+    growth: float = GROWTH
 
     def answer(self, landmarks: Gaussians, image: Gaussians) -> Fused:
         """One answer from those of both eyes.
@@ -194,15 +203,22 @@ class Calibration:
         factors = widening[:, [EYES.index(eye) for eye in fused.eye.tolist()]].swapaxes(0, 1)
         factors = shares[..., None, None] * factors[..., :, None] * factors[..., None, :]
         about_head = back @ fused.covariance @ fused.rotation
-        whole = factors.sum(axis=1) * about_head + (factors * shared).sum(axis=1)
+        whole = factors.sum(axis=1) * about_head + self._grown(fused, shares) * (factors * shared).sum(axis=1)
         return np.asarray(fused.rotation @ whole @ back)
+
+    def _grown(self, fused: Fused, shares: Floats) -> Floats:
+        """How many times its variance in a typical answer the shared error has in these (N, 1, 1)."""
+        landmarks, image = (np.maximum(self.typical(eye, shares), LEAST_VARIANCE) for eye in _SINGLE)
+        typical = np.stack([landmarks * image / (landmarks + image), landmarks, image])  # as in EYES
+        own = np.trace(fused.covariance, axis1=-2, axis2=-1) / 3
+        index = [EYES.index(eye) for eye in fused.eye.tolist()]
+        return np.asarray((own / typical[index, np.arange(len(own))]) ** self.growth)[:, None, None]
 
     @cached_property
     def _errors(self) -> Mapping[Eye, Floats]:
         """Of each eye alone: scale, floor and typical error of every range (3, 3), squared, in radians."""
         radians = np.array([1.0, np.radians(1.0), np.radians(1.0)])
-        eyes: tuple[Literal["landmarks", "image"], ...] = ("landmarks", "image")
-        errors = {eye: [getattr(self.numbers(name), eye) for name in RANGES] for eye in eyes}
+        errors = {eye: [getattr(self.numbers(name), eye) for name in RANGES] for eye in _SINGLE}
         return {
             eye: (np.array([(each.scale, each.floor_deg, each.typical_deg) for each in some]) * radians) ** 2
             for eye, some in errors.items()
@@ -249,7 +265,7 @@ class Calibration:
             A new one; this one stays as it is.
         """
         in_range, wide, turned = (numbers if each == name else self.numbers(each) for each in RANGES)
-        return Calibration(in_range, wide, turned, self.contradiction, self.prior)
+        return replace(self, in_range=in_range, wide=wide, turned=turned)
 
     def settings(self) -> dict[str, Any]:
         """As JSON, for a model folder."""
@@ -262,7 +278,8 @@ class Calibration:
         Parameters
         ----------
         settings : mapping
-            As JSON gives it back. One of before the range ``turned`` is read, too: ``wide`` stands for both.
+            As JSON gives it back. One of before the range ``turned`` is read, too: ``wide`` stands for both. So is one
+            of before ``growth``: the shared error of its answers is the same for all.
 
         Returns
         -------
@@ -278,7 +295,9 @@ class Calibration:
             # Models of before heads were seen all the way round know two ranges.
             parts = {"turned": settings["wide"], **settings}
             in_range, wide, turned = (_range_numbers(parts[name]) for name in RANGES)
-            return cls(in_range, wide, turned, _positive(settings["contradiction"]), _positive(settings["prior"]))
+            contradiction, prior = _positive(settings["contradiction"]), _positive(settings["prior"])
+            growth = _positive(settings.get("growth", 0.0), zero=True)
+            return cls(in_range, wide, turned, contradiction, prior, growth)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"the calibration does not read ({error!r}); calibrate the model again") from error
 
