@@ -14,14 +14,13 @@ from google.protobuf.message import DecodeError
 
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import MANIFEST, digest_of_file, read_manifest, require_equal, write_manifest
+from nlml_hpe.files.manifests import MANIFEST, digest_of, read_manifest, require_equal, write_manifest
 from nlml_hpe.image_networks.network import size_of
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
 from nlml_hpe.inference.image_engine import open_image_engine
-from nlml_hpe.model.components import IMAGE_EYE_FILE, Component, put_component, require_component
+from nlml_hpe.model.components import IMAGE_EYE_FILE, Component, put_component, read_components, require_component
 from nlml_hpe.model.folder import HeadFrame, load_weights
-from nlml_hpe.model.format import CONFIG_FILE
 from nlml_hpe.model.image_card import CARD_FILE, image_card, with_landmark_eye
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from stages import ImageQuantizer
@@ -33,7 +32,8 @@ from stages.ModelBuilder import KIND
 def plan(config: Config) -> Plan:
     """What the model folder depends on."""
     work, beside = Workdir(config.workdir), config.image_model.landmark_eye
-    others = {} if beside is None else {f"landmark_eye {beside}": digest_of_file(beside / CONFIG_FILE)}
+    # Of the eye alone: how the folder that it lies in is calibrated does not matter here.
+    others = {} if beside is None else {f"landmark_eye {beside}": digest_of(_landmark_eye(beside))}
     settings = config.sections("image_network", "image_model", "frame")
     reads = {work.image_network: IMAGE_NETWORK}
     if config.image_model.int8:
@@ -44,6 +44,13 @@ def plan(config: Config) -> Plan:
             )
         reads[work.image_network_int8] = ImageQuantizer.KIND
     return Plan((work.image_model,), KIND, settings, reads, others)
+
+
+def _landmark_eye(folder: Path) -> Component:
+    components = read_components(folder)
+    if "landmark_eye" not in components:
+        raise ArtifactError(f"{folder}: this model has no landmark_eye; correct image_model.landmark_eye")
+    return components["landmark_eye"]
 
 
 def main(config: Config) -> Path:

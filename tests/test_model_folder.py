@@ -13,11 +13,12 @@ from torch import nn
 
 from nlml_hpe.detection.landmarks import IBUG68
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.manifests import is_current, manifest_digest, write_manifest
 from nlml_hpe.model.components import FORMAT, IMAGE_EYE_FILE, put_component, read_components, require_component
 from nlml_hpe.model.folder import HeadPoseModel, load_model, load_weights, save_model
 from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, SHIPPED
 from nlml_hpe.rotation import CONVENTION
-from stages import ModelBuilder
+from stages import ImageModelBuilder, ModelBuilder
 from stages.common import Workdir
 from stages.config import Config
 
@@ -60,6 +61,27 @@ def test_a_changed_config_is_refused(tmp_path: Path, changes: dict[str, Any], me
     (folder / CONFIG_FILE).write_text(json.dumps(known))
     with pytest.raises(ArtifactError, match=message):
         load_model(folder)
+
+
+def test_a_calibration_that_is_fitted_changes_the_folder_as_its_manifest_says(tmp_path: Path) -> None:
+    """It is ours, and no damage; an image eye that was built beside its landmark eye need not be built again."""
+    folder = tmp_path / "model"
+    shutil.copytree(SHIPPED, folder)
+    write_manifest(folder, ModelBuilder.KIND, {}, {})
+    config = Config.model_validate({"workdir": tmp_path, "image_model": {"landmark_eye": folder}})
+    Workdir(tmp_path).image_network.mkdir()
+    write_manifest(Workdir(tmp_path).image_network, ImageModelBuilder.IMAGE_NETWORK, {}, {})
+    before, built = manifest_digest(folder, ModelBuilder.KIND), ImageModelBuilder.plan(config).others
+    numbers = read_components(folder)["calibration"].settings
+    put_component(folder, "calibration", {**numbers, "fitted_on": {"in_range": {"folder": "mine"}}})
+    assert is_current(folder, ModelBuilder.KIND, {}, {})
+    assert manifest_digest(folder, ModelBuilder.KIND) != before
+    assert ImageModelBuilder.plan(config).others == built
+    settings = read_components(folder)["landmark_eye"].settings
+    put_component(folder, "landmark_eye", {**settings, "min_confidence": 0.2})
+    assert ImageModelBuilder.plan(config).others != built
+    (folder / CONFIG_FILE).write_text("{}")
+    assert not is_current(folder, ModelBuilder.KIND, {}, {})
 
 
 def test_another_normalization_needs_all_stages_again(tiny_run: Config) -> None:

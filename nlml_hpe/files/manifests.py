@@ -106,6 +106,18 @@ def write_manifest(
     return folder / MANIFEST
 
 
+def list_anew(folder: Path, name: str) -> None:
+    """Let the manifest of a finished artefact list a file as it is now, which we changed after it was written.
+
+    Nothing happens where there is no manifest, or where it does not list the file.
+    """
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if isinstance(files, dict) and name in files:
+        files[name] = _entry(folder / name)
+        write_json(folder / MANIFEST, manifest)
+
+
 def read_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """The manifest of a finished artefact of this kind.
 

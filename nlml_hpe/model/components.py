@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nlml_hpe.files.atomic import ArtifactError, read_json, write_json
-from nlml_hpe.files.manifests import digest_of_file, require_digest
+from nlml_hpe.files.manifests import digest_of_file, list_anew, require_digest
 from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.rotation import CONVENTION
 
@@ -86,7 +86,7 @@ def put_component(folder: Path, kind: ComponentKind, settings: Mapping[str, Any]
     """Declare files of a model folder as a component, in place of one of the same kind.
 
     Other components that config.json has stay as they are, but for the calibration, which is of the eyes that were
-    there before: with another eye it no longer holds, and is left out.
+    there before: with another eye it no longer holds, and is left out. A manifest that lists config.json is kept true.
 
     Parameters
     ----------
@@ -103,3 +103,4 @@ def put_component(folder: Path, kind: ComponentKind, settings: Mapping[str, Any]
     components[kind] = Component(kind, dict(settings), digests)
     entries = [{"kind": each.kind, **each.settings, "sha256": each.sha256} for each in components.values()]
     write_json(folder / CONFIG_FILE, {"format": FORMAT, "convention": CONVENTION, "components": entries})
+    list_anew(folder, CONFIG_FILE)
