@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes, write_json
-from nlml_hpe.files.folders import foreign_entries, own_names, remove_own, require_replaceable
+from nlml_hpe.files.folders import foreign_entries, own_entries, remove_own, require_replaceable
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.locks import await_leases, exclusive, lease
 from nlml_hpe.files.manifests import MANIFEST, changed_files, read_manifest, write_manifest
@@ -135,7 +135,7 @@ def _made(folder: Path) -> tuple[dict[str, str], list[str] | None]:
 
 def _clear(folder: Path, kept: Set[str], stale: Sequence[str]) -> None:
     """Remove our images of people who are not kept, and what of the others was changed; nothing that is not ours."""
-    images = [name for name in own_names(folder, KIND) if (folder / name).is_file() and name.count("/") > 1]
+    images = [name for name in own_entries(folder, KIND) if (folder / name).is_file() and name.count("/") > 1]
     for name in images:
         owner = "/".join(name.split("/")[:2])
         if owner not in kept or name in stale:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nlml_hpe.files.atomic import read_json, write_json
+from nlml_hpe.files.manifests import MANIFEST
 from nlml_hpe.manifold import extraction
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from renderer.config import FIRST_VALIDATION_PERSON
@@ -85,6 +87,20 @@ def test_fewer_people_leave_nothing_behind(tmp_path: Path) -> None:
     assert (root / "validation" / f"ID{FIRST_VALIDATION_PERSON}").is_dir()
     run_stage(Landmarks.STAGE, config)
     assert tensor(config, "train").people == (1,)
+
+
+def test_nothing_outside_of_the_renders_is_removed(tmp_path: Path) -> None:
+    """Whatever their manifest names: it is a file that anybody may have changed."""
+    run_stage(Render.STAGE, crowd(tmp_path, 1))
+    thesis = tmp_path / "home" / "thesis" / "chapter.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years")
+    manifest = Workdir(crowd(tmp_path, 1).workdir).renders / MANIFEST
+    written = read_json(manifest)
+    files = {**written["files"], "../../home/thesis/chapter.tex": {"bytes": 5, "sha256": "0"}}
+    write_json(manifest, {**written, "files": files})
+    run_stage(Render.STAGE, crowd(tmp_path, 2))
+    assert thesis.read_text() == "years"
 
 
 def test_other_settings_and_force_render_anew(tmp_path: Path, detected: list[int]) -> None:

@@ -170,7 +170,7 @@ def replace_folder(partial: Path, folder: Path, kind: str) -> None:
 
 def foreign_entries(folder: Path, kind: str) -> list[str]:
     """Names, relative to ``folder``, of all in it that is neither in our manifest of this kind nor in our journal."""
-    own = own_names(folder, kind)
+    own = set(own_entries(folder, kind))
     return sorted(name for name in _entries(folder) if name not in own and not _is_temporary(name))
 
 
@@ -181,12 +181,11 @@ def remove_own(folder: Path, kind: str) -> None:
     """
     if not folder.is_dir():
         return
-    own = own_names(folder, kind)
-    entries = _entries(folder)
+    own, entries = set(own_entries(folder, kind)), _entries(folder)
     # The lists last: a removal that is killed can be taken up again.
     for name in sorted(entries, key=lambda name: name in (MANIFEST, JOURNAL)):
         path = folder / name
-        if name in own and path.is_dir() and not path.is_symlink():
+        if name in own and path.is_dir():
             with suppress(OSError):  # not empty
                 path.rmdir()
         elif name in own or _is_temporary(name):
@@ -197,8 +196,17 @@ def remove_own(folder: Path, kind: str) -> None:
         raise ArtifactError(f"{folder} is kept, for it holds what this project did not write") from error
 
 
-def own_names(folder: Path, kind: str) -> set[str]:
-    """Relative names of what manifest or journal of this kind list, with the folders that they lie in."""
+def own_entries(folder: Path, kind: str) -> list[str]:
+    """Relative names of what lies in ``folder`` and is ours, the deepest first.
+
+    That is what manifest or journal of this kind list, and the folders that it lies in. Anybody may have changed these
+    lists: what they name outside of ``folder``, by ``..`` or beyond a link to another folder, is not ours.
+    """
+    listed = _listed(folder, kind)
+    return [name for name in _entries(folder) if name in listed and not _is_linked_folder(folder / name)]
+
+
+def _listed(folder: Path, kind: str) -> set[str]:
     names = set()
     with suppress(ArtifactError):
         manifest = read_json(folder / MANIFEST)
@@ -224,6 +232,10 @@ def _entries(folder: Path) -> list[str]:
     for root, folders, files in os.walk(folder, topdown=False):
         found += [(Path(root) / name).relative_to(folder).as_posix() for name in (*files, *folders)]
     return found
+
+
+def _is_linked_folder(path: Path) -> bool:
+    return path.is_symlink() and path.is_dir()
 
 
 def _is_temporary(name: str) -> bool:
