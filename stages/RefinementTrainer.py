@@ -13,7 +13,6 @@ from safetensors.torch import save
 
 from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.files.atomic import write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.head_network.network_training import KIND as FIRST_STAGE
 from nlml_hpe.head_network.network_training import ONNX as FIRST_STAGE_FILE
@@ -30,7 +29,7 @@ from nlml_hpe.model.head_export import export_refinement
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import Split
 from renderer.sprites import KIND as SPRITES
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
 from stages.config import Config
 from stages.Sprites import folder_of, scenes_of
 
@@ -61,7 +60,7 @@ def main(config: Config) -> Path:
         DrawnProposals(scenes_of(config, split), first, count, config.seed, settings.views)
         for split, count in counts.items()
     )
-    with fresh_folder(work.refinement_network, KIND) as folder:
+    with training_folder(work.refinement_network, KIND, run) as folder:
         history = train_refinement_network(network, training, validation, settings, config.seed, run)
         network = network.cpu()
         write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
@@ -75,7 +74,6 @@ def main(config: Config) -> Path:
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
-        run.clear()
     return work.refinement_network
 
 
