@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.files.folders import BEGUN, begun_folder, partial_of, replace_folder, require_replaceable
+from nlml_hpe.files.folders import begun_folder, partial_of, replace_folder, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
-from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, write_manifest
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, is_current, write_manifest
 from nlml_hpe.image_networks.crop import STORED_SHARE
 from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write_shard
 from nlml_hpe.parallel import run_tasks
@@ -169,6 +169,9 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
 def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster: str | None = None) -> None:
     """Render every person of several splits, side by side: no worker waits for the end of one to begin the next.
 
+    Where some are finished and others are not, as after a run that was stopped between the two, only these are
+    rendered; where all are finished, all are rendered anew.
+
     Parameters
     ----------
     splits : sequence of (CropSet, Path)
@@ -192,20 +195,24 @@ def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster:
         if worn is not None and worn.left_out:
             print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
         pictures(first.crops.backgrounds)
-        for people, folder in splits:
+        unfinished = [split for split in splits if not _is_finished(*split)] or splits
+        for people, folder in unfinished:
             begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
-        work = [(*split, number, numbers) for split in splits for number, numbers in enumerate(split[0].shards())]
+        work = [(*split, number, numbers) for split in unfinished for number, numbers in enumerate(split[0].shards())]
         for _ in run_tasks(_render_shard, work, first.kind.capitalize(), workers, cluster):
             pass
-        for people, folder in splits:
+        for people, folder in unfinished:
             _finish(people, folder)
+
+
+def _is_finished(people: CropSet, folder: Path) -> bool:
+    return is_current(folder, people.kind, people.settings(), people.inputs())
 
 
 def _finish(people: CropSet, folder: Path) -> None:
     """Put the folder in its place, once all of its shards are there."""
     partial = partial_of(folder)
     shards = read_shards(partial)
-    (partial / BEGUN).unlink()
     facts = {
         "convention": CONVENTION,
         "crops": sum(map(len, shards)),

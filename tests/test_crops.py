@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -133,6 +134,56 @@ def test_a_run_of_two_splits_that_was_killed_goes_on_with_both(folder: Path, tmp
     render_splits(splits, workers=1)
     assert (place / "images_00001.npy").stat().st_ino == kept
     assert [read_manifest(place, KIND)["facts"]["people"] for _, place in splits] == [2, 1]
+
+
+@pytest.mark.parametrize("stopped", ["note", "disk"])
+def test_a_run_that_is_stopped_at_its_very_end_renders_nothing_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    """By a note that came into the folder of before, or by a disk that is full when the manifest is written."""
+    place, note = tmp_path / "crops", tmp_path / "crops" / "note.txt"
+    render_crops(people(folder, train=1), place, workers=1)
+    real = rendering.write_manifest
+
+    def disturbed(*arguments: Any) -> Path:
+        if stopped == "disk":
+            raise OSError(28, "No space left on device")
+        note.write_text("mine")
+        return real(*arguments)
+
+    monkeypatch.setattr(rendering, "write_manifest", disturbed)
+    with pytest.raises((ArtifactError, OSError), match=r"note\.txt|No space"):
+        render_crops(people(folder), place, workers=1)
+    monkeypatch.setattr(rendering, "write_manifest", real)
+    rendered = (partial_of(place) / "images_00001.npy").stat().st_mtime_ns
+    note.unlink(missing_ok=True)
+    render_crops(people(folder), place, workers=1)
+    assert (place / "images_00001.npy").stat().st_mtime_ns == rendered
+    assert not partial_of(place).exists()
+    assert not list(place.glob(".*"))
+
+
+def test_a_split_that_is_finished_is_not_rendered_again_for_the_other(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = [(people(folder, split), tmp_path / split) for split in ("train", "validation")]
+    real = rendering.write_manifest
+
+    def stopped(place: Path, *arguments: Any) -> Path:
+        if place == partial_of(tmp_path / "validation"):
+            raise KeyboardInterrupt
+        return real(place, *arguments)
+
+    monkeypatch.setattr(rendering, "write_manifest", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        render_splits(splits, workers=1)
+    monkeypatch.setattr(rendering, "write_manifest", real)
+    images = [place / "images_00000.npy" for place in (tmp_path / "train", partial_of(tmp_path / "validation"))]
+    rendered = [path.stat().st_mtime_ns for path in images]
+    for again in (True, False):  # of what is finished a run is wanted anew
+        render_splits(splits, workers=1)
+        now = [(place / "images_00000.npy").stat().st_mtime_ns for _, place in splits]
+        assert (now == rendered) is again
 
 
 def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:

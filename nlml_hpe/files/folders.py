@@ -18,8 +18,8 @@ from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
 
 _MOST_NAMED = 5
-BEGUN = "identity.json"
-"""The file in an unfinished folder that says which run it is of."""
+_BEGUN = f"{OWN_PREFIX}identity.json"
+"""The mark in an unfinished folder that says which run it is of."""
 
 
 @contextmanager
@@ -123,8 +123,8 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
     Returns
     -------
     Path
-        The folder beside ``folder``. The file ``BEGUN`` in it has the digest; who finishes the folder removes that
-        file before writing the manifest.
+        The folder beside ``folder``, with a mark that has the digest. ``replace_folder`` removes the mark once the
+        folder is in its place, so that a run that is stopped just before is gone on with, too.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
         As ``require_replaceable`` does.
     """
     partial = partial_of(folder)
-    begun = partial / BEGUN
+    begun = partial / _BEGUN
     if not (begun.is_file() and read_json(begun) == digest):
         partial = empty_partial(folder, kind)
         write_json(begun, digest)
