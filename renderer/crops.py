@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -88,13 +88,31 @@ class CropSet:
         return {"seed": self.seed, **sections}
 
     def inputs(self) -> dict[str, str]:
-        """Digests of the kit's and the backgrounds' files."""
+        """Digests of the kit's and the backgrounds' files.
+
+        They are those of when it was first asked for, which workers are told, too.
+        """
+        return dict(self._inputs)
+
+    @cached_property
+    def _inputs(self) -> dict[str, str]:
         folders = {
             "folder": self.kit_folder,
             "makehuman": self.heads.makehuman,
             "backgrounds": self.crops.backgrounds,
         }
         return {name: digest_of_names_and_sizes(path) for name, path in folders.items() if path and path.is_dir()}
+
+    def backgrounds(self) -> list[NDArray[np.uint8]]:
+        """Pictures to cut backgrounds from, read once in each worker. Raises ``BackgroundError`` as ``pictures``."""
+        return pictures(self.crops.backgrounds, self.inputs().get("backgrounds"))
+
+    def kit_and_wardrobe(self) -> tuple[Kit, Wardrobe | None]:
+        """The kit, and hair and clothes that fit it, opened once in each worker.
+
+        Raises ``HeadDataError`` where the kit or MakeHuman's folder is incomplete, and ``ObjError`` for a damaged mesh.
+        """
+        return _kit_and_wardrobe(self.heads, self.cache, digest_of(self.inputs()))
 
     def of_person(self, person: int) -> list[Crop]:
         """All crops of one person.
@@ -103,8 +121,7 @@ class CropSet:
         and ``BackgroundError`` for a folder without pictures.
         """
         rng = np.random.default_rng([self.seed, person, _STREAM])
-        found = pictures(self.crops.backgrounds)
-        kit, worn = _kit_and_wardrobe(self.heads, self.cache)
+        found, (kit, worn) = self.backgrounds(), self.kit_and_wardrobe()
         drawn = draw_person(kit, self.heads, self.crops.faces, found, rng, worn)
         takes = drawn.takes
         return [
@@ -191,10 +208,10 @@ def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster:
             await_leases(folder)
         first, _ = splits[0]
         # Read before the workers start, so that not each of them makes the caches.
-        _, worn = _kit_and_wardrobe(first.heads, first.cache)
+        _, worn = first.kit_and_wardrobe()
         if worn is not None and worn.left_out:
             print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
-        pictures(first.crops.backgrounds)
+        first.backgrounds()
         unfinished = [split for split in splits if not _is_finished(*split)] or splits
         for people, folder in unfinished:
             begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
@@ -244,8 +261,8 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
 
 
 @lru_cache(maxsize=1)
-def _kit_and_wardrobe(heads: HeadsConfig, cache: Path) -> tuple[Kit, Wardrobe | None]:
-    """The kit, and hair and clothes that fit it, opened once in each worker."""
+def _kit_and_wardrobe(heads: HeadsConfig, cache: Path, inputs: str) -> tuple[Kit, Wardrobe | None]:
+    """Kept by the digest of the files that are read, too: workers of a cluster outlive a run, and the files change."""
     assert heads.folder is not None  # a configuration of this source says it
     kit = small_kit(Kit.open(heads.folder, cache / "ict_facekit.npz").facing(heads.facing))
     # They are laid on the mean head, which faces the same way whoever else does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nlml_hpe.image_networks.shards import Shard, gathered, is_written, read_sha
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
 from renderer import crops as rendering
 from renderer.config import CropsConfig, HeadsConfig, LooksConfig
-from renderer.crop_drawing import draw_crop, draw_poses
+from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import BackgroundError, pictures
 from renderer.crops import KIND, CropSet, render_crops, render_splits
@@ -302,3 +303,25 @@ def test_a_damaged_shard_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "boxes_00000.npy").unlink()
     with pytest.raises(ArtifactError, match="missing or cut short"):
         read_shards(tmp_path)
+
+
+def test_a_kit_and_backgrounds_that_were_replaced_are_seen_by_a_process_that_has_read_them(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As workers of a cluster have, which outlive a run."""
+    kit, walls = tmp_path / "FaceXModel", tmp_path / "walls"
+    shutil.copytree(folder, kit)
+    walls.mkdir()
+    cv2.imwrite(str(walls / "wall.png"), np.full((640, 640, 3), 255, np.uint8))
+    config = TINY.model_copy(update={"backgrounds": walls, "occluded": 0})
+
+    def drawn() -> list[Crop]:
+        return people(kit, crops=config).of_person(1)
+
+    before = drawn()
+    cv2.imwrite(str(walls / "wall.png"), np.zeros((600, 600, 3), np.uint8))
+    dark = drawn()
+    assert any((one.image != other.image).mean() > 0.2 for one, other in zip(before, dark, strict=True))
+    np.testing.assert_array_equal([crop.box for crop in dark], [crop.box for crop in before])
+    (kit / "identity000.obj").write_bytes((kit / "identity001.obj").read_bytes() + b"# another mode\n")
+    assert not np.allclose([crop.box for crop in drawn()], [crop.box for crop in before])

@@ -114,6 +114,17 @@ def test_sprites_without_the_boxes_of_heads_are_refused(config: Config, tmp_path
         drawn(Scenes(tmp_path, SCENES), 0)
 
 
+def test_sprites_that_were_written_anew_are_seen_by_a_process_that_has_drawn_of_those_before(
+    config: Config, tmp_path: Path
+) -> None:
+    heads = config.heads.model_copy(update={"train": 1})
+    one, other = (config.model_copy(update={"workdir": tmp_path, "heads": heads, "seed": seed}) for seed in (1, 2))
+    run_stage(Sprites.STAGE, one)
+    before = drawn(Sprites.scenes_of(one, "train"), 5)
+    run_stage(Sprites.STAGE, other)
+    assert not np.array_equal(drawn(Sprites.scenes_of(other, "train"), 5).image, before.image)
+
+
 def test_sprites_are_an_artefact_of_their_own_kind_and_up_to_date(config: Config) -> None:
     manifest = read_manifest(Workdir(config.workdir).sprites_train, KIND)
     assert (manifest["facts"]["crops"], manifest["facts"]["side_over_box"]) == (8, SMALL.share)
