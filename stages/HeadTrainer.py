@@ -29,7 +29,7 @@ from renderer.scenes import Scenes
 from renderer.sprites import KIND as SPRITES
 from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
 from stages.config import Config
-from stages.Sprites import folder_of, scenes_of
+from stages.Sprites import digests_behind, folder_of, scenes_of
 
 _RANGED = 160
 """Views by which the ranges of activations in eight bits are found."""
@@ -39,8 +39,10 @@ def plan(config: Config) -> Plan:
     """What the network depends on."""
     reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
     begin = config.head_trainer.weights
-    others = {} if begin is None else {f"weights {begin}": digest_of_weights(begin, "head_trainer.weights")}
-    sections = config.sections("seed", "scenes", "head_trainer")
+    others = digests_behind(config)
+    if begin is not None:
+        others[f"weights {begin}"] = digest_of_weights(begin, "head_trainer.weights")
+    sections = config.sections("seed", "sprites", "scenes", "head_trainer")
     return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)
 
 

@@ -31,7 +31,7 @@ from renderer.crops import Split
 from renderer.sprites import KIND as SPRITES
 from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
 from stages.config import Config
-from stages.Sprites import folder_of, scenes_of
+from stages.Sprites import digests_behind, folder_of, scenes_of
 
 _RANGED = 40
 """Scenes by whose crops the ranges of activations in eight bits are found."""
@@ -42,9 +42,10 @@ def plan(config: Config) -> Plan:
     work, weights = Workdir(config.workdir), config.refinement_trainer.image_network
     splits: tuple[Split, Split] = ("train", "validation")
     reads = {**{folder_of(config, split): SPRITES for split in splits}, work.head_network: FIRST_STAGE}
-    name = "image_network"
-    others = {f"{name} {weights}": digest_of_weights(weights, f"refinement_trainer.{name}")} if weights else {}
-    sections = config.sections("seed", "scenes", "refinement_trainer")
+    others = digests_behind(config)
+    if weights is not None:
+        others[f"image_network {weights}"] = digest_of_weights(weights, "refinement_trainer.image_network")
+    sections = config.sections("seed", "sprites", "scenes", "refinement_trainer")
     return Plan((work.refinement_network,), KIND, sections, reads, others)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlml_hpe.files.atomic import read_json, write_json
+from nlml_hpe.files.atomic import ArtifactError, read_json, write_json
 from nlml_hpe.files.manifests import MANIFEST
 from nlml_hpe.manifold import extraction
 from nlml_hpe.manifold.tensor import LandmarkTensor
@@ -74,6 +74,18 @@ def test_one_more_person_costs_one_person(tmp_path: Path, detected: list[int], k
         assert dict(one.keys) == dict(other.keys)
         for name in ("features", "routes", "boxes", "random_features", "random_angles", "random_boxes"):
             assert (np.asarray(getattr(one, name)) == np.asarray(getattr(other, name))).all(), name
+
+
+def test_people_whom_render_has_not_declared_are_not_drawn(tmp_path: Path) -> None:
+    """Without images nothing else says of whom the tensor is: another seed's was taken for that of the renders."""
+    config = crowd(tmp_path, 1, keep_images=False)
+    run_stage(Render.STAGE, config)
+    for other in (config.model_copy(update={"seed": 9}), crowd(tmp_path, 2, keep_images=False)):
+        with pytest.raises(ArtifactError, match=r"renders is of other people.*run Render with this configuration"):
+            run_stage(Landmarks.STAGE, other)
+    assert not (tmp_path / "work" / "landmarks_train").exists()
+    run_stage(Landmarks.STAGE, config)
+    assert tensor(config, "train").people == (1,)
 
 
 def test_fewer_people_leave_nothing_behind(tmp_path: Path) -> None:

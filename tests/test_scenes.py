@@ -314,6 +314,18 @@ def test_the_trained_folder_is_up_to_date_and_says_its_size(config: Config) -> N
     assert HeadTrainer.STAGE.plan(config).is_current()
 
 
+def test_both_networks_depend_on_what_their_scenes_are_drawn_before(config: Config, tmp_path: Path) -> None:
+    """The sprites themselves do not show it: they have nothing behind them."""
+    cv2.imwrite(str(tmp_path / "wall.png"), np.full((99, 99, 3), 200, np.uint8))
+    walls = config.model_copy(update={"sprites": SMALL.model_copy(update={"backgrounds": tmp_path})})
+    for stage in (HeadTrainer.STAGE, RefinementTrainer.STAGE):
+        assert stage.plan(config).is_current()
+        before = stage.plan(walls)
+        assert not before.is_current()
+        cv2.imwrite(str(tmp_path / f"{stage.name}.png"), np.full((99, 99, 3), 200, np.uint8))
+        assert stage.plan(walls).inputs != before.inputs
+
+
 def test_the_second_stage_is_trained_on_what_the_first_proposes(config: Config, scenes: Scenes) -> None:
     folder = Workdir(config.workdir).refinement_network
     manifest = read_manifest(folder, "refinement_network")
