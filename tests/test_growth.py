@@ -115,6 +115,19 @@ def test_nothing_outside_of_the_renders_is_removed(tmp_path: Path) -> None:
     assert thesis.read_text() == "years"
 
 
+def test_renders_may_lie_on_another_disk(tmp_path: Path) -> None:
+    """By a link, which stays, be they rendered first, grown or rendered anew."""
+    disk, work = tmp_path / "disk" / "renders", Workdir(crowd(tmp_path, 1).workdir)
+    work.root.mkdir()
+    work.renders.symlink_to(disk)
+    for train, force in ((1, False), (2, False), (2, True)):
+        run_stage(Render.STAGE, crowd(tmp_path, train), force=force)
+        assert work.renders.is_symlink()
+        assert len(list(disk.rglob("*.png"))) == train * 4 + 5
+    assert (work.root / "renders_sheet.jpg").is_file()
+    assert run_stage(Landmarks.STAGE, crowd(tmp_path, 2)).is_dir()
+
+
 def test_other_settings_and_force_render_anew(tmp_path: Path, detected: list[int]) -> None:
     config = crowd(tmp_path, 1)
     run_stage(Render.STAGE, config)

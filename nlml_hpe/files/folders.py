@@ -44,7 +44,7 @@ def fresh_folder(folder: Path, kind: str) -> Iterator[Path]:
         Before the block where ``folder`` exists and is not a finished folder of this kind and nothing else; after it
         where the block wrote no manifest.
     """
-    with exclusive(_place(folder)):
+    with exclusive(place_of(folder)):
         partial = empty_partial(folder, kind)
         try:
             yield partial
@@ -61,7 +61,7 @@ def require_replaceable(folder: Path, kind: str) -> None:
     What stands beside it from a run that was killed (``<folder>.partial``) is judged in the same way. Call it before
     hours of work; ``fresh_folder`` calls it too.
     """
-    for path in (_place(folder), partial_of(folder), _aside_of(folder)):
+    for path in (place_of(folder), partial_of(folder), _aside_of(folder)):
         if path.exists() and not path.is_dir():
             raise ArtifactError(f"{path} is a file, where a folder is to be written; name another folder")
         foreign = foreign_entries(path, kind)
@@ -71,23 +71,23 @@ def require_replaceable(folder: Path, kind: str) -> None:
                 f"{path} is not replaced, for it holds what no {kind!r} run has written: {named}; "
                 "name another folder, or move these away"
             )
-    parent = next(path for path in _place(folder).parents if path.exists())
+    parent = next(path for path in place_of(folder).parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ArtifactError(f"{folder} cannot be written, for {parent} is no folder that you may write into")
 
 
 def partial_of(folder: Path) -> Path:
     """Where ``folder`` is filled until it is finished."""
-    place = _place(folder)
+    place = place_of(folder)
     return place.with_name(f"{place.name}.partial")
 
 
 def _aside_of(folder: Path) -> Path:
-    place = _place(folder)
+    place = place_of(folder)
     return place.with_name(f"{place.name}.replaced")
 
 
-def _place(folder: Path) -> Path:
+def place_of(folder: Path) -> Path:
     """The folder itself, of a symbolic link the one that it names, of ``..`` the one that has a name."""
     return Path(os.path.realpath(folder))
 
@@ -100,7 +100,7 @@ def empty_partial(folder: Path, kind: str) -> Path:
     partial, aside = partial_of(folder), _aside_of(folder)
     require_replaceable(folder, kind)
     if aside.exists() and not folder.exists():
-        os.replace(aside, _place(folder))  # killed between the two renames
+        os.replace(aside, place_of(folder))  # killed between the two renames
     remove_own(aside, kind)
     remove_own(partial, kind)
     partial.mkdir(parents=True)
@@ -158,7 +158,7 @@ def replace_folder(partial: Path, folder: Path, kind: str) -> None:
     """
     read_manifest(partial, kind)
     require_replaceable(folder, kind)
-    place, aside = _place(folder), _aside_of(folder)
+    place, aside = place_of(folder), _aside_of(folder)
     if place.exists():
         os.replace(place, aside)
     os.replace(partial, place)
