@@ -13,7 +13,7 @@ import numpy as np
 from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, read_manifest
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, is_current, read_manifest
 from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write_tensor
 from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, misses
 from nlml_hpe.manifold.tensor_writer import PersonRows
@@ -54,22 +54,27 @@ def plan(config: Config) -> Plan:
 def main(config: Config) -> Path:
     """Detect and normalise both splits; returns the folder of the training tensor."""
     work, made = Workdir(config.workdir), plan(config)
-    grid = config.grid.pose_grid()
     anew = made.is_current()  # run all the same: by --force
     for split, folder in zip(SPLITS, made.folders, strict=True):
-        own = own_images(config, split)
-        keys = {} if own else person_keys(config, split, made)
-        doing = (config.n_workers, config.cluster, keys, anew)
-        extraction = Extraction(grid, config.landmarks, made.settings, made.inputs, *doing)
-        if own is None and not config.render.keep_images:
-            extract_direct(config.people(), split, folder, extraction)
-        else:
-            extract(own or work.renders / split, folder, extraction)
+        # One split may be finished, by a run that was stopped in the other.
+        if anew or not is_current(folder, KIND, made.settings, made.inputs):
+            _extract_split(config, split, folder, made, anew)
         tensor = LandmarkTensor.open(folder)
         title, *by_axis = misses(tensor)
         print("\n  ".join([f"{split}: {title}", *by_axis]))
         plot_misses(tensor.detected, tensor.grid, work.root / f"landmarks_{split}_misses.png", f"{split}: {title}")
     return work.landmarks_train
+
+
+def _extract_split(config: Config, split: str, folder: Path, made: Plan, anew: bool) -> None:
+    own = own_images(config, split)
+    keys = {} if own else person_keys(config, split, made)
+    doing = (config.n_workers, config.cluster, keys, anew)
+    extraction = Extraction(config.grid.pose_grid(), config.landmarks, made.settings, made.inputs, *doing)
+    if own is None and not config.render.keep_images:
+        extract_direct(config.people(), split, folder, extraction)
+    else:
+        extract(own or Workdir(config.workdir).renders / split, folder, extraction)
 
 
 def require_declared(config: Config, splits: Sequence[str]) -> None:

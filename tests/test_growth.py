@@ -88,6 +88,30 @@ def test_people_whom_render_has_not_declared_are_not_drawn(tmp_path: Path) -> No
     assert tensor(config, "train").people == (1,)
 
 
+def test_a_split_of_own_images_that_is_finished_is_not_detected_again_for_the_other(
+    tmp_path: Path, detected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = crowd(tmp_path / "rendered", 2)
+    run_stage(Render.STAGE, rendered)
+    places = {f"{split}_images": Workdir(rendered.workdir).renders / split for split in Landmarks.SPLITS}
+    config = rendered.model_copy(
+        update={"workdir": tmp_path / "own", "landmarks": rendered.landmarks.model_copy(update=places)}
+    )
+    real = Landmarks.plot_misses
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Landmarks, "plot_misses", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(Landmarks.STAGE, config)
+    monkeypatch.setattr(Landmarks, "plot_misses", real)
+    run_stage(Landmarks.STAGE, config)
+    assert detected == [2, 1]
+    run_stage(Landmarks.STAGE, config, force=True)
+    assert detected == [2, 1, 2, 1]
+
+
 def test_fewer_people_leave_nothing_behind(tmp_path: Path) -> None:
     run_stage(Render.STAGE, crowd(tmp_path, 2))
     before = images(crowd(tmp_path, 2))
