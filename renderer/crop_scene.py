@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.files.images import IMAGE_SUFFIXES, read_image
+from nlml_hpe.files.manifests import digest_of_names_and_sizes
 from renderer.crop_shading import Lamps
 
 FloatArray = NDArray[np.float32]
@@ -33,12 +34,36 @@ class BackgroundError(ValueError):
     """A folder of backgrounds holds no picture; the message says what to do."""
 
 
-@lru_cache(maxsize=2)
-def pictures(folder: Path | None) -> list[NDArray[np.uint8]]:
-    """Pictures to cut backgrounds from: those of a folder, or those that installed packages carry.
+def pictures(folder: Path | None, digest: str | None = None) -> list[NDArray[np.uint8]]:
+    """Pictures to cut backgrounds from, read once in each process.
 
-    Raises ``BackgroundError`` where the folder holds none and ``ImageReadError`` where one is damaged.
+    Parameters
+    ----------
+    folder : Path or None
+        Where they lie; by default those that installed packages carry.
+    digest : str, optional
+        Of the folder's names and sizes, where it is known already. Pictures of another digest are read anew.
+
+    Returns
+    -------
+    list of RGB uint8 arrays
+        None of them large.
+
+    Raises
+    ------
+    BackgroundError
+        Where the folder holds none.
+    ImageReadError
+        Where one is damaged.
     """
+    if folder is None:
+        return _pictures(None, "")
+    return _pictures(folder, digest or digest_of_names_and_sizes(folder))
+
+
+@lru_cache(maxsize=2)
+def _pictures(folder: Path | None, digest: str) -> list[NDArray[np.uint8]]:
+    """Kept by the digest, too: a process outlives a run, and the files change."""
     if folder is not None:
         files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not files:

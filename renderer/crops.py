@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.files.folders import BEGUN, begun_folder, partial_of, replace_folder, require_replaceable
+from nlml_hpe.files.folders import begun_folder, partial_of, replace_folder, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
-from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, write_manifest
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, is_current, write_manifest
 from nlml_hpe.image_networks.crop import STORED_SHARE
 from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write_shard
 from nlml_hpe.parallel import run_tasks
@@ -88,13 +88,31 @@ class CropSet:
         return {"seed": self.seed, **sections}
 
     def inputs(self) -> dict[str, str]:
-        """Digests of the kit's and the backgrounds' files."""
+        """Digests of the kit's and the backgrounds' files.
+
+        They are those of when it was first asked for, which workers are told, too.
+        """
+        return dict(self._inputs)
+
+    @cached_property
+    def _inputs(self) -> dict[str, str]:
         folders = {
             "folder": self.kit_folder,
             "makehuman": self.heads.makehuman,
             "backgrounds": self.crops.backgrounds,
         }
         return {name: digest_of_names_and_sizes(path) for name, path in folders.items() if path and path.is_dir()}
+
+    def backgrounds(self) -> list[NDArray[np.uint8]]:
+        """Pictures to cut backgrounds from, read once in each worker. Raises ``BackgroundError`` as ``pictures``."""
+        return pictures(self.crops.backgrounds, self.inputs().get("backgrounds"))
+
+    def kit_and_wardrobe(self) -> tuple[Kit, Wardrobe | None]:
+        """The kit, and hair and clothes that fit it, opened once in each worker.
+
+        Raises ``HeadDataError`` where the kit or MakeHuman's folder is incomplete, and ``ObjError`` for a damaged mesh.
+        """
+        return _kit_and_wardrobe(self.heads, self.cache, digest_of(self.inputs()))
 
     def of_person(self, person: int) -> list[Crop]:
         """All crops of one person.
@@ -103,8 +121,7 @@ class CropSet:
         and ``BackgroundError`` for a folder without pictures.
         """
         rng = np.random.default_rng([self.seed, person, _STREAM])
-        found = pictures(self.crops.backgrounds)
-        kit, worn = _kit_and_wardrobe(self.heads, self.cache)
+        found, (kit, worn) = self.backgrounds(), self.kit_and_wardrobe()
         drawn = draw_person(kit, self.heads, self.crops.faces, found, rng, worn)
         takes = drawn.takes
         return [
@@ -169,6 +186,9 @@ def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | Non
 def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster: str | None = None) -> None:
     """Render every person of several splits, side by side: no worker waits for the end of one to begin the next.
 
+    Where some are finished and others are not, as after a run that was stopped between the two, only these are
+    rendered; where all are finished, all are rendered anew.
+
     Parameters
     ----------
     splits : sequence of (CropSet, Path)
@@ -188,24 +208,28 @@ def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster:
             await_leases(folder)
         first, _ = splits[0]
         # Read before the workers start, so that not each of them makes the caches.
-        _, worn = _kit_and_wardrobe(first.heads, first.cache)
+        _, worn = first.kit_and_wardrobe()
         if worn is not None and worn.left_out:
             print(f"{counted(len(worn.left_out), 'piece')} of clothes left out: {', '.join(worn.left_out)}")
-        pictures(first.crops.backgrounds)
-        for people, folder in splits:
+        first.backgrounds()
+        unfinished = [split for split in splits if not _is_finished(*split)] or splits
+        for people, folder in unfinished:
             begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
-        work = [(*split, number, numbers) for split in splits for number, numbers in enumerate(split[0].shards())]
+        work = [(*split, number, numbers) for split in unfinished for number, numbers in enumerate(split[0].shards())]
         for _ in run_tasks(_render_shard, work, first.kind.capitalize(), workers, cluster):
             pass
-        for people, folder in splits:
+        for people, folder in unfinished:
             _finish(people, folder)
+
+
+def _is_finished(people: CropSet, folder: Path) -> bool:
+    return is_current(folder, people.kind, people.settings(), people.inputs())
 
 
 def _finish(people: CropSet, folder: Path) -> None:
     """Put the folder in its place, once all of its shards are there."""
     partial = partial_of(folder)
     shards = read_shards(partial)
-    (partial / BEGUN).unlink()
     facts = {
         "convention": CONVENTION,
         "crops": sum(map(len, shards)),
@@ -237,8 +261,8 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
 
 
 @lru_cache(maxsize=1)
-def _kit_and_wardrobe(heads: HeadsConfig, cache: Path) -> tuple[Kit, Wardrobe | None]:
-    """The kit, and hair and clothes that fit it, opened once in each worker."""
+def _kit_and_wardrobe(heads: HeadsConfig, cache: Path, inputs: str) -> tuple[Kit, Wardrobe | None]:
+    """Kept by the digest of the files that are read, too: workers of a cluster outlive a run, and the files change."""
     assert heads.folder is not None  # a configuration of this source says it
     kit = small_kit(Kit.open(heads.folder, cache / "ict_facekit.npz").facing(heads.facing))
     # They are laid on the mean head, which faces the same way whoever else does.

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes, write_json
-from nlml_hpe.files.folders import foreign_entries, own_names, remove_own, require_replaceable
+from nlml_hpe.files.folders import foreign_entries, own_entries, place_of, remove_own, require_replaceable
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.locks import await_leases, exclusive, lease
 from nlml_hpe.files.manifests import MANIFEST, changed_files, read_manifest, write_manifest
@@ -45,7 +45,8 @@ def render_people(people: People, folder: Path, workers: int, cluster: str | Non
     people : People
         Who is rendered, and how.
     folder : Path
-        Where the images go. What an interrupted run left there is gone on with.
+        Where the images go; of a symbolic link the folder that it names. What an interrupted run left there is gone on
+        with.
     workers, cluster
         As of ``parallel.run_tasks``.
 
@@ -61,30 +62,31 @@ def render_people(people: People, folder: Path, workers: int, cluster: str | Non
         end, or where an image is not of the size that was asked for.
     """
     settings, inputs = people.settings(), people.inputs()
-    with exclusive(folder):
-        run = _prepare(people, folder)
+    place = place_of(folder)
+    with exclusive(place):
+        run = _prepare(people, place)
         heads, numbers = people.open_heads(), people.numbers()
         if people.render.keep_images:
             work = [(people, split, person, folder, run) for split, persons in numbers.items() for person in persons]
             for _ in run_tasks(_render_person, work, "Render", workers, cluster):
                 pass
-            _require_finished(people, folder)
+            _require_finished(people, place)
         poses = {
             f"{split}/ID{person}": {"random": [pose for _, pose in people.off_grid(split, person)]}
             for split, persons in numbers.items()
             for person in persons
         }
         index = {"convention": CONVENTION, "grid": people.grid.as_dict(), "random_poses": poses}
-        write_json(folder / _INDEX, index)
+        write_json(place / _INDEX, index)
         facts = {
             "people": numbers,
             "heads": heads.describe(),
             "images_per_person": people.grid.size,
             "keys": person_keys(people),
         }
-        write_manifest(folder, KIND, settings, inputs, facts)
+        write_manifest(place, KIND, settings, inputs, facts)
         for name in (_RUN, JOURNAL):
-            (folder / name).unlink()
+            (place / name).unlink()
     return folder
 
 
@@ -135,7 +137,7 @@ def _made(folder: Path) -> tuple[dict[str, str], list[str] | None]:
 
 def _clear(folder: Path, kept: Set[str], stale: Sequence[str]) -> None:
     """Remove our images of people who are not kept, and what of the others was changed; nothing that is not ours."""
-    images = [name for name in own_names(folder, KIND) if (folder / name).is_file() and name.count("/") > 1]
+    images = [name for name in own_entries(folder, KIND) if (folder / name).is_file() and name.count("/") > 1]
     for name in images:
         owner = "/".join(name.split("/")[:2])
         if owner not in kept or name in stale:
@@ -157,15 +159,16 @@ def _require_run(folder: Path, run: str) -> None:
 
 
 def _render_person(people: People, split: str, person: int, folder: Path, run: str) -> None:
-    with lease(folder):
-        _require_run(folder, run)
-        target = folder / split / f"ID{person}"
+    place = place_of(folder)  # as this machine has it
+    with lease(place):
+        _require_run(place, run)
+        target = place / split / f"ID{person}"
         absent = [(path, pose) for path, pose in _images(people, split, person, target) if not path.is_file()]
         drawn = people.images(person, [pose for _, pose in absent])
         for (path, (number, _)), image in zip(absent, drawn, strict=True):
             low, high = people.render.jpeg_quality
             quality = int(np.random.default_rng([people.seed, person, 3, number]).integers(low, high + 1))
-            _require_run(folder, run)
+            _require_run(place, run)
             _write_image(path, image, quality)
 
 

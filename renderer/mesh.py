@@ -32,8 +32,10 @@ class Mesh:
             )
         if self.faces.size and not (self.faces.min() >= 0 and self.faces.max() < count):
             raise ValueError(f"faces index vertices {self.faces.min()}..{self.faces.max()} of {count}")
-        if not np.isfinite(self.vertices).all():
-            raise ValueError("vertices hold NaN or infinite values")
+        for name, values in (("vertices", self.vertices), ("texture coordinates", self.uv)):
+            # The rasteriser and the shader index arrays by these, in compiled code that checks no index.
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} hold NaN or infinite values")
 
     @property
     def height(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class People:
 
     def open_heads(self) -> HeadSource:
         """The source of the heads, opened once in each process."""
-        return _open_heads(self.heads, self.seed, self.cache)
+        return _open_heads(self.heads, self.seed, self.cache, digest_of(self.inputs()))
 
     def on_grid(self) -> list[NumberedPose]:
         """The poses of the grid, in its order."""
@@ -106,7 +106,14 @@ class People:
         return {"seed": self.seed, "grid": self.grid.as_dict(), **written}
 
     def inputs(self) -> dict[str, str]:
-        """Digests of what is read to render: the user's photographs, or the names and sizes of a kit's many files."""
+        """Digests of what is read to render: the user's photographs, or the names and sizes of a kit's many files.
+
+        They are those of when it was first asked for, which workers are told, too.
+        """
+        return dict(self._inputs)
+
+    @cached_property
+    def _inputs(self) -> dict[str, str]:
         photos, folder, listed = self.heads.photos, self.heads.folder, self.heads.publishable
         inputs = {}
         if photos is not None and photos.is_dir():
@@ -119,5 +126,6 @@ class People:
 
 
 @lru_cache(maxsize=1)
-def _open_heads(config: HeadsConfig, seed: int, cache: Path | None) -> HeadSource:
+def _open_heads(config: HeadsConfig, seed: int, cache: Path | None, inputs: str) -> HeadSource:
+    """Kept by the digest of the files that are read, too: workers of a cluster outlive a run, and the files change."""
     return open_heads(config, seed, cache)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.manifests import MANIFEST, digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
 from renderer.config import ScenesConfig
 from renderer.crop_scene import draw_background, lay_over, pictures
@@ -85,10 +87,17 @@ class Scenes:
     config: ScenesConfig
     backgrounds: Path | None = None
 
+    @cached_property
+    def _digests(self) -> tuple[str, str | None]:
+        """Of the sprites' manifest and of the backgrounds, as they are when the first scene is drawn."""
+        manifest, behind = self.folder / MANIFEST, self.backgrounds
+        sprites = digest_of_file(manifest) if manifest.is_file() else ""
+        return sprites, None if behind is None else digest_of_names_and_sizes(behind)
+
     def draw(self, rng: np.random.Generator) -> Scene:
         """The scene that these random numbers give."""
-        shards, config = _shards(self.folder), self.config
-        found = pictures(self.backgrounds)
+        shards, config = _shards(self.folder, self._digests[0]), self.config
+        found = pictures(self.backgrounds, self._digests[1])
         size = config.size
         image = _background(size, found, rng)
         draw_clutter(image, found, rng)
@@ -150,17 +159,13 @@ def _background(size: int, found: list[NDArray[np.uint8]], rng: np.random.Genera
     return np.asarray(cv2.resize(draw_background(size // 2, found, rng), (size, size)), dtype=np.float32)
 
 
-def _shards(folder: Path) -> list[Shard]:
-    if folder not in _OPENED:
-        shards = read_shards(folder)
-        if any(shard.alpha is None or shard.heads is None for shard in shards):
-            raise ArtifactError(f"{folder}: expected alpha_00000.npy and heads_00000.npy, ...; run Sprites again")
-        _OPENED[folder] = shards
-    return _OPENED[folder]
-
-
-_OPENED: dict[Path, list[Shard]] = {}
-"""Memory-mapped, once in each process."""
+@lru_cache(maxsize=2)
+def _shards(folder: Path, manifest: str) -> list[Shard]:
+    """Memory-mapped, of both splits, once in each process; kept by the manifest's digest, too, for sprites change."""
+    shards = read_shards(folder)
+    if any(shard.alpha is None or shard.heads is None for shard in shards):
+        raise ArtifactError(f"{folder}: expected alpha_00000.npy and heads_00000.npy, ...; run Sprites again")
+    return shards
 
 
 class _Stored(NamedTuple):

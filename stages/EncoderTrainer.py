@@ -11,7 +11,6 @@ import stages.guard  # noqa: F401
 from safetensors.torch import save
 
 from nlml_hpe.files.atomic import write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.manifold.encoder_training import train_encoder
 from nlml_hpe.manifold.manifold_file import read_manifold
@@ -19,7 +18,7 @@ from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.view.training_plots import plot_history
 from stages import TD_main
-from stages.common import Plan, Stage, Workdir, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, stage_command, training_folder, training_run
 from stages.config import Config
 
 KIND = "encoder"
@@ -38,14 +37,12 @@ def main(config: Config) -> Path:
     tensor = LandmarkTensor.open(work.landmarks_train)
     manifold = read_manifold(work.manifold / "manifold.npz")
     run = training_run(config, work.encoder, made)
-    # The folder is held while the encoder is trained, so that no second run writes the same checkpoint.
-    with fresh_folder(work.encoder, KIND) as folder:
+    with training_folder(work.encoder, KIND, run) as folder:
         encoder, history = train_encoder(tensor, manifold, config.encoder, config.seed, run)
         write_bytes(folder / "encoder.safetensors", save(encoder.state_dict()))
         write_json(folder / "history.json", asdict(history))
         plot_history({"encoder": history}, folder / "losses.png")
         write_manifest(folder, KIND, made.settings, made.inputs, history.epochs)
-        run.clear()
     return work.encoder
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from nlml_hpe.files.atomic import write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.head_network.network_training import (
     KIND,
@@ -28,9 +27,9 @@ from nlml_hpe.model.head_export import export_head_detector
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.scenes import Scenes
 from renderer.sprites import KIND as SPRITES
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
 from stages.config import Config
-from stages.Sprites import folder_of, scenes_of
+from stages.Sprites import digests_behind, folder_of, scenes_of
 
 _RANGED = 160
 """Views by which the ranges of activations in eight bits are found."""
@@ -40,8 +39,10 @@ def plan(config: Config) -> Plan:
     """What the network depends on."""
     reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
     begin = config.head_trainer.weights
-    others = {} if begin is None else {f"weights {begin}": digest_of_weights(begin, "head_trainer.weights")}
-    sections = config.sections("seed", "scenes", "head_trainer")
+    others = digests_behind(config)
+    if begin is not None:
+        others[f"weights {begin}"] = digest_of_weights(begin, "head_trainer.weights")
+    sections = config.sections("seed", "sprites", "scenes", "head_trainer")
     return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)
 
 
@@ -51,7 +52,7 @@ def main(config: Config) -> Path:
     network = initial_head_network(config.head_trainer, config.seed)
     run = training_run(config, work.head_network, made)
     scenes = scenes_of(config, "train"), scenes_of(config, "validation")
-    with fresh_folder(work.head_network, KIND) as folder:
+    with training_folder(work.head_network, KIND, run) as folder:
         history = train_head_network(network, *scenes, config.head_trainer, config.seed, run)
         network = network.cpu()
         write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
@@ -62,7 +63,6 @@ def main(config: Config) -> Path:
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
-        run.clear()
     return work.head_network
 
 

@@ -11,7 +11,6 @@ import stages.guard  # noqa: F401
 import numpy as np
 
 from nlml_hpe.files.atomic import write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.config import ImageTrainerConfig
 from nlml_hpe.image_networks.network import ImageNetwork
@@ -22,7 +21,7 @@ from nlml_hpe.image_networks.training_data import Crops
 from nlml_hpe.model.folder import load_weights
 from nlml_hpe.model.image_export import outputs_graph
 from stages import ImageTrainer
-from stages.common import Plan, Stage, Workdir, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, stage_command, training_folder, training_run
 from stages.config import Config
 
 KIND, GRAPH = "image_network_int8", "outputs.onnx"
@@ -46,7 +45,7 @@ def main(config: Config) -> Path:
     training, validation = (ImageTrainer.sources_of(config, split) for split in ("training", "validation"))
     run = training_run(config, work.image_network_int8, made)
     fake = _fake_quantized(network.eval(), training, config.seed)
-    with fresh_folder(work.image_network_int8, KIND) as folder:
+    with training_folder(work.image_network_int8, KIND, run) as folder:
         settings = _settings(config)
         history, counts, validated = train_image_network(fake, training, validation, settings, config.seed, run)
         graph = outputs_graph(fake.cpu().converted(), network.size)
@@ -55,7 +54,6 @@ def main(config: Config) -> Path:
         facts = {**history.epochs, "crops": counts}
         facts["validation"] = validated
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
-        run.clear()
     return work.image_network_int8
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from safetensors.torch import save
 
 from nlml_hpe.files.atomic import write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.network import ImageNetwork, size_of
@@ -23,7 +22,7 @@ from nlml_hpe.labelling.sources import Places, inputs_of, open_source
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import KIND as CROPS
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
 from stages.config import Config
 
 
@@ -63,7 +62,7 @@ def main(config: Config) -> Path:
     print(f"{config.image_network.name} at {config.image_network.size} px: {size}", flush=True)
     run = training_run(config, work.image_network, made)
     training, validation = (sources_of(config, split) for split in ("training", "validation"))
-    with fresh_folder(work.image_network, KIND) as folder:
+    with training_folder(work.image_network, KIND, run) as folder:
         trainer = config.image_trainer
         history, counts, validated = train_image_network(network, training, validation, trainer, config.seed, run)
         write_bytes(folder / WEIGHTS, save(network.state_dict()))
@@ -73,7 +72,6 @@ def main(config: Config) -> Path:
         facts["range"] = _range(network, training)
         facts["validation"] = validated
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
-        run.clear()
     return work.image_network
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import stages.guard  # noqa: F401
@@ -11,7 +12,8 @@ import numpy as np
 
 from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import DETECTORS
-from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, read_manifest
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, is_current, read_manifest
 from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write_tensor
 from nlml_hpe.manifold.tensor import KIND, LandmarkTensor, misses
 from nlml_hpe.manifold.tensor_writer import PersonRows
@@ -34,9 +36,14 @@ def own_images(config: Config, split: str) -> Path | None:
 
 
 def plan(config: Config) -> Plan:
-    """What both landmark tensors depend on."""
+    """What both landmark tensors depend on.
+
+    Raises ``ArtifactError`` where people are drawn here that Render has not declared finished.
+    """
     work, name = Workdir(config.workdir), config.landmarks.detector
     own = {split: own_images(config, split) for split in SPLITS}
+    if not config.render.keep_images:
+        require_declared(config, [split for split, folder in own.items() if folder is None])
     others = {split: digest_of_names_and_sizes(folder) for split, folder in own.items() if folder is not None}
     others["detector"] = f"{name} of {DETECTORS[name].package} {version_of(DETECTORS[name].package)}"
     reads = {work.renders: RENDERS} if None in own.values() else {}
@@ -47,17 +54,11 @@ def plan(config: Config) -> Plan:
 def main(config: Config) -> Path:
     """Detect and normalise both splits; returns the folder of the training tensor."""
     work, made = Workdir(config.workdir), plan(config)
-    grid = config.grid.pose_grid()
     anew = made.is_current()  # run all the same: by --force
     for split, folder in zip(SPLITS, made.folders, strict=True):
-        own = own_images(config, split)
-        keys = {} if own else person_keys(config, split, made)
-        doing = (config.n_workers, config.cluster, keys, anew)
-        extraction = Extraction(grid, config.landmarks, made.settings, made.inputs, *doing)
-        if own is None and not config.render.keep_images:
-            extract_direct(config.people(), split, folder, extraction)
-        else:
-            extract(own or work.renders / split, folder, extraction)
+        # One split may be finished, by a run that was stopped in the other.
+        if anew or not is_current(folder, KIND, made.settings, made.inputs):
+            _extract_split(config, split, folder, made, anew)
         tensor = LandmarkTensor.open(folder)
         title, *by_axis = misses(tensor)
         print("\n  ".join([f"{split}: {title}", *by_axis]))
@@ -65,16 +66,42 @@ def main(config: Config) -> Path:
     return work.landmarks_train
 
 
+def _extract_split(config: Config, split: str, folder: Path, made: Plan, anew: bool) -> None:
+    own = own_images(config, split)
+    keys = {} if own else person_keys(config, split, made)
+    doing = (config.n_workers, config.cluster, keys, anew)
+    extraction = Extraction(config.grid.pose_grid(), config.landmarks, made.settings, made.inputs, *doing)
+    if own is None and not config.render.keep_images:
+        extract_direct(config.people(), split, folder, extraction)
+    else:
+        extract(own or Workdir(config.workdir).renders / split, folder, extraction)
+
+
+def require_declared(config: Config, splits: Sequence[str]) -> None:
+    """Raise ``ArtifactError`` unless Render has declared exactly the people finished whom this configuration draws.
+
+    The tensor's manifest names these renders, of which there are no images: what is drawn here must be the same.
+    """
+    if not splits:
+        return
+    work, people = Workdir(config.workdir), config.people()
+    declared = read_manifest(work.renders, RENDERS)["facts"]["keys"]
+    drawn = {f"{split}/ID{number}": key for split in splits for number, key in people.keys(split).items()}
+    if drawn != {name: key for name, key in declared.items() if name.split("/")[0] in splits}:
+        raise ArtifactError(
+            f"{work.renders} is of other people, photographs or settings than this configuration draws "
+            "(render.keep_images: false); run Render with this configuration first"
+        )
+
+
 def person_keys(config: Config, split: str, made: Plan) -> dict[int, str]:
     """By person the digest of all that the rows of the tensor depend on: its images, the detector, this package.
 
-    The images are those that Render declared finished, which need not be of this configuration.
+    The images are those that Render declared finished, which need not be of this configuration where they are kept.
     """
     rendered = read_manifest(Workdir(config.workdir).renders, RENDERS)["facts"]["keys"]
     common = [VERSION, config.sections("landmarks"), made.inputs["detector"]]
     numbers = config.people().numbers()[split]
-    if not config.render.keep_images:
-        rendered = {f"{split}/ID{number}": key for number, key in config.people().keys(split).items()}
     keys = {number: rendered.get(f"{split}/ID{number}") for number in numbers}
     return {number: digest_of([*common, key]) for number, key in keys.items() if key is not None}
 

@@ -12,13 +12,12 @@ from safetensors.torch import save
 from torch import nn
 
 from nlml_hpe.files.atomic import write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.manifold.head_training import train_heads
 from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.view.training_plots import plot_history
 from stages import TD_main
-from stages.common import Plan, Stage, Workdir, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, stage_command, training_folder, training_run
 from stages.config import Config
 
 KIND = "angle_heads"
@@ -35,8 +34,7 @@ def main(config: Config) -> Path:
     work, made = Workdir(config.workdir), plan(config)
     manifold = read_manifold(work.manifold / "manifold.npz")
     run = training_run(config, work.heads, made)
-    # The folder is held while the heads are trained, so that no second run writes the same checkpoints.
-    with fresh_folder(work.heads, KIND) as folder:
+    with training_folder(work.heads, KIND, run) as folder:
         heads, histories = train_heads(manifold, config.angle_heads, config.seed, run)
         write_bytes(folder / "heads.safetensors", save(nn.ModuleList(heads).state_dict()))
         write_json(folder / "history.json", {name: asdict(history) for name, history in histories.items()})
@@ -46,7 +44,6 @@ def main(config: Config) -> Path:
             for fact in ("best_epoch", "epochs_run")
         }
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
-        run.clear()
     return work.heads
 
 

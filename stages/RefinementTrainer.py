@@ -13,7 +13,6 @@ from safetensors.torch import save
 
 from nlml_hpe.detection.heads import HeadDetector
 from nlml_hpe.files.atomic import write_bytes, write_json
-from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.head_network.network_training import KIND as FIRST_STAGE
 from nlml_hpe.head_network.network_training import ONNX as FIRST_STAGE_FILE
@@ -30,9 +29,9 @@ from nlml_hpe.model.head_export import export_refinement
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import Split
 from renderer.sprites import KIND as SPRITES
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_run
+from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
 from stages.config import Config
-from stages.Sprites import folder_of, scenes_of
+from stages.Sprites import digests_behind, folder_of, scenes_of
 
 _RANGED = 40
 """Scenes by whose crops the ranges of activations in eight bits are found."""
@@ -43,9 +42,10 @@ def plan(config: Config) -> Plan:
     work, weights = Workdir(config.workdir), config.refinement_trainer.image_network
     splits: tuple[Split, Split] = ("train", "validation")
     reads = {**{folder_of(config, split): SPRITES for split in splits}, work.head_network: FIRST_STAGE}
-    name = "image_network"
-    others = {f"{name} {weights}": digest_of_weights(weights, f"refinement_trainer.{name}")} if weights else {}
-    sections = config.sections("seed", "scenes", "refinement_trainer")
+    others = digests_behind(config)
+    if weights is not None:
+        others[f"image_network {weights}"] = digest_of_weights(weights, "refinement_trainer.image_network")
+    sections = config.sections("seed", "sprites", "scenes", "refinement_trainer")
     return Plan((work.refinement_network,), KIND, sections, reads, others)
 
 
@@ -61,7 +61,7 @@ def main(config: Config) -> Path:
         DrawnProposals(scenes_of(config, split), first, count, config.seed, settings.views)
         for split, count in counts.items()
     )
-    with fresh_folder(work.refinement_network, KIND) as folder:
+    with training_folder(work.refinement_network, KIND, run) as folder:
         history = train_refinement_network(network, training, validation, settings, config.seed, run)
         network = network.cpu()
         write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
@@ -75,7 +75,6 @@ def main(config: Config) -> Path:
         plot_measures(history, folder / "curves.png")
         facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
-        run.clear()
     return work.refinement_network
 
 

@@ -9,6 +9,7 @@ import stages.guard  # noqa: F401
 
 import numpy as np
 
+from nlml_hpe.files.manifests import digest_of_names_and_sizes
 from nlml_hpe.view.pictures import save_image, tiled
 from renderer.crops import Split, render_splits
 from renderer.scenes import Scenes
@@ -49,6 +50,12 @@ def sprite_set(config: Config, split: Split) -> SpriteSet:
 def scenes_of(config: Config, split: Split) -> Scenes:
     """Scenes of the sprites of one split."""
     return Scenes(folder_of(config, split), config.scenes, config.sprites.backgrounds)
+
+
+def digests_behind(config: Config) -> dict[str, str]:
+    """Digest, by name, of the user's pictures that scenes are drawn before; none of those of installed packages."""
+    behind = config.sprites.backgrounds
+    return {} if behind is None else {"backgrounds": digest_of_names_and_sizes(behind)}
 
 
 def folder_of(config: Config, split: Split) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.device import resolve_device
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.folders import require_replaceable
+from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.manifests import (
     digest_of,
     digest_of_file,
@@ -147,6 +148,18 @@ def training_run(config: Config, folder: Path, plan: Plan) -> Run:
         inputs=digest_of([plan.settings, plan.inputs]),
         log_folder=config.workdir,
     )
+
+
+@contextmanager
+def training_folder(folder: Path, kind: str, run: Run) -> Iterator[Path]:
+    """As ``fresh_folder``, held while a network is trained, so that no second run writes the same checkpoints.
+
+    They are removed once ``folder`` is in its place. Until then it may be refused that, after hours of training, which
+    the same command then does not do again.
+    """
+    with fresh_folder(folder, kind) as partial:
+        yield partial
+    run.clear()
 
 
 def digest_of_weights(file: Path, setting: str) -> str:

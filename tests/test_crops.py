@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from nlml_hpe.image_networks.shards import Shard, gathered, is_written, read_sha
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
 from renderer import crops as rendering
 from renderer.config import CropsConfig, HeadsConfig, LooksConfig
-from renderer.crop_drawing import draw_crop, draw_poses
+from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import BackgroundError, pictures
 from renderer.crops import KIND, CropSet, render_crops, render_splits
@@ -133,6 +135,56 @@ def test_a_run_of_two_splits_that_was_killed_goes_on_with_both(folder: Path, tmp
     render_splits(splits, workers=1)
     assert (place / "images_00001.npy").stat().st_ino == kept
     assert [read_manifest(place, KIND)["facts"]["people"] for _, place in splits] == [2, 1]
+
+
+@pytest.mark.parametrize("stopped", ["note", "disk"])
+def test_a_run_that_is_stopped_at_its_very_end_renders_nothing_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    """By a note that came into the folder of before, or by a disk that is full when the manifest is written."""
+    place, note = tmp_path / "crops", tmp_path / "crops" / "note.txt"
+    render_crops(people(folder, train=1), place, workers=1)
+    real = rendering.write_manifest
+
+    def disturbed(*arguments: Any) -> Path:
+        if stopped == "disk":
+            raise OSError(28, "No space left on device")
+        note.write_text("mine")
+        return real(*arguments)
+
+    monkeypatch.setattr(rendering, "write_manifest", disturbed)
+    with pytest.raises((ArtifactError, OSError), match=r"note\.txt|No space"):
+        render_crops(people(folder), place, workers=1)
+    monkeypatch.setattr(rendering, "write_manifest", real)
+    rendered = (partial_of(place) / "images_00001.npy").stat().st_mtime_ns
+    note.unlink(missing_ok=True)
+    render_crops(people(folder), place, workers=1)
+    assert (place / "images_00001.npy").stat().st_mtime_ns == rendered
+    assert not partial_of(place).exists()
+    assert not list(place.glob(".*"))
+
+
+def test_a_split_that_is_finished_is_not_rendered_again_for_the_other(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = [(people(folder, split), tmp_path / split) for split in ("train", "validation")]
+    real = rendering.write_manifest
+
+    def stopped(place: Path, *arguments: Any) -> Path:
+        if place == partial_of(tmp_path / "validation"):
+            raise KeyboardInterrupt
+        return real(place, *arguments)
+
+    monkeypatch.setattr(rendering, "write_manifest", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        render_splits(splits, workers=1)
+    monkeypatch.setattr(rendering, "write_manifest", real)
+    images = [place / "images_00000.npy" for place in (tmp_path / "train", partial_of(tmp_path / "validation"))]
+    rendered = [path.stat().st_mtime_ns for path in images]
+    for again in (True, False):  # of what is finished a run is wanted anew
+        render_splits(splits, workers=1)
+        now = [(place / "images_00000.npy").stat().st_mtime_ns for _, place in splits]
+        assert (now == rendered) is again
 
 
 def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:
@@ -251,3 +303,25 @@ def test_a_damaged_shard_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "boxes_00000.npy").unlink()
     with pytest.raises(ArtifactError, match="missing or cut short"):
         read_shards(tmp_path)
+
+
+def test_a_kit_and_backgrounds_that_were_replaced_are_seen_by_a_process_that_has_read_them(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As workers of a cluster have, which outlive a run."""
+    kit, walls = tmp_path / "FaceXModel", tmp_path / "walls"
+    shutil.copytree(folder, kit)
+    walls.mkdir()
+    cv2.imwrite(str(walls / "wall.png"), np.full((640, 640, 3), 255, np.uint8))
+    config = TINY.model_copy(update={"backgrounds": walls, "occluded": 0})
+
+    def drawn() -> list[Crop]:
+        return people(kit, crops=config).of_person(1)
+
+    before = drawn()
+    cv2.imwrite(str(walls / "wall.png"), np.zeros((600, 600, 3), np.uint8))
+    dark = drawn()
+    assert any((one.image != other.image).mean() > 0.2 for one, other in zip(before, dark, strict=True))
+    np.testing.assert_array_equal([crop.box for crop in dark], [crop.box for crop in before])
+    (kit / "identity000.obj").write_bytes((kit / "identity001.obj").read_bytes() + b"# another mode\n")
+    assert not np.allclose([crop.box for crop in drawn()], [crop.box for crop in before])

@@ -15,7 +15,14 @@ import pytest
 from nlml_hpe.files.atomic import ArtifactError, atomic_path, read_json, write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, partial_of, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
-from nlml_hpe.files.manifests import MANIFEST, is_current, manifest_digest, read_manifest, write_manifest
+from nlml_hpe.files.manifests import (
+    MANIFEST,
+    digest_of_file,
+    is_current,
+    manifest_digest,
+    read_manifest,
+    write_manifest,
+)
 from tests.conftest import REPOSITORY
 
 
@@ -74,14 +81,37 @@ def test_a_file_that_was_changed_is_seen(tmp_path: Path, size: int) -> None:
     assert is_current(tmp_path / "thing", "thing", {}, {})
 
 
-@pytest.mark.parametrize("files", [{"data.bin": "0" * 64}, {"data.bin": {"bytes": "x"}}, None])
+ENTRY = {"bytes": 4, "sha256": digest_of_file(Path(os.devnull))}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"data.bin": "0" * 64}, {"data.bin": {"bytes": "x"}}, None, {"../thesis.txt": ENTRY}, {"/thesis.txt": ENTRY}],
+)
 def test_a_manifest_with_a_damaged_list_is_refused(tmp_path: Path, files: object) -> None:
     make(tmp_path / "thing")
     path = tmp_path / "thing" / MANIFEST
     write_json(path, {**read_json(path), "files": files})
     assert not is_current(tmp_path / "thing", "thing", {"a": 1}, {"input": "x"})
-    with pytest.raises(ArtifactError):
+    with pytest.raises(ArtifactError, match="is damaged"):
         manifest_digest(tmp_path / "thing", "thing")
+
+
+def test_what_a_manifest_names_outside_of_its_folder_is_not_ours(tmp_path: Path) -> None:
+    """By ``..``, by a whole path, or beyond a link to another folder, which a replaced folder would lose."""
+    folder, home = tmp_path / "thing", tmp_path / "home"
+    make(folder)
+    home.mkdir()
+    (home / "thesis.txt").write_text("mine")
+    (folder / "linked").symlink_to(home)
+    manifest = read_json(folder / MANIFEST)
+    outside = ("../home/thesis.txt", str(home / "thesis.txt"), "linked/thesis.txt")
+    write_json(folder / MANIFEST, {**manifest, "files": {**manifest["files"], **dict.fromkeys(outside, ENTRY)}})
+    with pytest.raises(ArtifactError, match="holds what no 'thing' run has written: linked;"):
+        make(folder)
+    (folder / "linked").unlink()
+    make(folder)
+    assert (home / "thesis.txt").read_text() == "mine"
 
 
 def test_an_interrupted_folder_is_not_an_artefact(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nlml_hpe.files.atomic import ArtifactError, read_json, write_json
+from nlml_hpe.files.manifests import MANIFEST
 from nlml_hpe.manifold import extraction
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from renderer.config import FIRST_VALIDATION_PERSON
@@ -74,6 +76,42 @@ def test_one_more_person_costs_one_person(tmp_path: Path, detected: list[int], k
             assert (np.asarray(getattr(one, name)) == np.asarray(getattr(other, name))).all(), name
 
 
+def test_people_whom_render_has_not_declared_are_not_drawn(tmp_path: Path) -> None:
+    """Without images nothing else says of whom the tensor is: another seed's was taken for that of the renders."""
+    config = crowd(tmp_path, 1, keep_images=False)
+    run_stage(Render.STAGE, config)
+    for other in (config.model_copy(update={"seed": 9}), crowd(tmp_path, 2, keep_images=False)):
+        with pytest.raises(ArtifactError, match=r"renders is of other people.*run Render with this configuration"):
+            run_stage(Landmarks.STAGE, other)
+    assert not (tmp_path / "work" / "landmarks_train").exists()
+    run_stage(Landmarks.STAGE, config)
+    assert tensor(config, "train").people == (1,)
+
+
+def test_a_split_of_own_images_that_is_finished_is_not_detected_again_for_the_other(
+    tmp_path: Path, detected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = crowd(tmp_path / "rendered", 2)
+    run_stage(Render.STAGE, rendered)
+    places = {f"{split}_images": Workdir(rendered.workdir).renders / split for split in Landmarks.SPLITS}
+    config = rendered.model_copy(
+        update={"workdir": tmp_path / "own", "landmarks": rendered.landmarks.model_copy(update=places)}
+    )
+    real = Landmarks.plot_misses
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Landmarks, "plot_misses", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(Landmarks.STAGE, config)
+    monkeypatch.setattr(Landmarks, "plot_misses", real)
+    run_stage(Landmarks.STAGE, config)
+    assert detected == [2, 1]
+    run_stage(Landmarks.STAGE, config, force=True)
+    assert detected == [2, 1, 2, 1]
+
+
 def test_fewer_people_leave_nothing_behind(tmp_path: Path) -> None:
     run_stage(Render.STAGE, crowd(tmp_path, 2))
     before = images(crowd(tmp_path, 2))
@@ -85,6 +123,33 @@ def test_fewer_people_leave_nothing_behind(tmp_path: Path) -> None:
     assert (root / "validation" / f"ID{FIRST_VALIDATION_PERSON}").is_dir()
     run_stage(Landmarks.STAGE, config)
     assert tensor(config, "train").people == (1,)
+
+
+def test_nothing_outside_of_the_renders_is_removed(tmp_path: Path) -> None:
+    """Whatever their manifest names: it is a file that anybody may have changed."""
+    run_stage(Render.STAGE, crowd(tmp_path, 1))
+    thesis = tmp_path / "home" / "thesis" / "chapter.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years")
+    manifest = Workdir(crowd(tmp_path, 1).workdir).renders / MANIFEST
+    written = read_json(manifest)
+    files = {**written["files"], "../../home/thesis/chapter.tex": {"bytes": 5, "sha256": "0"}}
+    write_json(manifest, {**written, "files": files})
+    run_stage(Render.STAGE, crowd(tmp_path, 2))
+    assert thesis.read_text() == "years"
+
+
+def test_renders_may_lie_on_another_disk(tmp_path: Path) -> None:
+    """By a link, which stays, be they rendered first, grown or rendered anew."""
+    disk, work = tmp_path / "disk" / "renders", Workdir(crowd(tmp_path, 1).workdir)
+    work.root.mkdir()
+    work.renders.symlink_to(disk)
+    for train, force in ((1, False), (2, False), (2, True)):
+        run_stage(Render.STAGE, crowd(tmp_path, train), force=force)
+        assert work.renders.is_symlink()
+        assert len(list(disk.rglob("*.png"))) == train * 4 + 5
+    assert (work.root / "renders_sheet.jpg").is_file()
+    assert run_stage(Landmarks.STAGE, crowd(tmp_path, 2)).is_dir()
 
 
 def test_other_settings_and_force_render_anew(tmp_path: Path, detected: list[int]) -> None:

@@ -142,8 +142,18 @@ def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypa
         write_photograph_crops(files, tmp_path / "crops", SIDE, {}, {})
     assert len(asked) == 3
     asked.clear()
+    real = photographs.write_manifest
+
+    def full_disk(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(photographs, "write_manifest", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
+    monkeypatch.setattr(photographs, "write_manifest", real)
     folder = write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
     assert len(asked) == 1  # a, an unreadable file, and b were done
+    assert not list(folder.glob(".*"))
     assert read_manifest(folder, KIND)["facts"]["left_out"] == {"faces of statues": 3, "files not readable": 1}
     asked.clear()
     write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})

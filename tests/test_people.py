@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig, RenderConfig
 from renderer.heads import place_in_order
+from renderer.heads.photo import embedded_photo
 from renderer.people import People
 from stages.config import Config
 
@@ -49,6 +52,32 @@ def test_a_grown_crowd_is_rendered_to_the_same_pixels() -> None:
             assert (one == other).all()
     own, others = (next(few.cells(person, [400])) for person in (1, FIRST_VALIDATION_PERSON))
     assert np.abs(own.astype(int) - others).mean() > 1
+
+
+def people_of(photos: Path) -> People:
+    """As a worker gets them."""
+    heads = HeadsConfig(train=1, validation=1, photos=photos)
+    config = Config(workdir=Path("unused"), seed=1, heads=heads, render=RenderConfig(size=64))
+    return config.people()
+
+
+def test_another_photograph_is_seen_by_a_process_that_has_read_the_one_before(tmp_path: Path) -> None:
+    """As workers of a cluster have, which outlive a run."""
+    photo, drawn = embedded_photo(), []
+    for pixels in (photo, 255 - photo // 2):
+        Image.fromarray(pixels).save(tmp_path / "me.png")
+        drawn.append(next(people_of(tmp_path).cells(1, [0])))
+    assert np.abs(drawn[0].astype(int) - drawn[1]).mean() > 5
+
+
+def test_people_speak_of_the_photographs_that_they_found(tmp_path: Path) -> None:
+    """What a worker reads by and what the manifest says at the end of a run are one digest."""
+    Image.fromarray(embedded_photo()).save(tmp_path / "me.png")
+    crowd = people_of(tmp_path)
+    found = crowd.inputs()
+    (tmp_path / "me.png").write_bytes(b"")
+    assert crowd.inputs() == pickle.loads(pickle.dumps(crowd)).inputs() == found
+    assert people_of(tmp_path).inputs() != found
 
 
 def test_heads_in_files_are_taken_from_both_ends() -> None:

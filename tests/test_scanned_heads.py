@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import struct
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,4 +166,41 @@ def test_a_broken_scan_is_a_clear_error(shared_data: Path, tmp_path: Path) -> No
         read_glb(tmp_path / "a.glb")
     shutil.copy(source, tmp_path / "a.glb")
     with pytest.raises(HeadDataError, match="0 images beside it"):
+        read_glb(tmp_path / "a.glb")
+
+
+def scan(shared_data: Path) -> tuple[dict[str, Any], bytearray]:
+    """The real scan's JSON and its binary part."""
+    content = (shared_data / "lee_perry_smith" / "LeePerrySmith.glb").read_bytes()
+    (length,) = struct.unpack_from("<I", content, 12)
+    return json.loads(content[20 : 20 + length]), bytearray(content[28 + length :])
+
+
+def write_glb(path: Path, described: dict[str, Any], binary: bytes) -> None:
+    text = json.dumps(described).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("TEXCOORD_0", np.nan), ("TEXCOORD_0", np.inf), ("POSITION", np.nan)])
+def test_a_scan_with_coordinates_that_are_no_numbers_is_refused(
+    shared_data: Path, tmp_path: Path, kind: str, value: float
+) -> None:
+    """The interpreter ended when such a head was drawn."""
+    described, binary = scan(shared_data)
+    accessor = described["accessors"][described["meshes"][0]["primitives"][0]["attributes"][kind]]
+    start = described["bufferViews"][accessor["bufferView"]].get("byteOffset", 0) + accessor.get("byteOffset", 0)
+    struct.pack_into("<f", binary, start, value)
+    write_glb(tmp_path / "a.glb", described, binary)
+    shutil.copy(shared_data / "lee_perry_smith" / "Map-COL.jpg", tmp_path)
+    with pytest.raises(HeadDataError, match=r"a\.glb: .* hold NaN or infinite values"):
+        read_glb(tmp_path / "a.glb")
+
+
+def test_a_scan_that_the_parser_stumbles_over_is_named(shared_data: Path, tmp_path: Path) -> None:
+    described, binary = scan(shared_data)
+    described["buffer_views"] = described.pop("bufferViews")
+    write_glb(tmp_path / "a.glb", described, binary)
+    with pytest.raises(HeadDataError, match=r"a\.glb: not a readable"):
         read_glb(tmp_path / "a.glb")

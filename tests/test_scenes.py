@@ -114,6 +114,17 @@ def test_sprites_without_the_boxes_of_heads_are_refused(config: Config, tmp_path
         drawn(Scenes(tmp_path, SCENES), 0)
 
 
+def test_sprites_that_were_written_anew_are_seen_by_a_process_that_has_drawn_of_those_before(
+    config: Config, tmp_path: Path
+) -> None:
+    heads = config.heads.model_copy(update={"train": 1})
+    one, other = (config.model_copy(update={"workdir": tmp_path, "heads": heads, "seed": seed}) for seed in (1, 2))
+    run_stage(Sprites.STAGE, one)
+    before = drawn(Sprites.scenes_of(one, "train"), 5)
+    run_stage(Sprites.STAGE, other)
+    assert not np.array_equal(drawn(Sprites.scenes_of(other, "train"), 5).image, before.image)
+
+
 def test_sprites_are_an_artefact_of_their_own_kind_and_up_to_date(config: Config) -> None:
     manifest = read_manifest(Workdir(config.workdir).sprites_train, KIND)
     assert (manifest["facts"]["crops"], manifest["facts"]["side_over_box"]) == (8, SMALL.share)
@@ -301,6 +312,18 @@ def test_the_trained_folder_is_up_to_date_and_says_its_size(config: Config) -> N
     manifest = read_manifest(Workdir(config.workdir).head_network, "head_network")
     assert manifest["facts"]["parameters"] == sum(value.numel() for value in HeadNetwork(8).parameters())
     assert HeadTrainer.STAGE.plan(config).is_current()
+
+
+def test_both_networks_depend_on_what_their_scenes_are_drawn_before(config: Config, tmp_path: Path) -> None:
+    """The sprites themselves do not show it: they have nothing behind them."""
+    cv2.imwrite(str(tmp_path / "wall.png"), np.full((99, 99, 3), 200, np.uint8))
+    walls = config.model_copy(update={"sprites": SMALL.model_copy(update={"backgrounds": tmp_path})})
+    for stage in (HeadTrainer.STAGE, RefinementTrainer.STAGE):
+        assert stage.plan(config).is_current()
+        before = stage.plan(walls)
+        assert not before.is_current()
+        cv2.imwrite(str(tmp_path / f"{stage.name}.png"), np.full((99, 99, 3), 200, np.uint8))
+        assert stage.plan(walls).inputs != before.inputs
 
 
 def test_the_second_stage_is_trained_on_what_the_first_proposes(config: Config, scenes: Scenes) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from nlml_hpe.files.manifests import read_manifest, write_manifest
 from nlml_hpe.manifold.blocks import TensorError
 from nlml_hpe.manifold.tensor import LandmarkTensor, misses
 from nlml_hpe.model.folder import load_model, official_model
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import RenderFolderError
 from renderer.heads.photo import embedded_photo
 from stages import Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
@@ -391,6 +393,37 @@ def test_a_missing_artefact_says_what_to_run(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path))
     with pytest.raises(ArtifactError, match="run the stage that makes it first"):
         run_stage(TD_main.STAGE, config)
+
+
+def test_a_training_whose_folder_is_refused_its_place_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user looks at the folder of before in a file manager, which leaves a file of its own there."""
+    work = Workdir(tmp_path)
+    with fresh_folder(work.manifold, TD_main.KIND) as folder:
+        shutil.copy(SHIPPED / "manifold.npz", folder / "manifold.npz")
+        write_manifest(folder, TD_main.KIND, {}, {})
+    settings = {"workdir": tmp_path, "workers": 1, "device": "cpu", "angle_heads": TINY["angle_heads"]}
+    config = Config.model_validate(settings)
+    run_stage(MLPHeadsTrainer.STAGE, config)
+    written, mine = digests(work.heads), work.heads / ".DS_Store"
+    real = MLPHeadsTrainer.train_heads
+
+    def disturbed(*arguments: Any) -> Any:
+        result = real(*arguments)
+        mine.touch()
+        return result
+
+    monkeypatch.setattr(MLPHeadsTrainer, "train_heads", disturbed)
+    with pytest.raises(ArtifactError, match=r"\.DS_Store"):
+        run_stage(MLPHeadsTrainer.STAGE, config, force=True)
+    monkeypatch.setattr(MLPHeadsTrainer, "train_heads", real)
+    checkpoints = work.root / "heads.training"
+    assert len(list(checkpoints.iterdir())) == 3
+    mine.unlink()
+    run_stage(MLPHeadsTrainer.STAGE, config, force=True)
+    assert digests(work.heads) == written
+    assert not checkpoints.exists()
 
 
 def test_render_does_not_clear_a_folder_that_is_not_its_own(tmp_path: Path) -> None:

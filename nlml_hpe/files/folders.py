@@ -18,8 +18,8 @@ from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
 
 _MOST_NAMED = 5
-BEGUN = "identity.json"
-"""The file in an unfinished folder that says which run it is of."""
+_BEGUN = f"{OWN_PREFIX}identity.json"
+"""The mark in an unfinished folder that says which run it is of."""
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def fresh_folder(folder: Path, kind: str) -> Iterator[Path]:
         Before the block where ``folder`` exists and is not a finished folder of this kind and nothing else; after it
         where the block wrote no manifest.
     """
-    with exclusive(_place(folder)):
+    with exclusive(place_of(folder)):
         partial = empty_partial(folder, kind)
         try:
             yield partial
@@ -61,7 +61,7 @@ def require_replaceable(folder: Path, kind: str) -> None:
     What stands beside it from a run that was killed (``<folder>.partial``) is judged in the same way. Call it before
     hours of work; ``fresh_folder`` calls it too.
     """
-    for path in (_place(folder), partial_of(folder), _aside_of(folder)):
+    for path in (place_of(folder), partial_of(folder), _aside_of(folder)):
         if path.exists() and not path.is_dir():
             raise ArtifactError(f"{path} is a file, where a folder is to be written; name another folder")
         foreign = foreign_entries(path, kind)
@@ -71,23 +71,23 @@ def require_replaceable(folder: Path, kind: str) -> None:
                 f"{path} is not replaced, for it holds what no {kind!r} run has written: {named}; "
                 "name another folder, or move these away"
             )
-    parent = next(path for path in _place(folder).parents if path.exists())
+    parent = next(path for path in place_of(folder).parents if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ArtifactError(f"{folder} cannot be written, for {parent} is no folder that you may write into")
 
 
 def partial_of(folder: Path) -> Path:
     """Where ``folder`` is filled until it is finished."""
-    place = _place(folder)
+    place = place_of(folder)
     return place.with_name(f"{place.name}.partial")
 
 
 def _aside_of(folder: Path) -> Path:
-    place = _place(folder)
+    place = place_of(folder)
     return place.with_name(f"{place.name}.replaced")
 
 
-def _place(folder: Path) -> Path:
+def place_of(folder: Path) -> Path:
     """The folder itself, of a symbolic link the one that it names, of ``..`` the one that has a name."""
     return Path(os.path.realpath(folder))
 
@@ -100,7 +100,7 @@ def empty_partial(folder: Path, kind: str) -> Path:
     partial, aside = partial_of(folder), _aside_of(folder)
     require_replaceable(folder, kind)
     if aside.exists() and not folder.exists():
-        os.replace(aside, _place(folder))  # killed between the two renames
+        os.replace(aside, place_of(folder))  # killed between the two renames
     remove_own(aside, kind)
     remove_own(partial, kind)
     partial.mkdir(parents=True)
@@ -123,8 +123,8 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
     Returns
     -------
     Path
-        The folder beside ``folder``. The file ``BEGUN`` in it has the digest; who finishes the folder removes that
-        file before writing the manifest.
+        The folder beside ``folder``, with a mark that has the digest. ``replace_folder`` removes the mark once the
+        folder is in its place, so that a run that is stopped just before is gone on with, too.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
         As ``require_replaceable`` does.
     """
     partial = partial_of(folder)
-    begun = partial / BEGUN
+    begun = partial / _BEGUN
     if not (begun.is_file() and read_json(begun) == digest):
         partial = empty_partial(folder, kind)
         write_json(begun, digest)
@@ -158,7 +158,7 @@ def replace_folder(partial: Path, folder: Path, kind: str) -> None:
     """
     read_manifest(partial, kind)
     require_replaceable(folder, kind)
-    place, aside = _place(folder), _aside_of(folder)
+    place, aside = place_of(folder), _aside_of(folder)
     if place.exists():
         os.replace(place, aside)
     os.replace(partial, place)
@@ -170,7 +170,7 @@ def replace_folder(partial: Path, folder: Path, kind: str) -> None:
 
 def foreign_entries(folder: Path, kind: str) -> list[str]:
     """Names, relative to ``folder``, of all in it that is neither in our manifest of this kind nor in our journal."""
-    own = own_names(folder, kind)
+    own = set(own_entries(folder, kind))
     return sorted(name for name in _entries(folder) if name not in own and not _is_temporary(name))
 
 
@@ -181,12 +181,11 @@ def remove_own(folder: Path, kind: str) -> None:
     """
     if not folder.is_dir():
         return
-    own = own_names(folder, kind)
-    entries = _entries(folder)
+    own, entries = set(own_entries(folder, kind)), _entries(folder)
     # The lists last: a removal that is killed can be taken up again.
     for name in sorted(entries, key=lambda name: name in (MANIFEST, JOURNAL)):
         path = folder / name
-        if name in own and path.is_dir() and not path.is_symlink():
+        if name in own and path.is_dir():
             with suppress(OSError):  # not empty
                 path.rmdir()
         elif name in own or _is_temporary(name):
@@ -197,8 +196,17 @@ def remove_own(folder: Path, kind: str) -> None:
         raise ArtifactError(f"{folder} is kept, for it holds what this project did not write") from error
 
 
-def own_names(folder: Path, kind: str) -> set[str]:
-    """Relative names of what manifest or journal of this kind list, with the folders that they lie in."""
+def own_entries(folder: Path, kind: str) -> list[str]:
+    """Relative names of what lies in ``folder`` and is ours, the deepest first.
+
+    That is what manifest or journal of this kind list, and the folders that it lies in. Anybody may have changed these
+    lists: what they name outside of ``folder``, by ``..`` or beyond a link to another folder, is not ours.
+    """
+    listed = _listed(folder, kind)
+    return [name for name in _entries(folder) if name in listed and not _is_linked_folder(folder / name)]
+
+
+def _listed(folder: Path, kind: str) -> set[str]:
     names = set()
     with suppress(ArtifactError):
         manifest = read_json(folder / MANIFEST)
@@ -224,6 +232,10 @@ def _entries(folder: Path) -> list[str]:
     for root, folders, files in os.walk(folder, topdown=False):
         found += [(Path(root) / name).relative_to(folder).as_posix() for name in (*files, *folders)]
     return found
+
+
+def _is_linked_folder(path: Path) -> bool:
+    return path.is_symlink() and path.is_dir()
 
 
 def _is_temporary(name: str) -> bool:

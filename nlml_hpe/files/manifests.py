@@ -194,6 +194,9 @@ def changed_files(folder: Path, manifest: Mapping[str, Any], full: bool = False)
     """
     try:
         files, written = dict(manifest["files"]), (folder / MANIFEST).stat().st_mtime_ns
+        for name in files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"{name!r} does not lie in the folder")
         total = sum(entry["bytes"] for entry in files.values() if entry["bytes"] <= _LARGE_BYTES)
         step = 1 if full else max(1, math.ceil(total / _BUDGET_BYTES))
         return [

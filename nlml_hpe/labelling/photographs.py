@@ -19,8 +19,8 @@ from tqdm import tqdm
 from nlml_hpe.evaluation.datasets import DatasetError, bare_name, read_list
 from nlml_hpe.evaluation.datasets.samples import counted
 from nlml_hpe.face import Box
-from nlml_hpe.files.atomic import ArtifactError, read_json, write_json
-from nlml_hpe.files.folders import BEGUN, begun_folder, replace_folder
+from nlml_hpe.files.atomic import OWN_PREFIX, ArtifactError, read_json, write_json
+from nlml_hpe.files.folders import begun_folder, replace_folder
 from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
 from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import digest_of, is_current, read_manifest, write_manifest
@@ -189,19 +189,16 @@ def write_photograph_crops(
     with exclusive(folder):
         partial = begun_folder(folder, KIND, digest_of([config, dict(inputs), [file.name for file in files]]))
         left_out: Counter[str] = Counter()
-        counts = []
         with tqdm(total=len(files), desc=f"Label {folder.name}", unit="file", delay=BAR_DELAY_SECONDS) as bar:
             for number, group in enumerate(_groups(files)):
-                counts.append(partial / f"left_out_{number:05d}.json")
+                counts = partial / f"{OWN_PREFIX}left_out_{number:05d}.json"
                 if not is_written(partial, number):
-                    _write_group(partial, number, group, size, counts[-1])
-                left_out.update(read_json(counts[-1]))
+                    _write_group(partial, number, group, size, counts)
+                left_out.update(read_json(counts))
                 bar.update(len(group))
         crops = sum(map(len, read_shards(partial)))
         if not crops:
             raise ArtifactError(f"{folder}: of {len(files)} files no face has a label; {_reasons(left_out)}")
-        for path in (*counts, partial / BEGUN):
-            path.unlink()
         facts = {"crops": crops, "files": len(files), "left_out": dict(left_out), "side_over_box": STORED_SHARE}
         write_manifest(partial, KIND, config, inputs, facts)
         replace_folder(partial, folder, KIND)

@@ -58,13 +58,15 @@ def read_glb(path: Path) -> Mesh:
     """A textured mesh in its own units.
 
     The colours are the file's own or, where it has none, those of the one image beside it. Raises
-    ``HeadDataError`` where the file is damaged or without texture coordinates or colours.
+    ``HeadDataError`` where the file is damaged, without texture coordinates or colours, or has coordinates that are no
+    numbers.
     """
     if not path.is_file() or path.stat().st_size > MAX_GLB_BYTES:
         raise HeadDataError(f"{path}: expected a .glb file of at most {MAX_GLB_BYTES} bytes")
     try:
         loaded = trimesh.load_scene(path, file_type="glb").to_mesh()
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except Exception as error:
+        # A foreign parser of files of anybody's: on damaged ones it fails by whatever its code comes to.
         raise HeadDataError(f"{path}: not a readable binary glTF file ({error})") from error
     uv = getattr(loaded.visual, "uv", None)
     if uv is None or len(uv) != len(loaded.vertices):
@@ -76,7 +78,10 @@ def read_glb(path: Path) -> Mesh:
     v = 1 - uv[:, 1] if own is not None else uv[:, 1]
     faces = np.asarray(loaded.faces, dtype=np.int32)
     coordinates = np.column_stack([uv[:, 0], v]).astype(np.float32)
-    return Mesh(np.asarray(loaded.vertices, dtype=np.float32), faces, coordinates, texture)
+    try:
+        return Mesh(np.asarray(loaded.vertices, dtype=np.float32), faces, coordinates, texture)
+    except ValueError as error:
+        raise HeadDataError(f"{path}: {error}") from error
 
 
 def _image_beside(path: Path) -> RgbImage:
