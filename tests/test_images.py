@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.files.images import MAX_PIXELS, MAX_SIDE, ImageReadError, as_rgb, read_image, user_path
+from nlml_hpe.files.images import (
+    FORMATS,
+    MAX_PIXELS,
+    MAX_SIDE,
+    ImageReadError,
+    as_rgb,
+    decode_image,
+    read_image,
+    user_path,
+)
 
 RED = (250, 20, 30)
 
@@ -165,3 +175,63 @@ def test_a_tag_of_another_type_is_a_damaged_image_and_a_long_name_is_none(tmp_pa
         read_image(tmp_path / "tag.jpg")
     with pytest.raises(ImageReadError, match="too long"):
         read_image(tmp_path / ("a" * 300 + ".jpg"))
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "MPO"])
+def test_every_format_reads_whatever_the_files_name(tmp_path: Path, form: str) -> None:
+    Image.init()
+    if form not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {form}")
+    # Two pictures in one file are what an MPO is.
+    more = {"save_all": True, "append_images": [Image.new("RGB", (64, 48))]} if form == "MPO" else {}
+    (tmp_path / "image.dat").write_bytes(encoded(Image.new("RGB", (64, 48), RED), form, **more))
+    image = read_image(tmp_path / "image.dat")
+    assert image.shape == (48, 64, 3)
+    assert np.abs(image.astype(int) - RED).max() <= 8
+
+
+def test_a_picture_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow knows EPS by its first bytes, and has Ghostscript run it."""
+    program, ran = tmp_path / "gs", tmp_path / "ran"
+    program.write_text(f"#!/bin/sh\ntouch '{ran}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    with pytest.raises(ImageReadError, match=r"not an image in a format that is read here \(JPEG, PNG, WEBP, GIF"):
+        decode_image(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"), "the file")
+    assert not ran.exists()
+
+
+def icon() -> bytes:
+    """One pixel by its own header, 13,000 x 13,000 by that of the PNG inside."""
+    inside = encoded(Image.new("1", (13_000, 13_000)), "PNG")
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 1, 1, 0, 0, 1, 32, len(inside), 22) + inside
+
+
+def run_length_bmp() -> bytes:
+    header = bytearray(encoded(Image.new("P", (8, 6)), "BMP"))[: 14 + 40 + 1024]
+    header[14 + 16] = 1  # compression: run lengths
+    return bytes(header) + b"\x08\x00" * 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (icon(), "not an image in a format"),
+        (b"qoif" + struct.pack(">IIBB", 40, 40, 3, 0) + b"\0" * 1600 + b"\0" * 7 + b"\1", "not an image in a format"),
+        (b"P2 2 2 100\n1 2 3 4\n", "PPM of this kind .* save it as PNG"),
+        (b"P5 2 2 100\n1234", "PPM of this kind"),
+        (run_length_bmp(), "BMP of this kind"),
+    ],
+    ids=["ICO", "QOI", "text", "depth", "run lengths"],
+)
+def test_what_is_decoded_unmeasured_or_in_python_is_refused(content: bytes, message: str) -> None:
+    """A QOI of 16 million pixels took 31 seconds, and an icon's picture was decoded before its size was looked at."""
+    with pytest.raises(ImageReadError, match=message):
+        decode_image(io.BytesIO(content), "the file")

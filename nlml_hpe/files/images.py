@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from nlml_hpe.words import why_no_file
 
@@ -24,6 +25,9 @@ MAX_SIDE = 32_766
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif")
 """What is taken for an image in a folder, in lower case; a file that is named reads whatever its suffix."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM", "TGA")
+"""What is read, by Pillow's names. Of all else that Pillow opens nothing is tried: EPS runs an external program, ICO
+and ICNS decode before their size is known, and others are decoded in Python, which takes minutes."""
 _DEEPEST = 65535.0
 _DAMAGED = (
     AttributeError,
@@ -145,7 +149,7 @@ def user_path(text: str | Path) -> Path:
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
-    """Read an image file with its EXIF orientation applied.
+    """Read an image file, one of ``FORMATS`` whatever its name, with its EXIF orientation applied.
 
     Grey, palette and CMYK images are converted; transparency is laid over white. Images of numbers without a scale
     (16 and 32 bit integers, floats) are grey, and the largest value says what is white: 1 for floats up to 1, else
@@ -166,8 +170,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
     Raises
     ------
     ImageReadError
-        Where the file is missing, empty, truncated, not an image, too large (also of more than ``MAX_SIDE`` pixels on a
-        side), or holds numbers that are negative, not finite or above 65,535.
+        Where the file is missing, empty, truncated, none of ``FORMATS``, in a rare kind of BMP or PPM that Pillow
+        decodes in Python, too large (also of more than ``MAX_SIDE`` pixels on a side), or holds numbers that are
+        negative, not finite or above 65,535.
 
     Examples
     --------
@@ -214,16 +219,18 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
     Examples
     --------
     >>> from io import BytesIO
-    >>> decode_image(BytesIO(b"text"), "upload")
+    >>> decode_image(BytesIO(b"text"), "upload")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    nlml_hpe.files.images.ImageReadError: upload: not an image in a format that is known here
+    nlml_hpe.files.images.ImageReadError: upload: not an image in a format that is read here (JPEG, PNG, ...)
     """
     try:
         with _opened(source) as image:
+            _require_quick(image, name)
             return _decoded(image, name, max_pixels)
     except UnidentifiedImageError as error:
-        raise ImageReadError(f"{name}: not an image in a format that is known here") from error
+        text = f"{name}: not an image in a format that is read here ({', '.join(_formats())})"
+        raise ImageReadError(text) from error
     except Image.DecompressionBombError as error:
         raise _too_large(name, max_pixels) from error
     except ImageReadError:
@@ -234,12 +241,26 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
 
 
-def _opened(source: Path | BinaryIO) -> Image.Image:
+def _opened(source: Path | BinaryIO) -> ImageFile:
     """The image, of which only the header was read."""
     with _OPENING, warnings.catch_warnings():
         # Pillow's advice on large images is a line on stderr; here such an image is refused, with a reason.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(source)
+        return Image.open(source, formats=_formats())
+
+
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow has; it does not take the name of another."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _require_quick(image: ImageFile, name: str) -> None:
+    """Refuse what Pillow decodes in Python, of which a few megabytes take minutes."""
+    if any(tile[0] in Image.DECODERS for tile in image.tile):
+        raise ImageReadError(
+            f"{name}: {image.format} of this kind (text, compressed, or of unusual depth) is not read; save it as PNG"
+        )
 
 
 def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> RgbImage:
