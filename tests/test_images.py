@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +237,45 @@ def test_what_is_decoded_unmeasured_or_in_python_is_refused(content: bytes, mess
     """A QOI of 16 million pixels took 31 seconds, and an icon's picture was decoded before its size was looked at."""
     with pytest.raises(ImageReadError, match=message):
         decode_image(io.BytesIO(content), "the file")
+
+
+@pytest.mark.parametrize(("mode", "most"), [("RGB", 10), ("RGBA", 10), ("I;16", 8), ("F", 10)])
+def test_decoding_takes_little_more_than_the_pixels_and_the_answer(tmp_path: Path, mode: str, most: int) -> None:
+    """Bytes for a pixel: 4, or 2, are Pillow's and 3 the answer's; there were 17 to 30."""
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("this system does not say how much memory was taken")
+    side = 4000
+    for name, size in (("small", 8), ("large", side)):
+        Image.new(mode, (size, size)).save(tmp_path / f"{name}.tiff", compression="tiff_adobe_deflate")
+    program = (
+        "import re, sys\nfrom pathlib import Path\nfrom nlml_hpe.files.images import read_image\n"
+        "def peak(): return int(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024\n"
+        "read_image(sys.argv[1])\nbefore = peak()\nread_image(sys.argv[2])\nprint(peak() - before)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "small.tiff"), str(tmp_path / "large.tiff")]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert taken / side**2 < most
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK", "F", "I;16"])
+def test_an_image_of_several_stripes_reads_as_one(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    whole = Image.fromarray(rng.integers(0, 256, (1203, 1000, 4), dtype=np.uint8))
+    if mode in ("F", "I;16"):
+        image = Image.fromarray(
+            rng.integers(0, 65536, (1203, 1000)).astype(np.uint16 if mode == "I;16" else np.float32)
+        )
+        expected = np.rint(np.asarray(image, dtype=np.float64) / 65535 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    else:
+        image = whole.convert("RGB").convert(mode) if mode == "P" else whole.convert(mode)
+        white = Image.new("RGBA", image.size, "white")
+        expected = np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+    np.testing.assert_array_equal(as_rgb(image), expected)
+
+
+def test_a_pil_image_that_is_turned_stays_as_it_was(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(io.BytesIO(encoded(Image.new("RGB", (8, 6)), "JPEG", exif=exif))) as image:
+        assert [as_rgb(image).shape for _ in range(2)] == [(8, 6, 3)] * 2
+        assert image.size == (8, 6)
