@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -206,10 +207,16 @@ def test_sixty_visitors_may_wait() -> None:
             stack.enter_context(socket.create_connection(opened.server_address[:2], timeout=5))
 
 
-def test_without_safetensors_the_page_does_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with serve(SHIPPED, port=0) as opened:
-        assert isinstance(opened._predictor.estimator.engine, OnnxEngine)
+@pytest.mark.parametrize("absent", ["safetensors", "scipy"])
+def test_without_a_part_of_the_torch_extra_the_page_does_without_torch(absent: str) -> None:
+    """In a process of its own: what is imported once is there for good. Without scipy the page did not open."""
+    program = (
+        f"import sys\nsys.modules[{absent!r}] = None\nfrom nlml_hpe.model.format import SHIPPED\n"
+        "from nlml_hpe.page.server import serve\n"
+        "with serve(SHIPPED, port=0) as server:\n    print(type(server._predictor.estimator.engine).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == OnnxEngine.__name__, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ stored.
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import json
 import re
@@ -18,15 +17,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.images import ImageReadError
-from nlml_hpe.inference.backends import Backend
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.model.components import WEIGHTS_FILE
 from nlml_hpe.page.predictor import Predictor
 
 LOOPBACK = "127.0.0.1"
@@ -100,7 +101,7 @@ def is_loopback(host: str) -> bool:
 def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
     """A server that is ready for ``serve_forever``.
 
-    Where torch and safetensors are installed it also rebuilds faces by the manifold, otherwise it does without.
+    Where all of the torch extra is installed it also rebuilds faces by the manifold, otherwise it does without.
 
     Parameters
     ----------
@@ -127,14 +128,19 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
     """
     if not 0 <= port <= _LAST_PORT:
         raise ValueError(f"port: expected 0 to {_LAST_PORT}; received {port}")
-    installed = all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
-    backend: Backend = "torch" if installed and (model / "model.safetensors").is_file() else "onnx"
-    estimator = HeadPoseEstimator(model, backend)
+    estimator = _open_estimator(model)
     try:
         return DemoServer((host, port), Predictor(estimator))
     except OSError as error:
         estimator.close()
         raise OSError(error.errno, f"the page cannot be served at {host}, port {port}: {error.strerror}") from error
+
+
+def _open_estimator(model: Path) -> HeadPoseEstimator:
+    if (model / WEIGHTS_FILE).is_file():
+        with suppress(MissingPackageError):  # a part of the torch extra, of which only ``needs`` knows all
+            return HeadPoseEstimator(model, "torch")
+    return HeadPoseEstimator(model, "onnx")
 
 
 class _Handler(BaseHTTPRequestHandler):
