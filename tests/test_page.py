@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.page.predictor import MAX_UPLOAD_PIXELS
-from nlml_hpe.page.server import LOOPBACK, MAX_UPLOAD_BYTES, DemoServer, serve
+from nlml_hpe.page.server import LOOPBACK, MAX_CONNECTIONS, MAX_UPLOAD_BYTES, DemoServer, serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -191,13 +192,70 @@ def test_an_upload_that_breaks_off_is_answered(server: DemoServer) -> None:
 
 
 def test_an_upload_that_does_not_come_is_answered(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nlml_hpe.page.server._Handler.timeout", 0.2)
+    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", 0.2)
     assert b" 408 " in raw(server, UPLOAD, close=False).splitlines()[0]
 
 
-def test_an_upload_in_drops_is_answered(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", -1.0)
-    assert b" 408 " in raw(server, UPLOAD, close=False).splitlines()[0]
+def dripped(server: DemoServer, begin: bytes, drop: bytes, seconds: float) -> tuple[bytes, float]:
+    """What is answered where ``drop`` comes ten times a second, and after how long, ``seconds`` at most."""
+    start = time.monotonic()
+    with socket.create_connection(server.server_address[:2], timeout=0.1) as connection:
+        connection.sendall(begin)
+        while (passed := time.monotonic() - start) < seconds:
+            try:
+                connection.sendall(drop)
+                return connection.recv(65536), passed
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return b"", passed
+    return b"never", seconds
+
+
+def test_a_request_in_drops_ends(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of its header each had a deadline of their own, so that it never ended."""
+    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", 0.5)
+    answer, seconds = dripped(server, UPLOAD, b"x", 5)
+    assert b" 408 " in answer.splitlines()[0]
+    assert seconds < 3
+    answer, seconds = dripped(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X: a\r\n", 5)
+    assert (answer, seconds < 3) == (b"", True)
+
+
+def test_there_is_a_most_of_connections_and_room_again_when_one_ends() -> None:
+    with served(LOOPBACK) as opened:
+        place = opened.server_address[:2]
+        with ExitStack() as stack:
+            for _ in range(MAX_CONNECTIONS):
+                stack.enter_context(socket.create_connection(place, timeout=5))
+            with socket.create_connection(place, timeout=5) as further:
+                assert further.recv(1) == b""
+        end = time.monotonic() + 10
+        while opened._open and time.monotonic() < end:
+            time.sleep(0.01)
+        assert ask(opened, "GET", "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "status"), [(MAX_UPLOAD_BYTES + 1, "image/png", 413), (3_000_000, "text/plain", 415)]
+)
+def test_whoever_sends_all_before_reading_sees_why_it_is_refused(
+    server: DemoServer, size: int, kind: str, status: int
+) -> None:
+    """The connection was closed with the upload unread, and so reset, before the answer could be."""
+    for _ in range(5):
+        assert ask(server, "POST", "/predict", bytes(size), Content_Type=kind)[0] == status
+
+
+def test_what_is_dropped_of_a_refused_upload_is_bounded(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlml_hpe.page.server._MAX_DROPPED_BYTES", 1000)
+    endless = (
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {10**11}\r\n\r\n"
+    )
+    with socket.create_connection(server.server_address[:2], timeout=30) as connection:
+        connection.sendall(endless.encode())
+        with pytest.raises(ConnectionError):
+            connection.sendall(bytes(300_000_000))
 
 
 def test_sixty_visitors_may_wait() -> None:

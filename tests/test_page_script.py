@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.page import server
 
 NODE = shutil.which("node")
@@ -19,10 +22,10 @@ PLATFORM = Path(__file__).with_name("page_script.js")
 pytestmark = pytest.mark.skipif(NODE is None, reason="node, which runs the page's script, is not installed")
 
 
-def run(scenario: str) -> Any:
+def run(scenario: str, page: Path = PAGE) -> Any:
     """What a scenario of ``page_script.js`` returns."""
     done = subprocess.run(
-        [str(NODE), PLATFORM, PAGE, scenario], capture_output=True, text=True, check=False, timeout=60
+        [str(NODE), PLATFORM, page, scenario], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -84,3 +87,21 @@ def test_a_file_ends_the_webcam_and_stays() -> None:
         return { ...page.shown(), live: streams.map(stream => stream.isLive) };
     """)
     assert result == {"picture": "chosen", "width": 100, "live": [False]}
+
+
+def test_a_file_that_is_too_large_is_not_sent(tmp_path: Path) -> None:
+    with server.serve(SHIPPED, port=0) as opened:
+        threading.Thread(target=opened.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(opened.url) as response:
+            (tmp_path / "page.html").write_bytes(response.read())
+        opened.shutdown()
+    result = run(
+        f"""
+        await page.take(image("large", 100, 1, {server.MAX_UPLOAD_BYTES + 1}));
+        const message = elements.message.textContent;
+        await page.take(image("largest", 100, 1, {server.MAX_UPLOAD_BYTES}));
+        return {{ message, asked }};
+        """,
+        tmp_path / "page.html",
+    )
+    assert result == {"message": "at most 16 MiB are taken; make the image smaller", "asked": ["largest"]}
