@@ -73,3 +73,14 @@ def test_what_is_no_network_is_refused(content: bytes, tmp_path: Path) -> None:
         open_session(content)
     with pytest.raises(ArtifactError, match=r"some.onnx is damaged or no ONNX file"):
         open_session(tmp_path / "some.onnx")
+
+
+def test_a_network_that_is_missing_or_of_a_kind_that_nothing_computes_is_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is an extra")
+    with pytest.raises(ArtifactError, match=r"none\.onnx is missing"):
+        open_session(tmp_path / "none.onnx")
+    puts = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BFLOAT16, [1]) for name in ("a", "b")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "a"], ["b"])], "graph", puts[:1], puts[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    with pytest.raises(ArtifactError, match=r"a network cannot be run by onnxruntime \d.*Add"):
+        open_session(model.SerializeToString())
