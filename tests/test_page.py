@@ -96,6 +96,15 @@ def test_every_head_has_a_cone_and_where_it_is_asked_for_the_answers_of_each_eye
     assert len({answer["yaw"] for answer in (face, *face["alone"].values())}) == 3
 
 
+def test_the_one_eye_of_a_model_is_shown_by_its_name(landmark_eye_alone: Path, photo: RgbImage) -> None:
+    """The page said "no answer" where that very eye was chosen."""
+    with served(LOOPBACK, landmark_eye_alone) as opened:
+        answer = json.loads(ask(opened, "POST", "/predict?eyes", jpeg(photo), Content_Type="image/jpeg")[2])
+    (face,) = answer["faces"]
+    assert list(face["alone"]) == ["landmarks"]
+    assert face["alone"]["landmarks"]["yaw"] == face["yaw"]
+
+
 def test_a_picture_without_a_face_has_no_reconstruction(server: DemoServer) -> None:
     body = jpeg(np.full((64, 64, 3), 90, dtype=np.uint8))
     answer = json.loads(ask(server, "POST", "/predict?rebuild", body, Content_Type="image/jpeg")[2])
@@ -149,8 +158,8 @@ def test_a_page_at_localhost_keeps_its_check_of_the_host() -> None:
 
 
 @contextmanager
-def served(host: str) -> Iterator[DemoServer]:
-    with serve(SHIPPED, host, port=0) as opened:
+def served(host: str, model: Path = SHIPPED) -> Iterator[DemoServer]:
+    with serve(model, host, port=0) as opened:
         threading.Thread(target=opened.serve_forever, daemon=True).start()
         yield opened
         opened.shutdown()
