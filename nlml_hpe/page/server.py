@@ -1,10 +1,10 @@
 """A page to try it: ``nlml-hpe demo`` serves it to this machine's own browser.
 
-An image or a webcam frame is posted to ``/predict`` and answered with every head's pose, its landmarks and its cone of
-doubt. What the page wants beyond that stands in the query: with ``eyes`` each head's answers by one eye alone are
-there, too; with ``rebuild``, where torch is installed, the largest face's reconstruction by the manifold: its 27 weight
-vectors, the cosines and FaceMesh's triangles, from which the page draws the face as a surface at any angle. Nothing is
-stored.
+An image or a webcam frame is posted to ``/predict`` and answered with the pose of every head that is found, its
+landmarks and its cone of doubt. What the page wants beyond that stands in the query: with ``eyes`` each head's answers
+by one eye alone are there, too; with ``rebuild``, where torch is installed, the largest face's reconstruction by the
+manifold: its 27 weight vectors, the cosines and FaceMesh's triangles, from which the page draws the face as a surface
+at any angle. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
+def serve(model: Path, host: str = LOOPBACK, port: int = 8000, heads: bool = False) -> DemoServer:
     """A server that is ready for ``serve_forever``.
 
     Where all of the torch extra is installed it also rebuilds faces by the manifold, otherwise it does without.
@@ -131,6 +131,8 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
         At a name or address of this machine's own (localhost, 127.x, ::1) others cannot see the page.
     port : int
         0 takes a free one.
+    heads : bool
+        Whether heads that show no face are looked for, too, as of ``HeadPoseEstimator``.
 
     Returns
     -------
@@ -144,11 +146,11 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
     ArtifactError
         Where the model does not read.
     ValueError
-        For a port that no machine has.
+        For a port that no machine has, and for ``heads`` of a model without an image eye.
     """
     if not 0 <= port <= _LAST_PORT:
         raise ValueError(f"port: expected 0 to {_LAST_PORT}; received {port}")
-    estimator = _open_estimator(model)
+    estimator = _open_estimator(model, heads)
     try:
         return DemoServer((host, port), Predictor(estimator))
     except OSError as error:
@@ -156,11 +158,11 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
         raise OSError(error.errno, f"the page cannot be served at {host}, port {port}: {error.strerror}") from error
 
 
-def _open_estimator(model: Path) -> HeadPoseEstimator:
+def _open_estimator(model: Path, heads: bool) -> HeadPoseEstimator:
     if (model / WEIGHTS_FILE).is_file():
         with suppress(MissingPackageError):  # a part of the torch extra, of which only ``needs`` knows all
-            return HeadPoseEstimator(model, "torch")
-    return HeadPoseEstimator(model, "onnx")
+            return HeadPoseEstimator(model, "torch", heads=heads)
+    return HeadPoseEstimator(model, "onnx", heads=heads)
 
 
 class _ReadUntil(socket.SocketIO):
