@@ -202,7 +202,7 @@ def open_stage(
     about = session.get_modelmeta().custom_metadata_map.get(_METADATA, "{}")
     try:
         found = dict(json.loads(about)).get("format")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         found = None
     if found != form:
         raise ArtifactError(f"{file}: expected {form!r}, found {found!r}; run {trainer} again")
