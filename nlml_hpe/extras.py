@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CHECKOUT = Path(__file__).parents[1]
+ORIGIN = "where PLACE is the wheel or checkout that it was installed from; no package index has nlml-hpe"
+"""What follows a command of pip's for an installed package: a name that nobody has there could be anybody's."""
 
 
 class MissingPackageError(ImportError):
@@ -52,4 +54,4 @@ def how_to_install(extra: str) -> str:
     if (_CHECKOUT / "pyproject.toml").is_file():
         # Without -e the checkout's stages would be importable no more.
         return f"pip install -e '.[{extra}]' in {_CHECKOUT}"
-    return f"pip install 'nlml-hpe[{extra}]'"
+    return f"pip install 'PLACE[{extra}]', {ORIGIN}"

@@ -96,7 +96,7 @@ def open_session(source: Path | bytes, providers: Sequence[str] | str = CPU, thr
         As ``resolve_providers``, and where a provider that is installed does not start, for instance for want of
         CUDA's own libraries.
     ArtifactError
-        For a file that is no ONNX network.
+        For a file that is missing, is no ONNX network, or has layers that this onnxruntime cannot compute.
 
     Examples
     --------
@@ -110,12 +110,15 @@ def open_session(source: Path | bytes, providers: Sequence[str] | str = CPU, thr
     wanted = resolve_providers(providers)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    content = source if isinstance(source, bytes) else str(source)
+    content, what = (source, "a network") if isinstance(source, bytes) else (str(source), str(source))
     try:
         session = onnxruntime.InferenceSession(content, options, providers=wanted)
     except (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf) as error:
-        what = "a network" if isinstance(source, bytes) else str(source)
         raise ArtifactError(f"{what} is damaged or no ONNX file ({error})") from error
+    except failures.NoSuchFile as error:
+        raise ArtifactError(f"{what} is missing") from error
+    except (failures.NotImplemented, failures.RuntimeException) as error:
+        raise ArtifactError(f"{what} cannot be run by onnxruntime {onnxruntime.__version__} ({error})") from error
     idle = [name for name in wanted if name not in session.get_providers()]
     if idle:
         raise ProviderError(

@@ -73,6 +73,21 @@ def test_an_array_with_a_damaged_byte_is_refused_or_as_it_was(tmp_path: Path) ->
     assert refused > 3000
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compression_that_is_not_numpys_is_refused(tmp_path: Path, compression: int) -> None:
+    """Each has an error of its own where it is damaged."""
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        stream = io.BytesIO()
+        np.save(stream, np.arange(200.0))
+        archive.writestr("x.npy", stream.getvalue())
+    content = path.read_bytes()
+    for damage in (content, content[:60] + bytes(b ^ 255 for b in content[60:80]) + content[80:]):
+        path.write_bytes(damage)
+        with pytest.raises(ArtifactError, match=r"a\.npz: .*compressed in a way that numpy does not write"):
+            read_npz(path)
+
+
 @pytest.mark.parametrize(
     "text", ["{'descr': ','", "{'descr': ('|u1',)", "{'shape': (0, 10**30)", "[", "{'x': " + "(" * 90]
 )

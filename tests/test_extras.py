@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 
@@ -47,9 +48,27 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
     assert str(caught.value).endswith(f"-e '.[train]' in {REPOSITORY}")
 
 
-def test_outside_of_a_checkout_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_a_checkout_no_package_is_named_that_anybody_could_register(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "_CHECKOUT", REPOSITORY / "tests")
-    assert extras.how_to_install("torch") == "pip install 'nlml-hpe[torch]'"
+    command, _, origin = extras.how_to_install("torch").partition(", where ")
+    assert command == "pip install 'PLACE[torch]'"
+    assert origin.startswith("PLACE is the wheel or checkout")
+
+
+def test_nothing_says_to_install_this_package_by_its_name() -> None:
+    """No index has it, so that whoever registered the name would be installed."""
+    kinds = (
+        "*.md",
+        "*/*.md",
+        "benchmarks/*.py",
+        "configs/*.yaml",
+        "nlml_hpe/**/*.py",
+        "renderer/**/*.py",
+        "stages/*.py",
+    )
+    texts = {path: path.read_text(encoding="utf-8") for kind in kinds for path in REPOSITORY.glob(kind)}
+    by_name = re.compile(r"pip install[^`\n]*\n?[^`\n]*[ '\"]nlml[-_]hpe\b(?!/)")
+    assert [path for path, text in texts.items() if by_name.search(text)] == []
 
 
 def test_an_error_of_our_own_is_not_taken_for_a_missing_package() -> None:

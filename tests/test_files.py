@@ -32,6 +32,18 @@ def make(folder: Path) -> None:
         write_manifest(partial, "thing", {"a": 1}, {"input": "x"})
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"],
+    ids=["empty", "cut", "bytes", "deep", "digits"],
+)
+def test_json_that_does_not_read_is_named(tmp_path: Path, content: bytes) -> None:
+    """Python refuses to convert a number of thousands of digits, by an error that named no file."""
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"a\.json is not readable JSON"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")

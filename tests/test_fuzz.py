@@ -42,7 +42,7 @@ def damaged(photo: RgbImage) -> st.SearchStrategy[bytes]:
     """Encoded images, cut and with bytes changed."""
     small = Image.fromarray(photo[60:200, 150:310])
     whole = []
-    for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "TGA", "ICO"):
+    for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "TGA", "JPEG2000"):
         stream = io.BytesIO()
         small.save(stream, form)
         whole.append(stream.getvalue())

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.files.images import MAX_PIXELS, MAX_SIDE, ImageReadError, as_rgb, read_image, user_path
+from nlml_hpe.files.images import (
+    FORMATS,
+    MAX_PIXELS,
+    MAX_SIDE,
+    ImageReadError,
+    as_rgb,
+    decode_image,
+    read_image,
+    user_path,
+)
 
 RED = (250, 20, 30)
 
@@ -165,3 +177,105 @@ def test_a_tag_of_another_type_is_a_damaged_image_and_a_long_name_is_none(tmp_pa
         read_image(tmp_path / "tag.jpg")
     with pytest.raises(ImageReadError, match="too long"):
         read_image(tmp_path / ("a" * 300 + ".jpg"))
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "MPO"])
+def test_every_format_reads_whatever_the_files_name(tmp_path: Path, form: str) -> None:
+    Image.init()
+    if form not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {form}")
+    # Two pictures in one file are what an MPO is.
+    more = {"save_all": True, "append_images": [Image.new("RGB", (64, 48))]} if form == "MPO" else {}
+    (tmp_path / "image.dat").write_bytes(encoded(Image.new("RGB", (64, 48), RED), form, **more))
+    image = read_image(tmp_path / "image.dat")
+    assert image.shape == (48, 64, 3)
+    assert np.abs(image.astype(int) - RED).max() <= 8
+
+
+def test_a_picture_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow knows EPS by its first bytes, and has Ghostscript run it."""
+    program, ran = tmp_path / "gs", tmp_path / "ran"
+    program.write_text(f"#!/bin/sh\ntouch '{ran}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    with pytest.raises(ImageReadError, match=r"not an image in a format that is read here \(JPEG, PNG, WEBP, GIF"):
+        decode_image(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"), "the file")
+    assert not ran.exists()
+
+
+def icon() -> bytes:
+    """One pixel by its own header, 13,000 x 13,000 by that of the PNG inside."""
+    inside = encoded(Image.new("1", (13_000, 13_000)), "PNG")
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 1, 1, 0, 0, 1, 32, len(inside), 22) + inside
+
+
+def run_length_bmp() -> bytes:
+    header = bytearray(encoded(Image.new("P", (8, 6)), "BMP"))[: 14 + 40 + 1024]
+    header[14 + 16] = 1  # compression: run lengths
+    return bytes(header) + b"\x08\x00" * 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (icon(), "not an image in a format"),
+        (b"qoif" + struct.pack(">IIBB", 40, 40, 3, 0) + b"\0" * 1600 + b"\0" * 7 + b"\1", "not an image in a format"),
+        (b"P2 2 2 100\n1 2 3 4\n", "PPM of this kind .* save it as PNG"),
+        (b"P5 2 2 100\n1234", "PPM of this kind"),
+        (run_length_bmp(), "BMP of this kind"),
+    ],
+    ids=["ICO", "QOI", "text", "depth", "run lengths"],
+)
+def test_what_is_decoded_unmeasured_or_in_python_is_refused(content: bytes, message: str) -> None:
+    """A QOI of 16 million pixels took 31 seconds, and an icon's picture was decoded before its size was looked at."""
+    with pytest.raises(ImageReadError, match=message):
+        decode_image(io.BytesIO(content), "the file")
+
+
+@pytest.mark.parametrize(("mode", "most"), [("RGB", 10), ("RGBA", 10), ("I;16", 8), ("F", 10)])
+def test_decoding_takes_little_more_than_the_pixels_and_the_answer(tmp_path: Path, mode: str, most: int) -> None:
+    """Bytes for a pixel: 4, or 2, are Pillow's and 3 the answer's; there were 17 to 30."""
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("this system does not say how much memory was taken")
+    side = 4000
+    for name, size in (("small", 8), ("large", side)):
+        Image.new(mode, (size, size)).save(tmp_path / f"{name}.tiff", compression="tiff_adobe_deflate")
+    program = (
+        "import re, sys\nfrom pathlib import Path\nfrom nlml_hpe.files.images import read_image\n"
+        "def peak(): return int(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024\n"
+        "read_image(sys.argv[1])\nbefore = peak()\nread_image(sys.argv[2])\nprint(peak() - before)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "small.tiff"), str(tmp_path / "large.tiff")]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert taken / side**2 < most
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK", "F", "I;16"])
+def test_an_image_of_several_stripes_reads_as_one(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    whole = Image.fromarray(rng.integers(0, 256, (1203, 1000, 4), dtype=np.uint8))
+    if mode in ("F", "I;16"):
+        image = Image.fromarray(
+            rng.integers(0, 65536, (1203, 1000)).astype(np.uint16 if mode == "I;16" else np.float32)
+        )
+        expected = np.rint(np.asarray(image, dtype=np.float64) / 65535 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    else:
+        image = whole.convert("RGB").convert(mode) if mode == "P" else whole.convert(mode)
+        white = Image.new("RGBA", image.size, "white")
+        expected = np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+    np.testing.assert_array_equal(as_rgb(image), expected)
+
+
+def test_a_pil_image_that_is_turned_stays_as_it_was(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(io.BytesIO(encoded(Image.new("RGB", (8, 6)), "JPEG", exif=exif))) as image:
+        assert [as_rgb(image).shape for _ in range(2)] == [(8, 6, 3)] * 2
+        assert image.size == (8, 6)

@@ -171,4 +171,4 @@ def _try_the_command(folder: Path, yaw: float) -> None:
     evaluate = [program, "evaluate", "--dataset", "aflw2000", "--root", "."]
     refused = subprocess.run(evaluate, cwd=folder, check=False, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "is not installed: pip install 'nlml-hpe[train]'" in refused.stderr
+    assert "is not installed: pip install 'PLACE[train]', where PLACE is the wheel" in refused.stderr

@@ -7,8 +7,10 @@ import io
 import json
 import shutil
 import socket
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.page.predictor import MAX_UPLOAD_PIXELS
-from nlml_hpe.page.server import LOOPBACK, MAX_UPLOAD_BYTES, DemoServer, serve
+from nlml_hpe.page.server import LOOPBACK, MAX_CONNECTIONS, MAX_UPLOAD_BYTES, DemoServer, serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -94,6 +96,15 @@ def test_every_head_has_a_cone_and_where_it_is_asked_for_the_answers_of_each_eye
     assert len({answer["yaw"] for answer in (face, *face["alone"].values())}) == 3
 
 
+def test_the_one_eye_of_a_model_is_shown_by_its_name(landmark_eye_alone: Path, photo: RgbImage) -> None:
+    """The page said "no answer" where that very eye was chosen."""
+    with served(LOOPBACK, landmark_eye_alone) as opened:
+        answer = json.loads(ask(opened, "POST", "/predict?eyes", jpeg(photo), Content_Type="image/jpeg")[2])
+    (face,) = answer["faces"]
+    assert list(face["alone"]) == ["landmarks"]
+    assert face["alone"]["landmarks"]["yaw"] == face["yaw"]
+
+
 def test_a_picture_without_a_face_has_no_reconstruction(server: DemoServer) -> None:
     body = jpeg(np.full((64, 64, 3), 90, dtype=np.uint8))
     answer = json.loads(ask(server, "POST", "/predict?rebuild", body, Content_Type="image/jpeg")[2])
@@ -147,8 +158,8 @@ def test_a_page_at_localhost_keeps_its_check_of_the_host() -> None:
 
 
 @contextmanager
-def served(host: str) -> Iterator[DemoServer]:
-    with serve(SHIPPED, host, port=0) as opened:
+def served(host: str, model: Path = SHIPPED) -> Iterator[DemoServer]:
+    with serve(model, host, port=0) as opened:
         threading.Thread(target=opened.serve_forever, daemon=True).start()
         yield opened
         opened.shutdown()
@@ -190,13 +201,70 @@ def test_an_upload_that_breaks_off_is_answered(server: DemoServer) -> None:
 
 
 def test_an_upload_that_does_not_come_is_answered(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nlml_hpe.page.server._Handler.timeout", 0.2)
+    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", 0.2)
     assert b" 408 " in raw(server, UPLOAD, close=False).splitlines()[0]
 
 
-def test_an_upload_in_drops_is_answered(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", -1.0)
-    assert b" 408 " in raw(server, UPLOAD, close=False).splitlines()[0]
+def dripped(server: DemoServer, begin: bytes, drop: bytes, seconds: float) -> tuple[bytes, float]:
+    """What is answered where ``drop`` comes ten times a second, and after how long, ``seconds`` at most."""
+    start = time.monotonic()
+    with socket.create_connection(server.server_address[:2], timeout=0.1) as connection:
+        connection.sendall(begin)
+        while (passed := time.monotonic() - start) < seconds:
+            try:
+                connection.sendall(drop)
+                return connection.recv(65536), passed
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return b"", passed
+    return b"never", seconds
+
+
+def test_a_request_in_drops_ends(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of its header each had a deadline of their own, so that it never ended."""
+    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", 0.5)
+    answer, seconds = dripped(server, UPLOAD, b"x", 5)
+    assert b" 408 " in answer.splitlines()[0]
+    assert seconds < 3
+    answer, seconds = dripped(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X: a\r\n", 5)
+    assert (answer, seconds < 3) == (b"", True)
+
+
+def test_there_is_a_most_of_connections_and_room_again_when_one_ends() -> None:
+    with served(LOOPBACK) as opened:
+        place = opened.server_address[:2]
+        with ExitStack() as stack:
+            for _ in range(MAX_CONNECTIONS):
+                stack.enter_context(socket.create_connection(place, timeout=5))
+            with socket.create_connection(place, timeout=5) as further:
+                assert further.recv(1) == b""
+        end = time.monotonic() + 10
+        while opened._open and time.monotonic() < end:
+            time.sleep(0.01)
+        assert ask(opened, "GET", "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "status"), [(MAX_UPLOAD_BYTES + 1, "image/png", 413), (3_000_000, "text/plain", 415)]
+)
+def test_whoever_sends_all_before_reading_sees_why_it_is_refused(
+    server: DemoServer, size: int, kind: str, status: int
+) -> None:
+    """The connection was closed with the upload unread, and so reset, before the answer could be."""
+    for _ in range(5):
+        assert ask(server, "POST", "/predict", bytes(size), Content_Type=kind)[0] == status
+
+
+def test_what_is_dropped_of_a_refused_upload_is_bounded(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlml_hpe.page.server._MAX_DROPPED_BYTES", 1000)
+    endless = (
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {10**11}\r\n\r\n"
+    )
+    with socket.create_connection(server.server_address[:2], timeout=30) as connection:
+        connection.sendall(endless.encode())
+        with pytest.raises(ConnectionError):
+            connection.sendall(bytes(300_000_000))
 
 
 def test_sixty_visitors_may_wait() -> None:
@@ -206,10 +274,16 @@ def test_sixty_visitors_may_wait() -> None:
             stack.enter_context(socket.create_connection(opened.server_address[:2], timeout=5))
 
 
-def test_without_safetensors_the_page_does_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with serve(SHIPPED, port=0) as opened:
-        assert isinstance(opened._predictor.estimator.engine, OnnxEngine)
+@pytest.mark.parametrize("absent", ["safetensors", "scipy"])
+def test_without_a_part_of_the_torch_extra_the_page_does_without_torch(absent: str) -> None:
+    """In a process of its own: what is imported once is there for good. Without scipy the page did not open."""
+    program = (
+        f"import sys\nsys.modules[{absent!r}] = None\nfrom nlml_hpe.model.format import SHIPPED\n"
+        "from nlml_hpe.page.server import serve\n"
+        "with serve(SHIPPED, port=0) as server:\n    print(type(server._predictor.estimator.engine).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == OnnxEngine.__name__, done.stderr
 
 
 @pytest.mark.parametrize(

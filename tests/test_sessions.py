@@ -12,8 +12,9 @@ from nlml_hpe.cli import main
 from nlml_hpe.detection.detectors import open_detector
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference.engines import said_of_itself
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
 from nlml_hpe.sessions import ProviderError, open_session, resolve_providers
 
 CPU = "CPUExecutionProvider"
@@ -73,3 +74,19 @@ def test_what_is_no_network_is_refused(content: bytes, tmp_path: Path) -> None:
         open_session(content)
     with pytest.raises(ArtifactError, match=r"some.onnx is damaged or no ONNX file"):
         open_session(tmp_path / "some.onnx")
+
+
+def test_what_a_file_says_of_itself_may_be_nested_without_end() -> None:
+    with pytest.raises(ArtifactError, match="no ONNX model of this project"):
+        said_of_itself(Path("some.onnx"), {METADATA: "[" * 100_000})
+
+
+def test_a_network_that_is_missing_or_of_a_kind_that_nothing_computes_is_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is an extra")
+    with pytest.raises(ArtifactError, match=r"none\.onnx is missing"):
+        open_session(tmp_path / "none.onnx")
+    puts = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BFLOAT16, [1]) for name in ("a", "b")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "a"], ["b"])], "graph", puts[:1], puts[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    with pytest.raises(ArtifactError, match=r"a network cannot be run by onnxruntime \d.*Add"):
+        open_session(model.SerializeToString())

@@ -36,7 +36,8 @@ def add_whole(export: argparse.ArgumentParser) -> None:
         "--int8-crops",
         type=user_path,
         metavar="DIR",
-        help="16 crops of heads or more, by which --int8 finds its ranges: a folder of the stage Crops, or of pictures",
+        help="16 crops of heads or more, by which --int8 finds the ranges of an image eye that is not in eight bits "
+        "yet: a folder of the stage Crops, or of pictures",
     )
 
 
@@ -48,8 +49,7 @@ def write_whole(given: argparse.Namespace) -> Path:
         raise ValueError("--int8-crops is for --int8, which is missing")
     with needs("train", "`nlml-hpe export`"):
         from nlml_hpe.export.whole import export_whole
-    looks = DEFAULT_LOOKS if given.looks is None else given.looks
-    return export_whole(given.model, given.output, given.crop, given.eye, looks, given.int8, given.int8_crops)
+    return export_whole(given.model, given.output, given.crop, given.eye, given.looks, given.int8, given.int8_crops)
 
 
 def refuse_without_crop(given: argparse.Namespace) -> None:

@@ -116,7 +116,7 @@ class HeadDetector:
     def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
         self._session = open_stage(path or PLACE / HEADS_FILE, HEADS_FORMAT, "HeadTrainer", providers)
 
-    def find(self, image: RgbImage, min_score: float = MIN_SCORE, max_heads: int | None = None) -> list[Head]:
+    def find(self, image: RgbImage, min_score: float = MIN_SCORE) -> list[Head]:
         """Heads in an image, surest first.
 
         Parameters
@@ -126,8 +126,6 @@ class HeadDetector:
             in one of 1280.
         min_score : float
             In 0..1.
-        max_heads : int, optional
-            At most so many, by default all.
 
         Returns
         -------
@@ -156,7 +154,7 @@ class HeadDetector:
         sure, heads = np.flatnonzero(scores >= min_score), []
         for row in sure[suppressed(boxes[sure], scores[sure])]:
             heads.append(Head(*mean_boxes(boxes, face_boxes, scores, row), float(scores[row])))
-        return [head for head in heads if longest_side(head.box) >= LEAST_PX][:max_heads]
+        return [head for head in heads if longest_side(head.box) >= LEAST_PX]
 
     def _look(self, image: RgbImage, factor: float) -> _Seen:
         """What all cells say, in pixels of the copy, that have more than their neighbours."""
@@ -202,7 +200,7 @@ def open_stage(
     about = session.get_modelmeta().custom_metadata_map.get(_METADATA, "{}")
     try:
         found = dict(json.loads(about)).get("format")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         found = None
     if found != form:
         raise ArtifactError(f"{file}: expected {form!r}, found {found!r}; run {trainer} again")

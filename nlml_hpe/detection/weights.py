@@ -19,6 +19,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from nlml_hpe.extras import ORIGIN
 from nlml_hpe.files.atomic import ArtifactError, read_json, write_bytes, write_json
 
 DETECTION, LANDMARKS = "face_detection.onnx", "face_landmarks.onnx"
@@ -34,7 +35,7 @@ PACKAGED = Path(__file__).with_name("facemesh_weights")
 _WANTED = (
     "to make the files of FaceMesh that are missing: pip install 'tflite>=2.18' 'onnx>=1.17', then run\n    " + COMMAND
 )
-_REINSTALL = "install the package anew: pip install --force-reinstall --no-deps nlml-hpe"
+_REINSTALL = f"install the package anew: pip install --force-reinstall --no-deps PLACE, {ORIGIN}"
 _TFLITE = {
     DETECTION: (
         "mediapipe/modules/face_detection/face_detection_short_range.tflite",

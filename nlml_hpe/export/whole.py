@@ -81,7 +81,7 @@ def export_whole(
     path: str | Path,
     size: int = CROP_PX,
     eye: Eye | None = None,
-    looks: int = DEFAULT_LOOKS,
+    looks: int | None = None,
     int8: bool = False,
     int8_crops: Path | None = None,
     weights: Path | None = None,
@@ -98,13 +98,14 @@ def export_whole(
         Pixels on a side of a crop, 64 to 512.
     eye : "both", "landmarks" or "image", optional
         Which eyes the file holds; by default all that the model has.
-    looks : 1, 2, 3, 5 or 11
-        How often the landmark eye looks at a face; see ``detection.looks``.
+    looks : 1, 2, 3, 5 or 11, optional
+        How often the landmark eye looks at a face, by default ``DEFAULT_LOOKS`` times; see ``detection.looks``.
     int8 : bool
         The image eye's layers in eight bits: those that it was trained with, or else those that ``int8_crops`` lead to.
         The landmark eye stays as it is, for it would be no faster and less exact.
     int8_crops : Path, optional
-        Crops by which the ranges of eight bits are found, as ``int8_crops.read_crops`` reads them.
+        Crops by which the ranges of an image eye that is not in eight bits yet are found, as ``int8_crops.read_crops``
+        reads them.
     weights : Path, optional
         Where FaceMesh's networks lie; by default ``detection.weights.default_folder()``.
 
@@ -116,8 +117,9 @@ def export_whole(
     Raises
     ------
     ValueError
-        For an eye that the model does not have, a size beyond the limits, another number of looks, a landmark eye of
-        other points than FaceMesh's, and eight bits without an image eye or without crops.
+        For an eye that the model does not have, a size beyond the limits, another number of looks, looks of an image
+        eye alone, a landmark eye of other points than FaceMesh's, eight bits without an image eye or without crops,
+        and crops for one that is in eight bits already.
     ArtifactError
         For a folder that does not read, and where FaceMesh's networks are missing.
 
@@ -134,11 +136,14 @@ def export_whole(
     ((2, 3), [2, 2])
     """
     folder, path, size = Path(folder), Path(path), _side(size)
-    further = further_looks(looks)
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is no folder; name a model folder, whose files say what they are")
     eyes = open_eyes(folder)
     wanted = eyes.chosen(eye)
+    if wanted == "image" and looks is not None:
+        raise ValueError("looks: only the landmark eye has them, and the file is to hold the image eye alone")
+    looks = DEFAULT_LOOKS if looks is None else looks
+    further = further_looks(looks)
     image = None if wanted == "landmarks" else _image_network(eyes, folder, int8, int8_crops)
     landmarks = None if wanted == "image" else _landmark_networks(eyes, folder, weights)
     if int8 and image is None:
@@ -195,7 +200,12 @@ def _image_network(eyes: Eyes, folder: Path, int8: bool, int8_crops: Path | None
     """The image eye's own file, or, where it is asked for, one in eight bits."""
     assert eyes.image is not None  # Eyes.chosen has seen to it
     network = _read(folder / IMAGE_EYE_FILE)
-    if not int8 or precision_of(network) == "int8":
+    is_rounded = precision_of(network) == "int8"
+    if is_rounded and int8_crops is not None:
+        raise ValueError(
+            f"int8_crops: the image eye of {folder} is in eight bits already, and its ranges are known; leave them out"
+        )
+    if not int8 or is_rounded:
         return network
     if int8_crops is None:
         raise ValueError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nlml_hpe.files.atomic import ArtifactError
 
 MAX_NPZ_BYTES = 4 * 1024**3
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -57,6 +58,9 @@ def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MA
         with zipfile.ZipFile(path) as archive:
             stored = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             chosen = {name: stored[name] for name in (stored if names is None else names)}
+            for member in chosen.values():
+                if member.compress_type not in _COMPRESSIONS:
+                    raise ValueError(f"{member.filename} is compressed in a way that numpy does not write")
             if sum(member.file_size for member in chosen.values()) > max_bytes:
                 raise ArtifactError(f"{path}: more than {max_bytes} bytes when unpacked")
             return {name: _array(archive, member) for name, member in chosen.items()}
@@ -64,7 +68,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MA
         raise ArtifactError(f"{path}: the array {error} is missing") from error
     except ArtifactError:
         raise
-    # RuntimeError: encrypted; NotImplementedError, one of its kind: a compression that Python does not know.
+    # RuntimeError: encrypted.
     except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtifactError(f"{path}: damaged or no .npz file ({error})") from error
 

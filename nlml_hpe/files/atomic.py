@@ -133,5 +133,6 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path} is larger than {MAX_JSON_BYTES} bytes; it is no artefact of this project")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    # ValueError: also of bytes that are no text, and of a number of more digits than Python converts.
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not readable JSON ({error}); delete it and run the stage again") from error

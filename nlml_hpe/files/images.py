@@ -6,12 +6,14 @@ import os
 import struct
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from nlml_hpe.words import why_no_file
 
@@ -24,7 +26,11 @@ MAX_SIDE = 32_766
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif")
 """What is taken for an image in a folder, in lower case; a file that is named reads whatever its suffix."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM", "TGA")
+"""What is read, by Pillow's names. Of all else that Pillow opens nothing is tried: EPS runs an external program, ICO
+and ICNS decode before their size is known, and others are decoded in Python, which takes minutes."""
 _DEEPEST = 65535.0
+_STRIPE_PIXELS = 1_000_000
 _DAMAGED = (
     AttributeError,
     EOFError,
@@ -145,7 +151,7 @@ def user_path(text: str | Path) -> Path:
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
-    """Read an image file with its EXIF orientation applied.
+    """Read an image file, one of ``FORMATS`` whatever its name, with its EXIF orientation applied.
 
     Grey, palette and CMYK images are converted; transparency is laid over white. Images of numbers without a scale
     (16 and 32 bit integers, floats) are grey, and the largest value says what is white: 1 for floats up to 1, else
@@ -166,8 +172,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
     Raises
     ------
     ImageReadError
-        Where the file is missing, empty, truncated, not an image, too large (also of more than ``MAX_SIDE`` pixels on a
-        side), or holds numbers that are negative, not finite or above 65,535.
+        Where the file is missing, empty, truncated, none of ``FORMATS``, in a rare kind of BMP or PPM that Pillow
+        decodes in Python, too large (also of more than ``MAX_SIDE`` pixels on a side), or holds numbers that are
+        negative, not finite or above 65,535.
 
     Examples
     --------
@@ -214,16 +221,18 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
     Examples
     --------
     >>> from io import BytesIO
-    >>> decode_image(BytesIO(b"text"), "upload")
+    >>> decode_image(BytesIO(b"text"), "upload")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    nlml_hpe.files.images.ImageReadError: upload: not an image in a format that is known here
+    nlml_hpe.files.images.ImageReadError: upload: not an image in a format that is read here (JPEG, PNG, ...)
     """
     try:
         with _opened(source) as image:
-            return _decoded(image, name, max_pixels)
+            _require_quick(image, name)
+            return _decoded(image, name, max_pixels, is_ours=True)
     except UnidentifiedImageError as error:
-        raise ImageReadError(f"{name}: not an image in a format that is known here") from error
+        text = f"{name}: not an image in a format that is read here ({', '.join(_formats())})"
+        raise ImageReadError(text) from error
     except Image.DecompressionBombError as error:
         raise _too_large(name, max_pixels) from error
     except ImageReadError:
@@ -234,15 +243,30 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
 
 
-def _opened(source: Path | BinaryIO) -> Image.Image:
+def _opened(source: Path | BinaryIO) -> ImageFile:
     """The image, of which only the header was read."""
     with _OPENING, warnings.catch_warnings():
         # Pillow's advice on large images is a line on stderr; here such an image is refused, with a reason.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(source)
+        return Image.open(source, formats=_formats())
 
 
-def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> RgbImage:
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow has; it does not take the name of another."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _require_quick(image: ImageFile, name: str) -> None:
+    """Refuse what Pillow decodes in Python, of which a few megabytes take minutes."""
+    if any(tile[0] in Image.DECODERS for tile in image.tile):
+        raise ImageReadError(
+            f"{name}: {image.format} of this kind (text, compressed, or of unusual depth) is not read; save it as PNG"
+        )
+
+
+def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS, is_ours: bool = False) -> RgbImage:
+    """An image as an array; one that is ours alone is turned where it is, without a copy."""
     # The size is in the header: nothing was decoded yet.
     if image.width * image.height > max_pixels:
         raise _too_large(name, max_pixels)
@@ -252,8 +276,11 @@ def _decoded(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Rgb
             "make the image smaller, or cut it"
         )
     try:
-        upright = ImageOps.exif_transpose(image)
-        return _grey_numbers(upright, name) if upright.mode.startswith(("I", "F")) else _colours(upright)
+        if is_ours:
+            ImageOps.exif_transpose(image, in_place=True)
+        else:
+            image = ImageOps.exif_transpose(image)
+        return _grey_numbers(image, name) if image.mode.startswith(("I", "F")) else _colours(image)
     except ImageReadError:
         raise
     except _DAMAGED as error:
@@ -264,19 +291,36 @@ def _too_large(name: str, max_pixels: int) -> ImageReadError:
     return ImageReadError(f"{name}: at most {max_pixels} pixels are read; make the image smaller")
 
 
+def _stripes(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """An image in stripes of rows: to convert all of it at once takes several times its memory."""
+    rows = max(1, _STRIPE_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
 def _grey_numbers(image: Image.Image, name: str) -> RgbImage:
-    values = np.asarray(image, dtype=np.float64)
-    if not (np.isfinite(values).all() and values.min(initial=0.0) >= 0 and values.max(initial=0.0) <= _DEEPEST):
-        raise ImageReadError(f"{name}: expected grey values in 0..1, 0..255 or 0..65535, without NaN")
-    highest = values.max(initial=0.0)
+    highest = 0.0
+    for _, stripe in _stripes(image):
+        values = np.asarray(stripe, dtype=np.float64)
+        if not (np.isfinite(values).all() and values.min(initial=0.0) >= 0 and values.max(initial=0.0) <= _DEEPEST):
+            raise ImageReadError(f"{name}: expected grey values in 0..1, 0..255 or 0..65535, without NaN")
+        highest = max(highest, float(values.max(initial=0.0)))
     white = 1.0 if highest <= 1 and image.mode.startswith("F") else 255.0 if highest <= 255 else _DEEPEST
-    grey = np.rint(values / white * 255.0).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    grey = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for rows, stripe in _stripes(image):
+        grey[rows] = np.rint(np.asarray(stripe, dtype=np.float64) / white * 255.0)[..., None]
+    return grey
 
 
 def _colours(image: Image.Image) -> RgbImage:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, layered)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8).copy()
+    clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    colours = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for rows, stripe in _stripes(image):
+        colours[rows] = np.asarray((_over_white(stripe) if clear else stripe).convert("RGB"))
+    return colours
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, (255, 255, 255, 255)), layered)

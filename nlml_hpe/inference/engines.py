@@ -276,7 +276,7 @@ def said_of_itself(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(properties[METADATA])
         about["format"], about["convention"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is no ONNX model of this project ({error}); export it again") from error
     return about
 

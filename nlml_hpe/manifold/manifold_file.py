@@ -104,7 +104,7 @@ def read_manifold(path: Path) -> PoseManifold:
             Noise(arrays["noise_covariance"], arrays["sigma_scale"]) if known else None,
             header["facts"],
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is no manifold of this project ({error}); run TD_main again") from error
 
 

@@ -1,15 +1,15 @@
 """A page to try it: ``nlml-hpe demo`` serves it to this machine's own browser.
 
-An image or a webcam frame is posted to ``/predict`` and answered with every head's pose, its landmarks and its cone of
-doubt. What the page wants beyond that stands in the query: with ``eyes`` each head's answers by one eye alone are
-there, too; with ``rebuild``, where torch is installed, the largest face's reconstruction by the manifold: its 27 weight
-vectors, the cosines and FaceMesh's triangles, from which the page draws the face as a surface at any angle. Nothing is
-stored.
+An image or a webcam frame is posted to ``/predict`` and answered with the pose of every head that is found, its
+landmarks and its cone of doubt. What the page wants beyond that stands in the query: with ``eyes`` each head's answers
+by one eye alone are there, too; with ``rebuild``, where torch is installed, the largest face's reconstruction by the
+manifold: its 27 weight vectors, the cosines and FaceMesh's triangles, from which the page draws the face as a surface
+at any angle. Nothing is stored.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import io
 import ipaddress
 import json
 import re
@@ -18,20 +18,25 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.images import ImageReadError
-from nlml_hpe.inference.backends import Backend
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.model.components import WEIGHTS_FILE
 from nlml_hpe.page.predictor import Predictor
 
 LOOPBACK = "127.0.0.1"
 MAX_UPLOAD_BYTES = 16 * 1024 * 1024
 TIMEOUT_SECONDS = 20
+"""For all of a request to come, headers and upload; as long again for the answer to be taken."""
+MAX_CONNECTIONS = 64
+"""At one time; further ones are closed unread."""
 PREDICT = "/predict"
 WISHES = ("rebuild", "eyes")
 """What may stand in the query of ``PREDICT``, joined by "&"."""
@@ -39,6 +44,9 @@ _PAGE = Path(__file__).with_name("page.html")
 _LENGTH_DIGITS = 12
 _LAST_PORT = 65535
 _PIECE_BYTES = 64 * 1024
+_MAX_DROPPED_BYTES = 64 * 1024 * 1024
+_MARK = "@MAX_UPLOAD_BYTES@"
+"""Where the page has the number."""
 _HOST = re.compile(r"(?P<name>\[[^]]*\]|[^:]*)(:\d*)?")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -66,7 +74,20 @@ class DemoServer(ThreadingHTTPServer):
         self._predictor, self.is_local = predictor, is_loopback(address[0])
         families = {found[0] for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)}
         self.address_family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+        self._open: set[object] = set()
         super().__init__(address, partial(_Handler, predictor))
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection."""
+        if len(self._open) >= MAX_CONNECTIONS:
+            return False
+        self._open.add(request)
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection, which makes room for another one."""
+        self._open.discard(request)
+        super().shutdown_request(request)
 
     @property
     def url(self) -> str:
@@ -97,10 +118,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
+def serve(model: Path, host: str = LOOPBACK, port: int = 8000, heads: bool = False) -> DemoServer:
     """A server that is ready for ``serve_forever``.
 
-    Where torch and safetensors are installed it also rebuilds faces by the manifold, otherwise it does without.
+    Where all of the torch extra is installed it also rebuilds faces by the manifold, otherwise it does without.
 
     Parameters
     ----------
@@ -110,6 +131,8 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
         At a name or address of this machine's own (localhost, 127.x, ::1) others cannot see the page.
     port : int
         0 takes a free one.
+    heads : bool
+        Whether heads that show no face are looked for, too, as of ``HeadPoseEstimator``.
 
     Returns
     -------
@@ -123,13 +146,11 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
     ArtifactError
         Where the model does not read.
     ValueError
-        For a port that no machine has.
+        For a port that no machine has, and for ``heads`` of a model without an image eye.
     """
     if not 0 <= port <= _LAST_PORT:
         raise ValueError(f"port: expected 0 to {_LAST_PORT}; received {port}")
-    installed = all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
-    backend: Backend = "torch" if installed and (model / "model.safetensors").is_file() else "onnx"
-    estimator = HeadPoseEstimator(model, backend)
+    estimator = _open_estimator(model, heads)
     try:
         return DemoServer((host, port), Predictor(estimator))
     except OSError as error:
@@ -137,14 +158,45 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000) -> DemoServer:
         raise OSError(error.errno, f"the page cannot be served at {host}, port {port}: {error.strerror}") from error
 
 
+def _open_estimator(model: Path, heads: bool) -> HeadPoseEstimator:
+    if (model / WEIGHTS_FILE).is_file():
+        with suppress(MissingPackageError):  # a part of the torch extra, of which only ``needs`` knows all
+            return HeadPoseEstimator(model, "torch", heads=heads)
+    return HeadPoseEstimator(model, "onnx", heads=heads)
+
+
+class _ReadUntil(socket.SocketIO):
+    """What a connection sends up to a moment; after it ``TimeoutError``, however often a little more comes."""
+
+    def __init__(self, connection: socket.socket, end: float) -> None:
+        super().__init__(connection, "r")
+        self._connection, self._end = connection, end
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.settimeout(_seconds_to(self._end))
+        return super().readinto(buffer)
+
+
+def _seconds_to(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: DemoServer
     server_version, sys_version = "nlml-hpe", ""
-    timeout = TIMEOUT_SECONDS
 
     def __init__(self, predictor: Predictor, *arguments: Any) -> None:
         self._predictor = predictor
         super().__init__(*arguments)
+
+    def setup(self) -> None:
+        """Read under a deadline, which ``BaseHTTPRequestHandler`` has for each line alone."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_ReadUntil(self.connection, time.monotonic() + TIMEOUT_SECONDS))
 
     def do_GET(self) -> None:
         """The page, and nothing else."""
@@ -175,7 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/":
             self._answer(HTTPStatus.NOT_FOUND, {"error": "there is nothing here; the page is /"})
             return
-        self._send(HTTPStatus.OK, _PAGE.read_bytes(), "text/html; charset=utf-8")
+        page = _PAGE.read_text(encoding="utf-8").replace(_MARK, str(MAX_UPLOAD_BYTES))
+        self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     def _post(self) -> None:
         if not self._is_ours():
@@ -198,13 +251,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, length: int) -> bytes:
         """The upload. Raises ``TimeoutError`` where it comes in drops, and ``ImageReadError`` where it breaks off."""
-        content, end = bytearray(), time.monotonic() + TIMEOUT_SECONDS
+        content = bytearray()
         while len(content) < length:
             piece = self.rfile.read1(min(_PIECE_BYTES, length - len(content)))
             if not piece:
                 raise ImageReadError(f"the upload broke off after {len(content)} of {length} bytes")
-            if time.monotonic() > end:
-                raise TimeoutError
             content += piece
         return bytes(content)
 
@@ -220,11 +271,26 @@ class _Handler(BaseHTTPRequestHandler):
         # What was not read of a refused upload must not be taken for the next request.
         self.close_connection = status != HTTPStatus.OK
         self._send(status, json.dumps(content).encode(), "application/json")
+        if self.close_connection:
+            self._drop_the_rest()
+
+    def _drop_the_rest(self) -> None:
+        """Read what still comes, within bounds: a connection closed before is reset, and its answer often not seen."""
+        dropped, end = 0, time.monotonic() + TIMEOUT_SECONDS
+        with suppress(OSError):  # whoever asked has left, or goes on for too long
+            self.connection.shutdown(socket.SHUT_WR)
+            while dropped < _MAX_DROPPED_BYTES:
+                self.connection.settimeout(_seconds_to(end))
+                piece = self.connection.recv(_PIECE_BYTES)
+                if not piece:
+                    break
+                dropped += len(piece)
 
     def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
         self.send_response(status)
         for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
+        self.connection.settimeout(TIMEOUT_SECONDS)
         try:
             self.end_headers()
             self.wfile.write(content)

@@ -1,0 +1,107 @@
+"""The page's script, run in node: what it shows when answers come late, and what the webcam's button does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.page import server
+
+NODE = shutil.which("node")
+PAGE = Path(server.__file__).with_name("page.html")
+PLATFORM = Path(__file__).with_name("page_script.js")
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="node, which runs the page's script, is not installed")
+
+
+def run(scenario: str, page: Path = PAGE) -> Any:
+    """What a scenario of ``page_script.js`` returns."""
+    done = subprocess.run(
+        [str(NODE), PLATFORM, page, scenario], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_answer_that_comes_late_is_not_shown_with_a_later_picture() -> None:
+    result = run("""
+        await Promise.all([page.take(image("first", 100, 80)), page.take(image("second", 200, 10))]);
+        return { ...page.shown(), log };
+    """)
+    assert result == {"picture": "second", "width": 200, "log": ["picture second"]}
+
+
+def test_a_picture_and_its_answer_are_shown_together() -> None:
+    """The second one's picture was drawn with the first one's poses while its own were on their way."""
+    result = run("""
+        const first = page.take(image("first", 100, 10)), second = page.take(image("second", 200, 80));
+        await first;
+        const between = page.shown();
+        await second;
+        return { between, after: page.shown() };
+    """)
+    assert result["between"] in ({"picture": None, "width": None}, {"picture": "first", "width": 100})
+    assert result["after"] == {"picture": "second", "width": 200}
+
+
+def test_the_webcams_button_pressed_twice_opens_one_stream_and_stop_ends_it() -> None:
+    result = run("""
+        page.watch(); page.watch();
+        await wait(60);
+        const open = streams.map(stream => stream.isLive);
+        page.watch();
+        await wait(20);
+        return { open, after: streams.map(stream => stream.isLive), button: elements.camera.textContent };
+    """)
+    assert result == {"open": [True], "after": [False], "button": "use the webcam"}
+
+
+def test_a_server_that_is_gone_is_asked_once_a_second() -> None:
+    result = run("""
+        page.watch();
+        await wait(60);
+        const before = asked.length;
+        server.isThere = false;
+        await wait(300);
+        return { before, after: asked.length - before, message: elements.message.textContent };
+    """)
+    assert result["before"] > 2
+    assert 1 <= result["after"] <= 3
+    assert result["message"] == "Failed to fetch"
+
+
+def test_a_file_ends_the_webcam_and_stays() -> None:
+    result = run("""
+        page.watch();
+        await wait(60);
+        elements.file.listeners.change({ target: { files: [image("chosen", 100, 30)] } });
+        await wait(120);
+        return { ...page.shown(), live: streams.map(stream => stream.isLive) };
+    """)
+    assert result == {"picture": "chosen", "width": 100, "live": [False]}
+
+
+def test_a_file_that_is_too_large_is_not_sent(tmp_path: Path) -> None:
+    with server.serve(SHIPPED, port=0) as opened:
+        threading.Thread(target=opened.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(opened.url) as response:
+            (tmp_path / "page.html").write_bytes(response.read())
+        opened.shutdown()
+    result = run(
+        f"""
+        await page.take(image("large", 100, 1, {server.MAX_UPLOAD_BYTES + 1}));
+        const message = elements.message.textContent;
+        await page.take(image("largest", 100, 1, {server.MAX_UPLOAD_BYTES}));
+        return {{ message, asked }};
+        """,
+        tmp_path / "page.html",
+    )
+    assert result == {"message": "at most 16 MiB are taken; make the image smaller", "asked": ["largest"]}
