@@ -128,8 +128,23 @@ def image_stem(identity: int, yaw: float, pitch: float, roll: float) -> str:
     >>> image_stem(1, 10.0, 0.0, -2.5)
     'ID1_(10_0_-2.5)'
     """
-    angles = "_".join(f"{value + 0.0:g}" for value in (yaw, pitch, roll))
-    return f"ID{identity}_({angles})"
+    return f"ID{identity}_({'_'.join(map(_in_name, (yaw, pitch, roll)))})"
+
+
+def survives_name(degrees: float) -> bool:
+    """Whether an angle is the same when it is read from a file's name, which holds six digits of it.
+
+    Examples
+    --------
+    >>> survives_name(12.25), survives_name(20 / 3)
+    (True, False)
+    """
+    text = _in_name(degrees)
+    return re.fullmatch(_NUMBER, text) is not None and float(text) == degrees
+
+
+def _in_name(degrees: float) -> str:
+    return f"{degrees + 0.0:g}"  # zero has no sign
 
 
 def parse_image_name(name: str) -> tuple[int, tuple[float, float, float]]:
