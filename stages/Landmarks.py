@@ -37,6 +37,12 @@ def plan(config: Config) -> Plan:
     """What both landmark tensors depend on."""
     work, name = Workdir(config.workdir), config.landmarks.detector
     own = {split: own_images(config, split) for split in SPLITS}
+    train, validation = ((own[split] or work.renders / split).resolve() for split in SPLITS)
+    if train == validation:
+        raise ValueError(
+            f"{train} is the folder of images of both splits: errors on people who were learned from say nothing; "
+            "let landmarks.train_images and landmarks.validation_images be of different people"
+        )
     others = {split: digest_of_names_and_sizes(folder) for split, folder in own.items() if folder is not None}
     others["detector"] = f"{name} of {DETECTORS[name].package} {version_of(DETECTORS[name].package)}"
     reads = {work.renders: RENDERS} if None in own.values() else {}
