@@ -175,6 +175,12 @@ def identity_folders(root: Path) -> list[tuple[int, Path]]:
     return found
 
 
+def other_folders(root: Path) -> list[str]:
+    """Names of the folders below ``root`` that ``identity_folders`` leaves out, but for hidden ones."""
+    folders = (path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(name for name in folders if not _FOLDER_NAME.fullmatch(name))
+
+
 def grid_images(folder: Path, identity: int, grid: PoseGrid) -> list[Path]:
     """The images of one identity.
 

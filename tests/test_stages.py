@@ -252,7 +252,9 @@ def test_a_full_disk_is_a_clear_error_and_a_rerun_completes(
     assert [name for name in expected if found.get(name) != expected[name] and name not in FIGURES] == []
 
 
-def test_a_folder_of_renders_can_stand_in_for_render(tiny_run: Config, tmp_path: Path) -> None:
+def test_a_folder_of_renders_can_stand_in_for_render(
+    tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The authors' layout: people as bare numbers, nothing but the grid's images."""
     images = {}
     for split in Landmarks.SPLITS:
@@ -260,11 +262,13 @@ def test_a_folder_of_renders_can_stand_in_for_render(tiny_run: Config, tmp_path:
         for person in (tiny_run.workdir / "renders" / split).iterdir():
             target = images[split] / person.name.removeprefix("ID")
             shutil.copytree(person, target, ignore=shutil.ignore_patterns("random"))
+    (images["train"] / "1 (copy)").mkdir()
     landmarks = {f"{split}_images": str(folder) for split, folder in images.items()}
     config = load_config(write_config(tmp_path, landmarks=landmarks))
     made = LandmarkTensor.open(run_stage(Landmarks.STAGE, config))
     original = LandmarkTensor.open(tiny_run.workdir / "landmarks_train")
     assert (made.features == original.features).all()
+    assert "train: 1 folder left out, whose name is not ID1, ID2, ...: 1 (copy)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("own", [{"train": "train", "validation": "link"}, {"train": "validation"}])
