@@ -45,14 +45,15 @@ def test_a_yaw_at_which_nobody_was_found_is_named(found: np.ndarray) -> None:
     found[:, 4] = 0
     with pytest.raises(TensorError, match="no face was found at yaw 30"):
         fitted(found)
+    assert fitted(found, rotated=True).never_held_out == ()  # turned there from other poses
 
 
 def test_the_only_person_seen_at_a_yaw_is_not_held_out(found: np.ndarray) -> None:
     found[:, 4] = 0
     found[5, 4, 1, 1] = 1
     made = fitted(found)
-    assert PEOPLE[5] in made.without_noise
-    assert len(made.without_noise) == 2  # a fold
+    assert PEOPLE[5] in made.never_held_out
+    assert len(made.never_held_out) == 2  # a fold
     assert "noise measured without 2 of 8 people" in made.summary()
     assert made.manifold.noise is not None
 
@@ -63,9 +64,9 @@ def test_where_everybody_is_needed_all_are_explained_by_all(found: np.ndarray) -
     for person, line in enumerate([(1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0), (0, 1, 0), (0, 2, 0), (0, 0, 2)]):
         found[person, *line] = 1
     made = fitted(found)
-    assert made.without_noise == ()
+    assert made.never_held_out == ()
     assert made.manifold.noise is not None
 
 
 def test_the_noise_of_a_whole_tensor_is_measured_by_everybody(found: np.ndarray) -> None:
-    assert fitted(found).without_noise == ()
+    assert fitted(found).never_held_out == ()

@@ -50,24 +50,24 @@ class FittedManifold:
         The decomposition.
     cosines : tuple of three Cosines
         The fits of yaw, pitch and roll.
-    without_noise : tuple of int
-        People by whom the noise was not measured: without them an angle of the grid would have no face.
+    never_held_out : tuple of int
+        People by whom the noise was not measured: without their fold an angle of the grid has no face.
     """
 
     manifold: PoseManifold
     tucker: TuckerModel
     cosines: tuple[Cosines, Cosines, Cosines]
-    without_noise: tuple[int, ...] = ()
+    never_held_out: tuple[int, ...] = ()
 
     def summary(self) -> str:
         """Cells filled, error of the decomposition, rms of every cosine, in words."""
         lines = [f"filled {self.tucker.filled} missing cells; relative error {self.tucker.relative_error:.4f}"]
         for name, fit in zip(AXES, self.cosines, strict=True):
             lines.append(f"cosine rms of U_{name}: " + "  ".join(f"{rms:.5f}" for rms in fit.rms))
-        if self.without_noise:
+        if self.never_held_out:
             people = self.manifold.facts["people"]
             lines.append(
-                f"noise measured without {len(self.without_noise)} of {people} people, who have an angle's only faces"
+                f"noise measured without {len(self.never_held_out)} of {people} people, who have an angle's only faces"
             )
         return "\n  ".join(lines)
 
@@ -137,8 +137,8 @@ def fit_manifold(
     folds = _folds(detected, config.ranks.identity, rng)
     noise = _noise(manifold, features, detected, config, device, folds, rng)
     measured = np.concatenate([held_out for _, held_out in folds])
-    without = tuple(np.delete(tensor.people, measured).tolist())
-    return FittedManifold(replace(manifold, noise=noise), model, cosines, without)
+    never = tuple(np.delete(tensor.people, measured).tolist())
+    return FittedManifold(replace(manifold, noise=noise), model, cosines, never)
 
 
 def _fit(

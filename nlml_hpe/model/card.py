@@ -47,7 +47,7 @@ def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]])
     parameters = sum(p.numel() for p in model.network.parameters()) if model.network else 0
     heads = _rendered_heads(manifests)
     # Those of a folder of photographs are of as many faces.
-    one_face = _ONE_FACE if heads.get("source") == "photo" and heads["photos"] is None else ""
+    one_face = _ONE_FACE if heads.get("source") == "photo" and heads.get("photos") is None else ""
     return f"""# Head-pose model
 
 Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(FOLDER)`.
