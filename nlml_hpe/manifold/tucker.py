@@ -197,7 +197,7 @@ def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArr
 
 
 def require_people_found(detected: NDArray[np.bool_], people: Sequence[int]) -> None:
-    """Raise ``TensorError`` where there is a person without any face.
+    """Require a face of every person.
 
     Parameters
     ----------
@@ -205,6 +205,11 @@ def require_people_found(detected: NDArray[np.bool_], people: Sequence[int]) -> 
         Where there is a face.
     people : sequence of int
         What each person is called in the error.
+
+    Raises
+    ------
+    TensorError
+        Where there is a person without any.
 
     Examples
     --------
