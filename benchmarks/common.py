@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nlml_hpe.threads import usable_cores
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> str:
     """Processor count and architecture, for the record beside every figure."""
-    return f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
+    return f"{usable_cores()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
 def development_data() -> Path:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
-from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.pose_grid import PoseGrid, survives_name
 from nlml_hpe.rotation import OWN_FRAME, check_head_frame
 
 MOST_POSES = 1_000_000
@@ -64,10 +64,16 @@ class AxisConfig(Section):
     step: float = Field(ge=0.001, le=360)
 
     @model_validator(mode="after")
-    def _step_divides_range(self) -> AxisConfig:
+    def _steps_have_names(self) -> AxisConfig:
         steps = (self.max - self.min) / self.step
         if self.max < self.min or abs(steps - round(steps)) > 1e-9:
             raise ValueError(f"step {self.step:g} does not divide the range {self.min:g}..{self.max:g}")
+        lost = next((angle for angle in self.values() if not survives_name(angle)), None)
+        if lost is not None:
+            raise ValueError(
+                f"the angle {lost} has more than the six digits that a file's name can hold; take a range and a step "
+                "of fewer decimals, such as -10..10 by 5"
+            )
         return self
 
     def values(self) -> tuple[float, ...]:

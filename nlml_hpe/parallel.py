@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 from joblib import Parallel, delayed, parallel_config
@@ -17,7 +19,12 @@ from tqdm import tqdm
 
 from nlml_hpe.extras import needs
 
+if TYPE_CHECKING:
+    from dask.distributed import Client, Future
+
 _CONNECT_SECONDS = 15
+_WORKER_SECONDS = 60
+"""How long a cluster may be without workers: who restarts those that died needs a while."""
 _WATCH_SECONDS = 0.2
 Result = TypeVar("Result")
 
@@ -59,7 +66,8 @@ def run_tasks(
     Raises
     ------
     WorkerError
-        Where the cluster does not answer or a worker process of this machine dies.
+        Where a worker process of this machine dies, the cluster does not answer or has no workers, or several of its
+        workers die at one task.
     MissingPackageError
         For a cluster where Dask is not installed.
 
@@ -68,17 +76,8 @@ def run_tasks(
     >>> sorted(run_tasks(pow, [(2, 3), (3, 2)], "powers", workers=1))
     [8, 9]
     """
-    with _backend(workers, cluster) as jobs:
-        # Arrays travel to the workers as they are, not by way of temporary files.
-        pool = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
-        results = pool(delayed(_alone)(task, a) for a in arguments)
-        try:
-            yield from tqdm(results, total=len(arguments), desc=label, unit="part")
-        except BrokenProcessPool as error:
-            raise WorkerError(
-                f"{label}: a worker process died ({error}); out of memory is the usual reason: lower `workers`. "
-                "What is finished is kept, so run the same command again"
-            ) from error
+    results = _here(task, arguments, label, workers) if cluster is None else _there(task, arguments, label, cluster)
+    yield from tqdm(results, total=len(arguments), desc=label, unit="part")
 
 
 def _alone(task: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
@@ -101,19 +100,78 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-@contextmanager
-def _backend(workers: int, cluster: str | None) -> Iterator[int]:
-    if cluster is None:
-        with parallel_config(backend="loky", initializer=_start_worker, initargs=(os.getpid(),)):
-            yield workers
-        return
+def _here(
+    task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], label: str, workers: int
+) -> Iterator[Result]:
+    with parallel_config(backend="loky", initializer=_start_worker, initargs=(os.getpid(),)):
+        # Arrays travel to the workers as they are, not by way of temporary files.
+        pool = Parallel(n_jobs=workers, return_as="generator_unordered", max_nbytes=None)
+        try:
+            yield from pool(delayed(_alone)(task, a) for a in arguments)
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                f"{label}: a worker process died ({error}); out of memory is the usual reason: lower `workers`. "
+                "What is finished is kept, so run the same command again"
+            ) from error
+
+
+def _there(
+    task: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], label: str, cluster: str
+) -> Iterator[Result]:
+    """By Dask's own client: joblib's waits for ever for tasks that the scheduler gave up."""
     with needs("cluster", "a cluster"):
-        from dask.distributed import Client
+        from dask.distributed import Client, KilledWorker
+        from distributed.comm.core import CommClosedError
     try:
         client = Client(cluster, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise WorkerError(
             f"no Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler`"
         ) from error
-    with client, parallel_config(backend="dask", wait_for_workers_timeout=_CONNECT_SECONDS):
-        yield -1
+    with client:
+        # Whole in one object: Dask looks into arguments for tasks and results of its own.
+        todo = (client.submit(partial(_alone, task, a), pure=False) for a in arguments)
+        pending = set(islice(todo, _in_flight(client, cluster)))
+        try:
+            while pending:
+                done = _next_done(client, cluster, pending)
+                pending -= done
+                yield from (future.result() for future in done)
+                pending.update(islice(todo, max(0, _in_flight(client, cluster) - len(pending))))
+        except KilledWorker as error:
+            raise WorkerError(
+                f"{label}: workers of the cluster died again and again at one task; out of memory is the usual reason: "
+                "give them more, or start fewer on a machine. What is finished is kept, so run the same command again"
+            ) from error
+        except (CancelledError, CommClosedError) as error:
+            raise WorkerError(
+                f"{label}: the Dask scheduler at {cluster} was lost ({error}). What is finished is kept, so start it "
+                "and its workers, and run the same command again"
+            ) from error
+
+
+def _in_flight(client: Client, cluster: str) -> int:
+    """How many tasks the cluster is given at a time: a second one lies ready for each thread of a worker.
+
+    Raises ``WorkerError`` where no worker comes.
+    """
+    try:
+        client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+    except TimeoutError as error:
+        raise WorkerError(
+            f"the Dask scheduler at {cluster} has had no worker for {_WORKER_SECONDS} seconds; start some with "
+            f"`dask worker {cluster}`. What is finished is kept, so run the same command again"
+        ) from error
+    # The last worker may be lost in between; what was not given out yet must not be taken for done.
+    return max(1, 2 * sum(client.nthreads().values()))
+
+
+def _next_done(client: Client, cluster: str, pending: set[Future]) -> set[Future]:
+    """Those that are done as soon as there is one. Raises ``WorkerError`` where there is no worker any more."""
+    from dask.distributed import wait
+
+    while True:
+        try:
+            return wait(pending, timeout=_WORKER_SECONDS, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            _in_flight(client, cluster)

@@ -128,8 +128,23 @@ def image_stem(identity: int, yaw: float, pitch: float, roll: float) -> str:
     >>> image_stem(1, 10.0, 0.0, -2.5)
     'ID1_(10_0_-2.5)'
     """
-    angles = "_".join(f"{value + 0.0:g}" for value in (yaw, pitch, roll))
-    return f"ID{identity}_({angles})"
+    return f"ID{identity}_({'_'.join(map(_in_name, (yaw, pitch, roll)))})"
+
+
+def survives_name(degrees: float) -> bool:
+    """Whether an angle is the same when it is read from a file's name, which holds six digits of it.
+
+    Examples
+    --------
+    >>> survives_name(12.25), survives_name(20 / 3)
+    (True, False)
+    """
+    text = _in_name(degrees)
+    return re.fullmatch(_NUMBER, text) is not None and float(text) == degrees
+
+
+def _in_name(degrees: float) -> str:
+    return f"{degrees + 0.0:g}"  # zero has no sign
 
 
 def parse_image_name(name: str) -> tuple[int, tuple[float, float, float]]:
@@ -158,6 +173,12 @@ def identity_folders(root: Path) -> list[tuple[int, Path]]:
         if first == second:
             raise RenderFolderError(f"{root}: {folder.name} and {other.name} both stand for identity {first}")
     return found
+
+
+def other_folders(root: Path) -> list[str]:
+    """Names of the folders below ``root`` that ``identity_folders`` leaves out, but for hidden ones."""
+    folders = (path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(name for name in folders if not _FOLDER_NAME.fullmatch(name))
 
 
 def grid_images(folder: Path, identity: int, grid: PoseGrid) -> list[Path]:

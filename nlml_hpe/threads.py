@@ -31,6 +31,11 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
+def usable_cores() -> int:
+    """How many processor cores this process may use; all that there are where the system does not say (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Begun(Generic[Result]):
     """Work that other threads may have begun; ``begin`` makes it."""
 

@@ -40,6 +40,7 @@ from nlml_hpe.training_data import AnyDataset, Augment, Batches, each_tensor
 from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
 from nlml_hpe.training_state import NOT_READ, damaged, read_checkpoint, write_checkpoint
+from nlml_hpe.version import VERSION
 
 Loss = Callable[[Any, Any], Tensor]
 """Outputs of the network and targets of a batch to the mean loss, a tensor of one number."""
@@ -293,7 +294,9 @@ class _Course:
         settings = self.config.model_dump(mode="json", exclude={"tensorboard"})
         layers = {key: list(value.shape) for key, value in self.network.state_dict().items()}
         sizes = [len(self.batches), len(self.held_out)]
-        return digest_of([self.run.inputs, settings, self.seed, self.name, sizes, layers, sorted(self.metrics)])
+        return digest_of(
+            [VERSION, self.run.inputs, settings, self.seed, self.name, sizes, layers, sorted(self.metrics)]
+        )
 
     def _save(self) -> None:
         if self.run.checkpoints is None:

@@ -10,6 +10,7 @@ from nlml_hpe.config import Margin, Section, Share, UserPath
 
 FIRST_VALIDATION_PERSON = 100_001
 """Validation people are numbered from here, training people from 1: one more of these renumbers none of those."""
+USUAL_EXPRESSIONS = ("browInnerUp", "eyeBlink", "jawOpen", "mouthPucker", "mouthSmile")
 Interval = tuple[float, float]
 KitFacing = Literal["own", "mean"]
 Quality = Annotated[int, Field(ge=1, le=100)]
@@ -58,7 +59,7 @@ class HeadsConfig(Section):
     tone_variation: float = Field(default=1.0, ge=0, le=3)
     expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")
     expressions: tuple[str, ...] | Literal["all"] = Field(
-        default=("browInnerUp", "eyeBlink", "jawOpen", "mouthPucker", "mouthSmile"),
+        default=USUAL_EXPRESSIONS,
         description="which of ICT-FaceKit's expressions, without _L and _R; the shipped checkpoint was made with these",
     )
 

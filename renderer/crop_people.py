@@ -96,10 +96,15 @@ def draw_person(
     -------
     Person
         With that many takes.
+
+    Raises
+    ------
+    HeadDataError
+        As ``Kit.expressions`` does.
     """
     spread = rng.standard_normal(len(kit.identity)) * config.shape_variation
     weights = np.clip(spread, -_DRAWN_LIMIT, _DRAWN_LIMIT)
-    names = tuple(name for name in kit.expression_names if config.makes(name))
+    names = kit.expressions(config)
     looks = draw_looks(config.looks, rng)
     dressed = wardrobe if rng.uniform() < _DRESSED else None
     if looks.covering == "none" and (dressed is not None or rng.uniform() < 0.65):

@@ -7,12 +7,13 @@ order or how often it is drawn.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nlml_hpe.device import DeviceName
 from nlml_hpe.files.images import RgbImage
@@ -59,8 +60,10 @@ class People:
     def off_grid(self, split: str, person: int) -> list[NumberedPose]:
         """Seeded random poses of one person, in the order of their files' names.
 
-        They are uniform inside the grid's range, to a hundredth of a degree. For training people every other one is
-        drawn from the range widened by ``random_margin_deg``.
+        They are uniform inside the grid's range, to a hundredth of a degree, and no two are the same. For training
+        people every other one is drawn from the range widened by ``random_margin_deg``.
+
+        Raises ``ValueError`` where the grid's range does not hold so many different poses.
         """
         count = getattr(self.render, f"random_poses_{split}")
         rng = np.random.default_rng([self.seed, person, 1])
@@ -68,8 +71,15 @@ class People:
         if split == "train":
             margin[1::2] = self.render.random_margin_deg
         low, high = (np.array([axis[end] for axis in self.grid.axes]) for end in (0, -1))
-        drawn = np.round(rng.uniform(low - margin, high + margin), 2).tolist()
-        numbered = [(self.grid.size + index, (yaw, pitch, roll)) for index, (yaw, pitch, roll) in enumerate(drawn)]
+        _require_room(low, high, count, split)
+        drawn = np.round(rng.uniform(low - margin, high + margin), 2)
+        taken: set[tuple[float, ...]] = set()
+        again = list(range(count))
+        while again := _repeated(drawn, again, taken):
+            drawn[again] = np.round(rng.uniform(low - margin[again], high + margin[again]), 2)
+        numbered = [
+            (self.grid.size + index, (yaw, pitch, roll)) for index, (yaw, pitch, roll) in enumerate(drawn.tolist())
+        ]
         return sorted(numbered, key=lambda item: image_stem(person, *item[1]))
 
     def images(self, person: int, poses: Iterable[NumberedPose]) -> Iterator[RgbImage]:
@@ -123,6 +133,29 @@ class People:
         if listed is not None and listed.is_file():
             inputs["publishable"] = digest_of_file(listed)
         return inputs
+
+
+def _require_room(low: NDArray[np.float64], high: NDArray[np.float64], count: int, split: str) -> None:
+    """Raise ``ValueError`` where the range of the grid's angles holds fewer different poses than are to be drawn."""
+    # Hundredths of a degree; rounded first, for 1.1 degrees are 110.00000000000001 of them.
+    inside = np.floor(np.round(100 * high, 6)) - np.ceil(np.round(100 * low, 6)) + 1
+    room = np.maximum(inside, 1).prod()
+    if room < count:
+        raise ValueError(
+            f"the grid's range holds {room:.0f} different poses to a hundredth of a degree, fewer than the {count} of "
+            f"render.random_poses_{split}; lower that to {room:.0f} or less, or widen the grid"
+        )
+
+
+def _repeated(poses: NDArray[np.float64], places: Sequence[int], taken: set[tuple[float, ...]]) -> list[int]:
+    """Those of these places at which a pose is taken already; the others' poses (N, 3) are taken from here on."""
+    found = []
+    for place in places:
+        pose = tuple(poses[place].tolist())
+        if pose in taken:
+            found.append(place)
+        taken.add(pose)
+    return found
 
 
 @lru_cache(maxsize=1)

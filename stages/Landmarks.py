@@ -38,10 +38,17 @@ def own_images(config: Config, split: str) -> Path | None:
 def plan(config: Config) -> Plan:
     """What both landmark tensors depend on.
 
-    Raises ``ArtifactError`` where people are drawn here that Render has not declared finished.
+    Raises ``ArtifactError`` where people are drawn here that Render has not declared finished, and ``ValueError`` where
+    both splits are of the same images.
     """
     work, name = Workdir(config.workdir), config.landmarks.detector
     own = {split: own_images(config, split) for split in SPLITS}
+    train, validation = ((own[split] or work.renders / split).resolve() for split in SPLITS)
+    if train == validation:
+        raise ValueError(
+            f"{train} is the folder of images of both splits: errors on people who were learned from say nothing; "
+            "let landmarks.train_images and landmarks.validation_images be of different people"
+        )
     if not config.render.keep_images:
         require_declared(config, [split for split, folder in own.items() if folder is None])
     others = {split: digest_of_names_and_sizes(folder) for split, folder in own.items() if folder is not None}

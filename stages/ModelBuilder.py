@@ -14,7 +14,7 @@ from torch import nn
 from nlml_hpe.detection.detectors import DETECTORS
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
-from nlml_hpe.files.manifests import read_manifest, require_equal, write_manifest
+from nlml_hpe.files.manifests import MANIFEST, digest_of_file, read_manifest, require_equal, write_manifest
 from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.manifold.networks import HeadPoseNetwork, network_shape
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
@@ -22,6 +22,7 @@ from nlml_hpe.model.card import model_card
 from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model, load_weights, save_model
 from nlml_hpe.model.format import ONNX_FILE
 from nlml_hpe.model.onnx_export import export_onnx
+from renderer.grid import KIND as RENDERS
 from stages import EncoderTrainer, MLPHeadsTrainer, TD_main
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
@@ -61,10 +62,19 @@ def main(config: Config) -> Path:
     with fresh_folder(work.model, KIND) as folder:
         export_onnx(model, folder / ONNX_FILE)
         save_model(folder, model)
-        write_bytes(folder / "README.md", model_card(model, manifests, config.heads.source, config.seed).encode())
+        write_bytes(folder / "README.md", model_card(model, {**manifests, **_renders(work, manifests)}).encode())
         write_manifest(folder, KIND, made.settings, made.inputs)
     load_model(work.model)
     return work.model
+
+
+def _renders(work: Workdir, manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The manifest of the images that the landmarks were found in, unless they are gone or were made anew since."""
+    path = work.renders / MANIFEST
+    made_from = manifests[work.landmarks_train.name]["inputs"].get(work.renders.name)
+    if not path.is_file() or digest_of_file(path) != made_from:
+        return {}
+    return {work.renders.name: read_manifest(work.renders, RENDERS)}
 
 
 def _require_same_settings(manifests: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> None:

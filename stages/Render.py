@@ -49,14 +49,17 @@ def _sheet(people: People) -> list[list[RgbImage]]:
 
 
 def require_renderable(config: Config) -> None:
-    """Raise what rendering would raise: damaged or too few heads, a rasteriser or a folder that cannot be used.
+    """Raise what rendering would raise: damaged or too few heads, a grid too small for its random poses, a rasteriser
+    or a folder that cannot be used.
 
     Nothing is written. Heads in files are read one by one; of heads that are drawn the first stands for all.
     """
     require_replaceable(Workdir(config.workdir).renders, KIND)
     get_rasterizer(config.render.rasterizer)
-    heads = open_heads(config.heads, config.seed)
-    persons = list(chain(*config.people().numbers().values()))
+    heads, people = open_heads(config.heads, config.seed), config.people()
+    for split, numbers in people.numbers().items():
+        people.off_grid(split, numbers[0])
+    persons = list(chain(*people.numbers().values()))
     in_files = config.heads.source in ("facescape", "scan")
     for person in tqdm(persons if in_files else persons[:1], desc="Check heads", unit="person"):
         heads.head(person)

@@ -5,7 +5,6 @@ An unknown key is an error that names the key, the nearest valid one, the file a
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from nlml_hpe.image_networks.config import (
     ImageQuantizerConfig,
     ImageTrainerConfig,
 )
+from nlml_hpe.threads import usable_cores
 from renderer.config import CropsConfig, HeadsConfig, RenderConfig, ScenesConfig, SpritesConfig
 from renderer.people import People
 from stages.yaml_file import read_section
@@ -77,7 +77,7 @@ class Config(Section):
     @property
     def n_workers(self) -> int:
         """Number of worker processes; it never changes a result."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or usable_cores()
 
     def people(self) -> People:
         """The people whose images are rendered; what is slow to read of their heads is kept in the workdir."""

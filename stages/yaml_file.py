@@ -16,6 +16,18 @@ MAX_CONFIG_BYTES = 1_000_000
 AnySection = TypeVar("AnySection", bound=Section)
 
 
+class _Short(reprlib.Repr):
+    """Values in errors, shortened."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Numbers of thousands of digits, which Python does not write: YAML reads them where they are hexadecimal."""
+        return super().repr_int(x, level) if x.bit_length() < _MOST_BITS else f"a number of {x.bit_length()} bits"
+
+
+_MOST_BITS = 10_000
+_SHORT = _Short()
+
+
 class ConfigError(ValueError):
     """A configuration file is missing, not YAML, or holds a key or value that is not valid."""
 
@@ -85,7 +97,7 @@ def _problem(source: Path, section: type[Section], lines: dict[tuple[str, ...], 
     name = ".".join(path)
     if entry["type"] != "extra_forbidden":
         message = entry["msg"].removeprefix("Value error, ")
-        return f"{place}: {name}{': ' if name else ''}{message} (received {reprlib.repr(entry['input'])})"
+        return f"{place}: {name}{': ' if name else ''}{message} (received {_SHORT.repr(entry['input'])})"
     near = difflib.get_close_matches(path[-1], _valid_keys(section, path[:-1]), n=1, cutoff=0.0)
     nearest = f"; the nearest valid key is {'.'.join((*path[:-1], *near))!r}" if near else ""
     return f"{place}: unknown key {name!r}{nearest}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from nlml_hpe.config import GridConfig
+from nlml_hpe.config import AxisConfig, GridConfig
+from nlml_hpe.pose_grid import image_stem, parse_image_name
 from stages.config import Config, load_config
 from stages.yaml_file import ConfigError
 from tests.conftest import REPOSITORY
@@ -31,6 +32,12 @@ def test_the_default_grid_is_the_papers() -> None:
     assert GridConfig().pose_grid().shape == (11, 9, 7)
 
 
+@pytest.mark.parametrize("step", [0.1, 0.25, 0.01])
+def test_steps_that_names_can_hold_are_read(step: float) -> None:
+    axis = AxisConfig(min=-9.5, max=9.5, step=step)
+    assert [parse_image_name(image_stem(1, angle, 0, 0))[1][0] for angle in axis.values()] == list(axis.values())
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -47,6 +54,9 @@ def test_the_default_grid_is_the_papers() -> None:
         ("workdir: w\nimage_trainer: {data: [{kind: crops, kind: crops}]}\n", ["data.0.kind", "already set in line 2"]),
         ("workdir: w\nheads: {train: many}\n", ["line 2", "heads.train", "'many'"]),
         ("workdir: w\ngrid:\n  yaw: {min: -50, max: 50, step: 15}\n", ["line 3", "step 15 does not divide", "-50..50"]),
+        ("workdir: w\ngrid: {yaw: {min: -10, max: 10, step: 6.6666666666667}}\n", ["-3.333333333", "fewer decimals"]),
+        ("workdir: w\ngrid: {yaw: {min: 100.0005, max: 100.0025, step: 0.001}}\n", ["100.0005", "fewer decimals"]),
+        ("workdir: w\ngrid: {roll: {min: 0.00001, max: 1.00001, step: 1}}\n", ["1e-05", "fewer decimals"]),
         ("workdir: w\nseed: 1\nseed: 2\n", ["line 3", "'seed'", "line 2"]),
         ("seed: 1\n", ["workdir", "required"]),
         ("- a\n- b\n", ["expected a mapping"]),
@@ -64,6 +74,9 @@ def test_the_default_grid_is_the_papers() -> None:
         ("workdir: w\nencoder: {learning_rate: .nan}\n", ["encoder.learning_rate", "finite"]),
         ("workdir: w\nseed: 99999999999999999999\n", ["line 2", "seed", "2147483647"]),
         (f"workdir: w\nseed: {'9' * 5000}\n", ["not valid YAML", "4300 digits"]),
+        (f"workdir: w\nseed: 0x{'f' * 5000}\n", ["line 2", "seed", "2147483647", "a number of 20000 bits"]),
+        (f"workdir: w\nheads: [0x{'f' * 5000}]\n", ["line 2", "heads", "a number of 20000 bits"]),
+        (f"workdir: w\ngrid: {{0x{'f' * 5000}: 1}}\n", ["line 2", "grid"]),
         ("workdir: w\nseed: 2020-13-45\n", ["not valid YAML", "month"]),
         ("workdir: w\nheads: {train: yes}\n", ["line 2", "train: expected no true or false"]),
         ("workdir: w\nheads: {train: 100001}\n", ["heads.train", "less than 100001"]),

@@ -194,6 +194,16 @@ def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: 
     assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
 
 
+def test_another_version_does_not_go_on_with_what_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_folder(tmp_path / "crops", KIND, digest_of([people(folder).settings(), people(folder).inputs()]))
+    rendering._render_shard(people(folder), tmp_path / "crops", 0, [2])
+    monkeypatch.setattr("nlml_hpe.files.folders.VERSION", "0.0.1")
+    render_crops(people(folder), tmp_path / "crops", workers=1)
+    assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
+
+
 def test_a_folder_with_the_users_files_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "thesis.txt").write_text("years")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nlml_hpe import parallel
 from nlml_hpe.files.images import IMAGE_SUFFIXES
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import WorkerError, run_tasks
@@ -76,13 +78,19 @@ def test_a_killed_direct_run_goes_on_where_it_stopped(direct: Config, tmp_path: 
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[str]:
+    with scheduler_process(tmp_path / "scheduler.log") as (address, _):
+        yield address
+
+
+@contextmanager
+def scheduler_process(log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
-    process = started(command, tmp_path / "scheduler.log")
+    process = started(command, log)
     try:
-        yield address
+        yield address, process
     finally:
         process.kill()
         process.wait()
@@ -156,3 +164,42 @@ def test_a_scheduler_that_is_not_there_is_named() -> None:
 def test_a_worker_that_dies_is_a_clear_error() -> None:
     with pytest.raises(WorkerError, match="a worker process died"):
         list(run_tasks(os._exit, [(9,), (9,)], "dying", 2))
+
+
+def test_the_work_of_a_cluster_is_done_by_its_one_worker(tmp_path: Path, scheduler: str) -> None:
+    """By joblib's backend a single thread of a cluster did nothing, and the client all of it."""
+    with worker_process(scheduler, tmp_path / "worker.log") as worker:
+        ran = list(run_tasks(os.getpid, [()] * 7, "who", 1, scheduler))
+        assert ran == [worker.pid] * 7
+        with pytest.raises(ValueError, match="math domain error"):
+            list(run_tasks(math.sqrt, [(1.0,), (-1.0,)], "roots", 1, scheduler))
+
+
+def test_a_task_that_kills_its_workers_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+    with (
+        scheduler_process(tmp_path / "scheduler.log") as (scheduler, _),
+        worker_process(scheduler, tmp_path / "worker.log"),
+        pytest.raises(WorkerError, match="dying: workers of the cluster died again and again"),
+    ):
+        list(run_tasks(os._exit, [(9,)], "dying", 1, scheduler))
+
+
+def test_a_cluster_that_lost_all_workers_or_its_scheduler_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "_WORKER_SECONDS", 1)
+    with scheduler_process(tmp_path / "scheduler.log") as (scheduler, process):
+        with pytest.raises(WorkerError, match="has had no worker for 1 seconds"):
+            list(run_tasks(abs, [(1,)], "nothing", 1, scheduler))
+        with (
+            worker_process(scheduler, tmp_path / "first.log"),
+            pytest.raises(WorkerError, match="has had no worker for 1 seconds"),
+        ):
+            list(run_tasks(os._exit, [(9,)], "dying", 1, scheduler))
+        with worker_process(scheduler, tmp_path / "second.log"):
+            results = run_tasks(time.sleep, [(0.1,), (60,)], "lost", 1, scheduler)
+            next(results)
+            process.kill()
+            with pytest.raises(WorkerError, match=r"lost: the Dask scheduler at .* was lost"):
+                list(results)

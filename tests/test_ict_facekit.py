@@ -12,6 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from nlml_hpe.manifold.extraction import person_rows
 from renderer.config import HeadsConfig, LooksConfig
+from renderer.crop_people import draw_person
+from renderer.crop_people import small_kit as crop_kit
 from renderer.heads import HeadDataError, open_heads
 from renderer.heads.ict_facekit import IctHeads
 from renderer.heads.ict_kit import LANDMARKS, NEUTRAL, Kit, check
@@ -65,6 +67,17 @@ def test_it_says_which_modes_it_found(heads: IctHeads, small_kit: Path) -> None:
     few = open_heads(HeadsConfig(source="ict_facekit", folder=small_kit), seed=1)
     assert few.describe()["identity_modes"] == ["identity000", "identity001"]
     assert few.head(1).vertices.shape[1] == 3
+
+
+@pytest.mark.parametrize("name", ["mouthSmlie", "mouthSmile_L"])
+def test_an_expression_that_the_kit_has_not_is_named(small_kit: Path, name: str) -> None:
+    """People had kept a neutral face, and nobody was told."""
+    config = HeadsConfig(source="ict_facekit", folder=small_kit, expressions=("jawOpen", name))
+    with pytest.raises(HeadDataError, match=f"the kit has no {name}; it has jawOpen, mouthSmile$"):
+        open_heads(config, seed=1)
+    kit, rng = crop_kit(Kit.open(small_kit, None)), np.random.default_rng(0)
+    with pytest.raises(HeadDataError, match=f"the kit has no {name}"):
+        draw_person(kit, config, 1, [], rng)
 
 
 def test_people_are_seeded_and_the_cache_changes_nothing(heads: IctHeads, small_kit: Path, tmp_path: Path) -> None:

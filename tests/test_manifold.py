@@ -143,6 +143,12 @@ def test_seeds_must_match_the_faces(plain: PoseManifold) -> None:
         plain.infer(np.ones((2, 1404)), seeds=Angles.from_columns(np.zeros((3, 3))), statistical=False)
 
 
+@pytest.mark.parametrize("angle", [np.nan, np.inf])
+def test_seeds_that_are_no_angles_are_refused(plain: PoseManifold, angle: float) -> None:
+    with pytest.raises(ValueError, match="seeds hold NaN or infinite angles"):
+        plain.infer(np.ones((1, 1404)), seeds=Angles.from_columns([(angle, 0.0, 0.0)]), statistical=False)
+
+
 def test_a_manifold_survives_its_file(tiny: PoseManifold, tmp_path: Path) -> None:
     write_manifold(tmp_path / "manifold.npz", tiny)
     again = read_manifold(tmp_path / "manifold.npz")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nlml_hpe.pose_grid import image_stem
 from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig, RenderConfig
 from renderer.heads import place_in_order
 from renderer.heads.photo import embedded_photo
@@ -86,3 +87,39 @@ def test_heads_in_files_are_taken_from_both_ends() -> None:
         crowd = people(train=train).numbers()
         taken = {split: [order[place_in_order(n, 5)] for n in numbers] for split, numbers in crowd.items()}
         assert taken == {"train": order[:train], "validation": ["e", "d"]}
+
+
+STILL = {"min": 0, "max": 0, "step": 1}
+ONE_AXIS = {"yaw": {"min": -1, "max": 1, "step": 1}, "pitch": STILL, "roll": STILL}
+
+
+def of_one_axis(**render: object) -> People:
+    return Config.model_validate({"workdir": "unused", "seed": 1, "grid": ONE_AXIS, "render": render}).people()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_no_random_pose_is_drawn_twice(split: str) -> None:
+    """The image of one would overwrite that of the other, whose name is the same."""
+    crowd = of_one_axis(random_poses_train=201, random_margin_deg=(1, 0, 0), random_poses_validation=201)
+    for person in crowd.numbers()[split][:3]:
+        drawn = crowd.off_grid(split, person)
+        assert len({image_stem(person, *pose) for _, pose in drawn}) == len(drawn)
+        assert all(-2 <= yaw <= 2 for _, (yaw, _, _) in drawn)
+        assert all(-1 <= yaw <= 1 for number, (yaw, _, _) in drawn if split == "validation" or number % 2)
+
+
+def test_poses_that_differ_are_the_first_that_were_drawn() -> None:
+    crowd = of_one_axis(random_poses_validation=60)
+    person = FIRST_VALIDATION_PERSON
+    first = np.round(np.random.default_rng([1, person, 1]).uniform((-1, 0, 0), (1, 0, 0), (60, 3)), 2)
+    _, places = np.unique(first[:, 0], return_index=True)
+    drawn = {number - 3: pose for number, pose in crowd.off_grid("validation", person)}
+    assert len(places) < 60
+    assert all(drawn[place] == tuple(first[place]) for place in places)
+
+
+def test_a_range_without_room_for_the_poses_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"holds 201 different poses .* render\.random_poses_validation"):
+        of_one_axis(random_poses_validation=202).keys("validation")
+    with pytest.raises(ValueError, match=r"holds 201 different poses .* render\.random_poses_train"):
+        of_one_axis(random_poses_train=202, random_margin_deg=(90, 0, 0)).keys("train")

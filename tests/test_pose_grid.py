@@ -14,6 +14,7 @@ from nlml_hpe.pose_grid import (
     grid_images,
     identity_folders,
     image_stem,
+    other_folders,
     parse_image_name,
 )
 
@@ -74,6 +75,13 @@ def test_people_are_found_in_both_layouts(tmp_path: Path) -> None:
     (tmp_path / "ID2").mkdir()
     with pytest.raises(RenderFolderError, match="both stand for identity 2"):
         identity_folders(tmp_path)
+
+
+def test_folders_that_are_no_persons_are_told(tmp_path: Path) -> None:
+    for name in ("ID1", "id3", "ID_5", "ID4 (copy)", "06", ".cache"):
+        (tmp_path / name).mkdir()
+    assert [n for n, _ in identity_folders(tmp_path)] == [1, 6]
+    assert other_folders(tmp_path) == ["ID4 (copy)", "ID_5", "id3"]
 
 
 def test_a_root_at_the_wrong_level_is_named(tmp_path: Path) -> None:

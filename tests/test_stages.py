@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import read_manifest, write_manifest
 from nlml_hpe.manifold.blocks import TensorError
 from nlml_hpe.manifold.tensor import LandmarkTensor, misses
+from nlml_hpe.model.card import model_card
 from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import RenderFolderError
@@ -111,7 +113,7 @@ def test_another_photograph_makes_render_run_again(tmp_path: Path) -> None:
     Image.fromarray(embedded_photo()).save(photos / "one.png")
     grid = {axis: {"min": 0, "max": 0, "step": 10} for axis in ("yaw", "pitch", "roll")}
     heads = {"train": 1, "validation": 1, "photos": str(photos)}
-    config = load_config(write_config(tmp_path, grid=grid, heads=heads))
+    config = load_config(write_config(tmp_path, grid=grid, heads=heads, render={"random_poses_validation": 1}))
     run_stage(Render.STAGE, config)
     assert Render.plan(config).is_current()
     Image.fromarray(np.ascontiguousarray(embedded_photo()[:, ::-1])).save(photos / "one.png")
@@ -252,7 +254,9 @@ def test_a_full_disk_is_a_clear_error_and_a_rerun_completes(
     assert [name for name in expected if found.get(name) != expected[name] and name not in FIGURES] == []
 
 
-def test_a_folder_of_renders_can_stand_in_for_render(tiny_run: Config, tmp_path: Path) -> None:
+def test_a_folder_of_renders_can_stand_in_for_render(
+    tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The authors' layout: people as bare numbers, nothing but the grid's images."""
     images = {}
     for split in Landmarks.SPLITS:
@@ -260,11 +264,50 @@ def test_a_folder_of_renders_can_stand_in_for_render(tiny_run: Config, tmp_path:
         for person in (tiny_run.workdir / "renders" / split).iterdir():
             target = images[split] / person.name.removeprefix("ID")
             shutil.copytree(person, target, ignore=shutil.ignore_patterns("random"))
+    (images["train"] / "1 (copy)").mkdir()
     landmarks = {f"{split}_images": str(folder) for split, folder in images.items()}
     config = load_config(write_config(tmp_path, landmarks=landmarks))
     made = LandmarkTensor.open(run_stage(Landmarks.STAGE, config))
     original = LandmarkTensor.open(tiny_run.workdir / "landmarks_train")
     assert (made.features == original.features).all()
+    assert "train: 1 folder left out, whose name is not ID1, ID2, ...: 1 (copy)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("own", [{"train": "train", "validation": "link"}, {"train": "validation"}])
+def test_the_same_images_for_both_splits_are_refused(tiny_run: Config, tmp_path: Path, own: dict[str, str]) -> None:
+    renders = tiny_run.workdir / "renders"
+    (tmp_path / "link").symlink_to(renders / "train")
+    place = {"link": tmp_path / "link", "train": renders / "train", "validation": renders / "validation"}
+    landmarks = LandmarksConfig.model_validate({f"{split}_images": place[name] for split, name in own.items()})
+    with pytest.raises(ValueError, match="is the folder of images of both splits"):
+        Landmarks.plan(tiny_run.model_copy(update={"landmarks": landmarks}))
+
+
+def test_the_card_tells_what_the_model_was_made_of(tiny_run: Config, tmp_path: Path) -> None:
+    """Not what the configuration of today says of heads and seed."""
+    copy_of(tiny_run, tmp_path)
+    heads = {**TINY["heads"], "source": "scan", "folder": str(tmp_path)}  # type: ignore[dict-item]
+    config = load_config(write_config(tmp_path, seed=4, heads=heads))
+    card = (ModelBuilder.main(config) / "README.md").read_text()
+    assert "| heads | source `photo`, 5 people for training, no person in two splits |" in card
+    assert "Heads made of one photograph" in card
+    assert "| seed | 3 |" in card
+    shutil.rmtree(tmp_path / "work" / "renders")
+    card = (ModelBuilder.main(config) / "README.md").read_text()
+    assert "| heads | rendered, of a source that is not recorded any more, 5 people for training" in card
+    assert "photo" not in card
+
+
+def test_the_card_calls_own_images_own(tiny_run: Config) -> None:
+    work = Workdir(tiny_run.workdir)
+    folders = {**ModelBuilder.plan(tiny_run).reads, work.renders: Render.KIND}
+    manifests = {folder.name: read_manifest(folder, kind) for folder, kind in folders.items()}
+    manifests["landmarks_train"]["config"]["landmarks"]["train_images"] = "mine"
+    manifests["encoder"]["config"]["seed"] = 5
+    card = model_card(load_model(work.model), manifests)
+    assert "| heads | own images, 5 people for training |" in card
+    assert "photograph" not in card
+    assert "| seed | manifold 3, encoder 5, heads 3 |" in card
 
 
 @pytest.mark.parametrize("damage", ["missing", "foreign", "truncated"])

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import pytest
 
 from nlml_hpe.threads import begin, thread_count
+from stages.config import Config
 from tests.conftest import REPOSITORY
 
 _IDLE = """
@@ -95,6 +97,11 @@ def test_as_many_threads_as_opencv_may_use() -> None:
         assert thread_count() == (os.cpu_count() or 1)
     finally:
         cv2.setNumThreads(before)
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert Config(workdir=Path("unused")).n_workers == os.cpu_count()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

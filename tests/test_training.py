@@ -268,6 +268,14 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path: Path) ->
         assert trained(Pictures(), config=config, run=other)[1].epochs_run == config.epochs
 
 
+def test_a_checkpoint_of_another_version_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, batches = Run(checkpoints=tmp_path), list[int]()
+    noisy_training(run, batches.append)
+    monkeypatch.setattr("nlml_hpe.training.VERSION", "0.0.1")
+    noisy_training(run, batches.append)
+    assert len(batches) == 2 * 4 * CONFIG.epochs
+
+
 @pytest.mark.parametrize("content", ["damaged", "foreign", "truncated"])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / f"pictures{SUFFIX}"

@@ -157,12 +157,14 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
         decompose(tensor, (3, 3, 3, 3), SMALL)
 
 
-@pytest.mark.parametrize(("index", "mode"), [((2,), "person"), ((slice(None), 1), "yaw"), ((..., 0), "roll")])
-def test_a_slice_without_any_face_is_named(index: tuple, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("index", "named"), [((2,), "of person 2"), ((slice(None), 1), "at yaw 0"), ((..., 0), "at roll -10")]
+)
+def test_a_slice_without_any_face_is_named(index: tuple, named: str) -> None:
     tensor = smooth_people(6, SMALL)
     detected = np.ones(tensor.shape[:4], dtype=bool)
     detected[index] = False
-    with pytest.raises(TensorError, match=f"nothing was detected in {mode} slice"):
+    with pytest.raises(TensorError, match=f"no face was found {named}:"):
         decompose(tensor, (3, 3, 3, 3), SMALL, detected)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes, write_json
 from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
+from nlml_hpe.version import VERSION
 
 _MOST_NAMED = 5
 _BEGUN = f"{OWN_PREFIX}identity.json"
@@ -118,13 +119,14 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
     kind : str
         As of ``fresh_folder``.
     digest : str
-        Of all that the run depends on; what one with another digest began is not gone on with.
+        Of all that the run depends on but for this package; what one with another digest, or of another version,
+        began is not gone on with.
 
     Returns
     -------
     Path
-        The folder beside ``folder``, with a mark that has the digest. ``replace_folder`` removes the mark once the
-        folder is in its place, so that a run that is stopped just before is gone on with, too.
+        The folder beside ``folder``, with a mark that has version and digest. ``replace_folder`` removes the mark once
+        the folder is in its place, so that a run that is stopped just before is gone on with, too.
 
     Raises
     ------
@@ -132,10 +134,10 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
         As ``require_replaceable`` does.
     """
     partial = partial_of(folder)
-    begun = partial / _BEGUN
-    if not (begun.is_file() and read_json(begun) == digest):
+    begun, run = partial / _BEGUN, [VERSION, digest]
+    if not (begun.is_file() and read_json(begun) == run):
         partial = empty_partial(folder, kind)
-        write_json(begun, digest)
+        write_json(begun, run)
     return partial
 
 

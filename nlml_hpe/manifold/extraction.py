@@ -27,11 +27,15 @@ from nlml_hpe.pose_grid import (
     RenderFolderError,
     grid_images,
     identity_folders,
+    other_folders,
     parse_image_name,
 )
+from nlml_hpe.words import counted
 
 _BATCH = 16
 """Images of one person that are searched at once."""
+_MOST_NAMES = 5
+"""Of folders that are left out."""
 
 
 class Extraction(NamedTuple):
@@ -53,7 +57,7 @@ class Extraction(NamedTuple):
 
 
 def extract(images: Path, folder: Path, extraction: Extraction) -> Path:
-    """Detect, normalise and write every person below a folder of images.
+    """Detect, normalise and write every person below a folder of images; says which folders are of no person.
 
     Parameters
     ----------
@@ -80,6 +84,9 @@ def extract(images: Path, folder: Path, extraction: Extraction) -> Path:
     """
     grid, landmarks = extraction.grid, extraction.landmarks
     people = identity_folders(images)
+    if others := other_folders(images):
+        shown = ", ".join(others[:_MOST_NAMES]) + (", ..." if len(others) > _MOST_NAMES else "")
+        print(f"{images}: {counted(len(others), 'folder')} left out, whose name is not ID1, ID2, ...: {shown}")
     files = {person: (grid_images(place, person, grid), _random_images(place, person)) for person, place in people}
     angles = _random_angles(images, {person: poses for person, (_, (_, poses)) in files.items()})
     arguments = {person: (person, on, off, grid.shape, landmarks) for person, (on, (off, _)) in files.items()}

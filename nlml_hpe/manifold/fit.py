@@ -8,6 +8,7 @@ covariance in the manifold's basis is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.passes import Arithmetic
 from nlml_hpe.manifold.statistics import IdentityPrior, Noise
 from nlml_hpe.manifold.tensor import LandmarkTensor
-from nlml_hpe.manifold.tucker import Runner, TuckerModel, decompose
+from nlml_hpe.manifold.tucker import Runner, TuckerModel, decompose, require_people_found, unseen
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import AXES, Angles
 
@@ -33,6 +34,8 @@ _SHRINKAGE = 0.02
 and no direction is trusted without limit."""
 
 FloatArray = NDArray[np.float64]
+Fold = tuple[NDArray[np.int64] | None, NDArray[np.int64]]
+"""People to learn from, by their places in the tensor, and people who are held out."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,25 @@ class FittedManifold:
         The decomposition.
     cosines : tuple of three Cosines
         The fits of yaw, pitch and roll.
+    never_held_out : tuple of int
+        People by whom the noise was not measured: without their fold an angle of the grid has no face.
     """
 
     manifold: PoseManifold
     tucker: TuckerModel
     cosines: tuple[Cosines, Cosines, Cosines]
+    never_held_out: tuple[int, ...] = ()
 
     def summary(self) -> str:
         """Cells filled, error of the decomposition, rms of every cosine, in words."""
         lines = [f"filled {self.tucker.filled} missing cells; relative error {self.tucker.relative_error:.4f}"]
         for name, fit in zip(AXES, self.cosines, strict=True):
             lines.append(f"cosine rms of U_{name}: " + "  ".join(f"{rms:.5f}" for rms in fit.rms))
+        if self.never_held_out:
+            people = self.manifold.facts["people"]
+            lines.append(
+                f"noise measured without {len(self.never_held_out)} of {people} people, who have an angle's only faces"
+            )
         return "\n  ".join(lines)
 
 
@@ -94,7 +105,7 @@ def fit_manifold(
     Raises
     ------
     TensorError
-        Where the tensor's shape does not allow it.
+        Where the tensor's shape does not allow it, or nothing was found of a person or at an angle of the grid.
 
     Examples
     --------
@@ -118,11 +129,16 @@ def fit_manifold(
     """
     device = device or torch.device("cpu")
     features, detected = tensor.features, tensor.detected
+    require_people_found(detected, tensor.people)
     if config.use_rotation_features:
         features, detected = rotation_tensor(features, detected, tensor.grid), np.ones_like(detected)
     model, manifold, cosines = _fit(features, detected, tensor.grid, tensor.feature, config, device, progress, runner)
-    noise = _noise(manifold, features, detected, config, device, np.random.default_rng([seed, 3]))
-    return FittedManifold(replace(manifold, noise=noise), model, cosines)
+    rng = np.random.default_rng([seed, 3])
+    folds = _folds(detected, config.ranks.identity, rng)
+    noise = _noise(manifold, features, detected, config, device, folds, rng)
+    measured = np.concatenate([held_out for _, held_out in folds])
+    never = tuple(np.delete(tensor.people, measured).tolist())
+    return FittedManifold(replace(manifold, noise=noise), model, cosines, never)
 
 
 def _fit(
@@ -170,10 +186,10 @@ def _noise(
     detected: NDArray[np.bool_],
     config: TuckerConfig,
     device: torch.device,
+    folds: Sequence[Fold],
     rng: np.random.Generator,
 ) -> Noise:
     """Noise statistics by cross-validation over people; from the training residuals where they are too few."""
-    folds = _folds(len(features), config.ranks.identity, rng)
     residuals, scores = [], []
     for learned_from, held_out in folds:
         fold = manifold
@@ -193,20 +209,23 @@ def _noise(
     return Noise(_covariance(np.concatenate(residuals)), scale)
 
 
-def _folds(
-    people: int, rank: int, rng: np.random.Generator
-) -> list[tuple[NDArray[np.int64] | None, NDArray[np.int64]]]:
-    """People to learn from and people held out; none to learn from where too few are left: then the manifold
-    of all people is what everybody is explained by."""
+def _folds(detected: NDArray[np.bool_], rank: int, rng: np.random.Generator) -> list[Fold]:
+    """Folds of all people, but for those without whom an angle of the grid has no face.
+
+    One without people to learn from where too few are left: then the manifold of all people is what everybody is
+    explained by.
+    """
+    people = len(detected)
     order = rng.permutation(people)
     count = min(N_FOLDS, people)
     if people - -(-people // count) < max(rank, 2):
         return [(None, order)]
     parts = np.array_split(order, count)
-    return [
+    folds: list[Fold] = [
         (np.sort(np.concatenate([p for p in parts if p is not part])[:_MAX_FOLD_PEOPLE]), np.sort(part))
         for part in parts
     ]
+    return [fold for fold in folds if not any(unseen(detected[fold[0]], mode) for mode in (1, 2, 3))] or [(None, order)]
 
 
 def _cells(

@@ -243,12 +243,14 @@ class PoseManifold:
         Raises
         ------
         ValueError
-            For another feature length, values that are not finite, seeds of another number of faces, or where
-            statistics are asked for and the manifold has none.
+            For another feature length, features or seeds that are not finite, seeds of another number of faces, or
+            where statistics are asked for and the manifold has none.
         """
         array = self._checked(features)
         if seeds is not None and seeds.columns().shape != (len(array), 3):
             raise ValueError(f"expected seeds for {len(array)} faces; received shape {seeds.columns().shape}")
+        if seeds is not None and not np.isfinite(seeds.columns()).all():
+            raise ValueError("seeds hold NaN or infinite angles; give finite ones, or none")
         statistical = self.noise is not None if statistical is None else statistical
         solver = self._solver(statistical, device or torch.device("cpu"))
         starts = None if seeds is None else np.radians(seeds.columns())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from nlml_hpe.version import VERSION
 
 _DONE, _IDENTITY = f"{OWN_PREFIX}done_", f"{OWN_PREFIX}identity.json"
 """Markers in an unfinished tensor: people who are written, and what all of it depends on."""
+_ZEROS = 1024 * 1024
+"""Bytes that are written at once to take space."""
 
 
 class PersonRows(NamedTuple):
@@ -197,9 +199,19 @@ def _reserve(path: Path, shape: tuple[int, ...], kind: str) -> None:
     try:
         np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(kind), shape=shape)
         with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            _take_space(stream, path.stat().st_size, size)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OSError(
             error.errno, f"{path}: no room for {size / 1e9:.2f} GB of landmarks ({error.strerror})"
         ) from error
+
+
+def _take_space(stream: BinaryIO, whole: int, zeros: int) -> None:
+    """Take the space of a file of ``whole`` bytes, of which the last ``zeros`` are zero."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(stream.fileno(), 0, whole)
+        return
+    stream.seek(whole - zeros)  # macOS has no such call, and takes space where something is written
+    for start in range(0, zeros, _ZEROS):
+        stream.write(bytes(min(_ZEROS, zeros - start)))

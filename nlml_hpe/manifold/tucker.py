@@ -37,6 +37,7 @@ from nlml_hpe.manifold.passes import (
     sum_of_outer_products,
 )
 from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import AXES
 
 FloatArray = NDArray[np.float64]
 Ranks = tuple[int, int, int, int]
@@ -186,14 +187,53 @@ def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArr
         return
     if detected.shape != shape[:4]:
         raise TensorError(f"expected a mask of shape {shape[:4]}; received {detected.shape}")
-    for axis, mode in enumerate(("person", "yaw", "pitch", "roll")):
-        others = tuple(a for a in range(4) if a != axis)
-        empty = np.flatnonzero(~detected.any(axis=others))
-        if empty.size:
+    require_people_found(detected, range(shape[0]))
+    for axis, (mode, angles) in enumerate(zip(AXES, grid.axes, strict=True), start=1):
+        empty = [f"{angles[place]:g}" for place in unseen(detected, axis)]
+        if empty:
             raise TensorError(
-                f"nothing was detected in {mode} slice {empty.tolist()}: nothing can be learned of it; "
-                "drop it from the data or from the grid"
+                f"no face was found at {mode} {', '.join(empty)}: nothing can be learned of it; drop it from the grid"
             )
+
+
+def require_people_found(detected: NDArray[np.bool_], people: Sequence[int]) -> None:
+    """Require a face of every person.
+
+    Parameters
+    ----------
+    detected : ndarray of shape (I, Y, P, R), bool
+        Where there is a face.
+    people : sequence of int
+        What each person is called in the error.
+
+    Raises
+    ------
+    TensorError
+        Where there is a person without any.
+
+    Examples
+    --------
+    >>> require_people_found(np.array([True, False]).reshape(2, 1, 1, 1), (1, 2))
+    Traceback (most recent call last):
+    nlml_hpe.manifold.blocks.TensorError: no face was found of person 2: nothing can be learned; drop it from the data
+    """
+    lost = [str(people[place]) for place in unseen(detected, 0)]
+    if lost:
+        raise TensorError(
+            f"no face was found of person {', '.join(lost)}: nothing can be learned; drop it from the data"
+        )
+
+
+def unseen(detected: NDArray[np.bool_], mode: int) -> list[int]:
+    """The places along one mode of a mask (I, Y, P, R), 0 for people to 3 for roll, at which there is no face at all.
+
+    Examples
+    --------
+    >>> unseen(np.array([True, False]).reshape(1, 2, 1, 1), 1)
+    [1]
+    """
+    others = tuple(other for other in range(4) if other != mode)
+    return np.flatnonzero(~detected.any(axis=others)).tolist()
 
 
 class _Run:

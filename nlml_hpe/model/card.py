@@ -11,9 +11,10 @@ from nlml_hpe.rotation import AXES, CONVENTION, OWN_FRAME
 
 _ONE_FACE = """ Heads made of one photograph vary less than people
 do: a model of this kind shows the method and is not meant for other uses."""
+_SEEDED = ("manifold", "encoder", "heads")
 
 
-def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]], heads: str, seed: int) -> str:
+def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]]) -> str:
     """The card of a landmark eye.
 
     Figures of accuracy are in the experiment's ``test`` folder, not here.
@@ -23,11 +24,8 @@ def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]],
     model : HeadPoseModel
         What the card is of.
     manifests : mapping of str to mapping
-        Of the artefacts that it was made from, by their names.
-    heads : str
-        Where the rendered heads came from, a name in ``renderer.heads``.
-    seed : int
-        Of the experiment.
+        Of the artefacts that it was made from: ``landmarks_train``, ``manifold``, ``encoder``, ``heads``, and
+        ``renders`` where those images are still there.
 
     Returns
     -------
@@ -47,7 +45,9 @@ def model_card(model: HeadPoseModel, manifests: Mapping[str, Mapping[str, Any]],
     encoder_epoch = manifests["encoder"]["facts"]["best_epoch"] + 1
     head_epochs = ", ".join(f"{name} {epoch + 1}" for name, epoch in epochs.items())
     parameters = sum(p.numel() for p in model.network.parameters()) if model.network else 0
-    one_face = "" if heads != "photo" else _ONE_FACE
+    heads = _rendered_heads(manifests)
+    # Those of a folder of photographs are of as many faces.
+    one_face = _ONE_FACE if heads.get("source") == "photo" and heads.get("photos") is None else ""
     return f"""# Head-pose model
 
 Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(FOLDER)`.
@@ -55,7 +55,7 @@ Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(F
 | | |
 |---|---|
 | components | {component_row("landmark_eye", FILES["landmark_eye"])} |
-| heads | source `{heads}`, {len(landmarks["people"])} people for training, no person in two splits |
+| heads | {_heads_text(manifests, heads)} |
 | range of training poses (degrees) | {ranges}; grid {" x ".join(map(str, grid.shape))} |
 | convention | `{CONVENTION}` |
 | head frame | {frame_text(model.frame)} |
@@ -65,10 +65,36 @@ Made by the NLML-HPE pipeline; read it with `HeadPoseEstimator.from_pretrained(F
 | relative error of the decomposition | {manifold["relative_error"]:.4f} |
 | rms of the cosines, per column | {rms} |
 | network | {parameters:,} parameters; encoder kept from epoch {encoder_epoch}, heads from {head_epochs} |
-| seed | {seed} |
+| seed | {_seed_text(manifests)} |
 
 Angles outside the range above are extrapolated; `in_range` says so.{one_face}
 """
+
+
+def _rendered_heads(manifests: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The section ``heads`` that the training images were rendered by; empty where that is not known."""
+    own = manifests["landmarks_train"]["config"]["landmarks"]["train_images"]
+    return {} if own is not None or "renders" not in manifests else manifests["renders"]["config"]["heads"]
+
+
+def _heads_text(manifests: Mapping[str, Mapping[str, Any]], heads: Mapping[str, Any]) -> str:
+    """Whose heads the model was trained on, as far as the manifests say it."""
+    marks = manifests["landmarks_train"]
+    people = f"{len(marks['facts']['people'])} people for training"
+    if marks["config"]["landmarks"]["train_images"] is not None:
+        return f"own images, {people}"
+    source = f"source `{heads['source']}`" if heads else "rendered, of a source that is not recorded any more"
+    # Of the user's own images nobody here knows who is on them.
+    own_validation = marks["config"]["landmarks"]["validation_images"] is not None
+    return f"{source}, {people}{'; validation by own images' if own_validation else ', no person in two splits'}"
+
+
+def _seed_text(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """The seed of what the model was made from, by name where there is more than one."""
+    seeds = {name: manifests[name]["config"]["seed"] for name in _SEEDED}
+    if len(set(seeds.values())) == 1:
+        return str(seeds[_SEEDED[0]])
+    return ", ".join(f"{name} {seed}" for name, seed in seeds.items())
 
 
 def component_row(kind: ComponentKind, files: tuple[str, ...]) -> str:

@@ -47,16 +47,17 @@ class IctHeads:
         Raises
         ------
         HeadDataError, ObjError
-            As ``Kit.open`` does.
+            As ``Kit.open`` and ``Kit.expressions`` do.
         """
         assert config.folder is not None  # the configuration has seen to it
         kit = Kit.open(config.folder, cache and cache / "ict_facekit.npz")
+        kit.expressions(config)  # raises now, not with the first head
         return cls(kit.facing(config.facing), config, seed)
 
     @property
     def expressions(self) -> tuple[str, ...]:
         """Names of the kit's expressions that these people make."""
-        return tuple(name for name in self.kit.expression_names if self.config.makes(name))
+        return self.kit.expressions(self.config)
 
     def describe(self) -> dict[str, object]:
         """Which modes were found, and which expressions are made."""

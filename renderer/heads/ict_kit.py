@@ -20,7 +20,7 @@ from nlml_hpe.files.atomic import read_json
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
 from renderer.accessories import Extra, glasses, joined, long_hair, volume
 from renderer.atlas import Texels, openness
-from renderer.config import KitFacing
+from renderer.config import USUAL_EXPRESSIONS, HeadsConfig, KitFacing
 from renderer.heads import HeadDataError
 from renderer.looks import Looks
 from renderer.mesh import Mesh, vertex_normals
@@ -122,6 +122,20 @@ class Kit:
             part,
             Texels.of_mesh(_ATLAS, uv, faces, part, base[source]),
         )
+
+    def expressions(self, config: HeadsConfig) -> tuple[str, ...]:
+        """Names of the kit's expressions that people of this configuration make.
+
+        Raises ``HeadDataError`` where the configuration names one that is not there; of the usual ones a kit of few
+        files may lack some, of which ``check`` tells.
+        """
+        families = {name.removesuffix("_L").removesuffix("_R") for name in self.expression_names}
+        unknown = set(() if config.expressions == "all" else config.expressions) - families - set(USUAL_EXPRESSIONS)
+        if unknown:
+            raise HeadDataError(
+                f"heads.expressions: the kit has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(families))}"
+            )
+        return tuple(name for name in self.expression_names if config.makes(name))
 
     def facing(self, way: KitFacing) -> Kit:
         """The kit itself, or, for "mean", the kit whose people all face as the mean head does.
