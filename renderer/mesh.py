@@ -32,6 +32,8 @@ class Mesh:
             )
         if self.faces.size and not (self.faces.min() >= 0 and self.faces.max() < count):
             raise ValueError(f"faces index vertices {self.faces.min()}..{self.faces.max()} of {count}")
+        if self.texture.shape[2:] != (3,) or not self.texture.size:
+            raise ValueError(f"expected a texture (H, W, 3); received {self.texture.shape}")
         for name, values in (("vertices", self.vertices), ("texture coordinates", self.uv)):
             # The rasteriser and the shader index arrays by these, in compiled code that checks no index.
             if not np.isfinite(values).all():

@@ -88,9 +88,10 @@ def _shade(pix_to_face, barycentrics, faces, uv, texture, normals, direction, am
             x = min(max(u * columns - 0.5, 0.0), columns - 1.001)
             y = min(max(v * rows - 0.5, 0.0), rows - 1.001)
             left, top = int(x), int(y)
+            right, below = min(left + 1, columns - 1), min(top + 1, rows - 1)  # a texture may be a pixel wide
             fx, fy = x - left, y - top
             for channel in range(3):
-                upper = texture[top, left, channel] * (1 - fx) + texture[top, left + 1, channel] * fx
-                lower = texture[top + 1, left, channel] * (1 - fx) + texture[top + 1, left + 1, channel] * fx
+                upper = texture[top, left, channel] * (1 - fx) + texture[top, right, channel] * fx
+                lower = texture[below, left, channel] * (1 - fx) + texture[below, right, channel] * fx
                 value = (upper * (1 - fy) + lower * fy) * brightness * color[channel]
                 image[row, column, channel] = np.uint8(min(max(value + 0.5, 0.0), 255.0))

@@ -19,6 +19,7 @@ from renderer.heads.photo import PhotoHeads
 from renderer.heads.photo_mesh import HeadPhotoError, head_from_photo
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import get_rasterizer
+from renderer.shading import _shade
 
 CAMERA = Camera(focal=60.0, centre=(20.0, 16.0), distance=100.0)
 SIZE = (32, 40)
@@ -80,6 +81,24 @@ def test_a_mesh_refuses_faces_that_index_nothing() -> None:
             np.zeros((3, 2), np.float32),
             np.zeros((2, 2, 3), np.uint8),
         )
+
+
+def test_a_mesh_needs_a_texture() -> None:
+    three = np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32), np.zeros((3, 2), np.float32)
+    for shape in ((0, 0, 3), (2, 2), (2, 2, 4)):
+        with pytest.raises(ValueError, match="expected a texture"):
+            Mesh(*three, np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1)])
+def test_a_texture_may_be_a_pixel_wide(shape: tuple[int, int]) -> None:
+    """Compiled, the shader reads whatever lies behind a texture; as Python it says that there is nothing."""
+    faces, uv = np.array([[0, 1, 2]], np.int32), np.array([[0, 0], [1, 0], [1, 1]], np.float32)
+    texture, image = np.full((*shape, 3), 200, np.uint8), np.zeros((4, 4, 3), np.uint8)
+    seen, weights = np.zeros((4, 4), np.int32), np.full((4, 4, 3), 1 / 3, np.float32)
+    normals = np.tile(np.float32([0, 0, 1]), (3, 1))
+    _shade.py_func(seen, weights, faces, uv, texture, normals, np.float32([0, 0, 1]), 0.3, np.ones(3), image)
+    assert (image == 200).all()
 
 
 @pytest.mark.parametrize("pose", [(0, 0, 0), (50, -40, 30), (-50, 40, -30), (90, 0, 0), (180, 0, 0), (0, 60, 0)])
