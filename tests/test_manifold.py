@@ -138,6 +138,14 @@ def test_a_feature_that_determines_no_angle_has_no_error_bar(plain: PoseManifold
     assert np.isinf(plain.infer(np.zeros((1, 1404))).sigma).all()
 
 
+def test_more_seeds_than_there_are_coarse_poses_are_all_of_them(plain: PoseManifold) -> None:
+    features = plain.synthesize(plain.prior.mean[None], Angles.from_columns([(10.0, -5.0, 5.0)]))
+    many, all_of_them = (plain.infer(features, n_seeds=count, statistical=False) for count in (10_000, 100_000))
+    np.testing.assert_array_equal(many.angles.columns(), all_of_them.angles.columns())
+    with pytest.raises(ValueError, match="one coarse pose or more"):
+        plain.infer(features, n_seeds=0, statistical=False)
+
+
 def test_seeds_must_match_the_faces(plain: PoseManifold) -> None:
     with pytest.raises(ValueError, match="expected seeds for 2"):
         plain.infer(np.ones((2, 1404)), seeds=Angles.from_columns(np.zeros((3, 3))), statistical=False)

@@ -191,13 +191,14 @@ class Solver:
         low, high : Tensor (3,)
             Bounds of yaw, pitch and roll, in radians.
         n_seeds : int
-            How many coarse poses are followed.
+            How many coarse poses are followed; all, where there are fewer.
 
         Returns
         -------
         Tensor (N, 3)
             Radians.
         """
+        n_seeds = min(n_seeds, len(self.coarse))
         explained = ((x @ self.projector).reshape(len(x), len(self.coarse), self.rank) + self.offset).square().sum(2)
         seeds = self.coarse[explained.topk(n_seeds, dim=1).indices.reshape(-1)].clamp(low, high)
         repeated = x.repeat_interleave(n_seeds, dim=0)

@@ -231,7 +231,7 @@ class PoseManifold:
         margin : float
             Degrees beyond the grid within which angles are held.
         n_seeds : int
-            Coarse poses that are followed, without ``seeds``.
+            Coarse poses that are followed, without ``seeds``; all, where there are fewer.
         device : torch.device, optional
             Where it is computed, in double precision; by default the CPU, which for few faces is the fastest.
 
@@ -243,14 +243,16 @@ class PoseManifold:
         Raises
         ------
         ValueError
-            For another feature length, features or seeds that are not finite, seeds of another number of faces, or
-            where statistics are asked for and the manifold has none.
+            For another feature length, features or seeds that are not finite, seeds of another number of faces, no
+            coarse pose to follow, or where statistics are asked for and the manifold has none.
         """
         array = self._checked(features)
         if seeds is not None and seeds.columns().shape != (len(array), 3):
             raise ValueError(f"expected seeds for {len(array)} faces; received shape {seeds.columns().shape}")
         if seeds is not None and not np.isfinite(seeds.columns()).all():
             raise ValueError("seeds hold NaN or infinite angles; give finite ones, or none")
+        if n_seeds < 1:
+            raise ValueError(f"n_seeds: expected one coarse pose or more; received {n_seeds}")
         statistical = self.noise is not None if statistical is None else statistical
         solver = self._solver(statistical, device or torch.device("cpu"))
         starts = None if seeds is None else np.radians(seeds.columns())
