@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, spearmanr
+from scipy.stats import norm, rankdata, spearmanr
 
 from nlml_hpe.evaluation.calibration_fit import of_range
 from nlml_hpe.evaluation.metrics import errors
@@ -114,9 +114,10 @@ def _ranks(doubt: Floats, error: Floats, covariance: Floats) -> dict[str, Any]:
     rng, drawn = np.random.default_rng(_SEED), []
     # A rounded covariance may have a variance a little below nought. Its axes turn an error, and leave its length.
     deviation = np.sqrt(np.clip(np.linalg.eigvalsh(covariance), 0, None))
+    ranks = rankdata(doubt)
     for _ in range(_RESAMPLES):
         length = np.linalg.norm(deviation * rng.standard_normal(deviation.shape), axis=1)
-        drawn.append(spearmanr(doubt, length).statistic)
+        drawn.append(np.corrcoef(ranks, rankdata(length))[0, 1])
     return {
         "spearman": float(spearmanr(doubt, error).statistic),
         "spearman_if_right": float(np.mean(drawn)),
