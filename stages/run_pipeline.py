@@ -8,51 +8,29 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import stages.guard  # noqa: F401
 
-from stages import (
-    Crops,
-    EncoderTrainer,
-    HeadTrainer,
-    ImageModelBuilder,
-    ImageQuantizer,
-    ImageTrainer,
-    Landmarks,
-    MLPHeadsTrainer,
-    ModelBuilder,
-    NLML_HPE_Test,
-    RefinementTrainer,
-    Render,
-    Sprites,
-    TD_main,
-)
 from stages.common import Stage, add_eye, guarded, on_cluster, run_stage, stage_parser
 from stages.config import Config, load_config
 
-STAGES = [
-    Render.STAGE,
-    Landmarks.STAGE,
-    TD_main.STAGE,
-    EncoderTrainer.STAGE,
-    MLPHeadsTrainer.STAGE,
-    ModelBuilder.STAGE,
-    NLML_HPE_Test.STAGE,
-]
-IMAGE_STAGES = [
-    Crops.STAGE,
-    ImageTrainer.STAGE,
-    ImageQuantizer.STAGE,
-    ImageModelBuilder.STAGE,
-    NLML_HPE_Test.IMAGE_STAGE,
-]
-HEAD_STAGES = [Sprites.STAGE, HeadTrainer.STAGE, RefinementTrainer.STAGE]
-CHAINS = {"landmarks": STAGES, "image": IMAGE_STAGES, "heads": HEAD_STAGES}
+CHAINS = {
+    "landmarks": (
+        "Render",
+        "Landmarks",
+        "TD_main",
+        "EncoderTrainer",
+        "MLPHeadsTrainer",
+        "ModelBuilder",
+        "NLML_HPE_Test",
+    ),
+    "image": ("Crops", "ImageTrainer", "ImageQuantizer", "ImageModelBuilder", "NLML_HPE_Test"),
+    "heads": ("Sprites", "HeadTrainer", "RefinementTrainer"),
+}
 """Stages in order, by eye; what finds heads for both eyes is trained by a chain of its own."""
-NAMES = [stage.name for stage in STAGES]
-IMAGE_NAMES = [stage.name for stage in IMAGE_STAGES]
-HEAD_NAMES = [stage.name for stage in HEAD_STAGES]
 
 
 def main(
@@ -70,24 +48,32 @@ def main(
     Raises ``ValueError`` for a stage that is not this eye's, and for two in the wrong order.
     """
     config = on_cluster(load_config(config_path), cluster)
-    names = [stage.name for stage in CHAINS[eye]]
+    names = CHAINS[eye]
     for name in (first, last):
         if name is not None and name not in names:
             raise ValueError(f"{name} is no stage of --eye {eye}; its stages are {' -> '.join(names)}")
     start, stop = names.index(first or names[0]), names.index(last or names[-1])
     if start > stop:
         raise ValueError(f"--from {first} comes after --until {last}; the order is {' -> '.join(names)}")
-    for stage in needed(CHAINS[eye][start : stop + 1], config):
+    # All of them before the first one works, for a package that is missing is to be named before hours of rendering.
+    for stage in [stage_of(name, eye) for name in needed(names[start : stop + 1], config)]:
         run_stage(stage, config, force, verify)
 
 
-def needed(stages: list[Stage], config: Config) -> list[Stage]:
+def needed(names: Sequence[str], config: Config) -> list[str]:
     """Without rendered crops among the data nobody is rendered, and only a model in eight bits is quantised."""
     trainer = config.image_trainer
     rendered = any(part.kind == "crops" and part.root is None for part in (*trainer.data, *trainer.validation))
-    idle = [] if rendered else [Crops.STAGE]
-    idle += [] if config.image_model.int8 else [ImageQuantizer.STAGE]
-    return [stage for stage in stages if stage not in idle]
+    idle = [] if rendered else ["Crops"]
+    idle += [] if config.image_model.int8 else ["ImageQuantizer"]
+    return [name for name in names if name not in idle]
+
+
+def stage_of(name: str, eye: str) -> Stage:
+    """An eye's stage by its name. It is loaded here: loading all of them takes longer than many a stage."""
+    module = import_module(f"stages.{name}")
+    stage: Stage = module.STAGES[eye] if name == "NLML_HPE_Test" else module.STAGE
+    return stage
 
 
 def work(given: argparse.Namespace) -> None:
@@ -99,7 +85,7 @@ def command() -> int:
     """The command line: the shared arguments, ``--eye``, ``--from`` and ``--until``."""
     parser = stage_parser(__doc__)
     add_eye(parser, "heads")
-    known = list(dict.fromkeys([*NAMES, *IMAGE_NAMES, *HEAD_NAMES]))
+    known = list(dict.fromkeys(name for names in CHAINS.values() for name in names))
     parser.add_argument("--from", dest="first", choices=known, help="the first stage (default: the eye's first)")
     parser.add_argument("--until", dest="last", choices=known, help="the last stage (default: the eye's last)")
     return guarded(work, parser.parse_args())

@@ -103,7 +103,7 @@ def digests(root: Path) -> dict[str, bytes]:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """The whole chain, run undisturbed on a tiny grid."""
     path = write_config(tmp_path_factory.mktemp("tiny"))
-    run_pipeline.main(path, run_pipeline.NAMES[0], run_pipeline.NAMES[-1], force=False)
+    run_pipeline.main(path, None, None, force=False)
     return load_config(path)
 
 

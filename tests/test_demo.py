@@ -27,7 +27,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     data = yaml.safe_load((REPOSITORY / "configs" / "demo.yaml").read_text())
     path = folder / "demo.yaml"
     path.write_text(yaml.safe_dump({**data, "workdir": str(folder / "work")}))
-    run_pipeline.main(path, run_pipeline.NAMES[0], run_pipeline.NAMES[-1], force=False)
+    run_pipeline.main(path, None, None, force=False)
     yield load_config(path)
     shutil.rmtree(folder)
 

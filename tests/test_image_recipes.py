@@ -110,7 +110,8 @@ def test_a_recipe_runs_to_the_end_and_its_answers_follow_the_image(name: str, tm
     root = tmp_path / "data" / ("AFW" if points == "pt2d" else "")
     write_photographs(root, 96, points)
     config = recipe(file, tmp_path / "data", tmp_path / "work", network, trainer)
-    for stage in run_pipeline.needed(run_pipeline.IMAGE_STAGES, config):
+    for stage_name in run_pipeline.needed(run_pipeline.CHAINS["image"], config):
+        stage = run_pipeline.stage_of(stage_name, "image")
         run_stage(stage, config)
         assert stage.plan(config).is_current()
     history = json.loads((tmp_path / "work" / "image_network" / "history.json").read_text())
