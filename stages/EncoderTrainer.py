@@ -12,7 +12,6 @@ from safetensors.torch import save
 
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.manifests import write_manifest
-from nlml_hpe.manifold.encoder_training import train_encoder
 from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
@@ -33,6 +32,9 @@ def plan(config: Config) -> Plan:
 
 def main(config: Config) -> Path:
     """Train the encoder; returns the folder of weights and loss curves."""
+    # Not above: later stages read this one's folder, and need not wait for what a training loads.
+    from nlml_hpe.manifold.encoder_training import train_encoder
+
     work, made = Workdir(config.workdir), plan(config)
     tensor = LandmarkTensor.open(work.landmarks_train)
     manifold = read_manifold(work.manifold / "manifold.npz")

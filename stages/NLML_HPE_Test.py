@@ -33,7 +33,6 @@ from renderer.crops import KIND as CROPS
 from stages import ModelBuilder
 from stages.common import Plan, Stage, Workdir, add_eye, config_of, guarded, run_stage, stage_parser
 from stages.config import Config
-from stages.ImageTrainer import data_digests
 
 KIND = "test"
 _BOXED = ("crops", "aflw2000", "300w_lp")
@@ -72,6 +71,9 @@ def main(config: Config) -> Path:
 
 def image_plan(config: Config) -> Plan:
     """What the evaluation of the image eye depends on."""
+    # Not above: the landmark eye's evaluation need not wait for what the training of image networks loads.
+    from stages.ImageTrainer import data_digests
+
     work = Workdir(config.workdir)
     reads = {work.image_model: ModelBuilder.KIND}
     others: dict[str, str] = {}

@@ -156,7 +156,8 @@ def test_crops_of_a_cluster_are_those_of_one_process(kit_of_few: Path, tmp_path:
     assert shared == alone
 
 
-def test_a_scheduler_that_is_not_there_is_named() -> None:
+def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_CONNECT_SECONDS", 1)
     with pytest.raises(WorkerError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         list(run_tasks(abs, [(1,)], "nothing", 1, "tcp://127.0.0.1:1"))
 
