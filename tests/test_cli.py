@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from PIL import Image
 from nlml_hpe import __version__
 from nlml_hpe.cli import main, parser
 from nlml_hpe.cli.options import open_estimator
+from nlml_hpe.cli.video import _has_windows
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.detection.weights import FOLDER_VARIABLE, default_folder
 from nlml_hpe.files.images import RgbImage, read_image
@@ -281,7 +283,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, photo: RgbImage) -> None:
     # As many as there are processors are read at once.
     answered = len(table.read_text().splitlines()) - 1
     assert 2 <= answered < 200
-    assert f"stopped by Ctrl-C after {answered} of 200 images; the answers until then are kept" in done.stderr
+    assert f"stopped after {answered} of 200 images; the answers until then are kept" in done.stderr
 
 
 def test_a_missing_package_is_named_with_its_extra(
@@ -344,25 +346,90 @@ def test_every_frame_has_a_row(clip: Path, tmp_path: Path, capfd: pytest.Capture
     assert "4 frames, 4 with a face" in capfd.readouterr().err
 
 
-def test_ctrl_c_in_a_video_keeps_what_is_done(clip: Path, tmp_path: Path) -> None:
+def interrupted(clip: Path, outputs: list[str], at_frame_1: str) -> subprocess.CompletedProcess[str]:
+    """``nlml-hpe video``, in which this is done in the second frame."""
     program = (
         "import sys, os, signal, nlml_hpe.cli.video as v\n"
         "rows = v._frame_rows\n"
-        "def slow(result):\n"
-        "    os.kill(os.getpid(), signal.SIGINT) if result.frame.number == 1 else None\n"
+        "def disturbed(result):\n"
+        "    if result.frame.number == 1:\n"
+        f"        {at_frame_1}\n"
         "    return rows(result)\n"
-        "v._frame_rows = slow\n"
+        "v._frame_rows = disturbed\n"
         "from nlml_hpe.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    outputs = [str(tmp_path / "copy.mp4"), "--csv", str(tmp_path / "rows.csv")]
     command = [sys.executable, "-c", program, "video", str(clip), *outputs]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_in_a_video_keeps_what_is_done(clip: Path, tmp_path: Path, name: str) -> None:
+    outputs = [str(tmp_path / "copy.mp4"), "--csv", str(tmp_path / "rows.csv")]
+    done = interrupted(clip, outputs, f"os.kill(os.getpid(), signal.{name})")
     assert done.returncode == 130, done.stderr
     assert "stopped after 2 of 4; what was done until then is kept" in done.stderr
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
     with VideoSource(tmp_path / "copy.mp4") as copy:
         assert len(list(copy)) == 2
+
+
+def test_rows_of_a_video_are_written_as_they_come(clip: Path, tmp_path: Path) -> None:
+    """Of a camera they were kept in memory until it ended, and a signal that ends the program at once lost them."""
+    done = interrupted(clip, [], "os.kill(os.getpid(), signal.SIGKILL)")
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["frame", "0"]
+    os.mkfifo(tmp_path / "pipe.csv")
+    with subprocess.Popen(["cat", tmp_path / "pipe.csv"], stdout=subprocess.PIPE, text=True) as reader:
+        interrupted(clip, ["--csv", str(tmp_path / "pipe.csv")], "os.kill(os.getpid(), signal.SIGKILL)")
+        assert [line.split(",")[0] for line in reader.communicate()[0].splitlines()] == ["frame", "0"]
+
+
+def test_a_video_that_fails_keeps_the_rows_before(clip: Path, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    outputs = [str(tmp_path / "copy.mp4"), "--csv", str(table)]
+    done = interrupted(clip, outputs, "raise ValueError('torn')")
+    assert (done.returncode, done.stderr) == (1, "error: torn\n")
+    assert [row["frame"] for row in csv.DictReader(table.open())] == ["0"]
+    # Before the first row, and after a second Ctrl-C, nothing takes the place of what is there.
+    table.write_text("of before\n")
+    assert "no table" in interrupted(clip, ["--csv", str(table)], "raise KeyboardInterrupt").stderr
+    assert main(["video", str(clip), "--csv", str(table), "--model", "nowhere"]) == 1
+    assert table.read_text() == "of before\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "copy.mp4", "rows.csv"]
+
+
+def test_a_disk_that_fills_costs_the_copy_and_not_the_rows(clip: Path, tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)\n"
+        "from nlml_hpe.cli import main\n"
+        "sys.exit(main(sys.argv[2:]))\n"
+    )
+    table = tmp_path / "rows.csv"
+    for limit in (4096, 256):
+        command = [sys.executable, "-c", program, str(limit), "video", str(clip), str(tmp_path / "copy.mp4")]
+        done = subprocess.run([*command, "--csv", str(table)], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "copy.mp4: 0 of 4 frames were written; is the disk full?" in done.stderr
+        assert table.exists() == (limit == 4096)
+        rows = list(csv.DictReader(io.StringIO(table.read_text() if table.exists() else done.stdout)))
+        assert [row["frame"] for row in rows] == ["0", "1", "2", "3"]
+        assert all(row["bottom"] for row in rows)
+        table.unlink(missing_ok=True)
+    assert "rows.csv: File too large; the table follows on stdout" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_window_needs_a_display(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without one OpenCV ends the program: `video --webcam` over ssh did."""
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:                           QT5\n")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert not _has_windows()
+    assert "no window: there is no display" in capfd.readouterr().err
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert _has_windows()
 
 
 def test_ctrl_c_closes_the_page() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from nlml_hpe.cli import main
 from nlml_hpe.detection.places import overlap
-from nlml_hpe.face import Box, HeadPose
+from nlml_hpe.face import Box, HeadPose, box_of
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference import tracks
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import HeadFollower
 from nlml_hpe.inference.heads import HeadSearch
-from nlml_hpe.inference.tracks import DOUBTED_SECONDS, PATIENCE_SECONDS, HeadTracker, box_at, place_of
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace
+from nlml_hpe.inference.tracks import DOUBTED_SECONDS, PATIENCE_SECONDS, Floats, HeadTracker, box_at, place_of
 from nlml_hpe.inference.video_files import VideoSource, VideoWriter
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from tests.rendered_scenes import Placed, background, people, scene
@@ -186,6 +188,42 @@ def test_another_scene_starts_anew(turning: Turning, estimator: HeadPoseEstimato
     assert sorted(pose.track or 0 for pose in second) == [3, 4]
 
 
+def test_frames_of_another_size_start_anew(turning: Turning, estimator: HeadPoseEstimator) -> None:
+    """Half as large, a head was looked for at its old pixels: there was an answer to a place without a head."""
+    small = [frame[::2, ::2].copy() for frame in turning.frames[:2]]
+    for first, then in ((turning.frames[:2], small), (small, turning.frames[:2])):
+        follow = HeadFollower(estimator)
+        answers = [follow(frame, number / FPS) for number, frame in enumerate([*first, *then])]
+        scale = first[0].shape[0] / then[0].shape[0]
+        for before, after in zip(answers[:2], answers[2:], strict=True):
+            assert sorted(pose.track or 0 for pose in before) == [1, 2]
+            assert sorted(pose.track or 0 for pose in after) == [3, 4]
+            expected = [box_of(np.reshape(pose.box, (2, 2)) / scale) for pose in before]
+            assert all(overlap(pose.box, box) > 0.7 for pose, box in zip(after, expected, strict=True))
+
+
+def test_a_head_that_is_lost_is_shown_to_the_image_eye_once_a_frame(
+    turning: Turning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HeadPoseEstimator(max_faces=4, tracking=True) as opened:
+        follow = HeadFollower(opened)
+        shown: list[tuple[RgbImage, Box, CropOfFace]] = []
+        engine = opened.eyes.image
+        assert engine is not None
+        answers = engine._answers
+
+        def counted(views: Sequence[tuple[RgbImage, Box, CropOfFace]]) -> tuple[Floats, Floats]:
+            shown.extend(views)
+            return answers(views)
+
+        monkeypatch.setattr(engine, "_answers", counted)
+        for number, frame in enumerate(turning.frames[:20]):
+            shown.clear()
+            poses = follow(frame, number / FPS)
+        assert sorted(len(pose.landmarks) for pose in poses) == [0, 468]  # the turner is seen from behind
+        assert len(shown) == 2 * len(CROPS_OF_A_FACE)
+
+
 def test_a_head_that_is_gone_is_not_answered_for_long(turning: Turning, estimator: HeadPoseEstimator) -> None:
     """Both heads vanish from the wall; the image eye sees no head there, and says so by its score."""
     follow = HeadFollower(estimator)
@@ -286,3 +324,20 @@ def test_a_head_of_another_size_is_another_head() -> None:
     tracker = HeadTracker()
     numbers(tracker, [square(300, side=60)], 0.0)
     assert numbers(tracker, [square(300, side=200)], 0.04) == [None]
+
+
+def test_a_crowd_takes_as_long_as_its_heads_not_as_its_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty heads took 110 ms a frame: places and boxes were reckoned for each pair of a head and a track."""
+    tracker, reckoned, corners = HeadTracker(), 0, tracks._corners
+
+    def counted(rotation: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        nonlocal reckoned
+        reckoned += 1
+        return corners(rotation)
+
+    boxes = [square(30 + 60.0 * column, 30 + 60.0 * row, 40) for row in range(5) for column in range(6)]
+    assert numbers(tracker, boxes, 0.0) == list(range(1, 31))
+    monkeypatch.setattr(tracks, "_corners", counted)
+    assert numbers(tracker, boxes[::2], 0.04) == list(range(1, 31, 2))
+    assert [track.number for track in tracker.lost] == list(range(2, 31, 2))
+    assert reckoned <= 3 * len(boxes)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,13 +20,14 @@ from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
-from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter
+from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter, SmootherName
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoError, VideoSource, VideoWriter
 from nlml_hpe.rotation import geodesic_degrees
 
 FPS = 25
 COUNT = 12
+_VIDEO_CAPTURE = cv2.VideoCapture
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,101 @@ def test_what_is_no_video_is_named(tmp_path: Path, damage: str) -> None:
         path.write_text("" if damage == "empty" else "no video")
     with pytest.raises(VideoError, match=r"talk\.mp4"):
         VideoSource(path)
+
+
+def turn_stored(path: Path, image: RgbImage) -> None:
+    """A video as a telephone that is held upright makes it: frames lie on their side, the header turns them back."""
+    stored = np.ascontiguousarray(np.rot90(image)[..., ::-1])
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, stored.shape[1::-1])
+    for _ in range(3):
+        writer.write(stored)
+    writer.release()
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # of the track's header: nine numbers, of which the third column has 30 bits
+    one = 1 << 16
+    struct.pack_into(">9i", data, matrix, 0, one, 0, -one, 0, 0, image.shape[0] << 16, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def test_a_video_is_as_upright_as_its_header_says(
+    estimator: HeadPoseEstimator, tmp_path: Path, photo: RgbImage
+) -> None:
+    """OpenCV 4 leaves it lying on its side, where it is not told otherwise, and OpenCV 5 does not."""
+    image = np.ascontiguousarray(photo[:320, :256])
+    turn_stored(tmp_path / "phone.mp4", image)
+    with VideoSource(tmp_path / "phone.mp4") as source:
+        assert source.size == (256, 320)
+        frame = next(iter(source)).image
+    assert frame.shape == image.shape
+    assert np.abs(frame.astype(int) - image).mean() < 8
+    assert copied(tmp_path / "phone.mp4", tmp_path / "copy.mp4", estimator).frames == 3
+    with VideoSource(tmp_path / "copy.mp4") as copy:
+        assert next(iter(copy)).image.shape == image.shape
+
+
+def test_a_file_without_times_begins_at_nought(tmp_path: Path, photo: RgbImage) -> None:
+    """JPEG after JPEG, and nothing else; the first frame was at -0.96 s."""
+    (tmp_path / "raw.mjpeg").write_bytes(cv2.imencode(".jpg", photo[:64, :64, ::-1])[1].tobytes() * 5)
+    with VideoSource(tmp_path / "raw.mjpeg") as source:
+        seconds = [frame.seconds for frame in source]
+        np.testing.assert_allclose(seconds, np.arange(5) / source.fps, atol=1e-9)
+
+
+def test_paths_may_be_text(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
+    with VideoSource(str(video)) as source:
+        assert source.expected == COUNT
+        source_results = process(source, estimator, str(tmp_path / "copy.mp4"))
+        assert isinstance(next(source_results), FrameResult)
+        source.stop()
+        assert isinstance(next(source_results), Summary)
+    assert len(written(tmp_path / "copy.mp4")[0]) == 1
+    with pytest.raises(VideoError, match=r"nowhere\.mp4: no such video file"):
+        VideoSource(str(tmp_path / "nowhere.mp4"))
+
+
+def test_frames_are_given_once_and_a_second_loop_says_so(estimator: HeadPoseEstimator, video: Path) -> None:
+    with VideoSource(video) as source:
+        assert len(list(source)) == COUNT
+        with pytest.raises(VideoError, match=r"photo\.mp4: its frames were given before"):
+            list(source)
+        with pytest.raises(VideoError, match="given before"):
+            list(process(source, estimator))
+
+
+class Camera:
+    """A camera, which no test has: a video that takes a second until its first frame, and is then unplugged."""
+
+    path: Path
+
+    def __init__(self, number: int) -> None:
+        self._video, self._is_warm = _VIDEO_CAPTURE(str(self.path)), False
+
+    def read(self) -> tuple[bool, NDArray[np.generic]]:
+        time.sleep(0.0 if self._is_warm else 1.0)
+        self._is_warm = True
+        return self._video.read()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._video, name)
+
+
+def test_a_camera_that_is_unplugged_is_said_and_its_time_begins_with_its_first_frame(
+    estimator: HeadPoseEstimator, video: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Camera, "path", video, raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", Camera)
+        source = VideoSource(0)
+    with source:
+        *results, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert isinstance(results[0], FrameResult)
+    assert results[0].frame.seconds < 0.1
+    assert summary.ends_early
+    assert "the camera gives no more frames" in summary.text()
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    assert main(["video", "--webcam", "0"]) == 1
+    assert "the camera gives no more frames" in capfd.readouterr().err
 
 
 def test_a_camera_that_is_not_there_is_named() -> None:
@@ -436,3 +534,19 @@ def test_faces_keep_their_own_filter(photo: RgbImage) -> None:
     np.testing.assert_allclose(swapped[1].rotation, left.rotation, atol=1e-9)
     new = dataclasses.replace(pose, rotation=np.diag([-1.0, 1.0, -1.0]))
     assert smoother([new], 0.08) == [new]
+
+
+@pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
+def test_filters_are_as_many_as_heads_of_the_last_seconds(smoother: SmootherName, photo: RgbImage) -> None:
+    """A camera's heads are many: each left a filter behind for good."""
+    with HeadPoseEstimator.from_pretrained() as fresh:
+        (pose,) = fresh.predict(photo)
+    smooth = PoseSmoother(smoother)
+    for number in range(1, 101):
+        smooth([dataclasses.replace(pose, track=number)], 1.0 * number)
+    assert list(smooth._filters) == list(smooth._last) == list(range(90, 101))
+
+
+def test_a_smoother_that_is_not_known_is_named() -> None:
+    with pytest.raises(ValueError, match=r"smoother: expected one of \['one_euro', 'kalman'\]; received 'euro'"):
+        PoseSmoother("euro")  # type: ignore[arg-type]

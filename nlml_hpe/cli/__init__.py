@@ -1,7 +1,7 @@
 """``nlml-hpe``: head pose of images, folders, videos and a webcam. Results go to stdout, messages to stderr.
 
 Exit codes: 0 all is well, 1 something could not be done (the message says what), 2 the command is not valid, 130
-Ctrl-C ended the work (what was done until then is kept, and the message says so).
+Ctrl-C or SIGTERM ended the work (what was done until then is kept, and the message says so).
 """
 
 from __future__ import annotations

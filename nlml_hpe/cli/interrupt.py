@@ -1,4 +1,7 @@
-"""Ctrl-C once ends the work after the image in hand and keeps what is done; twice ends it at once."""
+"""Ctrl-C once ends the work after the image in hand and keeps what is done; twice ends it at once.
+
+So does SIGTERM, by which a service or a container is stopped.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,33 @@ from types import FrameType
 from tqdm import tqdm
 
 STOPPED = 130
-"""Exit code of what Ctrl-C ended: 128 and the signal's number, as shells have it."""
+"""Exit code of what Ctrl-C or SIGTERM ended: 128 and the number of SIGINT, as shells have it."""
+
+_USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""How a program that was started as usual takes signals."""
 
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Within the block the first Ctrl-C calls ``stop``, and another one raises ``KeyboardInterrupt`` as usual.
+    """Within the block the first Ctrl-C or SIGTERM calls ``stop``, and another one does what it usually does.
 
-    Outside of the main thread, and where Ctrl-C is ignored or handled by somebody else, nothing is changed.
+    Outside of the main thread nothing is changed, nor of a signal that is ignored or handled by somebody else.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
-        yield
-        return
+    is_main = threading.current_thread() is threading.main_thread()
+    usual = {number: usually for number, usually in _USUAL.items() if is_main and signal.getsignal(number) == usually}
 
     def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, usual)
+        restore()
         tqdm.write("stopping after this image; Ctrl-C again stops at once, without a table or a video", file=sys.stderr)
         stop()
 
-    signal.signal(signal.SIGINT, first)
+    def restore() -> None:
+        for number, usually in usual.items():
+            signal.signal(number, usually)
+
+    for number in usual:
+        signal.signal(number, first)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        restore()

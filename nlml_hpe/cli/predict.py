@@ -86,7 +86,7 @@ class _Outcome:
             parts.append(inputs.skipped_text())
         if self.stopped:
             done = f"{len(self.rows)} of {counted(len(inputs.entries), 'image')}"
-            parts.append(f"stopped by Ctrl-C after {done}; the answers until then are kept")
+            parts.append(f"stopped after {done}; the answers until then are kept")
         return "; ".join(parts)
 
 

@@ -83,8 +83,22 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
     return json.dumps(rows, indent=2) + "\n"
 
 
-def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]], with_header: bool = True) -> str:
     """Rows as CSV; what a row does not say is left empty.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Their names, in order.
+    rows : iterable of dict
+        By these names.
+    with_header : bool
+        Whether a line with the names comes first.
+
+    Returns
+    -------
+    str
+        One line for each row, with its end.
 
     Examples
     --------
@@ -95,7 +109,8 @@ def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
+    if with_header:
+        writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 

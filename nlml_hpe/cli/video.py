@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import re
 import sys
 from contextlib import ExitStack
@@ -16,7 +18,8 @@ from tqdm import tqdm
 from nlml_hpe.cli.interrupt import STOPPED, stopping
 from nlml_hpe.cli.options import CONE_HELP, HEADS_HELP, add_model, model_files, open_estimator
 from nlml_hpe.cli.places import require_output, require_table, shown, table_place
-from nlml_hpe.cli.tables import COLUMNS, as_csv, face_rows, write_table
+from nlml_hpe.cli.rows import RowTable
+from nlml_hpe.cli.tables import COLUMNS, face_rows
 from nlml_hpe.detection.detectors import MAX_FACES
 from nlml_hpe.files.images import RgbImage, user_path
 from nlml_hpe.inference.heads import HeadSearch
@@ -65,11 +68,10 @@ def run(given: argparse.Namespace) -> int:
         given.input, given.output = None, given.input
     if (given.input is None) == (given.webcam is None):
         raise ValueError("expected a video file or --webcam N, and not both")
-    table, has_table = table_place("--csv", given.csv), given.csv is not None or given.output is None
-    rows: list[dict[str, Any]] = []
+    target, has_table = table_place("--csv", given.csv), given.csv is not None or given.output is None
     with ExitStack() as stack:
         video = stack.enter_context(VideoSource(given.input if given.webcam is None else given.webcam))
-        _check(given, table)
+        _check(given, target)
         estimator = stack.enter_context(open_estimator(given, given.max_faces, tracking=True))
         # Detectors print lines of their own when they start, which would tear the bar.
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
@@ -78,22 +80,26 @@ def run(given: argparse.Namespace) -> int:
         options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
         boxes = HeadSearch(providers=given.providers).boxes if given.heads else None
         results = process(video, estimator, given.output, *options, boxes=boxes, cone=given.cone)
+        columns = ("frame", "seconds", "track", *COLUMNS)
+        table = stack.enter_context(RowTable(columns, target)) if has_table else None
+        # On a terminal rows would tear the bar, and show by themselves how far the work is.
+        is_quiet = has_table and target is None and sys.stdout.isatty()
+        total = video.expected or None
         bar = stack.enter_context(
-            tqdm(desc="Video", unit="frame", total=video.expected or None, delay=BAR_DELAY_SECONDS)
+            tqdm(desc="Video", unit="frame", total=total, delay=BAR_DELAY_SECONDS, disable=is_quiet)
         )
         for result in results:
             if isinstance(result, Summary):
                 summary = result
-            else:
-                bar.update()
-                rows += _frame_rows(result) if has_table else []
-    written = True
-    if has_table:
-        written = write_table(as_csv(("frame", "seconds", "track", *COLUMNS), rows), table)
+                continue
+            bar.update()
+            if table is not None:
+                table.put(_frame_rows(result))
     print(summary.text(), file=sys.stderr)
     if summary.stopped and given.webcam is None:
         return STOPPED
-    return 0 if written and summary.frames and not summary.ends_early else 1
+    is_whole = table is None or table.is_written
+    return 0 if is_whole and summary.frames and not summary.ends_early else 1
 
 
 def _check(given: argparse.Namespace, table: Path | None) -> None:
@@ -118,11 +124,16 @@ def _frame_rows(result: FrameResult) -> list[dict[str, Any]]:
 
 
 def _has_windows() -> bool:
-    """Whether this OpenCV can show a window; says so where not: the package that inference needs has none."""
-    found = re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None
-    if not found:
-        print("no window: this OpenCV has none; `pip install opencv-python` brings one; Ctrl-C ends", file=sys.stderr)
-    return found
+    """Whether a window can be shown; says so where not: the package that inference needs has none."""
+    reason = ""
+    if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
+        reason = "this OpenCV has none; `pip install opencv-python` brings one"
+    elif platform.system() == "Linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        # There OpenCV would end the whole program.
+        reason = "there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
+    if reason:
+        print(f"no window: {reason}; Ctrl-C ends", file=sys.stderr)
+    return not reason
 
 
 def _window(result: FrameResult, drawn: RgbImage) -> bool:

@@ -18,10 +18,21 @@ from nlml_hpe.inference.refinement import PlacesAhead
 
 
 class Answer(NamedTuple):
-    """Poses of N faces, and which eye gave each: "both", "landmarks" or "image"; "" where there is no answer."""
+    """Poses of N faces.
+
+    Attributes
+    ----------
+    estimates : Estimates
+        Of the faces; NaN of one without an answer.
+    eye : str array (N,)
+        Which eye gave each: "both", "landmarks" or "image"; "" where there is no answer.
+    image : Estimates
+        What the image eye by itself says, before calibration; NaN where it was not asked.
+    """
 
     estimates: Estimates
     eye: NDArray[np.str_]
+    image: Estimates
 
 
 class Eyes:
@@ -146,10 +157,10 @@ class Eyes:
         """
         if self.calibration is None:
             only = landmarks if eye == "landmarks" else image
-            return Answer(only, _marked(only.rotation, np.full(len(only.rotation), eye, dtype="<U9")))
+            return Answer(only, _marked(only.rotation, np.full(len(only.rotation), eye, dtype="<U9")), image)
         first, second = (Gaussians(each.rotation, each.covariance) for each in (landmarks, image))
         fused = self.calibration.answer(first, second)
-        return Answer(Estimates(fused.rotation, fused.covariance), _marked(fused.rotation, fused.eye))
+        return Answer(Estimates(fused.rotation, fused.covariance), _marked(fused.rotation, fused.eye), image)
 
     def by_landmarks(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> Estimates:
         """What the landmark eye says, before calibration; NaN for a face without landmarks.

@@ -16,6 +16,7 @@ from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import Eye
+from nlml_hpe.inference.poses import head_poses
 from nlml_hpe.inference.refinement import PlacesAhead
 from nlml_hpe.inference.tracks import HeadTracker
 
@@ -67,6 +68,7 @@ class HeadFollower:
         self._route: Route = "refined" if refine else "network"
         self._eye: Eye = estimator.eyes.chosen(eye)
         self._tracker, self._thumb = HeadTracker(), np.empty(0)
+        self._shape: tuple[int, ...] = ()
         self._start_anew()
 
     @property
@@ -132,21 +134,24 @@ class HeadFollower:
         if self._eye == "landmarks":
             return []
         lost = self._tracker.lost
+        if not lost:
+            return []
         faces = [Face(image, track.box, None, "track") for track in lost]
-        poses = self._estimator.poses(faces, self._route, self._eye)
-        eye = self._estimator.eyes.image
-        assert eye is not None  # without one the eye that answers is that of landmarks
+        answer = self._estimator.eyes.answer(faces, eye="image")
+        poses = head_poses(faces, answer, self._estimator.engine)
         # Its own doubt tells heads from other things; calibrated, those that look away are as unsure as a wall.
-        for track, pose, score in zip(lost, poses, eye.estimate(faces).score, strict=True):
+        for track, pose, score in zip(lost, poses, answer.image.score, strict=True):
             track.answer(pose.rotation, float(score))
         pairs = zip(lost, poses, strict=True)
         return [replace(pose, track=track.number) for track, pose in pairs if not track.is_doubted]
 
     def _is_cut(self, image: RgbImage) -> bool:
         """Whether this frame shows another scene than the one before."""
-        before, self._thumb = self._thumb, _thumb(image)
-        if before.shape != self._thumb.shape:
-            return bool(before.size)
+        shape, before = self._shape, self._thumb
+        self._shape, self._thumb = image.shape, _thumb(image)
+        if shape != image.shape:
+            # What is known of heads is in pixels of frames of the other size. The first frame of all is such, too.
+            return True
         if np.abs(before - self._thumb).mean() < _CUT_LEVELS:
             return False
         deviations = [each - each.mean() for each in (before, self._thumb)]

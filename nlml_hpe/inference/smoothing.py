@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.face import HeadPose
 from nlml_hpe.inference.kalman import FORGOTTEN_SECONDS, KalmanFilter, require_3x3
+from nlml_hpe.inference.tracks import LONGEST_UNSEEN_SECONDS
 from nlml_hpe.rotation import angles_from_rotation, rotation_from_vector, vector_from_rotation
 
 MIN_CUTOFF_HZ = 1.0
@@ -92,12 +93,24 @@ SMOOTHERS: dict[SmootherName, type[RotationFilter] | type[KalmanFilter]] = {
 class PoseSmoother:
     """One filter for each head of a video, by the numbers of their tracks; a pose without a number stays as it is.
 
-    ``smoother`` names the filter, "one_euro" or "kalman".
+    Parameters
+    ----------
+    smoother : "one_euro" or "kalman"
+        Names the filter.
+
+    Raises
+    ------
+    ValueError
+        For another name.
     """
 
     def __init__(self, smoother: SmootherName = "one_euro") -> None:
+        if smoother not in SMOOTHERS:
+            raise ValueError(f"smoother: expected one of {list(SMOOTHERS)}; received {smoother!r}")
         self._new_filter = SMOOTHERS[smoother]
         self._filters: dict[int, PoseFilter] = {}
+        self._last: dict[int, float] = {}
+        """When each head's pose was smoothed last, in seconds."""
 
     def __call__(self, poses: list[HeadPose], time: float) -> list[HeadPose]:
         """The same poses with smoothed angles and rotations.
@@ -114,9 +127,15 @@ class PoseSmoother:
         list of HeadPose
             In the same order.
         """
+        # A number does not come back later than this. Until then what a filter has learned of its head is of use.
+        for track in [track for track, last in self._last.items() if time - last > LONGEST_UNSEEN_SECONDS]:
+            del self._filters[track], self._last[track]
         return [pose if pose.track is None else self._smoothed(pose, pose.track, time) for pose in poses]
 
     def _smoothed(self, pose: HeadPose, track: int, time: float) -> HeadPose:
-        rotation = self._filters.setdefault(track, self._new_filter())(pose.rotation, time, pose.covariance)
+        if track not in self._filters:
+            self._filters[track] = self._new_filter()
+        self._last[track] = time
+        rotation = self._filters[track](pose.rotation, time, pose.covariance)
         yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
         return replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation)

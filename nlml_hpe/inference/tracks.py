@@ -194,11 +194,8 @@ class HeadTracker:
     def lost(self) -> list[Track]:
         """Heads with a number that the last frame's detectors did not find, and that no other head hides."""
         seen = [track.box for track in self._tracks if track.seen == self._time]
-        return [
-            track
-            for track in self._tracks
-            if track.seen < self._time and all(overlap(track.box, box) < _HIDDEN for box in seen)
-        ]
+        missed = [(track, track.box) for track in self._tracks if track.seen < self._time]
+        return [track for track, box in missed if all(overlap(box, other) < _HIDDEN for other in seen)]
 
     def cut(self) -> None:
         """Another scene begins: all heads of the next frame are new ones."""
@@ -239,9 +236,9 @@ class HeadTracker:
         for track in self._tracks:
             track.move(time, track.seen == self._time)
         self._time = time
-        owners = self._owners(boxes, rotations)
-        for index, (box, rotation) in enumerate(zip(boxes, rotations, strict=True)):
-            place = place_of(box, rotation)
+        places = [place_of(box, rotation) for box, rotation in zip(boxes, rotations, strict=True)]
+        owners = self._owners(boxes, places)
+        for index, (place, rotation) in enumerate(zip(places, rotations, strict=True)):
             if index in owners:
                 owners[index].correct(place, rotation, seconds)
                 owners[index].number = owners[index].number or self._number()
@@ -252,13 +249,16 @@ class HeadTracker:
         self._is_fresh = self._is_fresh and not boxes
         return [owners[index] for index in range(len(boxes))]
 
-    def _owners(self, boxes: Sequence[Box], rotations: Sequence[Floats]) -> dict[int, Track]:
+    def _owners(self, boxes: Sequence[Box], places: Sequence[Floats]) -> dict[int, Track]:
         """Which track each head belongs to, of those that belong to one: the nearest pair first."""
+        heads = list(zip(places, map(_middle, boxes), strict=True))
+        # Of a crowd there are many more pairs than tracks: what is reckoned of a track is reckoned once.
+        expected = [(track, _middle(track.box)) for track in self._tracks]
         pairs = [
             (distance, index, number)
-            for index, (box, rotation) in enumerate(zip(boxes, rotations, strict=True))
-            for number, track in enumerate(self._tracks)
-            if (distance := _distance(track, box, rotation)) < 1
+            for index, (place, middle) in enumerate(heads)
+            for number, (track, awaited) in enumerate(expected)
+            if (distance := _distance(track, awaited, place, middle)) < 1
         ]
         owners: dict[int, Track] = {}
         taken: set[int] = set()
@@ -283,14 +283,20 @@ def _is_awaited(track: Track, time: float) -> bool:
     return time - track.sure <= PATIENCE_SECONDS and time - track.seen <= LONGEST_UNSEEN_SECONDS
 
 
-def _distance(track: Track, box: Box, rotation: Floats) -> float:
-    """How far a head that was found lies from where a track expects it: 1 as far as may be; 2 for another size."""
-    place = place_of(box, rotation)
+def _middle(box: Box) -> tuple[float, float]:
+    """x and y in the middle of a box."""
+    left, top, right, bottom = box
+    return (left + right) / 2, (top + bottom) / 2
+
+
+def _distance(track: Track, awaited: tuple[float, float], place: Floats, middle: tuple[float, float]) -> float:
+    """How far a head that was found lies from where a track expects it: 1 as far as may be; 2 for another size.
+
+    Its place and the middle of its box are compared with the track's place and the middle of the box that is awaited.
+    """
     if abs(place[2] - track.place[2]) > math.log(_LARGEST_RATIO):
         return 2.0
-    expected = track.box
-    middles = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in (box, expected)]
     # By the box, too: of a face far to the side the rotation may be wrong, and with it the point between the ears.
-    apart = min(math.dist(place[:2], track.place[:2]), math.dist(*middles))
+    apart = min(math.dist(place[:2], track.place[:2]), math.dist(middle, awaited))
     reach = _REACH + _REACH_PER_SECOND * (track.time - track.seen)
     return apart / (math.exp(track.place[2]) * reach)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nlml_hpe.face import HeadPose
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, user_path
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import BoxSource, HeadFollower
 from nlml_hpe.inference.fusion import Eye
@@ -49,6 +49,8 @@ class Summary:
         Seconds by which the copy is shorter than the video; see ``LONGEST_GAP_SECONDS``.
     heads : int
         How many heads were told apart.
+    is_camera : bool
+        Whether the frames came from a camera, which ends only where the user ends it.
 
     Examples
     --------
@@ -63,6 +65,7 @@ the video ends early: its header announces 3 frames'
     stopped: bool = False
     seconds_cut: float = 0.0
     heads: int = 0
+    is_camera: bool = False
 
     @property
     def frames(self) -> int:
@@ -71,8 +74,8 @@ the video ends early: its header announces 3 frames'
 
     @property
     def ends_early(self) -> bool:
-        """Whether the file holds fewer frames than its header announces."""
-        return self.expected > self.frames and not self.stopped
+        """Whether the file holds fewer frames than its header announces, or the camera ended by itself."""
+        return (self.is_camera or self.expected > self.frames) and not self.stopped
 
     def text(self) -> str:
         """The summary in words."""
@@ -86,7 +89,9 @@ the video ends early: its header announces 3 frames'
         if self.stopped:
             of = f" of {self.expected}" if self.expected else ""
             lines.append(f"stopped after {self.frames}{of}; what was done until then is kept")
-        if self.ends_early:
+        if self.ends_early and self.is_camera:
+            lines.append("the camera gives no more frames; is it still plugged in?")
+        elif self.ends_early:
             lines.append(f"the video ends early: its header announces {counted(self.expected, 'frame')}")
         if self.seconds_cut:
             lines.append(
@@ -99,7 +104,7 @@ the video ends early: its header announces 3 frames'
 def process(
     source: VideoSource,
     estimator: HeadPoseEstimator,
-    output: Path | None = None,
+    output: str | Path | None = None,
     smooth: bool = False,
     refine: bool = True,
     show: Callable[[FrameResult, RgbImage], bool] | None = None,
@@ -117,7 +122,7 @@ def process(
         The frames.
     estimator : HeadPoseEstimator
         Best one with ``tracking``.
-    output : pathlib.Path, optional
+    output : str or pathlib.Path, optional
         A copy with axes, rate and latency drawn.
     smooth : bool
         Smooth every head's rotation over time; never use it to measure.
@@ -142,9 +147,9 @@ def process(
     Raises
     ------
     VideoError
-        Where the copy cannot be written.
+        Where the copy cannot be written, and where the source's frames were given before.
     ValueError
-        For ``boxes`` of a model without an image eye.
+        For ``boxes`` of a model without an image eye, and for another smoother's name.
 
     Examples
     --------
@@ -155,16 +160,22 @@ def process(
     ...         for number in range(3):
     ...             writer.put(np.zeros((64, 64, 3), dtype=np.uint8), number / 25)
     ...     with VideoSource(path) as source:
-    ...         *frames, summary = process(source, estimator)
-    >>> len(frames), summary.with_face
+    ...         for result in process(source, estimator):  # a list of the results would hold every frame's picture
+    ...             if isinstance(result, FrameResult):
+    ...                 print(result.frame.number, len(result.poses))
+    0 0
+    1 0
+    2 0
+    >>> result.frames, result.with_face  # the last one is the summary
     (3, 0)
     """
-    if output is not None and all(source.size):  # of a source that knows its size
-        require_video_size(output, source.size)
+    copy = None if output is None else user_path(output)
+    if copy is not None and all(source.size):  # of a source that knows its size
+        require_video_size(copy, source.size)
     follow = HeadFollower(estimator, refine, eye, looks, boxes)
-    smoothed, summary = PoseSmoother(smoother), Summary(source.expected)
+    smoothed, summary = PoseSmoother(smoother), Summary(source.expected, is_camera=source.is_camera)
     writing: AbstractContextManager[VideoWriter | None] = (
-        nullcontext() if output is None else VideoWriter(output, source.fps)
+        nullcontext() if copy is None else VideoWriter(copy, source.fps)
     )
     with writing as writer:
         try:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from nlml_hpe.files.atomic import atomic_path
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, user_path
 from nlml_hpe.words import why_no_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
@@ -62,13 +62,22 @@ class VideoSource:
 
     Parameters
     ----------
-    source : pathlib.Path or int
-        A video file, or the number of a camera.
+    source : str, pathlib.Path or int
+        A video file, shown upright where it says which way up it is, or the number of a camera.
+
+    Attributes
+    ----------
+    fps : float
+        Frames a second.
+    size : (int, int)
+        Width and height of the frames in pixels; 0 where that is not known.
+    expected : int
+        Frames that a file's header announces; 0 where that is not known.
 
     Raises
     ------
     VideoError
-        Where there is nothing to read.
+        Where there is nothing to read, and where a file's frames are asked for a second time.
 
     Examples
     --------
@@ -78,28 +87,34 @@ class VideoSource:
     nlml_hpe.inference.video_files.VideoError: nowhere.mp4: no such video file
     """
 
-    def __init__(self, source: Path | int) -> None:
-        self.is_camera, self._stopped = isinstance(source, int), False
+    def __init__(self, source: str | Path | int) -> None:
+        place = source if isinstance(source, int) else user_path(source)
+        self.is_camera, self._stopped, self._is_begun = isinstance(place, int), False, False
         self._reading = threading.Lock()
-        name = f"camera {source}" if self.is_camera else str(source)
-        if isinstance(source, Path) and not source.is_file():
-            raise VideoError(f"{name}: {why_no_file(source, 'video file')}")
-        if isinstance(source, Path) and not _is_utf8(name):
-            raise VideoError(f"{name!a}: OpenCV opens names in UTF-8 alone; rename the file")
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        self._name = f"camera {place}" if self.is_camera else str(place)
+        if isinstance(place, Path):
+            _require_video_file(place)
+        self._capture = cv2.VideoCapture(place if isinstance(place, int) else str(place))
         if not self._capture.isOpened():
             self._capture.release()
             hint = "is it there, and free?" if self.is_camera else "not a video in a format that is known here"
-            raise VideoError(f"{name} cannot be opened: {hint}")
+            raise VideoError(f"{self._name} cannot be opened: {hint}")
+        if not self.is_camera:
+            # Telephones store frames as the sensor has them, and how they are to be turned. OpenCV 5 turns them by
+            # itself, OpenCV 4 where it is told to.
+            self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if _FPS_LIMITS[0] <= fps <= _FPS_LIMITS[1] else _USUAL_FPS
         width, height = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         self.size = int(width), int(height)
         # Of other containers OpenCV's number is their duration times the rate, and sound may outlast the pictures.
-        is_counted = isinstance(source, Path) and source.suffix.lower() in _COUNTED_SUFFIXES
+        is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_counted else 0
 
     def __iter__(self) -> Iterator[Frame]:
+        if self._is_begun and not self.is_camera:  # which goes on
+            raise VideoError(f"{self._name}: its frames were given before, and they are given once; open it again")
+        self._is_begun = True
         frames = self._frames()
         if self.is_camera:  # whose frames should be as fresh as they can be
             yield from frames
@@ -112,14 +127,18 @@ class VideoSource:
                 yield frame
 
     def _frames(self) -> Iterator[Frame]:
-        start, last, number = time.monotonic(), -1.0, 0
+        # The first frame of a file that has no times is at 0.
+        start, last, number = 0.0, -1 / self.fps, 0
         while not self._stopped:
             with self._reading:
                 there, image = self._capture.read()
                 stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if not there:
                 return
-            seconds = time.monotonic() - start if self.is_camera else stamp
+            if self.is_camera:
+                start = start if number else time.monotonic()
+                stamp = time.monotonic() - start
+            seconds = stamp
             # Some containers have no times, or times that stand still: then the rate tells.
             if seconds <= last:
                 seconds = last + 1 / self.fps
@@ -147,6 +166,14 @@ class VideoSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _require_video_file(path: Path) -> None:
+    """Raise ``VideoError`` unless this is a file, by a name that OpenCV can be given."""
+    if not path.is_file():
+        raise VideoError(f"{path}: {why_no_file(path, 'video file')}")
+    if not _is_utf8(str(path)):
+        raise VideoError(f"{str(path)!a}: OpenCV opens names in UTF-8 alone; rename the file")
 
 
 def _is_utf8(name: str) -> bool:
@@ -180,7 +207,7 @@ class VideoWriter:
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : str or pathlib.Path
         The copy; see ``VIDEO_SUFFIXES``.
     fps : float
         Frames a second of the video; the copy has so many, or a multiple.
@@ -202,10 +229,11 @@ class VideoWriter:
     3
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
-        require_video_name(path)
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self.path = user_path(path)
+        require_video_name(self.path)
         self._multiple = max(math.ceil(_LEAST_COPY_FPS / fps), 1)
-        self.path, self.fps, self.seconds_cut = path, fps * self._multiple, 0.0
+        self.fps, self.seconds_cut = fps * self._multiple, 0.0
         self._writer: cv2.VideoWriter | None = None
         self._written, self._start, self._last = 0, 0.0, 0.0
         self._frame: RgbImage | None = None
@@ -242,8 +270,11 @@ class VideoWriter:
 
     def _check(self) -> None:
         """OpenCV does not say when a disk is full: what was written is compared with what can be read."""
-        with VideoSource(self._partial) as copy:
-            readable = copy.expected
+        try:
+            with VideoSource(self._partial) as copy:
+                readable = copy.expected
+        except VideoError:  # of a file without its end nothing is readable
+            readable = 0
         if readable != self._written:
             raise VideoError(f"{self.path}: {readable} of {self._written} frames were written; is the disk full?")
 
