@@ -8,16 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.evaluation import calibration
 from nlml_hpe.evaluation.calibration_run import labelled_faces
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.doubt import SUREST, doubt_rows, doubt_table, measure, risks
+from nlml_hpe.evaluation.faces import annotated_face
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.evaluation.score_tables import answers
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.fusion import Gaussians
-from nlml_hpe.inference.opening import open_eyes
+from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
 from tests.test_calibration import faces
 from tests.test_eyes import two_eyes
 
@@ -105,3 +111,22 @@ def test_looks_are_those_that_were_asked_for(few: Path) -> None:
     data.samples = data.samples[:6]
     with_one, with_two = (labelled_faces(open_eyes(SHIPPED), data, looks).landmarks.covariance for looks in (1, 2))
     assert not np.allclose(with_one, with_two, equal_nan=True)
+
+
+def test_rendered_people_are_measured_in_the_frame_of_their_labels(photo: RgbImage, tmp_path: Path) -> None:
+    """A face labelled by the landmark eye's own answer, in the frame of the heads that it was trained on."""
+    eyes = open_eyes(SHIPPED)
+    engine = engine_of(eyes)
+    with open_detector_for(engine.point_set, engine.min_confidence) as detector:
+        face = annotated_face(detector, photo, None)
+    assert face is not None
+    own = eyes.by_landmarks([face]).in_own_frame(engine.named_from_own).rotation[0]
+    label = "_".join(f"{float(angle):.2f}" for angle in angles_from_rotation(own))
+    (tmp_path / "ID1").mkdir()
+    Image.fromarray(photo).save(tmp_path / "ID1" / f"ID1_({label}).png")
+    data = read_dataset("rendered", tmp_path)
+    fitted = labelled_faces(eyes, data)
+    # To the rounding of the name.
+    assert geodesic_degrees(fitted.landmarks.rotation, fitted.true).max() < 0.02
+    scored = answers(eyes, data, 3, "landmarks")
+    assert geodesic_degrees(scored.answers["answer"].rotation, scored.true).max() < 0.02

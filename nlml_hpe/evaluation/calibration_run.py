@@ -75,7 +75,7 @@ def labelled_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Label
     Returns
     -------
     Labelled
-        NaN where an eye has no answer.
+        NaN where an eye has no answer. In the named head frame, of rendered people in that of their labels.
 
     Raises
     ------
@@ -97,8 +97,10 @@ def labelled_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Label
     if not answered.names:
         raise ValueError(f"{data.root}: no label lies within 99 degrees")
     nothing = Estimates.of_rotations(np.full((len(answered.names), 3, 3), np.nan))
-    both = [answered.answers.get(name, nothing) for name in ("landmarks", "image")]
-    return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in both))
+    landmarks, image = (answered.answers.get(name, nothing) for name in ("landmarks", "image"))
+    if data.is_in_own_frame:
+        landmarks, image = eyes.in_own_frame(landmarks, image)
+    return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in (landmarks, image)))
 
 
 def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:

@@ -27,8 +27,6 @@ from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.view.comparison import Draw, plot_comparison, pose_sheet, with_axes, with_cube
 from nlml_hpe.view.pictures import save_image
 
-OWN_FRAME_DATA = ("rendered", "crops")
-"""Data sets whose labels are in the head frame of the training heads."""
 TIMED_FACES = 40
 _Needs = tuple[str, float]
 
@@ -81,11 +79,10 @@ def compare(
         Where a list or a protocol leaves no face.
     """
     data, sets = _sets_of_faces(data, protocols, lists)
-    own = data.name in OWN_FRAME_DATA
     routes = {
         f"{model}/{name}": route
         for model, folder in models.items()
-        for name, route in open_routes(folder, own, device).items()
+        for name, route in open_routes(folder, data.is_in_own_frame, device).items()
     }
     parts: list[Answered] = []
     costs: dict[str, Cost] = {}
