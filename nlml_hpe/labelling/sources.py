@@ -148,7 +148,7 @@ def _crops(part: LabelledDataConfig, places: Places) -> Source:
         return source
     data = read_dataset("crops", source.folder)
     wanted = {sample.name for sample in chosen_by_list(data, part.list).samples}
-    return Chosen(source, np.flatnonzero([sample.name in wanted for sample in data.samples]))
+    return Chosen(source, np.flatnonzero([name in wanted for name in source.names()]))
 
 
 def _photographs(part: LabelledDataConfig, places: Places) -> Source:

@@ -30,9 +30,9 @@ from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.image_networks.crop import SHARE
-from nlml_hpe.image_networks.shards import Shard, read_shards
+from nlml_hpe.image_networks.shards import LABEL_TOLERANCE, NO_ROTATION, Shard, crop_names, read_shards
 from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
-from nlml_hpe.rotation import angles_from_rotation
+from nlml_hpe.rotation import angles_from_rotation, is_rotation
 
 _NEAR = 200
 
@@ -227,13 +227,20 @@ def _read_crops(data: Dataset) -> None:
     """Shards stay memory-mapped. Raises ``ArtifactError`` where one of them is damaged."""
     if not any(data.root.glob(LAYOUTS["crops"].pattern)):
         return
-    for number, shard in enumerate(read_shards(data.root)):
-        angles = angles_from_rotation(shard.rotations.astype(np.float64)).columns()
+    shards = read_shards(data.root)
+    names = iter(crop_names(shards))
+    for shard in shards:
+        rotations = shard.rotations.astype(np.float64)
+        proper = is_rotation(rotations, LABEL_TOLERANCE)
+        angles = angles_from_rotation(np.where(proper[:, None, None], rotations, np.eye(3))).columns()
         for row, (pose, box, person) in enumerate(zip(angles, shard.boxes, shard.people, strict=True)):
+            name = next(names)
+            if not proper[row]:
+                data.leave_out(NO_ROTATION, name)
+                continue
             yaw, pitch, roll = map(float, pose)
             left, top, right, bottom = map(float, box)
             load = partial(_row_of, shard, row)
-            name = f"{number:05d}/{row:05d}"
             data.add(Sample(name, (yaw, pitch, roll), load, (left, top, right, bottom), f"person {person}"))
 
 
