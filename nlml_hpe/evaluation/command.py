@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> bool:
     if given.root is None:
         raise ValueError("--dataset needs --root, the folder of the data set")
     protocol = protocol_of(given.dataset, given.protocol)
-    device = resolve_device(given.device)
+    device = resolve_device(given.device or "auto")
     require_replaceable(given.output, KIND)
     require_apart(given.output, given.root, given.align_on)
     data = _chosen(given.dataset, given.root, protocol, given.list)
