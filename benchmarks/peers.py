@@ -275,8 +275,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     read = read_dataset("aflw2000", asked.root)
     if asked.count:
-        spread = np.linspace(0, len(read.samples) - 1, min(asked.count, len(read.samples))).astype(int)
-        read = replace(read, samples=[read.samples[index] for index in spread])
+        read = replace(read, samples=read.spread(asked.count))
     print(read.summary())
     everything = answers(read, asked.bundle, asked.fsanet, asked.model)
     for name in ("aflw2000-nlml", "aflw2000"):

@@ -172,9 +172,9 @@ def _detector(needs: _Needs) -> CascadeDetector:
 
 def _costs(routes: Mapping[str, ModelRoute], data: Dataset, detector: LandmarkDetector | None) -> dict[str, Cost]:
     """The costs of routes with their times, measured on some faces that lie evenly in the data set."""
-    chosen = data.samples[:: max(1, len(data.samples) // TIMED_FACES)][:TIMED_FACES]
+    chosen = data.spread(TIMED_FACES)
     boxes = {sample.name: sample.box for sample in chosen}
-    faces = list(photographs(replace(data, samples=list(chosen), left_out={}), detector, "Time"))
+    faces = list(photographs(replace(data, samples=chosen, left_out={}), detector, "Time"))
     detect_ms = 0.0
     if detector is not None:
         items = [(image, boxes[each.name]) for each in faces if (image := each.face.image) is not None]

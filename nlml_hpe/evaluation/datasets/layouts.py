@@ -35,6 +35,8 @@ from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
 from nlml_hpe.rotation import angles_from_rotation, is_rotation
 
 _NEAR = 200
+_NOT_SEEN = -1.0
+"""The x of a point of ``pt2d`` that AFLW2000-3D has no place of."""
 
 
 class Layout(NamedTuple):
@@ -145,8 +147,8 @@ def _add_pair(data: Dataset, place: Path, image: Path, label: Path, group: str) 
         data.leave_out("angles not finite", name)
         return
     pitch, yaw, roll = (float(value) for value in np.degrees(pose))
-    points = content.get("pt3d_68", content.get("pt2d"))
-    data.add(Sample(name, (yaw, pitch, roll), partial(read_image, image), _box_of(points), group))
+    box = _box_of(content["pt3d_68"]) if "pt3d_68" in content else _box_of(content.get("pt2d"), _NOT_SEEN)
+    data.add(Sample(name, (yaw, pitch, roll), partial(read_image, image), box, group))
 
 
 def _photograph_of_300w_lp(place: Path) -> str:
@@ -159,11 +161,11 @@ def _photograph_of_300w_lp(place: Path) -> str:
     return f"{folder}/{re.sub(end, '', place.name)}"
 
 
-def _box_of(points: NDArray[np.float64] | None) -> Box | None:
-    """The box of landmarks (2 or 3, n); points at or below zero are missing in ``pt2d``."""
+def _box_of(points: NDArray[np.float64] | None, not_seen: float = np.nan) -> Box | None:
+    """The box of landmarks (2 or 3, n), beyond the image, too; those whose x is ``not_seen`` are left out."""
     if points is None or points.ndim != 2 or len(points) < 2:
         return None
-    seen = points[:2, (points[:2] > 0).all(axis=0) & np.isfinite(points[:2]).all(axis=0)]
+    seen = points[:2, (points[0] != not_seen) & np.isfinite(points[:2]).all(axis=0)]
     box = box_of(seen.T) if seen.size else None
     return box if box is not None and has_size(box) else None
 

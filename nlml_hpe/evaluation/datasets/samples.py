@@ -114,6 +114,17 @@ class Dataset:
         """
         self.left_out.setdefault(reason, []).append(printable(name))
 
+    def spread(self, count: int) -> list[Sample]:
+        """So many of the faces that lie evenly among all, the first and the last with them; all where there are fewer.
+
+        >>> data = Dataset("biwi", Path("faces"))
+        >>> data.samples = [Sample(name, (0.0, 0.0, 0.0), lambda: None) for name in "abcdefg"]
+        >>> [sample.name for sample in data.spread(4)], len(data.spread(10))
+        (['a', 'c', 'e', 'g'], 7)
+        """
+        last = len(self.samples) - 1
+        return [self.samples[index] for index in np.linspace(0, last, min(count, last + 1)).astype(int)]
+
     @property
     def angles(self) -> Angles:
         """Yaw, pitch and roll (n,) in degrees, as the labels state them."""
