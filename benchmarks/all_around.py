@@ -99,16 +99,13 @@ def _masks(
 
 def _answers(crops: Sequence[Crop], subject: Subject, detector: FaceMeshOnnx) -> dict[str, Estimates]:
     """What each route answers, in the heads' own frame."""
-    parts: dict[str, list[Estimates]] = {route: [] for route in _ROUTES}
+    parts: dict[str, list[Estimates]] = {route: [] for route in subject.parts}
     for start in range(0, len(crops), _BATCH):
         faces = [_face(crop, detector) for crop in crops[start : start + _BATCH]]
         for route, given in parts.items():
             given.append(subject.routes[route](faces))
     joined = {route: Estimates(*map(np.concatenate, zip(*given, strict=True))) for route, given in parts.items()}
-    return {
-        route: given._replace(rotation=given.rotation @ subject.named_from_own[route].T)
-        for route, given in joined.items()
-    }
+    return {route: subject.in_own_frame(route, joined) for route in _ROUTES}
 
 
 def _face(crop: Crop, detector: FaceMeshOnnx) -> Face:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import report
-from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
-from nlml_hpe.evaluation.faces import photographs
+from benchmarks.labelled import boxed_faces
+from nlml_hpe.evaluation.datasets import LAYOUTS
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.export.whole import CROP_PX, export_whole
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--int8-crops", type=Path, help="what the stage Crops wrote")
     given = parser.parse_args()
-    faces = [one for one in photographs(read_dataset(given.dataset, given.root), None) if one.face.image is not None]
+    faces = list(boxed_faces(given.dataset, given.root))
     crops = np.stack([crop(one.face.image, one.face.box, CROP_PX) for one in faces if one.face.image is not None])
     labels = Angles.from_columns([one.label for one in faces])
     with tempfile.TemporaryDirectory() as scratch:

@@ -4,10 +4,10 @@ Peers: FSA-Net (two ONNX files, averaged; a loose crop of the label's box, so it
 own face matrix (Tasks, its own detection), ``solvePnP`` of the FaceMesh points on MediaPipe's canonical face,
 rigid alignment (Kabsch) of the same points in 3D; then all our routes that the model has: those of the landmark eye,
 the image eye around the label's box, and both fused as prediction fuses them: the looks that it takes by default, the
-image eye around the landmarks. Figures are on the faces that all of them answer, raw first and then after the one
-constant rotation that suits each best on these very faces; and on all faces of the protocol, where a face without an
-answer counts as a frontal guess. ``ms`` is what comes after the landmarks, face by face, and ``detect ms`` what comes
-before. Needs ``pip install '.[benchmarks]'``.
+image eye around the landmarks, and where there are none, as a note counts, around the label's box. Figures are on the
+faces that all of them answer, raw first and then after the one constant rotation that suits each best on these very
+faces; and on all faces of the protocol, where a face without an answer counts as a frontal guess. ``ms`` is what comes
+after the landmarks, face by face, and ``detect ms`` what comes before. Needs ``pip install '.[benchmarks]'``.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def rigid(canonical: Points) -> Callable[[Points], NDArray[np.float64]]:
 
 
 def ours(route: ModelRoute) -> Peer:
-    """One of our routes, normalisation or cutting included; the image eye is shown the label's box."""
+    """One of our routes, normalisation or cutting included; without landmarks an image eye is shown the label's box."""
 
     def answer(face: Timed) -> Answer:
         """The pose of this face, and what it took."""
@@ -238,7 +238,16 @@ def table(protocol: str, data: Dataset, found: Mapping[str, list[Answer]], save:
             | {"detect ms": f"{_median(given, 'detect_ms'):.1f}", "ms": f"{_median(given, 'ms'):.2f}"}
         )
     title = f"{protocol} on {data.root.name}: {len(common)} faces that all methods answer, of {len(chosen)}"
-    report(f"peers_{protocol}", title, rows, save=save)
+    report(f"peers_{protocol}", title, rows, _in_label_box(found, chosen), save)
+
+
+def _in_label_box(found: Mapping[str, list[Answer]], chosen: NDArray[np.int64]) -> list[str]:
+    """How many faces both eyes answer without landmarks, as a note; none of a model that has not both."""
+    if OURS["fused"] not in found:
+        return []
+    both, landmarks = (found[OURS[name]] for name in ("fused", "refined"))
+    shown = sum(both[i].rotation is not None and landmarks[i].rotation is None for i in chosen)
+    return [f"{shown} of {len(chosen)} faces, which no search finds, both eyes answer in the label's box."]
 
 
 def _rotations(given: list[Answer], indices: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -266,8 +275,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     read = read_dataset("aflw2000", asked.root)
     if asked.count:
-        spread = np.linspace(0, len(read.samples) - 1, min(asked.count, len(read.samples))).astype(int)
-        read = replace(read, samples=[read.samples[index] for index in spread])
+        read = replace(read, samples=read.spread(asked.count))
     print(read.summary())
     everything = answers(read, asked.bundle, asked.fsanet, asked.model)
     for name in ("aflw2000-nlml", "aflw2000"):

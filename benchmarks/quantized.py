@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from benchmarks.common import report
-from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
-from nlml_hpe.evaluation.faces import ask, photographs
+from benchmarks.labelled import boxed_faces
+from nlml_hpe.evaluation.datasets import LAYOUTS
+from nlml_hpe.evaluation.faces import ask
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.files.manifests import read_manifest
@@ -72,9 +73,7 @@ def timed(files: dict[str, Path], size: int, turns: int) -> list[dict[str, Any]]
 
 def accuracy(files: dict[str, Path], dataset: str, root: Path, rows: list[dict[str, Any]]) -> list[str]:
     """Add mean absolute errors on labelled photographs to the rows; a sentence about each protocol's difference."""
-    answered = ask(
-        photographs(read_dataset(dataset, root), None), {n: ImageEngine(p).estimate for n, p in files.items()}
-    )
+    answered = ask(boxed_faces(dataset, root), {n: ImageEngine(p).estimate for n, p in files.items()})
     each = {name: errors(given.rotation, answered.true).angle.mean(axis=1) for name, given in answered.answers.items()}
     sentences = []
     for name in (f"{dataset}-nlml", dataset):

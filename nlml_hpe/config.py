@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DetectorName
 from nlml_hpe.detection.landmarks import MIN_CONFIDENCE, Normalization
+from nlml_hpe.device import PrecisionName
 from nlml_hpe.pose_grid import PoseGrid, survives_name
 from nlml_hpe.rotation import OWN_FRAME, check_head_frame
 
@@ -154,8 +155,10 @@ class TrainingConfig(Section):
     gradient_clip: float | None = Field(
         default=None, gt=0, le=1e6, description="largest norm of the gradient of a batch"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="bfloat16: products in half precision, weights and loss in single"
+    precision: PrecisionName = Field(
+        default="float32",
+        description="bfloat16: products in half precision, weights and loss in single; auto: that where the device has "
+        "instructions for it",
     )
     patience: int = Field(default=12, ge=1, le=1_000_000)
     tensorboard: bool = False

@@ -35,11 +35,12 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from nlml_hpe.config import TrainingConfig
+from nlml_hpe.device import Precision, resolve_precision
 from nlml_hpe.files.manifests import digest_of
 from nlml_hpe.training_data import AnyDataset, Augment, Batches, each_tensor
 from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import History, Run
-from nlml_hpe.training_state import NOT_READ, damaged, read_checkpoint, write_checkpoint
+from nlml_hpe.training_state import NOT_READ, SUFFIX, damaged, read_checkpoint, write_checkpoint
 from nlml_hpe.version import VERSION
 
 Loss = Callable[[Any, Any], Tensor]
@@ -103,7 +104,8 @@ def train(
     Raises
     ------
     TrainingError
-        Where the loss stops being finite, a data set is empty, or the checkpoint is damaged.
+        Where the loss stops being finite, a data set is empty, or the checkpoint is damaged or, with a precision of
+        ``auto``, of a device that computes in another one.
 
     Examples
     --------
@@ -127,7 +129,11 @@ def train(
 
 @torch.inference_mode()
 def measured(
-    network: nn.Module, loss_of: Loss, held_out: Batches, metrics: Mapping[str, Metric], precision: str = "float32"
+    network: nn.Module,
+    loss_of: Loss,
+    held_out: Batches,
+    metrics: Mapping[str, Metric],
+    precision: Precision = "float32",
 ) -> tuple[float, dict[str, float]]:
     """Mean loss and mean metrics of a network on data, as of an epoch on the validation data.
 
@@ -167,7 +173,7 @@ def measured(
     return total / size, {key: value / size for key, value in figures.items()}
 
 
-def _outputs(network: nn.Module, inputs: Any, device: torch.device, precision: str) -> Any:
+def _outputs(network: nn.Module, inputs: Any, device: torch.device, precision: Precision) -> Any:
     """What a network answers, in float32 whatever its products are computed in."""
     if precision == "float32":
         return network(inputs)
@@ -205,12 +211,15 @@ class _Course:
         # Random changes are drawn where the batches are. On a CPU one stream serves for order and changes.
         on_cpu = run.device.type == "cpu"
         self.drawer = self.generator if on_cpu else torch.Generator(run.device).manual_seed(seed)
-        self.history = History([], [], -1)
+        self.precision = resolve_precision(config.precision, run.device)
+        self.history = History([], [], -1, precision=self.precision)
         self.best_weights = self._weights()
 
     def finish(self) -> History:
         """Run the epochs that are left; the network is left with the best one's weights."""
         self._resume()
+        if self.config.precision == "auto":
+            print(f"{self.name}: precision: auto is {self.precision} on {self.run.device}", flush=True)
         writer = self.run.curves(self.name, self.history.epochs_run) if self.config.tensorboard else None
         with tqdm(desc=f"Train {self.name}", unit="sample", unit_scale=True) as bar:
             while not self._is_over:
@@ -236,8 +245,7 @@ class _Course:
         history, number = self.history, self.history.epochs_run
         rate = self.optimizer.param_groups[0]["lr"]
         train_loss = self._pass(bar)
-        precision = self.config.precision
-        validation_loss, figures = measured(self.network, self.loss_of, self.held_out, self.metrics, precision)
+        validation_loss, figures = measured(self.network, self.loss_of, self.held_out, self.metrics, self.precision)
         self._require_finite(validation_loss)
         if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(validation_loss)
@@ -252,6 +260,7 @@ class _Course:
             number if is_best else history.best_epoch,
             [*history.learning_rate, rate],
             {key: [*history.metrics.get(key, []), value] for key, value in figures.items()},
+            self.precision,
         )
 
     def _pass(self, bar: tqdm) -> float:
@@ -266,7 +275,7 @@ class _Course:
         total = 0.0
         for read, true, count in self.batches.shuffled(order, (self.seed, self.history.epochs_run)):
             inputs, targets = self.augment(read, true, self.drawer) if self.augment else (read, true)
-            outputs = _outputs(self.network, inputs, self.run.device, self.config.precision)
+            outputs = _outputs(self.network, inputs, self.run.device, self.precision)
             loss = self.loss_of(outputs, targets)
             value = loss.item()
             self._require_finite(value)
@@ -323,6 +332,13 @@ class _Course:
             self._take_up(state)
         except NOT_READ as error:
             raise damaged(folder, self.name) from error
+        if self.history.precision != self.precision:
+            # Of "auto" alone: a precision by name is part of the checkpoint's identity.
+            raise TrainingError(
+                f"{folder / f'{self.name}{SUFFIX}'} was begun in {self.history.precision}, and precision: auto is "
+                f"{self.precision} on this device; go on where it was begun, or move the file away, and training "
+                "starts anew"
+            )
 
     def _take_up(self, state: Mapping[str, Any]) -> None:
         """Be where a checkpoint's state was."""
@@ -330,7 +346,8 @@ class _Course:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.best_weights = {key: value.to(self.run.device) for key, value in state["best_weights"].items()}
-        self.history = History(**state["history"])
+        # A checkpoint of before 'auto' does not say: its precision is the one that its identity names.
+        self.history = History(**{"precision": self.precision, **state["history"]})
         drawn = state["random"]
         torch.set_rng_state(drawn[0])
         self.generator.set_state(drawn[1])

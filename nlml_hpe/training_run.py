@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nlml_hpe.device import Precision
 from nlml_hpe.extras import needs
 from nlml_hpe.training_state import SUFFIX
 
@@ -20,7 +21,7 @@ class History:
     """What each epoch was measured by, in order, and the epoch (from 0) whose weights were kept.
 
     ``train`` and ``validation`` are mean losses, ``learning_rate`` is that of the epoch's steps, ``metrics`` holds a
-    list for each figure of the validation data.
+    list for each figure of the validation data, ``precision`` is what products were computed in.
 
     Examples
     --------
@@ -34,6 +35,7 @@ class History:
     best_epoch: int
     learning_rate: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    precision: Precision = "float32"
 
     @property
     def epochs_run(self) -> int:

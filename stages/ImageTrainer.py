@@ -18,7 +18,7 @@ from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.network import ImageNetwork, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
 from nlml_hpe.image_networks.training_data import Chosen, labelled
-from nlml_hpe.labelling.sources import Places, inputs_of, open_source
+from nlml_hpe.labelling.sources import Places, inputs_of, open_source, require_apart
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import KIND as CROPS
@@ -38,13 +38,19 @@ def plan(config: Config) -> Plan:
 
 
 def data_read(config: Config) -> tuple[dict[Path, str], dict[str, str]]:
-    """The workdir's own folders of crops with their kind, and digests of all other data, of both splits."""
+    """The workdir's own folders of crops with their kind, and digests of all other data, of both splits.
+
+    Raises ``DatasetError`` where a face is in both.
+    """
     reads: dict[Path, str] = {}
     others: dict[str, str] = {}
+    folders: dict[str, list[tuple[LabelledDataConfig, Path]]] = {"training": [], "validation": []}
     for split, part, crops, _ in _parts(config):
+        folders[split].append((part, part.root or crops))
         if part.kind == "crops" and part.root is None:
             reads[crops] = CROPS
         others |= {f"{split} {name}": digest for name, digest in data_digests(part).items()}
+    require_apart(**folders)
     return reads, others
 
 

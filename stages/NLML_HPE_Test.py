@@ -146,7 +146,7 @@ def command() -> int:
     """The command line: the shared arguments, and those of labelled photographs."""
     parser = stage_parser(__doc__)
     add_eye(parser)
-    add_arguments(parser)
+    add_arguments(parser, device=False)
     return guarded(work, parser.parse_args())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlml_hpe.detection.search import DetectorError
-from nlml_hpe.device import resolve_device
+from nlml_hpe.device import DEVICES, DeviceName, resolve_device
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
@@ -173,7 +173,7 @@ def digest_of_weights(file: Path, setting: str) -> str:
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that all stages share: ``--config``, ``--force``, ``--verify``, ``--cluster``."""
+    """The arguments that all stages share: ``--config``, ``--force``, ``--verify``, ``--cluster``, ``--device``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--config", type=Path, default=Path("configs/demo.yaml"), help="settings, as YAML (default: %(default)s)"
@@ -183,6 +183,8 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--verify", action="store_true", help=text)
     text = "tcp://HOST:PORT of a Dask scheduler; its workers do the tasks (heads, images and workdir on a shared disk)"
     parser.add_argument("--cluster", help=text)
+    text = "where torch computes (default: what the configuration says, by itself the first of cuda, mps and cpu)"
+    parser.add_argument("--device", choices=DEVICES, help=text)
     return parser
 
 
@@ -195,13 +197,19 @@ def add_eye(parser: argparse.ArgumentParser, *more: str) -> None:
 
 
 def config_of(given: argparse.Namespace) -> Config:
-    """The configuration that the command line names, with its tasks in a cluster where one is given."""
-    return on_cluster(load_config(given.config), given.cluster)
+    """The configuration that the command line names, computed where it says."""
+    return computed_on(load_config(given.config), given.cluster, given.device)
 
 
-def on_cluster(config: Config, cluster: str | None) -> Config:
-    """The configuration with its tasks in this cluster, where one is given."""
-    return config.model_copy(update={"cluster": cluster}) if cluster else config
+def computed_on(config: Config, cluster: str | None, device: DeviceName | None) -> Config:
+    """The configuration with its tasks in this cluster and torch on this device, where one is given.
+
+    Raises ``DeviceError`` for a device that this machine lacks, before the first stage.
+    """
+    if device is not None:
+        resolve_device(device)
+    given = {"cluster": cluster or None, "device": device}
+    return config.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 def stage_command(stage: Stage, description: str) -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import stages.guard  # noqa: F401
 
-from stages.common import Stage, add_eye, guarded, on_cluster, run_stage, stage_parser
+from nlml_hpe.device import DeviceName
+from stages.common import Stage, add_eye, computed_on, guarded, run_stage, stage_parser
 from stages.config import Config, load_config
 
 CHAINS = {
@@ -41,13 +42,15 @@ def main(
     cluster: str | None = None,
     verify: bool = False,
     eye: str = "landmarks",
+    device: DeviceName | None = None,
 ) -> None:
     """Run an eye's stages from ``first`` to ``last``, by default all; those that are up to date are skipped unless
     ``force``.
 
-    Raises ``ValueError`` for a stage that is not this eye's, and for two in the wrong order.
+    Raises ``ValueError`` for a stage that is not this eye's, for two in the wrong order, and for a device that is not
+    there.
     """
-    config = on_cluster(load_config(config_path), cluster)
+    config = computed_on(load_config(config_path), cluster, device)
     names = CHAINS[eye]
     for name in (first, last):
         if name is not None and name not in names:
@@ -78,7 +81,7 @@ def stage_of(name: str, eye: str) -> Stage:
 
 def work(given: argparse.Namespace) -> None:
     """Run the chain as the command line says."""
-    main(given.config, given.first, given.last, given.force, given.cluster, given.verify, given.eye)
+    main(given.config, given.first, given.last, given.force, given.cluster, given.verify, given.eye, given.device)
 
 
 def command() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlml_hpe.files.arrays import read_npz
+from nlml_hpe.files.arrays import map_npy, read_npz
 from nlml_hpe.files.atomic import ArtifactError
 
 
@@ -97,3 +97,25 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
         archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(ArtifactError, match=r"a\.npz: damaged"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_a_file_with_any_wrong_byte_in_its_header_is_refused_or_read(tmp_path: Path) -> None:
+    """What numpy's parser of headers makes of a wrong byte is no traceback of the tokenizer."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(24, dtype=np.int32).reshape(2, 3, 4))
+    content, refused = path.read_bytes(), 0
+    for position in range(128):
+        for byte in b"()\"'9-\n L\x00\xff":
+            path.write_bytes(content[:position] + bytes([byte]) + content[position + 1 :])
+            try:
+                map_npy(path, "r")
+            except ValueError:
+                refused += 1
+    assert refused > 500
+    with pytest.raises(FileNotFoundError):
+        map_npy(tmp_path / "none.npy", "r")
+
+
+def test_an_empty_array_is_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "empty.npy", np.zeros((0, 3), np.float32))
+    assert map_npy(tmp_path / "empty.npy", "c").shape == (0, 3)

@@ -123,6 +123,16 @@ def test_each_change_alone_does_something_and_none_does_nothing(head: Mesh, chan
     torch.testing.assert_close(recolored(crops, PLAIN, torch.Generator()), crops, atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize("size", [84, 100, 101])
+def test_blocks_are_seen_at_every_size(size: int) -> None:
+    """They were left out, without a word, where the sides are no multiple of 8; borders are changed with the rest."""
+    crops = torch.rand((2, 3, size, size), generator=torch.Generator().manual_seed(0)) * 255
+    changed = recolored(crops, PLAIN.model_copy(update={"blocks": 1.0}), torch.Generator().manual_seed(1))
+    assert changed.shape == crops.shape
+    for part in ((changed - crops).abs(), (changed - crops).abs()[:, :, :, -3:], (changed - crops).abs()[:, :, -3:]):
+        assert part.mean() > 0.5
+
+
 def test_the_seed_decides(head: Mesh) -> None:
     images = batch(drawn(head, (0.0, 0.0, 0.0)), (0.0, 0.0, 0.0), 4)
     first, again, other = (

@@ -8,16 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.evaluation import calibration
-from nlml_hpe.evaluation.calibration_run import labelled_faces
-from nlml_hpe.evaluation.datasets import read_dataset
+from nlml_hpe.evaluation.calibration_run import answered_faces, in_label_box, labelled_faces
+from nlml_hpe.evaluation.calibration_run import answers as answers_of
+from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
 from nlml_hpe.evaluation.doubt import SUREST, doubt_rows, doubt_table, measure, risks
+from nlml_hpe.evaluation.faces import annotated_face
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.evaluation.score_tables import answers
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.fusion import Gaussians
-from nlml_hpe.inference.opening import open_eyes
+from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
 from tests.test_calibration import faces
 from tests.test_eyes import two_eyes
 
@@ -103,5 +110,41 @@ def test_the_table_says_where_an_eye_has_no_answer() -> None:
 def test_looks_are_those_that_were_asked_for(few: Path) -> None:
     data = read_dataset("aflw2000", few)
     data.samples = data.samples[:6]
-    with_one, with_two = (labelled_faces(open_eyes(SHIPPED), data, looks).landmarks.covariance for looks in (1, 2))
+    with_one, with_two = (
+        answered_faces(open_eyes(SHIPPED), data, looks).answers["landmarks"].covariance for looks in (1, 2)
+    )
     assert not np.allclose(with_one, with_two, equal_nan=True)
+
+
+def test_rendered_people_are_measured_in_the_frame_of_their_labels(photo: RgbImage, tmp_path: Path) -> None:
+    """A face labelled by the landmark eye's own answer, in the frame of the heads that it was trained on."""
+    eyes = open_eyes(SHIPPED)
+    engine = engine_of(eyes)
+    with open_detector_for(engine.point_set, engine.min_confidence) as detector:
+        face = annotated_face(detector, photo, None)
+    assert face is not None
+    own = eyes.by_landmarks([face]).in_own_frame(engine.named_from_own).rotation[0]
+    label = "_".join(f"{float(angle):.2f}" for angle in angles_from_rotation(own))
+    (tmp_path / "ID1").mkdir()
+    Image.fromarray(photo).save(tmp_path / "ID1" / f"ID1_({label}).png")
+    data = read_dataset("rendered", tmp_path)
+    fitted = labelled_faces(eyes, data, answered_faces(eyes, data))
+    # To the rounding of the name.
+    assert geodesic_degrees(fitted.landmarks.rotation, fitted.true).max() < 0.02
+    scored = answers(eyes, data, 3, "landmarks")
+    assert geodesic_degrees(scored.answers["answer"].rotation, scored.true).max() < 0.02
+
+
+def test_faces_that_no_search_finds_are_counted(photo: RgbImage, tmp_path: Path) -> None:
+    """A head from behind, as it were: the image eye is shown the label's box, for there is no other one."""
+    blank = np.full((64, 64, 3), 127, dtype=np.uint8)
+    data = Dataset("aflw2000", tmp_path)
+    data.add(Sample("face", (0.0, 0.0, 0.0), lambda: photo, (179.0, 86.0, 270.0, 175.0)))
+    data.add(Sample("nothing", (0.0, 0.0, 0.0), lambda: blank, (8.0, 8.0, 56.0, 56.0)))
+    data.add(Sample("unseen", (0.0, 0.0, 0.0), lambda: blank))
+    eyes = open_eyes(SHIPPED)
+    answered = answered_faces(eyes, data)
+    assert answered.found.tolist() == [True, False, False]
+    assert in_label_box(answered) == 1
+    rows = doubt_rows(answered.true, answers_of(eyes, labelled_faces(eyes, data, answered)))
+    assert "; 1 of 3 faces, which no search finds, are answered in the label's box" in doubt_table(rows, 1)

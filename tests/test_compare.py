@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -19,7 +20,7 @@ from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
 from nlml_hpe.evaluation.cost import cost_of_onnx
 from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
 from nlml_hpe.evaluation.routes import open_routes
-from nlml_hpe.evaluation.subject import subject_of
+from nlml_hpe.evaluation.subject import open_subject, subject_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.config import ImageNetworkConfig
@@ -149,6 +150,30 @@ def test_the_own_frame_is_one_constant_rotation_away(photographs: Path, detector
     between = own.answer([face]).rotation[0].T @ named.answer([face]).rotation[0]
     frame = load_model(SHIPPED).frame
     assert tuple(angles_from_rotation(between)) == pytest.approx((frame.yaw, frame.pitch, frame.roll), abs=1e-3)
+
+
+def test_both_eyes_are_fused_in_their_own_frame_where_that_is_wanted(photographs: Path, detector: FaceMeshOnnx) -> None:
+    """The shipped image eye calls the frame of its renders by the name of the labels', the landmark eye does not."""
+    sample = read_dataset("aflw2000", photographs).samples[0]
+    face = detector.detect(sample.load())[0]
+    faces = [face, replace(face, points=None)]
+    subject = open_subject(SHIPPED, torch.device("cpu"))
+    turns = subject.named_from_own
+    assert geodesic_degrees(turns["refined"], turns["image"]) > 1
+    named = {name: route(faces) for name, route in subject.parts.items()}
+    own = {name: subject.in_own_frame(name, named).rotation for name in subject.routes if name in (*named, "fused")}
+    # Without landmarks the image eye's answer is the model's, in whichever frame.
+    np.testing.assert_array_equal(own["fused"][1], own["image"][1])
+    # With them the answer lies between those of both, on the shortest way.
+    apart = [float(geodesic_degrees(own[a][0], own[b][0])) for a, b in (("refined", "image"), ("refined", "fused"))]
+    rest = float(geodesic_degrees(own["fused"][0], own["image"][0]))
+    assert apart[1] + rest == pytest.approx(apart[0], abs=1e-6)
+    compared = open_routes(SHIPPED, own_frame=True)["fused"].answer(faces).rotation
+    # The model itself and its ONNX file agree to a thousandth of a degree.
+    assert geodesic_degrees(compared, own["fused"]).max() < 1e-3
+    # As users are answered, in the named frame, both ways to join the eyes are one.
+    fused = subject.eyes.joined(named["refined"], named["image"], "both").estimates.rotation
+    np.testing.assert_array_equal(fused, subject.routes["fused"](faces).rotation)
 
 
 @pytest.mark.parametrize(

@@ -310,8 +310,14 @@ def test_a_damaged_shard_is_a_clear_error(tmp_path: Path) -> None:
     write_shard(tmp_path, 1, Shard(some(2).images, some(3).rotations, some(3).boxes, some(3).people))
     with pytest.raises(ArtifactError, match=r"expected the shape \(3, 8, 8, 3\), found \(2, 8, 8, 3\)"):
         read_shards(tmp_path)
+    write_shard(tmp_path, 1, some(3))
+    content = images.read_bytes()
+    images.write_bytes(content[:8] + b"(" + content[9:])  # what begins there is no header
+    with pytest.raises(ArtifactError, match=r"images_00000\.npy is missing, damaged or cut short"):
+        read_shards(tmp_path)
+    images.write_bytes(content)
     (tmp_path / "boxes_00000.npy").unlink()
-    with pytest.raises(ArtifactError, match="missing or cut short"):
+    with pytest.raises(ArtifactError, match="missing, damaged or cut short"):
         read_shards(tmp_path)
 
 

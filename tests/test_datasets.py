@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +226,35 @@ def test_a_label_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "bomb.mat").stat().st_size < 100_000
     with pytest.raises(LabelError, match="unpacks to more than"):
         read_arrays(tmp_path / "bomb.mat", ["Pose_Para"])
+
+
+@pytest.mark.parametrize("name", ["pt3d_68", "pt2d"])
+def test_a_face_that_the_border_cuts_has_its_whole_box(tmp_path: Path, name: str) -> None:
+    """Points beyond the image are points; AFLW2000-3D marks by an x of -1 what is not seen, in ``pt2d`` alone."""
+    points = np.array([[-60.5, 140.0, 20.0, -3.0], [30.0, 200.0, -7.5, -2.0]])
+    write_pair(tmp_path, "cut", (0, 0, 0), **{"pt3d_68": None, name: points})
+    write_pair(tmp_path, "hidden", (0, 0, 0), pt3d_68=None, pt2d=np.array([[10.0, -1.0, 90.0], [20.0, 452.0, 95.0]]))
+    boxes = {sample.name: sample.box for sample in read_dataset("aflw2000", tmp_path).samples}
+    assert boxes == {"cut": (-60.5, -7.5, 140.0, 200.0), "hidden": (10.0, 20.0, 90.0, 95.0)}
+
+
+@pytest.mark.parametrize(("zeros", "count"), [(10**6, 1), (8, 3000)])
+def test_a_label_of_countless_elements_is_refused(tmp_path: Path, zeros: int, count: int) -> None:
+    """Of a few kilobytes, which took seconds."""
+    packed = zlib.compress(bytes(zeros))
+    element = struct.pack("<II", 15, len(packed)) + packed
+    (tmp_path / "many.mat").write_bytes(b" " * 124 + b"\x00\x01IM" + count * element)
+    with pytest.raises(LabelError, match="more than 1000 elements"):
+        read_arrays(tmp_path / "many.mat", ["Pose_Para"])
+
+
+def test_what_a_label_unpacks_to_counts_together(tmp_path: Path) -> None:
+    savemat(tmp_path / "one.mat", {"Pose_Para": np.ones((1, 7)), "a": np.zeros((1, 1_500_000))}, do_compression=True)
+    assert read_arrays(tmp_path / "one.mat", ["Pose_Para"])["Pose_Para"].shape == (1, 7)
+    both = {"Pose_Para": np.ones((1, 7)), "a": np.zeros((1, 1_500_000)), "b": np.zeros((1, 1_500_000))}
+    savemat(tmp_path / "two.mat", both, do_compression=True)
+    with pytest.raises(LabelError, match="unpacks to more than 16777216 bytes"):
+        read_arrays(tmp_path / "two.mat", ["Pose_Para"])
 
 
 def test_real_labels_read_as_scipy_reads_them(shared_data: Path) -> None:

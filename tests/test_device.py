@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nlml_hpe.cli import main
 from nlml_hpe.config import EncoderConfig, TrainingConfig, TuckerConfig
-from nlml_hpe.device import DeviceError, double_device, resolve_device
+from nlml_hpe.device import DeviceError, double_device, resolve_device, resolve_precision
 from nlml_hpe.evaluation import command
 from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.files.images import RgbImage
@@ -76,6 +76,29 @@ def test_auto_takes_the_first_there_is(monkeypatch: pytest.MonkeyPatch, cuda: bo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert resolve_device("auto").type == chosen
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "chosen"),
+    [({"avx2": True, "avx512_bf16": False}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({}, "float32")],
+)
+def test_auto_is_half_precision_where_a_processor_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) == chosen
+    assert (resolve_precision("float32", cpu), resolve_precision("bfloat16", cpu)) == ("float32", "bfloat16")
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # torch of before 2.10 cannot tell
+    assert resolve_precision("auto", cpu) == "float32"
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_auto_is_half_precision_where_a_gpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision("auto", torch.device("cuda")) == chosen
 
 
 def test_doubles_stay_on_the_cpu_for_mps() -> None:

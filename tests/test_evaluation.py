@@ -189,7 +189,7 @@ def test_figures_after_an_alignment_are_called_so_and_come_last() -> None:
     columns = angles_from_rotation(own @ turn).columns()[:BATCH].tolist()
     faces = [LabelledFace(str(n), (yaw, pitch, roll), Face(None, BOX)) for n, (yaw, pitch, roll) in enumerate(columns)]
     answered = ask(faces, {"refined": lambda faces: Estimates.of_rotations(own[: len(faces)])})
-    report = evaluate(answered, protocol="p", frame="own", own_from_named=np.eye(3), aligned=frame).report
+    report = evaluate(answered, protocol="p", frame="own", own=answered.answers, aligned=frame).report
     assert report["aligned"]["frame"] == "aligned on others"
     assert report["aligned"]["n_faces"] == 80
     raw, aligned = report["routes"]["refined"], report["aligned"]["routes"]["refined"]

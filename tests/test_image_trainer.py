@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from nlml_hpe.config import FrameConfig
-from nlml_hpe.evaluation.datasets import read_dataset, write_lists
+from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
@@ -361,7 +361,8 @@ def test_two_experiments_crops_may_lie_in_folders_of_one_name(folder: Path, tmp_
     other = tmp_path / "other" / "crops_train"
     shutil.copytree(folder / "crops_train", other)
     data = tuple(LabelledDataConfig(root=root) for root in (folder / "crops_train", other))
-    config = Config(workdir=tmp_path, image_trainer=ImageTrainerConfig(data=data, validation=data[:1]))
+    unseen = (LabelledDataConfig(root=folder / "crops_validation"),)
+    config = Config(workdir=tmp_path, image_trainer=ImageTrainerConfig(data=data, validation=unseen))
     assert {f"training {root.root}" for root in data} <= ImageTrainer.plan(config).inputs.keys()
 
 
@@ -520,3 +521,35 @@ def test_the_stage_trains_on_a_list_of_photographs(shared_data: Path, tmp_path: 
     config = Config(workdir=tmp_path, workers=1, image_network=network, image_trainer=trainer)
     facts = read_manifest(ImageTrainer.main(config), ImageTrainer.KIND)["facts"]
     assert facts["crops"]["training"] + facts["crops"]["validation"] + facts["crops"]["left_out"] == 24
+
+
+def test_faces_that_are_learned_from_are_no_validation(folder: Path, tmp_path: Path) -> None:
+    root, link, crops = tmp_path / "photographs", tmp_path / "link", folder / "crops_train"
+    root.mkdir()
+    link.symlink_to(root)
+    lists = {name: tmp_path / f"{name}.txt" for name in ("first", "windows", "second")}
+    lists["first"].write_text("AFW/a.jpg\nAFW/b\nAFW/c\n")
+    lists["windows"].write_text(".\\AFW\\b.jpg\n./AFW/c\nAFW/d\n")
+    lists["second"].write_text("AFW/d\nAFW/e\n")
+
+    def planned(one: LabelledDataConfig, *others: LabelledDataConfig) -> None:
+        trainer = ImageTrainerConfig(data=(LabelledDataConfig(root=crops), one), validation=others)
+        ImageTrainer.plan(Config(workdir=tmp_path, image_trainer=trainer))
+
+    def part(name: str | None, place: Path = root, kind: str = "300w_lp") -> LabelledDataConfig:
+        return LabelledDataConfig(kind=kind, root=place, list=name and lists[name])
+
+    with pytest.raises(DatasetError, match=r"photographs: all faces are in the training data .*datasets split FOLDER"):
+        planned(part(None), part(None, link))
+    with pytest.raises(DatasetError, match=r"photographs: 2 faces are in the training"):
+        planned(part("first"), part("second"), part("windows"))
+    with pytest.raises(DatasetError, match=r"photographs: 2 faces are in the training"):
+        planned(part(None), part("second"))
+    with pytest.raises(DatasetError, match=r"crops_train: all faces are in the training"):
+        planned(part(None), LabelledDataConfig(root=crops))
+    # What we label ourselves is learned from, too; a.jpg and a.png are two photographs.
+    lists["second"].write_text("AFW/a.png\nAFW/e.jpg\n")
+    with pytest.raises(DatasetError, match=r"photographs: 2 faces are in the training"):
+        planned(part(None, kind="unlabelled"), part("second", kind="unlabelled"))
+    planned(part("first", kind="unlabelled"), part("second", kind="unlabelled"))
+    planned(part("first"), LabelledDataConfig(root=folder / "crops_validation"))

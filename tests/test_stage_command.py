@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 
 import pytest
+import torch
 
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import require_replaceable
-from stages.common import Plan, Stage, guarded, run_stage
+from stages import ImageTrainer, NLML_HPE_Test, run_pipeline
+from stages.common import Plan, Stage, config_of, guarded, run_stage, stage_command, stage_parser
 from stages.config import Config
 
 
@@ -45,3 +47,31 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], said: str) -> No
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 1
     assert said in printed[0]
+
+
+@pytest.mark.parametrize(("options", "device"), [([], "cuda"), (["--device", "cpu"], "cpu")])
+def test_a_device_on_the_command_line_is_taken_in_place_of_the_configurations(
+    tmp_path: Path, options: list[str], device: str
+) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(f"workdir: {tmp_path}\ndevice: cuda\n")
+    given = stage_parser(None).parse_args(["--config", str(path), *options])
+    assert config_of(given).device == device
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that this machine has")
+@pytest.mark.parametrize("name", ["ImageTrainer", "run_pipeline", "NLML_HPE_Test"])
+def test_a_device_that_is_not_there_is_said_before_the_first_stage(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(f"workdir: {tmp_path / 'work'}\n")
+    monkeypatch.setattr("sys.argv", [name, "--config", str(path), "--device", "cuda"])
+    commands = {
+        "ImageTrainer": lambda: stage_command(ImageTrainer.STAGE, "Train."),
+        "run_pipeline": run_pipeline.command,
+        "NLML_HPE_Test": NLML_HPE_Test.command,
+    }
+    assert commands[name]() == 1
+    assert "device 'cuda' was asked for" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

@@ -157,6 +157,28 @@ def test_half_precision_trains_and_answers_in_single() -> None:
     assert not same(full, network.state_dict())
 
 
+def test_a_precision_by_the_device_is_said_and_never_changed_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(batch: int) -> None:
+        if batch == 15:
+            raise StoppedError
+
+    run = Run(checkpoints=tmp_path)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    with pytest.raises(StoppedError):
+        noisy_training(run, stop, precision="auto")
+    assert capsys.readouterr().out == "net: precision: auto is bfloat16 on cpu\n"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.cpu, "get_capabilities", dict)
+        with pytest.raises(TrainingError, match=r"net.checkpoint was begun in bfloat16, .* auto is float32 on this"):
+            noisy_training(run, precision="auto")
+        _, history = trained(Pictures(), config=CONFIG.model_copy(update={"precision": "auto"}))
+        assert history.precision == "float32"
+    resumed = noisy_training(run, precision="auto")
+    assert same(resumed.state_dict(), noisy_training(Run(), precision="bfloat16").state_dict())
+
+
 def test_an_epoch_goes_through_what_is_ordered() -> None:
     read: list[int] = []
 

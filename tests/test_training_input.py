@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from benchmarks import image_ablations
+from nlml_hpe.evaluation.datasets import read_dataset, write_lists
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import manifest_digest, read_manifest, write_manifest
 from nlml_hpe.image_networks.config import ImageModelConfig, ImageNetworkConfig, LabelledDataConfig
 from nlml_hpe.image_networks.network_training import Weighted, network_of, train_image_network
 from nlml_hpe.image_networks.shards import write_shard
 from nlml_hpe.image_networks.training_data import RenderedCrops
+from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.image_export import outputs_graph
 from nlml_hpe.training_error import TrainingError
@@ -180,3 +182,18 @@ def test_ablations_that_cannot_be_measured_are_refused(wrong: list[str], capsys:
     with pytest.raises(SystemExit):
         image_ablations.arguments(["--crops", "c", "--validation", "v", *wrong])
     assert f"{wrong[0]}: " in capsys.readouterr().err
+
+
+def test_crops_whose_label_is_no_rotation_are_no_faces(tmp_path: Path) -> None:
+    """Zeros counted as a frontal label, and NaN vanished from the figures; a list still chooses the crops it names."""
+    shard = riddle(6, seed=5)
+    rotations = shard.rotations.copy()
+    rotations[1], rotations[2], rotations[4] = 0, np.nan, -np.eye(3)
+    write_shard(tmp_path, 0, replace(shard, rotations=rotations))
+    data = read_dataset("crops", tmp_path)
+    assert [sample.name for sample in data.samples] == ["00000/00000", "00000/00003", "00000/00005"]
+    assert data.left_out == {"label is no rotation": ["00000/00001", "00000/00002", "00000/00004"]}
+    write_lists({tmp_path / "one.txt": ["00000/00005"]})
+    part = LabelledDataConfig(root=tmp_path, list=tmp_path / "one.txt")
+    source = open_source(part, Places(tmp_path, tmp_path, 96))
+    np.testing.assert_array_equal(source.rotations(), rotations[5:])

@@ -15,7 +15,7 @@ from nlml_hpe.evaluation.calibration_fit import Labelled, fit
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
-from nlml_hpe.evaluation.faces import Answerer, ask, photographs
+from nlml_hpe.evaluation.faces import Answered, Answerer, ask, is_known, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
@@ -44,7 +44,8 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         raise ValueError(f"--fit writes into a model folder; {given.model} is none")
     print(data.summary())
     eyes = open_eyes(given.model)
-    faces = labelled_faces(eyes, data, given.looks)
+    answered = answered_faces(eyes, data, given.looks)
+    faces = labelled_faces(eyes, data, answered)
     if given.fit is not None:
         ranges = given.fit or ON_PHOTOGRAPHS
         calibration = fit(faces, ranges, eyes.calibration or DEFAULT_CALIBRATION)
@@ -53,14 +54,15 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         print(numbers_text(calibration))
         eyes = open_eyes(given.model)
     rows = doubt_rows(faces.true, answers(eyes, faces))
-    print(doubt_table(rows), end="")
+    table = doubt_table(rows, in_label_box(answered))
+    print(table, end="")
     if given.output is not None:
-        _write(given, rows)
+        _write(given, rows, table)
     return rows
 
 
-def labelled_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Labelled:
-    """What each eye says of the faces of a data set, uncalibrated.
+def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answered:
+    """What each eye says of the faces of a data set, uncalibrated and in the named head frame.
 
     Parameters
     ----------
@@ -74,8 +76,9 @@ def labelled_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Label
 
     Returns
     -------
-    Labelled
-        NaN where an eye has no answer.
+    Answered
+        Of the routes ``landmarks`` and ``image``, as far as the model has them. The image eye is shown the box of the
+        landmarks that were found; where none were, as of a head from behind, that of the label.
 
     Raises
     ------
@@ -96,9 +99,25 @@ def labelled_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Label
     answered = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     if not answered.names:
         raise ValueError(f"{data.root}: no label lies within 99 degrees")
+    return answered
+
+
+def in_label_box(answered: Answered) -> int:
+    """How many faces no search found, so that the image eye answers them in the boxes of their labels."""
+    image = answered.answers.get("image")
+    return 0 if image is None else int((is_known(image) & ~answered.found).sum())
+
+
+def labelled_faces(eyes: Eyes, data: Dataset, answered: Answered) -> Labelled:
+    """What ``answered_faces`` gave of a data set, as a calibration is measured and fitted by it.
+
+    NaN where an eye has no answer. In the named head frame, of rendered people in that of their labels.
+    """
     nothing = Estimates.of_rotations(np.full((len(answered.names), 3, 3), np.nan))
-    both = [answered.answers.get(name, nothing) for name in ("landmarks", "image")]
-    return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in both))
+    landmarks, image = (answered.answers.get(name, nothing) for name in ("landmarks", "image"))
+    if data.is_in_own_frame:
+        landmarks, image = eyes.in_own_frame(landmarks, image)
+    return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in (landmarks, image)))
 
 
 def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:
@@ -143,10 +162,10 @@ def _about(given: argparse.Namespace, faces: Labelled) -> dict[str, Any]:
     return about if given.looks is None else about | {"looks": given.looks}
 
 
-def _write(given: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+def _write(given: argparse.Namespace, rows: list[dict[str, Any]], table: str) -> None:
     with fresh_folder(given.output, KIND) as folder:
         write_json(folder / "calibration.json", rows)
-        write_bytes(folder / "table.txt", doubt_table(rows).encode())
+        write_bytes(folder / "table.txt", table.encode())
         plot_held(rows, folder / "held.png")
         plot_risk(rows, folder / "risk.png")
         asked = {name: str(getattr(given, name)) for name in ("dataset", "root", "list", "model", "looks", "fit")}

@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> bool:
     if given.root is None:
         raise ValueError("--dataset needs --root, the folder of the data set")
     protocol = protocol_of(given.dataset, given.protocol)
-    device = resolve_device(given.device)
+    device = resolve_device(given.device or "auto")
     require_replaceable(given.output, KIND)
     require_apart(given.output, given.root, given.align_on)
     data = _chosen(given.dataset, given.root, protocol, given.list)
@@ -166,13 +166,13 @@ def on_protocol(
     ValueError
         Where the protocol is not the data set's, and where no face was found.
     """
-    chosen = PROTOCOLS[protocol_of(data.name, protocol)].includes(answered.labels)
+    chosen = answered.chosen(PROTOCOLS[protocol_of(data.name, protocol)].includes(answered.labels))
     return evaluate(
-        answered.chosen(chosen),
+        chosen,
         protocol=protocol,
         frame=subject.frame,
         default_route=subject.default,
-        own_from_named={name: turn.T for name, turn in subject.named_from_own.items()},
+        own={name: subject.in_own_frame(name, chosen.answers) for name in chosen.answers},
         aligned=aligned,
         n_total=len(answered.names),
         left_out=data.left_out,
@@ -203,9 +203,7 @@ def alignment(
     ValueError
         Where too few faces are found.
     """
-    answered = ask(photographs(data, detector, looks=looks), {subject.default: subject.routes[subject.default]})
-    given = answered.answers[subject.default]
-    name = f"aligned on {data.root.resolve().name}"
-    known = is_known(given)
-    own = given.in_own_frame(subject.named_from_own[subject.default]).rotation[known]
-    return estimate_frame(own, answered.true[known], name)
+    answered = ask(photographs(data, detector, looks=looks), subject.parts)
+    own = subject.in_own_frame(subject.default, answered.answers)
+    known = is_known(own)
+    return estimate_frame(own.rotation[known], answered.true[known], f"aligned on {data.root.resolve().name}")

@@ -27,8 +27,6 @@ from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.view.comparison import Draw, plot_comparison, pose_sheet, with_axes, with_cube
 from nlml_hpe.view.pictures import save_image
 
-OWN_FRAME_DATA = ("rendered", "crops")
-"""Data sets whose labels are in the head frame of the training heads."""
 TIMED_FACES = 40
 _Needs = tuple[str, float]
 
@@ -81,11 +79,10 @@ def compare(
         Where a list or a protocol leaves no face.
     """
     data, sets = _sets_of_faces(data, protocols, lists)
-    own = data.name in OWN_FRAME_DATA
     routes = {
         f"{model}/{name}": route
         for model, folder in models.items()
-        for name, route in open_routes(folder, own, device).items()
+        for name, route in open_routes(folder, data.is_in_own_frame, device).items()
     }
     parts: list[Answered] = []
     costs: dict[str, Cost] = {}
@@ -175,9 +172,9 @@ def _detector(needs: _Needs) -> CascadeDetector:
 
 def _costs(routes: Mapping[str, ModelRoute], data: Dataset, detector: LandmarkDetector | None) -> dict[str, Cost]:
     """The costs of routes with their times, measured on some faces that lie evenly in the data set."""
-    chosen = data.samples[:: max(1, len(data.samples) // TIMED_FACES)][:TIMED_FACES]
+    chosen = data.spread(TIMED_FACES)
     boxes = {sample.name: sample.box for sample in chosen}
-    faces = list(photographs(replace(data, samples=list(chosen), left_out={}), detector, "Time"))
+    faces = list(photographs(replace(data, samples=chosen, left_out={}), detector, "Time"))
     detect_ms = 0.0
     if detector is not None:
         items = [(image, boxes[each.name]) for each in faces if (image := each.face.image) is not None]

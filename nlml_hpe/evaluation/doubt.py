@@ -147,9 +147,27 @@ def _by_axis(values: Floats) -> dict[str, float]:
     return dict(zip(AXES, map(float, values), strict=True))
 
 
-def doubt_table(rows: list[dict[str, Any]]) -> str:
-    """The figures as text, a line for every eye and range."""
-    return "\n".join([*_lines(rows), *_NOTES]) + "\n"
+def doubt_table(rows: list[dict[str, Any]], in_label_box: int = 0) -> str:
+    """The figures as text, a line for every eye and range.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As ``doubt_rows`` gives them.
+    in_label_box : int
+        How many of the faces no search found, so that they are answered in the boxes of their labels.
+
+    Returns
+    -------
+    str
+        With what the columns mean below them.
+    """
+    faces = max(row["n_total"] for row in rows)
+    boxes = (
+        "faces in the boxes that we find, as predict has them, where a label's box serves the search alone; "
+        f"{in_label_box} of {faces} faces, which no search finds, are answered in the label's box"
+    )
+    return "\n".join([*_lines(rows), "", boxes, *_NOTES]) + "\n"
 
 
 def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -182,8 +200,6 @@ def _rank(row: dict[str, Any]) -> str:
 
 
 _NOTES = (
-    "",
-    "faces in the boxes that we find, as predict has them; a label's box serves the search alone",
     "holds: percent of the errors of each angle within the interval of that share, by a normal distribution",
     "surest 80%: their MAE over that of all, faces ordered by the trace of the covariance; rank corr.: Spearman's, of",
     "that doubt and the geodesic error; if exactly right: the same of errors drawn from the covariances, 1,000 times.",

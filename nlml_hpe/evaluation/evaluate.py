@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def evaluate(
     protocol: str,
     frame: str,
     default_route: str = DEFAULT_ROUTE,
-    own_from_named: NDArray[np.float64] | Mapping[str, NDArray[np.float64]] | None = None,
+    own: Mapping[str, Estimates] | None = None,
     aligned: FrameEstimate | None = None,
     n_total: int | None = None,
     left_out: Mapping[str, Sequence[str]] | None = None,
@@ -62,11 +62,11 @@ def evaluate(
         Name of the head frame of the answers.
     default_route : str
         The route that users get; tables mark it.
-    own_from_named : ndarray or mapping, optional
-        (3, 3) with ``R(own) = R(named) own_from_named``, one for all or one for each route; with it figures in the own
-        frame are reported, too.
+    own : mapping, optional
+        Every route's answers to the same faces in the model's own head frame; with them figures in that frame are
+        reported, too.
     aligned : FrameEstimate, optional
-        Another head frame to report figures in; needs ``own_from_named``.
+        Another head frame to report figures in; needs ``own``.
     n_total : int, optional
         How many faces the choice was made from; by default as many as there are.
     left_out : mapping, optional
@@ -116,10 +116,8 @@ def evaluate(
         "default_route": default_route,
         "routes": _rows(answered, dict.fromkeys(answered.answers, np.eye(3)), interval),
     }
-    if own_from_named is not None:
-        given = own_from_named
-        turns = given if isinstance(given, Mapping) else dict.fromkeys(answered.answers, given)
-        _add_other_frames(report, answered, turns, aligned, interval)
+    if own is not None:
+        _add_other_frames(report, replace(answered, answers=own), aligned, interval)
     if fitted:
         report["fitted"] = {"frame": "fitted", "routes": _fitted_rows(answered, interval)}
     raw = {name: _errors(given, answered.true, np.eye(3)) for name, given in answered.answers.items()}
@@ -128,24 +126,23 @@ def evaluate(
 
 def _add_other_frames(
     report: dict[str, Any],
-    answered: Answered,
-    own_from_named: Mapping[str, NDArray[np.float64]],
+    in_own_frame: Answered,
     aligned: FrameEstimate | None,
     interval: float,
 ) -> None:
     """Figures in the model's own head frame, and in one that was estimated on other faces."""
-    own = _rows(answered, own_from_named, interval)
+    answers = in_own_frame.answers
+    own = _rows(in_own_frame, dict.fromkeys(answers, np.eye(3)), interval)
     for name, row in report["routes"].items():
         row["unaligned"] = own[name]
     report["unaligned"] = {"frame": "own", "routes": own}
     if aligned is not None:
-        turns = {name: turn @ aligned.named_from_own for name, turn in own_from_named.items()}
         report["aligned"] = {
             "frame": aligned.name,
             "n_faces": aligned.faces,
             "angles": aligned.angles(),
             "interval": aligned.interval,
-            "routes": _rows(answered, turns, interval),
+            "routes": _rows(in_own_frame, dict.fromkeys(answers, aligned.named_from_own), interval),
         }
 
 

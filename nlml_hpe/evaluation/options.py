@@ -31,8 +31,8 @@ def add_subject(parser: argparse._ActionsContainer, required: bool = False) -> N
     parser.add_argument("--model", type=user_path, default=SHIPPED, metavar="FOLDER", help=text)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an evaluation on labelled photographs."""
+def add_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    """Add the options of an evaluation on labelled photographs; ``--device`` where the parser has none."""
     group = parser.add_argument_group("labelled photographs")
     add_subject(group)
     group.add_argument(
@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where metrics.json, tables and plots go; an earlier evaluation there is replaced, and nothing else "
         "(default: %(default)s)",
     )
-    group.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
+    if device:
+        group.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)
     group.add_argument("--looks", type=int, choices=sorted(LOOKS), help=LOOKS_HELP)
     group.add_argument(
         "--align-on",

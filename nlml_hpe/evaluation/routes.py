@@ -14,7 +14,7 @@ from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.cost import Cost, bytes_of, cost_of_layers, cost_of_onnx
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
 from nlml_hpe.evaluation.faces import Answerer, landmark_route
-from nlml_hpe.evaluation.subject import open_subject
+from nlml_hpe.evaluation.subject import fused_route, open_subject
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
@@ -95,23 +95,21 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
 
 def _of_model(folder: Path, own_frame: bool, device: str) -> dict[str, ModelRoute]:
     subject, costs = open_subject(folder, resolve_device(device)), _costs(folder)
-    answers = dict(subject.routes)
+    answers, eyes = dict(subject.routes), subject.eyes
     if (folder / ONNX_FILE).is_file():
         # What users get by default is what is timed.
         engine = OnnxEngine(folder / ONNX_FILE)
         answers |= {name: landmark_route(engine, name) for name in ONNX_ROUTES}
-        if FUSED_ROUTE in answers:
+        if eyes is not None:
             eyes = open_eyes(folder)
-            answers[FUSED_ROUTE] = lambda faces: eyes.answer(faces).estimates
+    if own_frame:
+        answers |= {name: _in_own_frame(answers[name], turn) for name, turn in subject.named_from_own.items()}
+    if eyes is not None:
+        answers[FUSED_ROUTE] = fused_route(eyes, own_frame)
     frame = HeadFrame().name if own_frame else subject.frame
     needs = (subject.points.name, subject.min_confidence)
     return {
-        name: ModelRoute(
-            _in_own_frame(answer, subject.named_from_own[name], own_frame),
-            costs[name],
-            frame,
-            None if name == IMAGE_ROUTE else needs,
-        )
+        name: ModelRoute(answer, costs[name], frame, None if name == IMAGE_ROUTE else needs)
         for name, answer in answers.items()
     }
 
@@ -145,10 +143,7 @@ def _of_trained_network(folder: Path) -> ModelRoute:
     return ModelRoute(engine.estimate, cost, engine.frame)
 
 
-def _in_own_frame(answer: Answerer, named_from_own: NDArray[np.float64], wanted: bool) -> Answerer:
-    if not wanted:
-        return answer
-
+def _in_own_frame(answer: Answerer, named_from_own: NDArray[np.float64]) -> Answerer:
     def in_own_frame(faces: Sequence[Face]) -> Estimates:
         return answer(faces).in_own_frame(named_from_own)
 

@@ -19,6 +19,7 @@ from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.opening import engine_of
+from nlml_hpe.model.folder import HeadFrame
 
 SCORES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75)
 """Scores above which the mean error is given."""
@@ -42,12 +43,12 @@ def answers(eyes: Eyes, data: Dataset, looks: int, eye: Eye | None = None) -> An
     Returns
     -------
     Answered
-        Of one route.
+        Of one route, in the named head frame, of rendered people in that of their labels.
     """
     engine = engine_of(eyes)
 
     def answer(faces: Sequence[Face]) -> Estimates:
-        return eyes.answer(faces, eye=eye).estimates
+        return eyes.answer(faces, eye=eye, own_frame=data.is_in_own_frame).estimates
 
     with open_detector_for(engine.point_set, engine.min_confidence) as detector:
         return ask(photographs(data, detector, f"{looks} looks,", looks), {_ROUTE: answer})
@@ -140,7 +141,7 @@ def print_tables(data: Dataset, eyes: Eyes, numbers: Sequence[int], eye: Eye | N
     ValueError
         For an eye that the model does not have.
     """
-    frame = engine_of(eyes).frame
+    frame = HeadFrame().name if data.is_in_own_frame else engine_of(eyes).frame
     eyes.chosen(eye)
     protocols = (f"{data.name}-nlml", data.name)
     by_looks = {looks: answers(eyes, data, looks, eye) for looks in numbers}

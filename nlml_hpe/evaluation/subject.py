@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, PointSet
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
 from nlml_hpe.evaluation.faces import Answerer, landmark_route
+from nlml_hpe.face import Face
 from nlml_hpe.inference.calibration import Calibration
-from nlml_hpe.inference.engines import DEFAULT_ROUTE
+from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.inference.opening import read_calibration
@@ -36,11 +37,13 @@ class Subject:
     frame : str
         Name of the head frame of the answers.
     named_from_own : mapping
-        Route -> C (3, 3) with ``R(named) = R(own) C``.
+        Route of one eye -> C (3, 3) with ``R(named) = R(own) C``.
     points : PointSet
         The landmarks that a detector is to find, and ``min_confidence``, its threshold.
     needs_landmarks : bool
         Whether some route answers only faces with landmarks.
+    eyes : Eyes, optional
+        Both eyes, of a model whose routes have the fused one.
     """
 
     routes: Mapping[str, Answerer]
@@ -50,6 +53,33 @@ class Subject:
     points: PointSet = FACEMESH
     min_confidence: float = MIN_CONFIDENCE
     needs_landmarks: bool = True
+    eyes: Eyes | None = None
+
+    @property
+    def parts(self) -> dict[str, Answerer]:
+        """The routes whose answers the default one's are made of: of the fused route the two eyes'."""
+        names = (self.default,) if self.eyes is None else (DEFAULT_ROUTE, IMAGE_ROUTE)
+        return {name: self.routes[name] for name in names}
+
+    def in_own_frame(self, route: str, answers: Mapping[str, Estimates]) -> Estimates:
+        """What a route says in the head frame of the training heads, as rendered people are labelled.
+
+        Parameters
+        ----------
+        route : str
+            One of ``routes``.
+        answers : mapping
+            Route -> its answers to the same faces in the named head frame; of the fused route those of both eyes.
+
+        Returns
+        -------
+        Estimates
+            Both eyes are fused in that frame: a face that one of them alone answers has that one's answer.
+        """
+        if route != FUSED_ROUTE:
+            return answers[route].in_own_frame(self.named_from_own[route])
+        assert self.eyes is not None  # there is no such route otherwise
+        return self.eyes.joined(answers[DEFAULT_ROUTE], answers[IMAGE_ROUTE], "both", own_frame=True).estimates
 
 
 def subject_of(
@@ -88,12 +118,21 @@ def subject_of(
         routes[IMAGE_ROUTE], turns[IMAGE_ROUTE] = image.estimate, image.named_from_own
         frames.append(image.frame)
     default: str = DEFAULT_ROUTE
+    eyes: Eyes | None = None
     if image is not None and image.frame == landmarks.frame:
-        eyes = Eyes(landmarks, image, calibration)
-        default, turns[FUSED_ROUTE] = FUSED_ROUTE, landmarks.named_from_own
-        routes[FUSED_ROUTE] = lambda faces: eyes.answer(faces).estimates
+        default, eyes = FUSED_ROUTE, Eyes(landmarks, image, calibration)
+        routes[FUSED_ROUTE] = fused_route(eyes)
     needs = (landmarks.point_set, landmarks.min_confidence)
-    return Subject(routes, default, " / ".join(dict.fromkeys(frames)), turns, *needs)
+    return Subject(routes, default, " / ".join(dict.fromkeys(frames)), turns, *needs, eyes=eyes)
+
+
+def fused_route(eyes: Eyes, own_frame: bool = False) -> Answerer:
+    """What both eyes answer, as ``HeadPoseEstimator`` does by default; ``own_frame`` as of ``Eyes.joined``."""
+
+    def answer(faces: Sequence[Face]) -> Estimates:
+        return eyes.answer(faces, own_frame=own_frame).estimates
+
+    return answer
 
 
 def open_subject(folder: Path, device: torch.device) -> Subject:

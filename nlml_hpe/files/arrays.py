@@ -1,4 +1,7 @@
-"""``.npz`` files read under a bound: a few kilobytes can unpack to any number of gigabytes."""
+"""Files of arrays, which may be damaged: ``.npy`` memory-mapped, ``.npz`` read under a bound.
+
+A few kilobytes of an ``.npz`` file can unpack to any number of gigabytes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,6 +21,8 @@ from nlml_hpe.files.atomic import ArtifactError
 
 MAX_NPZ_BYTES = 4 * 1024**3
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGED_HEADER = (tokenize.TokenError, SyntaxError, OverflowError, LookupError, TypeError)
+"""What numpy's parser of headers raises, beside ValueError, where they are no headers."""
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -73,6 +78,45 @@ def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MA
         raise ArtifactError(f"{path}: damaged or no .npz file ({error})") from error
 
 
+def map_npy(path: Path, mode: Literal["r", "c"]) -> NDArray[Any]:
+    """Memory-map a ``.npy`` file; an empty array, which cannot be mapped, is read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    mode : {"r", "c"}
+        Read only, or copy on write: then what is written into the array stays in memory.
+
+    Returns
+    -------
+    ndarray
+        Its array, read from the file where it is looked at.
+
+    Raises
+    ------
+    OSError
+        Where the file does not open.
+    ValueError
+        Where it is damaged, holds objects, or is shorter than its header says.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(Path(folder) / "numbers.npy", np.arange(3))
+    ...     map_npy(Path(folder) / "numbers.npy", "r").tolist()
+    [0, 1, 2]
+    """
+    try:
+        with path.open("rb") as stream:
+            npy.read_magic(stream)
+            shape, _, _ = npy.read_array_header_1_0(stream)
+        return np.asanyarray(np.load(path, mmap_mode=mode if math.prod(shape) else None, allow_pickle=False))
+    except (EOFError, *_DAMAGED_HEADER) as error:
+        raise ValueError(f"a damaged header: {error}") from error
+
+
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     """numpy makes room for what an array's own header says, so that is first compared with what is stored.
 
@@ -89,6 +133,5 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
             raise ValueError(f"{member.filename} has {member.file_size} bytes; its header announces {announced}")
         with archive.open(member) as stream:
             return np.asarray(npy.read_array(stream, allow_pickle=False))
-    # What numpy's parser of headers raises, beside ValueError, where they are no headers.
-    except (tokenize.TokenError, SyntaxError, OverflowError, LookupError, TypeError) as error:
+    except _DAMAGED_HEADER as error:
         raise ValueError(f"{member.filename} has a damaged header ({error})") from error

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nlml_hpe.config import HeadTrainerConfig
+from nlml_hpe.device import resolve_precision
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.backbones import to_quickest_layout
@@ -205,7 +206,6 @@ def initial_head_network(config: HeadTrainerConfig, seed: int) -> HeadNetwork:
         network = HeadNetwork(config.width)
     if config.weights is not None:
         load_state(network, config.weights)
-    to_quickest_layout(network, config.precision)
     return network
 
 
@@ -233,6 +233,7 @@ def train_head_network(
     TrainingError
         As ``training.train`` does.
     """
+    to_quickest_layout(network, resolve_precision(config.precision, run.device))
     shown = DrawnScenes(training, config.training_scenes, seed, config.view_px, config.views)
     held_out = DrawnScenes(validation, config.validation_scenes, seed, config.view_px, config.views)
     return train(network, head_loss, shown, held_out, config, seed, "heads", run=replace(run, workers=0))

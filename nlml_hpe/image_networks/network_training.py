@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nlml_hpe.device import resolve_precision
 from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.backbones import to_quickest_layout
 from nlml_hpe.image_networks.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
@@ -156,7 +157,8 @@ def train_image_network(
     _require_statistics(network, count, config.batch_size)
     start = {name: values.clone() for name, values in network.state_dict().items()} if config.start_share else {}
     metrics = _metrics(network)
-    to_quickest_layout(network, config.precision)
+    precision = resolve_precision(config.precision, run.device)
+    to_quickest_layout(network, precision)
     history = train(
         network,
         network.loss,
@@ -175,7 +177,7 @@ def train_image_network(
     if start:
         network.load_state_dict(averaged(start, network.state_dict(), config.start_share))
         batches = Batches(held_out, config.batch_size, run.device, run.workers)
-        validated = measured(network, network.loss, batches, metrics, config.precision)[1]
+        validated = measured(network, network.loss, batches, metrics, precision)[1]
     return Trained(history, counts, validated)
 
 

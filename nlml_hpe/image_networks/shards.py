@@ -18,8 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nlml_hpe.files.arrays import map_npy
 from nlml_hpe.files.atomic import ArtifactError, atomic_path
 
+LABEL_TOLERANCE = 1e-3
+"""How far the numbers of a label may be from those of a rotation."""
+NO_ROTATION = "label is no rotation"
 _KINDS: dict[str, type] = {"images": np.uint8, "rotations": np.float32, "boxes": np.float32, "people": np.int32}
 _LAST = "people"
 _CONFIDENCE, _ALPHA, _HEADS = "confidence", "alpha", "heads"
@@ -100,6 +104,17 @@ def read_shards(folder: Path) -> list[Shard]:
     return shards
 
 
+def crop_names(shards: Sequence[Shard]) -> list[str]:
+    """The name of each crop, as lists of faces have it, counted through all shards: shard and row.
+
+    >>> eye = np.eye(3, dtype=np.float32)[None]
+    >>> crop = np.zeros((1, 8, 8, 3), np.uint8), eye, np.zeros((1, 4), np.float32), np.array([5], np.int32)
+    >>> crop_names([Shard(*crop), Shard(*crop)])
+    ['00000/00000', '00001/00000']
+    """
+    return [f"{number:05d}/{row:05d}" for number, shard in enumerate(shards) for row in range(len(shard))]
+
+
 def gathered(shards: Sequence[Shard], chosen: NDArray[np.integer[Any]]) -> Shard:
     """The crops of these numbers, counted through all shards, in memory.
 
@@ -168,10 +183,10 @@ def _read_shard(folder: Path, number: int) -> Shard:
 
 def _mapped(path: Path, kind: type) -> NDArray[Any]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = map_npy(path, "r")
+    except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path} is missing or cut short ({error}); delete the files of this number and run Crops again"
+            f"{path} is missing, damaged or cut short ({error}); delete the files of this number and run Crops again"
         ) from error
     if array.dtype != kind:
         raise ArtifactError(f"{path}: expected {np.dtype(kind)}, found {array.dtype}; run Crops again")

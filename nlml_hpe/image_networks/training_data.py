@@ -18,14 +18,13 @@ from nlml_hpe.files.images import ImageReadError, RgbImage
 from nlml_hpe.image_networks.augment import PLAIN, reframed
 from nlml_hpe.image_networks.crop import stored_crop
 from nlml_hpe.image_networks.network import Labels
-from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
+from nlml_hpe.image_networks.shards import LABEL_TOLERANCE, NO_ROTATION, Shard, crop_names, gathered, read_shards
+from nlml_hpe.rotation import is_rotation
 from nlml_hpe.training_error import TrainingError
 
-NO_ROTATION = "label is no rotation"
 NO_BOX = "box has no size"
 NO_CONFIDENCE = "confidence is no number from 0 to 1"
 NO_BIN = "the network has no bin for the label"
-_MOST_APART = 1e-3
 """Of a label's ``R R^T`` from the identity; float32 is apart by 1e-6."""
 _UNKNOWN_PERSON = -1
 
@@ -86,6 +85,10 @@ class RenderedCrops:
     def size(self) -> int:
         """Pixels on a side of a stored crop."""
         return int(self._shards[0].images.shape[1])
+
+    def names(self) -> list[str]:
+        """Of each crop (n), as lists of faces have it."""
+        return crop_names(self._shards)
 
     def rotations(self) -> NDArray[np.float32]:
         """All labels (n, 3, 3), head to camera."""
@@ -215,10 +218,7 @@ def labelled(source: Source, usable: Callable[[Tensor], Tensor]) -> Labelled:
     Labelled(kept=array([0]), left_out=Counter({'label is no rotation': 1}))
     """
     rotations, confidence = np.array(source.rotations()), source.confidence()
-    # Numbers too large to be squared are no rotations either.
-    with np.errstate(over="ignore", invalid="ignore"):
-        apart = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-        proper = (apart < _MOST_APART) & (np.linalg.det(rotations) > 0)
+    proper = is_rotation(rotations, LABEL_TOLERANCE)
     certain = (confidence >= 0) & (confidence <= 1)
     fits = np.zeros(len(rotations), dtype=bool)
     fits[proper] = usable(torch.from_numpy(rotations[proper])).numpy()

@@ -47,8 +47,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, *NOT_READ) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{path}: not a state dict that can be read safely ({reason})") from error
+        # What torch says of a file that it refuses advises to run the file's code.
+        reason = "" if "weights_only" in str(error) else f" ({str(error).partition(chr(10))[0]})"
+        raise WeightsError(f"{path}: not a state dict that can be read safely{reason}") from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: expected a state dict, names to tensors; received {type(state).__name__}")

@@ -30,6 +30,7 @@ from nlml_hpe.rotation import (
     CONVENTION,
     Angles,
     covariance_from_sigma,
+    is_rotation,
     rotation_from_angles,
     sigma_from_covariance,
 )
@@ -293,7 +294,7 @@ def range_of(path: Path, about: dict[str, Any]) -> tuple[Interval, Interval, Int
 def named_from_own_of(path: Path, about: dict[str, Any]) -> NDArray[np.float64]:
     """The head frame (3, 3) that an ONNX file says of itself. Raises ``ArtifactError`` where it is no rotation."""
     frame = _numbers_of(path, about, "named_from_own", (3, 3))
-    if np.abs(frame @ frame.T - np.eye(3)).max() > _ROUNDED or np.linalg.det(frame) < 0:
+    if not is_rotation(frame, _ROUNDED):
         raise ArtifactError(f"{path}: expected a rotation as named_from_own; found {frame.tolist()}; export it again")
     return frame
 

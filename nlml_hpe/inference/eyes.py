@@ -106,6 +106,7 @@ class Eyes:
         eye: Eye | None = None,
         again: Callable[[], Sequence[Face]] | None = None,
         ahead: PlacesAhead | None = None,
+        own_frame: bool = False,
     ) -> Answer:
         """Pose of faces, in their order; NaN for a face that no eye can answer.
 
@@ -122,11 +123,13 @@ class Eyes:
             answers while the others are taken.
         ahead : PlacesAhead, optional
             As of ``ImageEngine.begin``.
+        own_frame : bool
+            As of ``joined``.
 
         Returns
         -------
         Answer
-            In the named head frame.
+            In the named head frame, or in that of the training heads.
 
         Raises
         ------
@@ -138,29 +141,44 @@ class Eyes:
         image = self.image.begin(faces, ahead) if self.image is not None and wanted != "landmarks" else lambda: nothing
         looked = again() if again else faces
         landmarks = self.by_landmarks(looked, route) if wanted != "image" else nothing
-        return self.joined(landmarks, image(), wanted)
+        return self.joined(landmarks, image(), wanted, own_frame)
 
-    def joined(self, landmarks: Estimates, image: Estimates, eye: Eye) -> Answer:
+    def joined(self, landmarks: Estimates, image: Estimates, eye: Eye, own_frame: bool = False) -> Answer:
         """One answer from those of the eyes to the same faces.
 
         Parameters
         ----------
         landmarks, image : Estimates
-            What each eye says, NaN where it has no answer.
+            What each eye says in the named head frame, NaN where it has no answer.
         eye : "both", "landmarks" or "image"
             The one asked for.
+        own_frame : bool
+            Whether the answer is wanted in the head frame of the training heads, as rendered people are labelled.
 
         Returns
         -------
         Answer
             By the calibration, where there is one.
         """
+        if own_frame:
+            landmarks, image = self.in_own_frame(landmarks, image)
         if self.calibration is None:
             only = landmarks if eye == "landmarks" else image
             return Answer(only, _marked(only.rotation, np.full(len(only.rotation), eye, dtype="<U9")), image)
         first, second = (Gaussians(each.rotation, each.covariance) for each in (landmarks, image))
         fused = self.calibration.answer(first, second)
         return Answer(Estimates(fused.rotation, fused.covariance), _marked(fused.rotation, fused.eye), image)
+
+    def in_own_frame(self, landmarks: Estimates, image: Estimates) -> tuple[Estimates, Estimates]:
+        """What each eye says in the named head frame, in that of the training heads.
+
+        Each goes by its own rotation, before both are joined: no one rotation takes a joined answer back.
+        """
+        if self.landmarks is not None:
+            landmarks = landmarks.in_own_frame(self.landmarks.named_from_own)
+        if self.image is not None:
+            image = image.in_own_frame(self.image.named_from_own)
+        return landmarks, image
 
     def by_landmarks(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE) -> Estimates:
         """What the landmark eye says, before calibration; NaN for a face without landmarks.

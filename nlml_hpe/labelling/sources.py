@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import FACEMESH, LandmarkDetector, box_of_68
-from nlml_hpe.evaluation.datasets import Dataset, DatasetError, Sample, chosen_by_list, read_dataset
+from nlml_hpe.evaluation.datasets import (
+    Dataset,
+    DatasetError,
+    Sample,
+    bare_name,
+    chosen_by_list,
+    read_dataset,
+    read_list,
+    with_slashes,
+)
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.image_networks.config import LabelledDataConfig
@@ -94,13 +104,51 @@ def inputs_of(part: LabelledDataConfig) -> dict[str, str]:
     return digests
 
 
+def require_apart(
+    training: Iterable[tuple[LabelledDataConfig, Path]], validation: Iterable[tuple[LabelledDataConfig, Path]]
+) -> None:
+    """Require that no face is in both splits: errors on faces that were learned from say nothing.
+
+    Entries of one kind and folder are compared by the names of their lists; no data is read. Photographs that a model
+    labels count as others do.
+
+    Parameters
+    ----------
+    training, validation : iterable of (LabelledDataConfig, Path)
+        The entries of each split, with the folder or file that each is read from.
+
+    Raises
+    ------
+    DatasetError
+        Where an entry of both names the same faces, and for a list that does not read.
+    """
+    for (one, folder), (other, held_out) in product(training, validation):
+        if one.kind != other.kind or folder.resolve() != held_out.resolve():
+            continue
+        names = [_listed(part) for part in (one, other) if part.list is not None]
+        shared = set.intersection(*names) if names else set()
+        if shared or not names:
+            raise DatasetError(
+                f"{folder}: {f'{len(shared)} faces' if names else 'all faces'} are in the training data and in the "
+                "validation data, whose errors would be of faces that were learned from; let `list` name other faces "
+                "in each, as `python -m nlml_hpe.evaluation.datasets split FOLDER` writes them of labelled ones"
+            )
+
+
+def _listed(part: LabelledDataConfig) -> set[str]:
+    """The names of an entry's list, as they are compared: two photographs without labels may differ by suffix alone."""
+    assert part.list is not None
+    names = map(with_slashes, read_list(part.list))
+    return set(names) if part.kind == "unlabelled" else set(map(bare_name, names))
+
+
 def _crops(part: LabelledDataConfig, places: Places) -> Source:
     source = RenderedCrops(part.root or places.crops)
     if part.list is None:
         return source
     data = read_dataset("crops", source.folder)
     wanted = {sample.name for sample in chosen_by_list(data, part.list).samples}
-    return Chosen(source, np.flatnonzero([sample.name in wanted for sample in data.samples]))
+    return Chosen(source, np.flatnonzero([name in wanted for name in source.names()]))
 
 
 def _photographs(part: LabelledDataConfig, places: Places) -> Source:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import SEARCHES
+from nlml_hpe.files.arrays import map_npy
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_intact
 from nlml_hpe.pose_grid import PoseGrid
@@ -194,20 +195,12 @@ def open_array(path: Path) -> NDArray[Any]:
         raise ArtifactError(f"{path} is missing; run the stage that makes it again")
     try:
         # Copy-on-write: nothing is copied unless written, and torch takes it without a warning.
-        return np.load(path, mmap_mode="c" if _elements(path) else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        return map_npy(path, "c")
+    except (ValueError, OSError) as error:
         raise ArtifactError(
             f"{path} ({path.stat().st_size} bytes) is damaged or shorter than its header says ({error}); "
             "run the stage that makes it again"
         ) from error
-
-
-def _elements(path: Path) -> int:
-    """Number of elements that a ``.npy`` header announces; an empty array cannot be mapped."""
-    with path.open("rb") as stream:
-        np.lib.format.read_magic(stream)
-        shape, _, _ = np.lib.format.read_array_header_1_0(stream)
-    return int(np.prod(shape))
 
 
 def misses(tensor: LandmarkTensor) -> list[str]:

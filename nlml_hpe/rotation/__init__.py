@@ -21,6 +21,7 @@ from nlml_hpe.rotation.covariance import covariance_from_sigma, nose_cone, sigma
 from nlml_hpe.rotation.group import (
     geodesic_degrees,
     inverse_3x3,
+    is_rotation,
     kabsch,
     mean_rotation,
     midpoint,
@@ -40,6 +41,7 @@ __all__ = [
     "covariance_from_sigma",
     "geodesic_degrees",
     "inverse_3x3",
+    "is_rotation",
     "kabsch",
     "mean_rotation",
     "midpoint",

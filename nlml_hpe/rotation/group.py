@@ -32,6 +32,33 @@ _SKEW = np.cross(_IDENTITY[:, None], _IDENTITY[None]).swapaxes(1, 2).reshape(3, 
 """From a vector to the entries, row by row, of the matrix that multiplies by it crosswise."""
 
 
+def is_rotation(matrices: ArrayLike, tolerance: float) -> NDArray[np.bool_]:
+    """Whether matrices are rotations, to rounding.
+
+    Parameters
+    ----------
+    matrices : array_like of shape (..., 3, 3)
+        Any numbers, NaN among them.
+    tolerance : float
+        How far a number of the matrix times its transpose may be from the identity's.
+
+    Returns
+    -------
+    ndarray of bool, shape (...)
+        False for a mirror image, too.
+
+    Examples
+    --------
+    >>> is_rotation([np.eye(3), -np.eye(3), np.zeros((3, 3)), np.full((3, 3), np.nan)], 1e-3).tolist()
+    [True, False, False, False]
+    """
+    given = np.asarray(matrices)
+    # Numbers too large to be squared are no rotations either.
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = np.abs(given @ np.swapaxes(given, -1, -2) - np.eye(3)).max(axis=(-2, -1))
+        return np.asarray((apart <= tolerance) & (np.linalg.det(given) > 0))
+
+
 def midpoint(rotation_a: ArrayLike, rotation_b: ArrayLike) -> FloatArray:
     """The rotations ``(..., 3, 3)`` half-way from ``a`` to ``b``: the mean of two on the rotation group.
 

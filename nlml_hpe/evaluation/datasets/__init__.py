@@ -1,7 +1,15 @@
 """Labelled data sets, read as they are distributed; lists of their faces and splits of them."""
 
 from nlml_hpe.evaluation.datasets.layouts import LAYOUTS, read_dataset, recognised_layout
-from nlml_hpe.evaluation.datasets.lists import SPLITS, bare_name, chosen_by_list, read_list, split, write_lists
+from nlml_hpe.evaluation.datasets.lists import (
+    SPLITS,
+    bare_name,
+    chosen_by_list,
+    read_list,
+    split,
+    with_slashes,
+    write_lists,
+)
 from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
 
 __all__ = [
@@ -16,5 +24,6 @@ __all__ = [
     "read_list",
     "recognised_layout",
     "split",
+    "with_slashes",
     "write_lists",
 ]

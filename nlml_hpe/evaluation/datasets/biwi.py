@@ -10,7 +10,7 @@ import numpy as np
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_bounded
 from nlml_hpe.evaluation.datasets.samples import Dataset, Sample
 from nlml_hpe.files.images import read_image
-from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, is_rotation
 
 _ROTATION_TOLERANCE = 0.1
 """BIWI prints its matrices with six digits or so; what differs from a rotation by more is another matrix."""
@@ -48,10 +48,8 @@ def _biwi_text(path: Path) -> tuple[float, float, float]:
         raise error if isinstance(error, LabelError) else LabelError("not numbers") from error
     if len(numbers) < 9:
         raise LabelError("cut short")
-    if not (np.abs(numbers) <= 1 + _ROTATION_TOLERANCE).all():  # also true of NaN
-        raise LabelError("not a rotation")
     matrix = numbers.reshape(3, 3)
-    if np.abs(matrix @ matrix.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(matrix) < 0:
+    if not is_rotation(matrix, _ROTATION_TOLERANCE):
         raise LabelError("not a rotation")
     yaw, pitch, roll = (float(v) for v in angles_from_rotation(IMAGE_FROM_CAMERA @ matrix @ IMAGE_FROM_CAMERA))
     return yaw, pitch, roll

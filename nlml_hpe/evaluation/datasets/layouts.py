@@ -30,11 +30,13 @@ from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
 from nlml_hpe.image_networks.crop import SHARE
-from nlml_hpe.image_networks.shards import Shard, read_shards
+from nlml_hpe.image_networks.shards import LABEL_TOLERANCE, NO_ROTATION, Shard, crop_names, read_shards
 from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
-from nlml_hpe.rotation import angles_from_rotation
+from nlml_hpe.rotation import angles_from_rotation, is_rotation
 
 _NEAR = 200
+_NOT_SEEN = -1.0
+"""The x of a point of ``pt2d`` that AFLW2000-3D has no place of."""
 
 
 class Layout(NamedTuple):
@@ -145,8 +147,8 @@ def _add_pair(data: Dataset, place: Path, image: Path, label: Path, group: str) 
         data.leave_out("angles not finite", name)
         return
     pitch, yaw, roll = (float(value) for value in np.degrees(pose))
-    points = content.get("pt3d_68", content.get("pt2d"))
-    data.add(Sample(name, (yaw, pitch, roll), partial(read_image, image), _box_of(points), group))
+    box = _box_of(content["pt3d_68"]) if "pt3d_68" in content else _box_of(content.get("pt2d"), _NOT_SEEN)
+    data.add(Sample(name, (yaw, pitch, roll), partial(read_image, image), box, group))
 
 
 def _photograph_of_300w_lp(place: Path) -> str:
@@ -159,11 +161,11 @@ def _photograph_of_300w_lp(place: Path) -> str:
     return f"{folder}/{re.sub(end, '', place.name)}"
 
 
-def _box_of(points: NDArray[np.float64] | None) -> Box | None:
-    """The box of landmarks (2 or 3, n); points at or below zero are missing in ``pt2d``."""
+def _box_of(points: NDArray[np.float64] | None, not_seen: float = np.nan) -> Box | None:
+    """The box of landmarks (2 or 3, n), beyond the image, too; those whose x is ``not_seen`` are left out."""
     if points is None or points.ndim != 2 or len(points) < 2:
         return None
-    seen = points[:2, (points[:2] > 0).all(axis=0) & np.isfinite(points[:2]).all(axis=0)]
+    seen = points[:2, (points[0] != not_seen) & np.isfinite(points[:2]).all(axis=0)]
     box = box_of(seen.T) if seen.size else None
     return box if box is not None and has_size(box) else None
 
@@ -227,13 +229,20 @@ def _read_crops(data: Dataset) -> None:
     """Shards stay memory-mapped. Raises ``ArtifactError`` where one of them is damaged."""
     if not any(data.root.glob(LAYOUTS["crops"].pattern)):
         return
-    for number, shard in enumerate(read_shards(data.root)):
-        angles = angles_from_rotation(shard.rotations.astype(np.float64)).columns()
+    shards = read_shards(data.root)
+    names = iter(crop_names(shards))
+    for shard in shards:
+        rotations = shard.rotations.astype(np.float64)
+        proper = is_rotation(rotations, LABEL_TOLERANCE)
+        angles = angles_from_rotation(np.where(proper[:, None, None], rotations, np.eye(3))).columns()
         for row, (pose, box, person) in enumerate(zip(angles, shard.boxes, shard.people, strict=True)):
+            name = next(names)
+            if not proper[row]:
+                data.leave_out(NO_ROTATION, name)
+                continue
             yaw, pitch, roll = map(float, pose)
             left, top, right, bottom = map(float, box)
             load = partial(_row_of, shard, row)
-            name = f"{number:05d}/{row:05d}"
             data.add(Sample(name, (yaw, pitch, roll), load, (left, top, right, bottom), f"person {person}"))
 
 

@@ -120,7 +120,7 @@ def chosen_by_list(data: Dataset, path: Path) -> Dataset:
         names them.
     """
     known = {bare_name(sample.name) for sample in data.samples}
-    names = [name if bare_name(name) in known else _with_slashes(name) for name in read_list(path)]
+    names = [name if bare_name(name) in known else with_slashes(name) for name in read_list(path)]
     unknown = [name for name in names if bare_name(name) not in known]
     if unknown:
         raise DatasetError(
@@ -142,7 +142,7 @@ def _why(data: Dataset, unknown: Sequence[str]) -> str:
     return f"write the list again, or name the folder that it was made of (a name here: {data.samples[0].name})"
 
 
-def _with_slashes(name: str) -> str:
+def with_slashes(name: str) -> str:
     """A name of a list that was written from inside of the folder (``./AFW/a``) or on Windows (``.\\AFW\\a``)."""
     return name.replace("\\", "/").removeprefix("./")
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_LABEL_BYTES = 16 * 1024 * 1024
-"""Larger files, and files that unpack to more, are no labels: those of AFLW2000-3D have 2 kilobytes."""
+"""Larger files, and files that unpack to more in all, are no labels: those of AFLW2000-3D have 2 kilobytes."""
+MAX_ELEMENTS = 1000
+"""Of a file, the parts of its matrices among them: those of 300W-LP have some fifty."""
 _HEADER, _TAG = 128, 8
 _COMPRESSED, _MATRIX = 15, 14
 _CODES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -27,6 +30,14 @@ _COMPLEX = 0x800
 
 class LabelError(ValueError):
     """A label does not read; the message is the reason, in a few words that are the same for every such file."""
+
+
+@dataclass
+class _Budget:
+    """How many bytes a file may still unpack to, and how many elements it may still have."""
+
+    size: int = MAX_LABEL_BYTES
+    elements: int = MAX_ELEMENTS
 
 
 def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[np.float64]]:
@@ -47,8 +58,8 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[np.floa
     Raises
     ------
     LabelError
-        Where the file cannot be opened, is larger than ``MAX_LABEL_BYTES``, is damaged or of another format, or
-        where a wanted variable is no real numeric array.
+        Where the file cannot be opened, is or unpacks to more than ``MAX_LABEL_BYTES``, has more than ``MAX_ELEMENTS``,
+        is damaged or of another format, or where a wanted variable is no real numeric array.
 
     Examples
     --------
@@ -64,12 +75,11 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[np.floa
         raise LabelError("not a MATLAB 5 file")
     order = "<" if content[126:128] == b"IM" else ">"
     found: dict[str, NDArray[np.float64]] = {}
-    for kind, data in _elements(content[_HEADER:], order):
-        if kind == _COMPRESSED:
-            # One matrix in its own frame.
-            found |= dict(_wanted(list(_elements(_unpacked(data), order)), order, names))
-        else:
-            found |= dict(_wanted([(kind, data)], order, names))
+    budget = _Budget()
+    for kind, data in _elements(content[_HEADER:], order, budget):
+        # What is compressed is one matrix in its own frame.
+        whole = _elements(_unpacked(data, budget), order, budget) if kind == _COMPRESSED else [(kind, data)]
+        found |= dict(_wanted(whole, order, names, budget))
     return found
 
 
@@ -86,33 +96,37 @@ def read_bounded(path: Path) -> bytes:
 
 
 def _wanted(
-    elements: list[tuple[int, bytes]], order: str, names: Collection[str]
+    elements: Iterable[tuple[int, bytes]], order: str, names: Collection[str], budget: _Budget
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     for kind, data in elements:
         if kind == _MATRIX:
-            parts = list(_elements(data, order))
+            parts = list(_elements(data, order, budget))
             name = _name(parts)
             if name in names:
                 yield name, _array(parts, order)
 
 
-def _unpacked(data: bytes) -> bytes:
+def _unpacked(data: bytes, budget: _Budget) -> bytes:
     stream = zlib.decompressobj()
     try:
-        content = stream.decompress(data, MAX_LABEL_BYTES)
+        content = stream.decompress(data, budget.size + 1)
     except zlib.error as error:
         raise LabelError("damaged") from error
-    if stream.unconsumed_tail:
+    budget.size -= len(content)
+    if budget.size < 0:
         raise LabelError(f"unpacks to more than {MAX_LABEL_BYTES} bytes")
     if not stream.eof:
         raise LabelError("cut short")
     return content
 
 
-def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+def _elements(data: bytes, order: str, budget: _Budget) -> Iterator[tuple[int, bytes]]:
     """(kind, content) of the elements that lie one after the other; each is padded to eight bytes."""
     position = 0
     while position < len(data):
+        budget.elements -= 1
+        if budget.elements < 0:
+            raise LabelError(f"more than {MAX_ELEMENTS} elements")
         if len(data) - position < _TAG:
             raise LabelError("cut short")
         kind, length = struct.unpack(f"{order}II", data[position : position + _TAG])

@@ -14,6 +14,7 @@ from nlml_hpe.face import Box, has_size
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import Angles, rotation_from_angles
 
+_OWN_FRAME_DATA = ("rendered", "crops")
 _SHOWN = 3
 _CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 """What would break a line of a list or a row of a table."""
@@ -113,6 +114,17 @@ class Dataset:
         """
         self.left_out.setdefault(reason, []).append(printable(name))
 
+    def spread(self, count: int) -> list[Sample]:
+        """So many of the faces that lie evenly among all, the first and the last with them; all where there are fewer.
+
+        >>> data = Dataset("biwi", Path("faces"))
+        >>> data.samples = [Sample(name, (0.0, 0.0, 0.0), lambda: None) for name in "abcdefg"]
+        >>> [sample.name for sample in data.spread(4)], len(data.spread(10))
+        (['a', 'c', 'e', 'g'], 7)
+        """
+        last = len(self.samples) - 1
+        return [self.samples[index] for index in np.linspace(0, last, min(count, last + 1)).astype(int)]
+
     @property
     def angles(self) -> Angles:
         """Yaw, pitch and roll (n,) in degrees, as the labels state them."""
@@ -122,6 +134,11 @@ class Dataset:
     def rotations(self) -> NDArray[np.float64]:
         """True rotations (n, 3, 3), head to camera."""
         return rotation_from_angles(self.angles)
+
+    @property
+    def is_in_own_frame(self) -> bool:
+        """Whether labels are in the head frame of the training heads, as those of rendered people are."""
+        return self.name in _OWN_FRAME_DATA
 
     def summary(self) -> str:
         """What was found and what was left out, in words."""
