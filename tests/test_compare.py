@@ -128,6 +128,31 @@ def test_lists_are_evaluated_each_for_itself(photographs: Path, trained: Path, t
         compare({"new": trained}, data, ["aflw2000"], [tmp_path / "c.txt"])
 
 
+def test_a_list_without_an_answer_costs_the_others_nothing(
+    photographs: Path, landmark_eye_alone: Path, tmp_path: Path
+) -> None:
+    """One of a photograph in the dark, one of a photograph that does not read, and one of others."""
+    folder = tmp_path / "data"
+    shutil.copytree(photographs, folder)
+    first, _, broken, *others = sorted(path.stem for path in folder.glob("*.jpg"))
+    Image.new("RGB", (450, 450)).save(folder / f"{first}.jpg")
+    lists = {
+        tmp_path / f"{name}.txt": names for name, names in (("dark", [first]), ("cut", [broken]), ("light", others))
+    }
+    write_lists(lists)
+    comparison = compare({"old": landmark_eye_alone}, read_dataset("aflw2000", folder), ["aflw2000"], list(lists))
+    write_comparison(tmp_path, comparison, [])
+    rows = {row["faces"]: row for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())}
+    counts = {faces: (row["n_detected"], row["n_total"], row["mae_mean"] != "") for faces, row in rows.items()}
+    assert counts == {
+        "dark aflw2000": ("0", "1", False),
+        "cut aflw2000": ("0", "0", False),
+        "light aflw2000": ("3", "3", True),
+    }
+    assert (tmp_path / "table.txt").read_text().count("no answer") == 2 * 2 * 3  # sets, head frames, routes
+    assert [path.name for path in tmp_path.glob("error_cdf*")] == ["error_cdf_light_aflw2000.png"]
+
+
 def test_rendered_people_are_compared_in_their_own_frame(trained: Path, tmp_path: Path) -> None:
     """Crops are a data set: labels as they were rendered, boxes, people; no detector is asked."""
     shard = riddle(24, seed=5)

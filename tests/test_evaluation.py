@@ -25,7 +25,7 @@ from nlml_hpe.config import FrameConfig
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.evaluation.command import alignment, answers, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.evaluation.evaluate import evaluate
+from nlml_hpe.evaluation.evaluate import evaluate, require_answer
 from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask, is_known
 from nlml_hpe.evaluation.faces import photographs as photographed
 from nlml_hpe.evaluation.frames import estimate_frame
@@ -168,7 +168,7 @@ def test_a_route_may_answer_faces_without_landmarks() -> None:
     assert (rows["pixels"]["n_missed"], rows["pixels"]["mae_pitch"]) == ("1", "2.0000")
     assert (rows["none"]["n_missed"], rows["none"]["mae_pitch"]) == ("5", "")
     with pytest.raises(ValueError, match="no face was detected among 5"):
-        evaluate(ask(faces, {"none": nothing}), protocol="all", frame="own")
+        require_answer(ask(faces, {"none": nothing}), "all")
 
 
 def test_a_face_that_nobody_places_has_no_answer(tmp_path: Path) -> None:

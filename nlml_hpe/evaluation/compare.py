@@ -100,7 +100,7 @@ def compare(
     one = set(frames.values())
     evaluations = {
         faces: evaluate(
-            answered.chosen(np.array([name in chosen for name in answered.names])),
+            answered.chosen(np.array([name in chosen for name in answered.names], dtype=bool)),
             protocol=faces,
             frame=one.copy().pop() if len(one) == 1 else "named",
             n_total=len(answered.names),

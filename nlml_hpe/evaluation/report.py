@@ -68,9 +68,11 @@ def write_report(
 
 
 def _write_faces(folder: Path, evaluation: Evaluation, suffix: str = "") -> None:
-    """One set of faces, with a ``suffix`` in the names of its files where there are more."""
+    """One set of faces, with a ``suffix`` in the names of its files where there are more; no plots without answers."""
     write_bytes(folder / f"predictions{suffix}.csv", predictions_csv(evaluation).encode())
     rows = {name: row for name, row in evaluation.report["routes"].items() if row["n"]}
+    if not rows:
+        return
     plot_intervals({name: row["per_interval"] for name, row in rows.items()}, folder / f"mae_per_interval{suffix}.png")
     means = {name: evaluation.errors[name].angle.mean(axis=1) for name in rows}
     plot_error_cdf(means, folder / f"error_cdf{suffix}.png")
@@ -139,7 +141,7 @@ def _numbers(row: Mapping[str, Any]) -> str:
 
 
 def _found(row: Mapping[str, Any]) -> str:
-    return f"{row['n']} of {row['n_total']} ({row['coverage']:.1%})"
+    return f"{row['n']} of {row['n_total']}" + (f" ({row['coverage']:.1%})" if row["n_total"] else "")
 
 
 def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

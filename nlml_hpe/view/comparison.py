@@ -51,6 +51,9 @@ def plot_comparison(reports: Mapping[str, Mapping[str, Any]], ms: Mapping[str, f
     panels = figure.subplots(len(reports), 2, squeeze=False)
     for (bars, points), (faces, report) in zip(panels, reports.items(), strict=True):
         routes = {name: row for name, row in report["routes"].items() if row["n"]}
+        if not routes:
+            bars.set(title=f"{faces}: no answer")
+            continue
         place = np.arange(len(routes))
         mean = [row["mae"]["mean"] for row in routes.values()]
         low, high = zip(*(row["mae_interval"]["mean"] for row in routes.values()), strict=True)
