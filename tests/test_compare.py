@@ -123,6 +123,9 @@ def test_lists_are_evaluated_each_for_itself(photographs: Path, trained: Path, t
         "a aflw2000": 2,
         "b aflw2000": 3,
     }
+    write_lists({tmp_path / "a b.txt": names[:2], tmp_path / "a_b.txt": names[3:]})
+    with pytest.raises(ValueError, match="told apart by their names"):
+        compare({"new": trained}, data, ["aflw2000"], [tmp_path / "a b.txt", tmp_path / "a_b.txt"])
     write_lists({tmp_path / "c.txt": ["nobody"]})
     with pytest.raises(DatasetError, match=r"no labelled faces of aflw2000 .* \(nobody\)"):
         compare({"new": trained}, data, ["aflw2000"], [tmp_path / "c.txt"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -155,6 +156,10 @@ def test_a_folder_with_an_image_eye_alone_is_evaluated_on_photographs(
     assert list(report["routes"]) == ["image"]
     assert (report["default_route"], report["frame"]) == ("image", "w300lp")
     assert report["routes"]["image"]["coverage"] == 1
+    assert [report[name] for name in ("n_detected", "n_missed", "coverage", "detected_by")] == [None, None, None, {}]
+    rows = list(csv.DictReader((tmp_path / "test" / "predictions.csv").read_text().splitlines()))
+    assert {(row["detected"], row["detected_by"]) for row in rows} == {("", "")}
+    assert "faces, found by their labels" in (tmp_path / "test" / "table.txt").read_text()
     raw, own = report["routes"]["image"]["mae"], report["unaligned"]["routes"]["image"]["mae"]
     assert abs(raw["pitch"] - own["pitch"]) > 0.1
     # One rotation that was estimated on the same answers takes away what a constant answer has in common.

@@ -19,7 +19,7 @@ from nlml_hpe.evaluation.datasets import Dataset, Sample, bare_name, chosen_by_l
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, annotated_face, ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.evaluation.report import write_report
+from nlml_hpe.evaluation.report import in_file_name, write_report
 from nlml_hpe.evaluation.routes import ModelRoute, open_routes
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
@@ -78,7 +78,7 @@ def compare(
     ArtifactError
         Where a model does not read.
     ValueError
-        Where a list or a protocol leaves no face.
+        Where a list or a protocol leaves no face, and for two lists whose files would have the same names.
     """
     data, sets = _sets_of_faces(data, protocols, lists)
     own = data.name in OWN_FRAME_DATA
@@ -144,8 +144,11 @@ def _sets_of_faces(
     data: Dataset, protocols: Sequence[str], lists: Sequence[Path]
 ) -> tuple[Dataset, dict[str, set[str]]]:
     """The samples that some set holds, and the sets by name: every list by every protocol."""
-    if len({path.stem for path in lists}) < len(lists):
-        raise ValueError(f"lists are told apart by their names; received {', '.join(map(str, lists))}")
+    if len({in_file_name(path.stem) for path in lists}) < len(lists):
+        raise ValueError(
+            "lists are told apart by their names, and in the names of files a space is an underscore; "
+            f"received {', '.join(map(str, lists))}"
+        )
     parts = {path.stem: chosen_by_list(data, path) for path in lists} or {"": data}
     sets = {}
     for (part, chosen), protocol in product(parts.items(), protocols):

@@ -96,15 +96,16 @@ def evaluate(
     """
     count = len(answered.names)
     found_by = Counter(step for step, found in zip(answered.found_by, answered.found, strict=True) if found)
-    n_found = int(answered.found.sum())
+    # Nothing is said of a search that there was none of.
+    n_found = int(answered.found.sum()) if answered.searched.any() else None
     report: dict[str, Any] = {
         "protocol": protocol,
         "frame": frame,
         "n_total": count if n_total is None else n_total,
         "n_protocol": count,
         "n_detected": n_found,
-        "n_missed": count - n_found,
-        "coverage": n_found / count if count else None,
+        "n_missed": None if n_found is None else count - n_found,
+        "coverage": None if n_found is None else n_found / count,
         "detected_by": dict(found_by),
         "left_out": {reason: len(names) for reason, names in (left_out or {}).items()},
         "default_route": default_route,
