@@ -15,7 +15,7 @@ from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, LandmarkDetector
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.cost import Cost, timed
-from nlml_hpe.evaluation.datasets import Dataset, Sample, bare_name, chosen_by_list
+from nlml_hpe.evaluation.datasets import Dataset, Sample, chosen_by_list, meant
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, annotated_face, ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
@@ -231,13 +231,14 @@ def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) ->
     if not names:
         drawn = np.random.default_rng(seed).permutation(len(data.samples))[:count]
         return [data.samples[index] for index in sorted(drawn)]
-    known = {bare_name(sample.name): sample for sample in data.samples}
-    if unknown := [name for name in names if bare_name(name) not in known]:
+    known = {sample.name: sample for sample in data.samples}
+    found = meant(names, known)
+    if unknown := [name for name, one in zip(names, found, strict=True) if not one]:
         raise ValueError(
             f"not among the labelled faces of {data.root} that are compared: {', '.join(unknown)} (a name there: "
             f"{data.samples[0].name})"
         )
-    return [known[bare_name(name)] for name in names]
+    return [known[one[0]] for one in found]
 
 
 def write_comparison(folder: Path, comparison: Comparison, shown: Sequence[Sample]) -> None:
