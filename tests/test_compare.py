@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -33,6 +34,8 @@ from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
+from nlml_hpe.view import comparison as comparison_view
+from nlml_hpe.view.comparison import plot_comparison
 from stages.common import guarded
 from stages.CompareModels import named, parser, work
 from tests.test_image_trainer import riddle
@@ -241,3 +244,19 @@ def test_the_command_says_what_is_wrong_before_it_works(
     ):
         assert run(*changes) == 1
         assert text in capsys.readouterr().err
+
+
+def test_the_marks_of_more_than_ten_routes_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    row = {
+        "n": 1,
+        "coverage": 1.0,
+        "mae": {"mean": 2.0},
+        "mae_interval": {"mean": [1.0, 3.0]},
+        "mae_all": {"mean": 2.0},
+    }
+    routes = {f"{model}/{number}": row for model in "abc" for number in range(5)}
+    figures: list[Figure] = []
+    monkeypatch.setattr(comparison_view, "save_figure", lambda figure, path: figures.append(figure))
+    plot_comparison({"all": {"routes": routes}}, dict.fromkeys(routes, 5.0), tmp_path / "comparison.png")
+    points = figures[0].axes[1].lines
+    assert len({(point.get_color(), point.get_marker()) for point in points}) == len(points) == 15

@@ -156,11 +156,10 @@ def photographs(
         if face is None:
             unseen = _NO_FACE if sample.box is None else Face(image, sample.box, None)
             step = _NOT_SEARCHED if detector is None else _NOT_FOUND
-            yield LabelledFace(sample.name, sample.angles, replace(unseen, found_by=step))
+            shown = replace(unseen, found_by=step)
         else:
-            yield LabelledFace(
-                sample.name, sample.angles, replace(face, box=sample.box or face.box, given_box=sample.box)
-            )
+            shown = replace(face, box=sample.box or face.box, given_box=sample.box)
+        yield LabelledFace(sample.name, sample.angles, shown, sample.person)
     data.samples = usable
 
 

@@ -220,7 +220,7 @@ def _read_rendered(data: Dataset) -> None:
         except RenderFolderError:
             data.leave_out("name without pose", name)
             continue
-        data.add(Sample(name, pose, partial(read_image, path), group=f"ID{identity}"))
+        data.add(Sample(name, pose, partial(read_image, path), group=f"ID{identity}", person=str(identity)))
 
 
 def _read_crops(data: Dataset) -> None:
@@ -234,7 +234,8 @@ def _read_crops(data: Dataset) -> None:
             left, top, right, bottom = map(float, box)
             load = partial(_row_of, shard, row)
             name = f"{number:05d}/{row:05d}"
-            data.add(Sample(name, (yaw, pitch, roll), load, (left, top, right, bottom), f"person {person}"))
+            box_of_68 = (left, top, right, bottom)
+            data.add(Sample(name, (yaw, pitch, roll), load, box_of_68, f"person {person}", str(person)))
 
 
 def _row_of(shard: Shard, row: int) -> RgbImage:
