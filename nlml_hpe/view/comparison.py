@@ -54,6 +54,8 @@ def plot_comparison(reports: Mapping[str, Mapping[str, Any]], ms: Mapping[str, f
         routes = {name: row for name, row in report["routes"].items() if row["n"]}
         if not routes:
             bars.set(title=f"{faces}: no answer")
+            bars.set_axis_off()
+            points.set_axis_off()
             continue
         place = np.arange(len(routes))
         mean = [row["mae"]["mean"] for row in routes.values()]
