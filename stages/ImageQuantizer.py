@@ -69,7 +69,7 @@ def _fake_quantized(network: ImageNetwork, training: list[Weighted], seed: int) 
     sources, weights = [part.source for part in training], [part.weight for part in training]
     crops = Crops(sources, weights, network.size, network.trainable, network.shown)
     some = np.sort(np.random.default_rng(seed).permutation(len(crops))[:_FIRST_CROPS])
-    return FakeQuantized(network, crops.batch(some, None)[0])
+    return FakeQuantized(network, crops.batch(some, None)[0], seed)
 
 
 STAGE = Stage("ImageQuantizer", plan, main)

@@ -19,6 +19,7 @@ from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.report import write_report
 from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import require_equal, write_manifest
 from nlml_hpe.image_networks.config import LabelledDataConfig
@@ -35,8 +36,9 @@ from stages.common import Plan, Stage, Workdir, add_eye, config_of, guarded, run
 from stages.config import Config
 
 KIND = "test"
-_BOXED = ("crops", "aflw2000", "300w_lp")
+_BOXED = ("crops", "aflw2000", "300w_lp", "fsanet")
 """Data whose labels have the box of the 68 points, so that no detector is needed to cut crops."""
+_NOTHING = "no face of image_trainer.validation is labelled with a pose in range and a box; evaluate with --dataset"
 
 
 def plan(config: Config) -> Plan:
@@ -87,10 +89,14 @@ def image_plan(config: Config) -> Plan:
 def image_main(config: Config) -> Path:
     """Evaluate the image eye on what its training was validated on; returns the folder of table, JSON, CSV and plots.
 
-    Answers are compared in the head frame of the training data's labels, whatever frame the model names.
+    Answers are compared in the head frame of the training data's labels, whatever frame the model names. Validation
+    data without boxes is named and left out; where nothing else is there, the table says so.
     """
     work, made = Workdir(config.workdir), image_plan(config)
     engine = open_image_engine(work.image_model)
+    for part in config.image_trainer.validation:
+        if part.kind not in _BOXED:
+            print(f"left out, labels without a box: {part.kind} in {part.root}", flush=True)
     evaluations: dict[str, Evaluation] = {}
     for number, (part, folder) in enumerate(_held_out(config)):
         data = read_dataset(part.kind, folder)
@@ -110,10 +116,11 @@ def image_main(config: Config) -> Path:
                 left_out=data.left_out,
                 interval=config.test.interval_deg,
             )
-    if not evaluations:
-        raise ValueError(f"image_trainer.validation names no set of {', '.join(_BOXED)}; evaluate with --dataset")
     with fresh_folder(work.image_test, KIND) as folder:
-        write_report(folder, evaluations)
+        if evaluations:
+            write_report(folder, evaluations)
+        else:
+            write_bytes(folder / "table.txt", f"{_NOTHING}\n".encode())
         write_manifest(folder, KIND, made.settings, made.inputs)
     return work.image_test
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nlml_hpe.detection.detectors import open_detector_for
-from nlml_hpe.evaluation import calibration
+from nlml_hpe.evaluation import calibration, calibration_run
 from nlml_hpe.evaluation.calibration_run import answered_faces, in_label_box, labelled_faces
 from nlml_hpe.evaluation.calibration_run import answers as answers_of
 from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
@@ -80,6 +80,16 @@ def test_what_cannot_be_calibrated_is_said(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "empty").mkdir()
     assert calibration.main(["--dataset", "aflw2000", "--root", str(tmp_path / "empty")]) == 1
     assert "error:" in capsys.readouterr().err
+
+
+def test_ranges_of_too_few_faces_are_refused_before_the_first_is_answered(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_eyes(tmp_path / "model")
+    monkeypatch.delattr(calibration_run, "open_detector_for")
+    given = ["--dataset", "aflw2000", "--root", str(few), "--model", str(tmp_path / "model"), "--fit", "turned"]
+    assert calibration.main(given) == 1
+    assert "of each range; turned has 0" in capsys.readouterr().err
 
 
 def test_doubt_that_tells_nothing_has_no_rank_and_no_surest() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -34,6 +35,8 @@ from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
+from nlml_hpe.view import comparison as comparison_view
+from nlml_hpe.view.comparison import plot_comparison
 from stages.common import guarded
 from stages.CompareModels import named, parser, work
 from tests.test_image_trainer import riddle
@@ -124,9 +127,37 @@ def test_lists_are_evaluated_each_for_itself(photographs: Path, trained: Path, t
         "a aflw2000": 2,
         "b aflw2000": 3,
     }
+    write_lists({tmp_path / "a b.txt": names[:2], tmp_path / "a_b.txt": names[3:]})
+    with pytest.raises(ValueError, match="told apart by their names"):
+        compare({"new": trained}, data, ["aflw2000"], [tmp_path / "a b.txt", tmp_path / "a_b.txt"])
     write_lists({tmp_path / "c.txt": ["nobody"]})
     with pytest.raises(DatasetError, match=r"no labelled faces of aflw2000 .* \(nobody\)"):
         compare({"new": trained}, data, ["aflw2000"], [tmp_path / "c.txt"])
+
+
+def test_a_list_without_an_answer_costs_the_others_nothing(
+    photographs: Path, landmark_eye_alone: Path, tmp_path: Path
+) -> None:
+    """One of a photograph in the dark, one of a photograph that does not read, and one of others."""
+    folder = tmp_path / "data"
+    shutil.copytree(photographs, folder)
+    first, _, broken, *others = sorted(path.stem for path in folder.glob("*.jpg"))
+    Image.new("RGB", (450, 450)).save(folder / f"{first}.jpg")
+    lists = {
+        tmp_path / f"{name}.txt": names for name, names in (("dark", [first]), ("cut", [broken]), ("light", others))
+    }
+    write_lists(lists)
+    comparison = compare({"old": landmark_eye_alone}, read_dataset("aflw2000", folder), ["aflw2000"], list(lists))
+    write_comparison(tmp_path, comparison, [])
+    rows = {row["faces"]: row for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())}
+    counts = {faces: (row["n_detected"], row["n_total"], row["mae_mean"] != "") for faces, row in rows.items()}
+    assert counts == {
+        "dark aflw2000": ("0", "1", False),
+        "cut aflw2000": ("0", "0", False),
+        "light aflw2000": ("3", "3", True),
+    }
+    assert (tmp_path / "table.txt").read_text().count("no answer") == 2 * 2 * 3  # sets, head frames, routes
+    assert [path.name for path in tmp_path.glob("error_cdf*")] == ["error_cdf_light_aflw2000.png"]
 
 
 def test_rendered_people_are_compared_in_their_own_frame(trained: Path, tmp_path: Path) -> None:
@@ -238,3 +269,19 @@ def test_the_command_says_what_is_wrong_before_it_works(
     ):
         assert run(*changes) == 1
         assert text in capsys.readouterr().err
+
+
+def test_the_marks_of_more_than_ten_routes_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    row = {
+        "n": 1,
+        "coverage": 1.0,
+        "mae": {"mean": 2.0},
+        "mae_interval": {"mean": [1.0, 3.0]},
+        "mae_all": {"mean": 2.0},
+    }
+    routes = {f"{model}/{number}": row for model in "abc" for number in range(5)}
+    figures: list[Figure] = []
+    monkeypatch.setattr(comparison_view, "save_figure", lambda figure, path: figures.append(figure))
+    plot_comparison({"all": {"routes": routes}}, dict.fromkeys(routes, 5.0), tmp_path / "comparison.png")
+    points = figures[0].axes[1].lines
+    assert len({(point.get_color(), point.get_marker()) for point in points}) == len(points) == 15

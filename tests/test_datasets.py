@@ -403,7 +403,7 @@ def test_every_command_explains_itself_with_defaults() -> None:
     assert "info" in datasets_command("--help").stdout
 
 
-@pytest.mark.parametrize("line", ["AFW/a", "./AFW/a", "AFW/a.jpg", ".\\AFW/a", "AFW\\a.jpg"])
+@pytest.mark.parametrize("line", ["AFW/a", "AFW/a\t ", "./AFW/a", "AFW/a.jpg", ".\\AFW/a", "AFW\\a.jpg"])
 def test_lists_of_other_tools_are_read(tmp_path: Path, line: str) -> None:
     """6DRepNet's begin every name with ./, and on Windows folders end with a backslash."""
     write_pair(tmp_path / "AFW", "a", (0, 0, 0))
@@ -411,6 +411,26 @@ def test_lists_of_other_tools_are_read(tmp_path: Path, line: str) -> None:
     (tmp_path / "files.txt").write_text(f"{line}\n./AFW/b")  # theirs end without a newline
     found = chosen_by_list(read_dataset("300w_lp", tmp_path), tmp_path / "files.txt")
     assert [sample.name for sample in found.samples] == ["AFW/a", "AFW/b"]
+
+
+def test_a_list_names_again_what_it_was_written_of(tmp_path: Path) -> None:
+    """Whatever the names are: with spaces about them, and alike but for a space or a suffix."""
+    pairs, rendered = tmp_path / "pairs", tmp_path / "rendered"
+    for name in ("a", "a ", " b", "a.jpg"):
+        write_pair(pairs, name, (0, 0, 0))
+    rendered.mkdir()
+    for suffix in ("jpg", "png"):
+        Image.new("RGB", (8, 8)).save(rendered / f"ID1_(10_0_0).{suffix}")
+    for root, layout in ((pairs, "aflw2000"), (rendered, "rendered")):
+        data = read_dataset(layout, root)
+        for name in (sample.name for sample in data.samples):
+            write_lists({tmp_path / "one.txt": [name]}, replace_existing=True)
+            assert [sample.name for sample in chosen_by_list(data, tmp_path / "one.txt").samples] == [name]
+        write_lists({tmp_path / "all.txt": [sample.name for sample in data.samples]}, replace_existing=True)
+        assert chosen_by_list(data, tmp_path / "all.txt").samples == data.samples
+    (tmp_path / "one.txt").write_text("ID1_(10_0_0)\n")
+    with pytest.raises(DatasetError, match="write the suffix of names that several photographs have"):
+        chosen_by_list(data, tmp_path / "one.txt")
 
 
 def test_a_split_keeps_photographs_whole(tmp_path: Path) -> None:

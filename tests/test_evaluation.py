@@ -25,7 +25,7 @@ from nlml_hpe.config import FrameConfig
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.evaluation.command import alignment, answers, on_protocol, run
 from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.evaluation.evaluate import evaluate
+from nlml_hpe.evaluation.evaluate import evaluate, require_answer
 from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask, is_known
 from nlml_hpe.evaluation.faces import photographs as photographed
 from nlml_hpe.evaluation.frames import estimate_frame
@@ -36,6 +36,7 @@ from nlml_hpe.evaluation.report import predictions_csv, summary_csv, table
 from nlml_hpe.evaluation.subject import subject_of
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.image_networks.shards import write_shard
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
@@ -45,6 +46,7 @@ from nlml_hpe.rotation import AXES, Angles, angles_from_rotation, rotation_from_
 from stages.common import Workdir
 from stages.config import Config
 from tests.conftest import REPOSITORY
+from tests.test_image_trainer import riddle
 
 
 @pytest.fixture
@@ -168,7 +170,7 @@ def test_a_route_may_answer_faces_without_landmarks() -> None:
     assert (rows["pixels"]["n_missed"], rows["pixels"]["mae_pitch"]) == ("1", "2.0000")
     assert (rows["none"]["n_missed"], rows["none"]["mae_pitch"]) == ("5", "")
     with pytest.raises(ValueError, match="no face was detected among 5"):
-        evaluate(ask(faces, {"none": nothing}), protocol="all", frame="own")
+        require_answer(ask(faces, {"none": nothing}), "all")
 
 
 def test_a_face_that_nobody_places_has_no_answer(tmp_path: Path) -> None:
@@ -178,7 +180,13 @@ def test_a_face_that_nobody_places_has_no_answer(tmp_path: Path) -> None:
     with FaceMeshOnnx() as detector:
         answered = ask(photographed(data, detector), {"image": open_image_engine(SHIPPED).estimate})
     assert answered.found.tolist() == [False]
+    assert answered.people == ("1",)
     assert not is_known(answered.answers["image"]).any()
+
+
+def test_crops_of_rendered_people_have_their_numbers(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, riddle(2, seed=0, person=7))
+    assert ask(photographed(read_dataset("crops", tmp_path), None), {}).people == ("7", "7")
 
 
 def test_figures_after_an_alignment_are_called_so_and_come_last() -> None:

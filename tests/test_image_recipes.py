@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
 from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.backbones import backbone_of
-from nlml_hpe.image_networks.config import ImageNetworkConfig
+from nlml_hpe.image_networks.config import ImageNetworkConfig, LabelledDataConfig
 from nlml_hpe.image_networks.hopenet import HopeNet
 from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.network_training import initial_network
@@ -35,8 +37,8 @@ from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import geodesic_degrees
 from nlml_hpe.torch_rotation import degrees_from_rotation, rotation_from_degrees
 from nlml_hpe.training_error import TrainingError
-from stages import ImageTrainer, run_pipeline
-from stages.common import run_stage
+from stages import ImageTrainer, ModelBuilder, NLML_HPE_Test, run_pipeline
+from stages.common import Workdir, run_stage
 from stages.config import Config, load_config
 from tests.conftest import REPOSITORY
 from tests.test_image_networks import pictures, poses, published
@@ -130,12 +132,17 @@ def test_a_recipe_runs_to_the_end_and_its_answers_follow_the_image(name: str, tm
     assert geodesic_degrees(found[0], found).max() > 5
 
 
-def evaluated(tmp_path: Path, *options: str) -> dict[str, Any]:
-    """What ``evaluate`` reports of tmp_path/model on tmp_path/data; the model gets an image eye of random weights."""
+def with_random_eye(model: Path) -> None:
+    """Put an image eye of random weights into a model folder."""
     network = build("six_d", 32, width=8).eval()
     eye = ImageEye(network, "six_d", HeadFrame("w300lp", pitch=3.0), ((-90, 90), (-90, 90), (-90, 90)))
-    export_image_eye(eye, tmp_path / "model" / IMAGE_EYE_FILE)
-    put_component(tmp_path / "model", "image_eye", eye.settings())
+    export_image_eye(eye, model / IMAGE_EYE_FILE)
+    put_component(model, "image_eye", eye.settings())
+
+
+def evaluated(tmp_path: Path, *options: str) -> dict[str, Any]:
+    """What ``evaluate`` reports of tmp_path/model on tmp_path/data; the model gets an image eye of random weights."""
+    with_random_eye(tmp_path / "model")
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     places = {"root": "data", "model": "model", "output": "test"}
@@ -143,6 +150,40 @@ def evaluated(tmp_path: Path, *options: str) -> dict[str, Any]:
     assert run(parser.parse_args(["--dataset", "aflw2000", *given, *options]))
     report: dict[str, Any] = json.loads((tmp_path / "test" / "metrics.json").read_text())
     return report
+
+
+def test_all_validation_data_with_boxes_is_evaluated_and_the_rest_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_photographs(tmp_path / "data", 8, "pt3d_68")
+    poses_of = np.linspace([-20, -10, -5], [20, 10, 5], 6)
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    np.savez(tmp_path / "crops.npz", image=images, pose=poses_of)
+    (tmp_path / "renders").mkdir()
+    Image.fromarray(images[0]).save(tmp_path / "renders" / "ID1_(10_0_0).png")
+    model = Workdir(tmp_path / "work").image_model
+    model.mkdir(parents=True)
+    with_random_eye(model)
+    write_manifest(model, ModelBuilder.KIND, {}, {})
+    photographs, crops, renders = (
+        LabelledDataConfig(kind=kind, root=tmp_path / name)
+        for kind, name in (("aflw2000", "data"), ("fsanet", "crops.npz"), ("rendered", "renders"))
+    )
+
+    def table_of(*validation: LabelledDataConfig) -> str:
+        whole = Config(workdir=tmp_path / "work")
+        trainer = whole.image_trainer.model_copy(update={"validation": validation})
+        config = whole.model_copy(update={"image_trainer": trainer})
+        folder = run_stage(NLML_HPE_Test.IMAGE_STAGE, config)
+        assert NLML_HPE_Test.IMAGE_STAGE.plan(config).is_current()
+        return (folder / "table.txt").read_text()
+
+    table = table_of(photographs, crops, renders)
+    assert "fsanet_1: 6 of 6 faces, found by their labels" in table
+    assert "aflw2000: 8 of 8 faces" in table
+    assert f"left out, labels without a box: rendered in {renders.root}" in capsys.readouterr().out
+    assert "6 of 6 (100.0%)" in table_of(crops)
+    assert table_of(renders).endswith("evaluate with --dataset\n")
 
 
 def test_a_folder_with_an_image_eye_alone_is_evaluated_on_photographs(
@@ -156,6 +197,10 @@ def test_a_folder_with_an_image_eye_alone_is_evaluated_on_photographs(
     assert list(report["routes"]) == ["image"]
     assert (report["default_route"], report["frame"]) == ("image", "w300lp")
     assert report["routes"]["image"]["coverage"] == 1
+    assert [report[name] for name in ("n_detected", "n_missed", "coverage", "detected_by")] == [None, None, None, {}]
+    rows = list(csv.DictReader((tmp_path / "test" / "predictions.csv").read_text().splitlines()))
+    assert {(row["detected"], row["detected_by"]) for row in rows} == {("", "")}
+    assert "faces, found by their labels" in (tmp_path / "test" / "table.txt").read_text()
     raw, own = report["routes"]["image"]["mae"], report["unaligned"]["routes"]["image"]["mae"]
     assert abs(raw["pitch"] - own["pitch"]) > 0.1
     # One rotation that was estimated on the same answers takes away what a constant answer has in common.

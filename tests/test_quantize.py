@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nlml_hpe import training
+from nlml_hpe import training as training_loop
 from nlml_hpe.face import Face
 from nlml_hpe.files.manifests import read_manifest
+from nlml_hpe.image_networks import quantize
 from nlml_hpe.image_networks.backbones import Block, Inverted
-from nlml_hpe.image_networks.config import ImageModelConfig
+from nlml_hpe.image_networks.config import ImageModelConfig, ImageNetworkConfig
+from nlml_hpe.image_networks.network import ImageNetwork
+from nlml_hpe.image_networks.network_training import network_of, train_image_network
 from nlml_hpe.image_networks.quantize import FakeQuantized
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.shards import read_shards
@@ -28,12 +32,13 @@ from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.format import METADATA
 from nlml_hpe.rotation import geodesic_degrees
+from nlml_hpe.training_run import Run
 from nlml_hpe.training_state import write_checkpoint
 from stages import ImageModelBuilder, ImageQuantizer, ImageTrainer
 from stages.common import run_stage
 from stages.config import Config, load_config
 from tests.conftest import REPOSITORY
-from tests.test_image_trainer import SHORT, folder  # noqa: F401
+from tests.test_image_trainer import SHORT, folder, sources  # noqa: F401
 
 pytest.importorskip("torchao", reason="torchao is not installed: pip install '.[quantize]'")
 
@@ -47,6 +52,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def convolutions_of_images_alone() -> Iterator[None]:
+    """Let torchao look for these and for no other kinds: it exports dozens of patterns of each, in half of the time."""
+    from torchao.quantization.pt2e import qat_utils
+
+    def for_images(work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda graph, kind, *rest, **options: (
+            work(graph, kind, *rest, **options) if kind is torch.nn.functional.conv2d else graph
+        )
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("_fuse_conv_bn_qat_helper", "_fold_conv_bn_qat_helper"):
+            patched.setattr(qat_utils, name, for_images(getattr(qat_utils, name)))
+        yield
+
+
 def test_the_recipe_for_eight_bits_runs_goes_on_after_a_kill_and_exports(
     folder: Path,  # noqa: F811
     tmp_path: Path,
@@ -54,6 +75,7 @@ def test_the_recipe_for_eight_bits_runs_goes_on_after_a_kill_and_exports(
 ) -> None:
     """configs/mobilenetv2_int8.yaml's stages after the crops, on a narrow network and easy riddles."""
     config = recipe(folder, tmp_path)
+    prepare_once(monkeypatch)
     run_stage(ImageTrainer.STAGE, config)
     losses = json.loads((tmp_path / "image_network" / "history.json").read_text())["train"]
     assert losses[-1] < 0.7 * losses[0]
@@ -65,12 +87,12 @@ def test_the_recipe_for_eight_bits_runs_goes_on_after_a_kill_and_exports(
         written.append(path)
         write_checkpoint(path, *rest)
 
-    monkeypatch.setattr(training, "write_checkpoint", killed)
+    monkeypatch.setattr(training_loop, "write_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         run_stage(ImageQuantizer.STAGE, config)
     assert len(list((tmp_path / "image_network_int8.training").glob("*.checkpoint"))) == 1
     saved: list[Path] = []
-    monkeypatch.setattr(training, "write_checkpoint", lambda path, *rest: saved.append(path))
+    monkeypatch.setattr(training_loop, "write_checkpoint", lambda path, *rest: saved.append(path))
     run_stage(ImageQuantizer.STAGE, config)
     # The second epoch alone was left to do.
     assert len(saved) == 1
@@ -98,13 +120,25 @@ def test_the_recipe_for_eight_bits_runs_goes_on_after_a_kill_and_exports(
     assert geodesic_degrees(second[0], second).max() > 5
 
 
+def prepare_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the stage that goes on a copy of the graph that it began with: torchao takes long to make the same again."""
+    prepared, made = quantize.prepared, list[Any]()
+
+    def once(network: ImageNetwork) -> Any:
+        if not made:
+            made.append(prepared(network))
+        return copy.deepcopy(made[0])
+
+    monkeypatch.setattr(quantize, "prepared", once)
+
+
 def recipe(crops: Path, workdir: Path) -> Config:
     """The configuration as it is, but for the size of the network, the length of its training and the data."""
     config = load_config(REPOSITORY / "configs" / "mobilenetv2_int8.yaml")
     data = SHORT.data[0]
     parts = {split: (data.model_copy(update={"root": crops / f"crops_{split}"}),) for split in ("train", "validation")}
     few = {"data": parts["train"], "validation": parts["validation"], "augmentation": SHORT.augmentation}
-    short = {"epochs": 16, "crops_per_epoch": None, "batch_size": 32, "learning_rate": 5e-3}
+    short = {"epochs": 12, "crops_per_epoch": None, "batch_size": 32, "learning_rate": 5e-3}
     changes = {
         "workdir": workdir,
         "workers": 1,
@@ -129,10 +163,91 @@ def require_eight_bits(path: Path, workdir: Path) -> None:
     assert all(np.abs(onnx.numpy_helper.to_array(each).astype(int)).max() <= 64 for each in weights)
 
 
-def test_a_sum_is_rounded_behind_its_rectifier() -> None:
+@pytest.fixture(scope="module")
+def prepared() -> FakeQuantized:
+    """Preparing takes seconds, so that one is made of it; tests change copies."""
+    return rounded_network()
+
+
+def rounded_network() -> FakeQuantized:
+    network = network_of(ImageNetworkConfig(size=32, width=8, dropout=0.3), seed=1)
+    return FakeQuantized(network.eval(), noise(seed=0), seed=1)
+
+
+def noise(seed: int) -> torch.Tensor:
+    return torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 255
+
+
+def test_dropout_is_the_networks_own(prepared: FakeQuantized) -> None:
+    fake = copy.deepcopy(prepared)
+
+    def dropout() -> list[Any]:
+        return [node.args[1:] for node in fake.graph.graph.nodes if node.target == torch.ops.aten.dropout.default]
+
+    assert dropout() == [(0.3, True)]
+    fake.eval()
+    assert dropout() == [(0.3, False)]
+    fake.train()
+    assert dropout() == [(0.3, True)]
+
+
+def test_what_it_is_measured_on_moves_no_range(prepared: FakeQuantized) -> None:
+    fake = copy.deepcopy(prepared).eval()
+    before = copy.deepcopy(fake.state_dict())
+    with torch.inference_mode():
+        fake(10 * noise(seed=5))
+    # The graph counts its batches in either mode; nothing reads that.
+    assert {name.rpartition("num")[2] for name in changed(fake.state_dict(), before)} == {"_batches_tracked"}
+    fake.train()(10 * noise(seed=5))
+    assert any("activation_post_process" in name for name in changed(fake.state_dict(), before))
+
+
+def test_a_network_is_prepared_the_same_again_and_draws_from_nobodys_generator(prepared: FakeQuantized) -> None:
+    torch.rand(7)
+    before = torch.get_rng_state()
+    again = rounded_network()
+    again.eval()
+    again.train()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not changed(again.state_dict(), prepared.state_dict())
+
+
+def test_a_training_that_broke_off_goes_on_to_the_same_bytes(
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With dropout, which draws from the generator that a change of mode must leave alone."""
+    config = SHORT.model_copy(update={"epochs": 3, "crops_per_epoch": 64})
+    training, validation = sources(folder, "train"), sources(folder, "validation")
+
+    def trained(run: Run) -> dict[str, torch.Tensor]:
+        fake = rounded_network()
+        train_image_network(fake, training, validation, config, 2, run)
+        return fake.state_dict()
+
+    undisturbed = trained(Run())
+
+    def killed(*state: Any) -> None:
+        write_checkpoint(*state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_loop, "write_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(Run(checkpoints=tmp_path))
+    assert not changed(trained(Run(checkpoints=tmp_path)), undisturbed)
+
+
+def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
+    """The names of the values that differ."""
+    assert one.keys() == other.keys()
+    return [name for name, values in one.items() if not torch.equal(values, other[name])]
+
+
+def test_a_sum_is_rounded_behind_its_rectifier(prepared: FakeQuantized) -> None:
     """In ``six_d``'s blocks, where torchao alone would round neither what a convolution adds nor before the sum."""
-    network = build("six_d", 32, width=8).eval()
-    nodes = FakeQuantized(network, torch.rand(8, 3, 32, 32) * 255).graph.graph.nodes
+    network, nodes = prepared.own, prepared.graph.graph.nodes
     sums = [node for node in nodes if node.target == torch.ops.aten.add.Tensor and len(node.all_input_nodes) == 2]
     blocks = [layer for layer in network.modules() if isinstance(layer, Block)]
     assert len(sums) == len(blocks) == 4

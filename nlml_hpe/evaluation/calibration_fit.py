@@ -101,12 +101,8 @@ def fit(
     ValueError
         Where a range has fewer than ``LEAST_FACES`` faces.
     """
+    require_enough(faces.true, ranges)
     parts = {name: faces.chosen(mask) for name, mask in of_range(faces.true).items() if name in ranges}
-    for name, part in parts.items():
-        if len(part.true) < LEAST_FACES:
-            raise ValueError(
-                f"a calibration needs {LEAST_FACES} labelled faces or more of each range; {name} has {len(part.true)}"
-            )
     # An earlier model's numbers were fitted with its own growth; in turned heads nothing is shared that could grow.
     calibration = replace(base, growth=GROWTH) if {*ON_PHOTOGRAPHS} <= {*ranges} else base
     for name, part in parts.items():
@@ -116,6 +112,15 @@ def fit(
     for name, part in parts.items():
         calibration = calibration.with_numbers(name, _widened(calibration, name, part))
     return calibration
+
+
+def require_enough(true: Floats, ranges: Sequence[RangeName]) -> None:
+    """Raise ``ValueError`` where one of these ranges has fewer than ``LEAST_FACES`` of the true rotations (N, 3, 3)."""
+    for name, mask in of_range(true).items():
+        if name in ranges and mask.sum() < LEAST_FACES:
+            raise ValueError(
+                f"a calibration needs {LEAST_FACES} labelled faces or more of each range; {name} has {mask.sum()}"
+            )
 
 
 def _numbers(faces: Labelled, shared: Floats) -> RangeNumbers:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nlml_hpe.detection.detectors import open_detector_for
-from nlml_hpe.evaluation.calibration_fit import Labelled, fit
+from nlml_hpe.evaluation.calibration_fit import Labelled, fit, require_enough
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
@@ -43,11 +43,14 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     if given.fit is not None and not given.model.is_dir():
         raise ValueError(f"--fit writes into a model folder; {given.model} is none")
     print(data.summary())
+    ranges = given.fit or ON_PHOTOGRAPHS
+    if given.fit is not None:
+        # The labels alone say it, before all faces are answered.
+        require_enough(_counting(data).rotations, ranges)
     eyes = open_eyes(given.model)
     answered = answered_faces(eyes, data, given.looks)
     faces = labelled_faces(eyes, data, answered)
     if given.fit is not None:
-        ranges = given.fit or ON_PHOTOGRAPHS
         calibration = fit(faces, ranges, eyes.calibration or DEFAULT_CALIBRATION)
         origin = _fitted_on(given.model) | dict.fromkeys(ranges, _about(given, faces))
         put_component(given.model, "calibration", {**calibration.settings(), "fitted_on": origin})
@@ -85,7 +88,7 @@ def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answe
     ValueError
         Where no face counts, and for another number of looks than there are.
     """
-    engine = engine_of(eyes)
+    counting, engine = _counting(data), engine_of(eyes)
     said: dict[str, Answerer] = {}
     if eyes.landmarks is not None:
         said["landmarks"] = eyes.by_landmarks
@@ -93,12 +96,10 @@ def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answe
         said["image"] = eyes.image.estimate
     with open_detector_for(engine.point_set, engine.min_confidence) as detector:
         # As `predict` does it: with the box of the landmarks that were found, not with the label's.
-        found = photographs(data, detector, looks=looks)
+        found = photographs(counting, detector, looks=looks)
         answered = ask((replace(each, face=replace(each.face, given_box=None)) for each in found), said)
-    protocol = protocol_of(data.name, "crops-round" if data.name == "crops" else None)
-    answered = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     if not answered.names:
-        raise ValueError(f"{data.root}: no label lies within 99 degrees")
+        raise ValueError(f"{data.root}: no image of a label within 99 degrees reads")
     return answered
 
 
@@ -118,6 +119,14 @@ def labelled_faces(eyes: Eyes, data: Dataset, answered: Answered) -> Labelled:
     if data.is_in_own_frame:
         landmarks, image = eyes.in_own_frame(landmarks, image)
     return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in (landmarks, image)))
+
+
+def _counting(data: Dataset) -> Dataset:
+    """The faces that count, as of ``labelled_faces``."""
+    inside = PROTOCOLS[protocol_of(data.name, "crops-round" if data.name == "crops" else None)].includes(data.angles)
+    if not inside.any():
+        raise ValueError(f"{data.root}: no label lies within 99 degrees")
+    return replace(data, samples=[sample for sample, counts in zip(data.samples, inside, strict=True) if counts])
 
 
 def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:

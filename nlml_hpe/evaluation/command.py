@@ -10,7 +10,7 @@ from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
-from nlml_hpe.evaluation.evaluate import Evaluation, evaluate
+from nlml_hpe.evaluation.evaluate import Evaluation, evaluate, require_answer
 from nlml_hpe.evaluation.faces import Answered, ask, is_known, photographs
 from nlml_hpe.evaluation.frames import FrameEstimate, estimate_frame
 from nlml_hpe.evaluation.protocols import LEAST_FACES, PROTOCOLS, protocol_of
@@ -167,6 +167,7 @@ def on_protocol(
         Where the protocol is not the data set's, and where no face was found.
     """
     chosen = answered.chosen(PROTOCOLS[protocol_of(data.name, protocol)].includes(answered.labels))
+    require_answer(chosen, protocol)
     return evaluate(
         chosen,
         protocol=protocol,

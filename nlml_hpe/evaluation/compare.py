@@ -15,11 +15,11 @@ from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, LandmarkDetector
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.cost import Cost, timed
-from nlml_hpe.evaluation.datasets import Dataset, Sample, bare_name, chosen_by_list
+from nlml_hpe.evaluation.datasets import Dataset, Sample, chosen_by_list, meant
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, Evaluation, evaluate
 from nlml_hpe.evaluation.faces import Answered, annotated_face, ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
-from nlml_hpe.evaluation.report import write_report
+from nlml_hpe.evaluation.report import in_file_name, write_report
 from nlml_hpe.evaluation.routes import ModelRoute, open_routes
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
@@ -76,7 +76,7 @@ def compare(
     ArtifactError
         Where a model does not read.
     ValueError
-        Where a list or a protocol leaves no face.
+        Where a list or a protocol leaves no face, and for two lists whose files would have the same names.
     """
     data, sets = _sets_of_faces(data, protocols, lists)
     routes = {
@@ -97,7 +97,7 @@ def compare(
     one = set(frames.values())
     evaluations = {
         faces: evaluate(
-            answered.chosen(np.array([name in chosen for name in answered.names])),
+            answered.chosen(np.array([name in chosen for name in answered.names], dtype=bool)),
             protocol=faces,
             frame=one.copy().pop() if len(one) == 1 else "named",
             n_total=len(answered.names),
@@ -141,8 +141,11 @@ def _sets_of_faces(
     data: Dataset, protocols: Sequence[str], lists: Sequence[Path]
 ) -> tuple[Dataset, dict[str, set[str]]]:
     """The samples that some set holds, and the sets by name: every list by every protocol."""
-    if len({path.stem for path in lists}) < len(lists):
-        raise ValueError(f"lists are told apart by their names; received {', '.join(map(str, lists))}")
+    if len({in_file_name(path.stem) for path in lists}) < len(lists):
+        raise ValueError(
+            "lists are told apart by their names, and in the names of files a space is an underscore; "
+            f"received {', '.join(map(str, lists))}"
+        )
     parts = {path.stem: chosen_by_list(data, path) for path in lists} or {"": data}
     sets = {}
     for (part, chosen), protocol in product(parts.items(), protocols):
@@ -225,13 +228,14 @@ def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) ->
     if not names:
         drawn = np.random.default_rng(seed).permutation(len(data.samples))[:count]
         return [data.samples[index] for index in sorted(drawn)]
-    known = {bare_name(sample.name): sample for sample in data.samples}
-    if unknown := [name for name in names if bare_name(name) not in known]:
+    known = {sample.name: sample for sample in data.samples}
+    found = meant(names, known)
+    if unknown := [name for name, one in zip(names, found, strict=True) if not one]:
         raise ValueError(
             f"not among the labelled faces of {data.root} that are compared: {', '.join(unknown)} (a name there: "
             f"{data.samples[0].name})"
         )
-    return [known[bare_name(name)] for name in names]
+    return [known[one[0]] for one in found]
 
 
 def write_comparison(folder: Path, comparison: Comparison, shown: Sequence[Sample]) -> None:

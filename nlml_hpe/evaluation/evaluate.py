@@ -80,11 +80,7 @@ def evaluate(
     Returns
     -------
     Evaluation
-
-    Raises
-    ------
-    ValueError
-        Where no route answered any face.
+        A route that answered no face has counts and no figures.
 
     Examples
     --------
@@ -99,18 +95,17 @@ def evaluate(
     {'yaw': 4.5, 'pitch': 0.0, 'roll': 0.0, 'mean': 1.5}
     """
     count = len(answered.names)
-    if not any(is_known(given).any() for given in answered.answers.values()):
-        raise ValueError(f"{protocol}: no face was detected among {count} of the protocol")
     found_by = Counter(step for step, found in zip(answered.found_by, answered.found, strict=True) if found)
-    n_found = int(answered.found.sum())
+    # Nothing is said of a search that there was none of.
+    n_found = int(answered.found.sum()) if answered.searched.any() else None
     report: dict[str, Any] = {
         "protocol": protocol,
         "frame": frame,
         "n_total": count if n_total is None else n_total,
         "n_protocol": count,
         "n_detected": n_found,
-        "n_missed": count - n_found,
-        "coverage": n_found / count,
+        "n_missed": None if n_found is None else count - n_found,
+        "coverage": None if n_found is None else n_found / count,
         "detected_by": dict(found_by),
         "left_out": {reason: len(names) for reason, names in (left_out or {}).items()},
         "default_route": default_route,
@@ -122,6 +117,12 @@ def evaluate(
         report["fitted"] = {"frame": "fitted", "routes": _fitted_rows(answered, interval)}
     raw = {name: _errors(given, answered.true, np.eye(3)) for name, given in answered.answers.items()}
     return Evaluation(report, answered, raw)
+
+
+def require_answer(answered: Answered, protocol: str) -> None:
+    """Raise ``ValueError`` where no route answered any face: then there is nothing to evaluate."""
+    if not any(is_known(given).any() for given in answered.answers.values()):
+        raise ValueError(f"{protocol}: no face was detected among {len(answered.names)} of the protocol")
 
 
 def _add_other_frames(
@@ -163,7 +164,8 @@ def _fitted_rows(answered: Answered, interval: float) -> dict[str, dict[str, Any
 def _row(given: Estimates, answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, Any]:
     known, count = is_known(given), len(answered.names)
     found = _errors(given, answered.true, turn)
-    counts = {"n_total": count, "n_missed": int(count - known.sum()), "coverage": float(known.mean())}
+    coverage = float(known.mean()) if count else None
+    counts = {"n_total": count, "n_missed": int(count - known.sum()), "coverage": coverage}
     if not known.any():
         return {**summary(found), **counts}
     # A face without an answer is charged as if it had been taken for a frontal one.

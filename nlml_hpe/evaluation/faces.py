@@ -27,6 +27,7 @@ BATCH = 64
 """Faces that go through a route together; only so many images are held in memory."""
 UNREADABLE = "image not readable"
 _NOT_FOUND = SEARCHES[0]
+_NOT_SEARCHED = ""
 _NO_FACE = Face(None, (0.0, 0.0, 0.0, 0.0), None, _NOT_FOUND)
 """A face that was not found where nobody says where it is: of its image nothing is kept, so that no route answers."""
 
@@ -43,8 +44,8 @@ class LabelledFace:
         Yaw, pitch and roll in degrees, as the label states them.
     face : Face
         What a route is shown: the image, where there is one; the label's box, and without one in the label that of
-        the landmarks; the landmarks, where the detector found a face. ``face.found_by`` is "none" where it did not;
-        where the label has no box either, there is neither image nor box.
+        the landmarks; the landmarks, where the detector found a face. ``face.found_by`` is "none" where it did not,
+        and empty where no detector was asked; where the label has no box either, there is neither image nor box.
     person : str
         Identity of a rendered person; empty for photographs.
     """
@@ -87,7 +88,12 @@ class Answered:
     @property
     def found(self) -> NDArray[np.bool_]:
         """Which faces (n,) the detector found."""
-        return np.array([step != _NOT_FOUND for step in self.found_by], dtype=bool)
+        return np.array([step not in (_NOT_FOUND, _NOT_SEARCHED) for step in self.found_by], dtype=bool)
+
+    @property
+    def searched(self) -> NDArray[np.bool_]:
+        """Which faces (n,) a detector was asked for."""
+        return np.array([step != _NOT_SEARCHED for step in self.found_by], dtype=bool)
 
     def chosen(self, mask: NDArray[np.bool_]) -> Answered:
         """The same of some of the faces (n,)."""
@@ -148,12 +154,12 @@ def photographs(
         usable.append(sample)
         face = None if detector is None else annotated_face(detector, image, sample.box, looks)
         if face is None:
-            unseen = _NO_FACE if sample.box is None else Face(image, sample.box, None, _NOT_FOUND)
-            yield LabelledFace(sample.name, sample.angles, unseen)
+            unseen = _NO_FACE if sample.box is None else Face(image, sample.box, None)
+            step = _NOT_SEARCHED if detector is None else _NOT_FOUND
+            shown = replace(unseen, found_by=step)
         else:
-            yield LabelledFace(
-                sample.name, sample.angles, replace(face, box=sample.box or face.box, given_box=sample.box)
-            )
+            shown = replace(face, box=sample.box or face.box, given_box=sample.box)
+        yield LabelledFace(sample.name, sample.angles, shown, sample.person)
     data.samples = usable
 
 

@@ -60,17 +60,30 @@ def write_report(
         reports = {name: evaluation.report for name, evaluation in measured.items()}
         metrics = reports if routes is None else {"routes": routes, "faces": reports}
         for name, evaluation in measured.items():
-            _write_faces(folder, evaluation, f"_{name.replace(' ', '_')}")
+            _write_faces(folder, evaluation, f"_{in_file_name(name)}")
     write_json(folder / "metrics.json", metrics)
     write_bytes(folder / "table.txt", table(reports, routes).encode())
     write_bytes(folder / "metrics.csv", summary_csv(reports, routes).encode())
     return reports
 
 
+def in_file_name(faces: str) -> str:
+    """How the name of a set of faces stands in the names of its files.
+
+    Examples
+    --------
+    >>> in_file_name("dark aflw2000")
+    'dark_aflw2000'
+    """
+    return faces.replace(" ", "_")
+
+
 def _write_faces(folder: Path, evaluation: Evaluation, suffix: str = "") -> None:
-    """One set of faces, with a ``suffix`` in the names of its files where there are more."""
+    """One set of faces, with a ``suffix`` in the names of its files where there are more; no plots without answers."""
     write_bytes(folder / f"predictions{suffix}.csv", predictions_csv(evaluation).encode())
     rows = {name: row for name, row in evaluation.report["routes"].items() if row["n"]}
+    if not rows:
+        return
     plot_intervals({name: row["per_interval"] for name, row in rows.items()}, folder / f"mae_per_interval{suffix}.png")
     means = {name: evaluation.errors[name].angle.mean(axis=1) for name in rows}
     plot_error_cdf(means, folder / f"error_cdf{suffix}.png")
@@ -139,7 +152,7 @@ def _numbers(row: Mapping[str, Any]) -> str:
 
 
 def _found(row: Mapping[str, Any]) -> str:
-    return f"{row['n']} of {row['n_total']} ({row['coverage']:.1%})"
+    return f"{row['n']} of {row['n_total']}" + (f" ({row['coverage']:.1%})" if row["n_total"] else "")
 
 
 def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -153,8 +166,9 @@ def _notes(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if any("fitted" in report for report in reports.values()):
         yield "fitted: after the one rotation that suits each route best on these very faces"
     for faces, report in reports.items():
-        steps = ", ".join(f"{step} {count}" for step, count in report["detected_by"].items())
-        yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {steps or 'their labels'}"
+        steps = ", ".join(f"{step} {count}" for step, count in report["detected_by"].items()) or "nobody"
+        finder = "their labels" if report["n_detected"] is None else steps
+        yield f"{faces}: {report['n_protocol']} of {report['n_total']} faces, found by {finder}"
         if report["left_out"]:
             yield "left out: " + ", ".join(f"{reason} {count}" for reason, count in report["left_out"].items())
         if "aligned" in report:
@@ -201,7 +215,8 @@ def predictions_csv(evaluation: Evaluation) -> str:
         CSV; degrees, and empty what a route did not answer. ``label_yaw``, ``label_pitch`` and ``label_roll`` are the
         label's, in its own head frame; ``ROUTE_yaw`` and so on a route's, in the head frame that the last column names;
         ``ROUTE_sigma_yaw`` and so on their standard deviations; ``ROUTE_geodesic`` is the angle of the rotation between
-        label and answer. ``detected`` is 1 or 0, ``detected_by`` the step of the search that found the face.
+        label and answer. ``detected`` is 1 or 0, ``detected_by`` the step of the search that found the face; both are
+        empty where no landmarks were looked for.
     """
     answered, text = evaluation.answered, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -211,11 +226,11 @@ def predictions_csv(evaluation: Evaluation) -> str:
     writer.writerow([*named, *(f"{name}_geodesic" for name in routes), "frame"])
     columns = {name: _angles(evaluation, name) for name in routes}
     sigma = {name: given.sigma for name, given in answered.answers.items()}
-    true, found = answered.labels.columns(), answered.found
+    true, found, searched = answered.labels.columns(), answered.found, answered.searched
     for index, name in enumerate(answered.names):
         row = [name, *map(_short, true[index]), answered.found_by[index]]
         row += [_short(value) for route in routes for value in columns[route][index, :3]]
-        row += [answered.people[index], str(int(found[index]))]
+        row += [answered.people[index], str(int(found[index])) if searched[index] else ""]
         row += [_short(value) for route in routes for value in sigma[route][index]]
         row += [_short(columns[route][index, 3]) for route in routes]
         writer.writerow([*row, evaluation.report["frame"]])

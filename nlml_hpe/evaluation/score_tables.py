@@ -88,6 +88,8 @@ def looks_row(answered: Answered, protocol: str, frame: str) -> str:
     chosen = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     found = evaluate(chosen, protocol=protocol, frame=frame)
     row, given = found.report["routes"][_ROUTE], chosen.answers[_ROUTE]
+    if not row["n"]:
+        return f"0 of {row['n_total']} | no answer | - | - | -"
     known = is_known(given)
     low, high = row["mae_interval"]["mean"]
     bars = row["within_sigma"]
@@ -110,12 +112,14 @@ def score_rows(answered: Answered, protocol: str, frame: str) -> Iterator[str]:
     Yields
     ------
     str
-        Of each of ``SCORES``; Markdown, without the row's first column.
+        Of each of ``SCORES``; Markdown, without the row's first column. None where no face was answered.
     """
     chosen = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))
     errors = evaluate(chosen, protocol=protocol, frame=frame).errors[_ROUTE].angle.mean(axis=1)
     given = chosen.answers[_ROUTE]
     score = given.score[is_known(given)]
+    if not len(score):
+        return
     for least in SCORES:
         above = score > least
         mean = f"{errors[above].mean():.2f}" if above.any() else "-"
@@ -123,7 +127,7 @@ def score_rows(answered: Answered, protocol: str, frame: str) -> Iterator[str]:
 
 
 def print_tables(data: Dataset, eyes: Eyes, numbers: Sequence[int], eye: Eye | None = None) -> None:
-    """Print both tables.
+    """Print both tables; a protocol of which there is no face is named and left out.
 
     Parameters
     ----------
@@ -139,11 +143,11 @@ def print_tables(data: Dataset, eyes: Eyes, numbers: Sequence[int], eye: Eye | N
     Raises
     ------
     ValueError
-        For an eye that the model does not have.
+        For an eye that the model does not have, and where no label lies in the range of a protocol.
     """
     frame = HeadFrame().name if data.is_in_own_frame else engine_of(eyes).frame
     eyes.chosen(eye)
-    protocols = (f"{data.name}-nlml", data.name)
+    protocols = _protocols(data)
     by_looks = {looks: answers(eyes, data, looks, eye) for looks in numbers}
     print("| protocol | looks | found | MAE (95% interval) | misses charged | rank | 1.96 sigma holds |")
     print("|---|---|---|---|---|---|---|")
@@ -155,3 +159,17 @@ def print_tables(data: Dataset, eyes: Eyes, numbers: Sequence[int], eye: Eye | N
     for protocol in protocols:
         for row in score_rows(by_looks[shown], protocol, frame):
             print(f"| {protocol} | {row} |")
+
+
+def _protocols(data: Dataset) -> list[str]:
+    """Those of the data set's protocols that hold a face."""
+    protocols = [f"{data.name}-nlml", data.name]
+    empty = [name for name in protocols if not PROTOCOLS[name].includes(data.angles).any()]
+    said = [
+        f"{name}: none of {len(data.samples)} labels lies in its range ({PROTOCOLS[name].text()})" for name in empty
+    ]
+    if empty == protocols:
+        raise ValueError(said[-1])
+    for line in said:
+        print(f"{line}\n")
+    return [name for name in protocols if name not in empty]

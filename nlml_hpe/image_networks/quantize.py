@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from nlml_hpe.extras import needs
 from nlml_hpe.image_networks.network import ImageNetwork, Posterior
@@ -32,6 +32,8 @@ WEIGHTS = (-64, 63)
 """The whole numbers that weights are rounded to."""
 _SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
 _RECTIFIERS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+_TRAINED = {torch.ops.aten.dropout.default: 2, torch.ops.aten.batch_norm.default: 5}
+"""Operations that are others in training, and the place of the argument that says so."""
 
 
 class FakeQuantized(ImageNetwork):
@@ -43,6 +45,8 @@ class FakeQuantized(ImageNetwork):
         A trained one, on the CPU; it stays as it is.
     crops : Tensor (N, 3, size, size)
         Some crops, RGB in 0..255, by which the first ranges of the activations are found.
+    seed : int
+        Of the dropout under which they are found; torch's own generator is left as it was.
 
     Raises
     ------
@@ -50,20 +54,41 @@ class FakeQuantized(ImageNetwork):
         Where torchao is not installed.
     """
 
-    def __init__(self, network: ImageNetwork, crops: Tensor) -> None:
+    def __init__(self, network: ImageNetwork, crops: Tensor, seed: int = 0) -> None:
         super().__init__()
         self.size, self.covered = network.size, network.covered
-        self.graph = _prepared(copy.deepcopy(network))
         # Not a module of this one: its weights are in the graph.
         self._own = [network]
-        self.train()
-        with torch.no_grad():
-            self.graph(crops)
+        with torch.random.fork_rng(devices=[]):
+            self.graph = prepared(copy.deepcopy(network))
+            torch.manual_seed(seed)
+            self.train()
+            with torch.no_grad():
+                self.graph(crops)
 
     @property
     def own(self) -> ImageNetwork:
         """The network that it was made of, whose outputs its own are like."""
         return self._own[0]
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, in which alone the ranges of weights and activations follow what is seen, or evaluation mode.
+
+        Torchao's own change of mode puts other operations in the place of these: dropout of a half whatever the
+        network has, and it draws from torch's generator, so that a training gone on with would be another one.
+        """
+        with needs("quantize", "quantisation"):
+            from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
+
+        self.training = mode
+        for node in self.graph.graph.nodes:
+            if node.target in _TRAINED:
+                node.update_arg(_TRAINED[node.target], mode)
+        self.graph.recompile()
+        for module in self.graph.modules():
+            if isinstance(module, FakeQuantizeBase):
+                module.enable_observer(mode)
+        return self
 
     def forward(self, crops: Tensor) -> Tensor:
         """Outputs as the network's own, of rounded weights and activations."""
@@ -87,15 +112,14 @@ class FakeQuantized(ImageNetwork):
         with needs("quantize", "quantisation"):
             from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-        self.graph.eval()  # torchao's own, which returns nothing
+        self.eval()
         graph: fx.GraphModule = convert_pt2e(copy.deepcopy(self.graph))
         return graph
 
 
-def _prepared(network: ImageNetwork) -> nn.Module:
-    """The network as a graph with roundings, which can be put into training and evaluation mode."""
+def prepared(network: ImageNetwork) -> fx.GraphModule:
+    """The network as a graph with roundings, as it is in training; torch's own generator is drawn from."""
     with needs("quantize", "quantisation"):
-        from torchao.quantization.pt2e import allow_exported_model_train_eval
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -109,9 +133,7 @@ def _prepared(network: ImageNetwork) -> nn.Module:
     operations = exported.module()
     # Before the quantiser, which leaves alone what is marked.
     _round_sums(operations, settings.output_activation)
-    prepared = prepare_qat_pt2e(operations, quantizer)
-    allow_exported_model_train_eval(prepared)
-    graph: nn.Module = prepared
+    graph: fx.GraphModule = prepare_qat_pt2e(operations, quantizer)
     return graph
 
 

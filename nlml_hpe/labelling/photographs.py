@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nlml_hpe.evaluation.datasets import DatasetError, bare_name, read_list
+from nlml_hpe.evaluation.datasets import DatasetError, bare_name, each_once, meant, read_list
 from nlml_hpe.evaluation.datasets.samples import counted
 from nlml_hpe.face import Box
 from nlml_hpe.files.atomic import OWN_PREFIX, ArtifactError, read_json, write_json
@@ -127,20 +127,11 @@ def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None 
 
 def _listed(names: Path, known: Sequence[str], root: Path) -> list[str]:
     """The files that a list names, by their names with suffix, whether it gives the suffix or not."""
-    places: dict[str, list[str]] = {}
-    for name in known:
-        places.setdefault(bare_name(name), []).append(name)
-    exact = set(known)
     wanted = read_list(names)
-    meant = [[name] if name in exact else places.get(bare_name(name), []) for name in wanted]
-    if unknown := [name for name, found in zip(wanted, meant, strict=True) if not found]:
+    found = meant(wanted, known)
+    if unknown := [name for name, one in zip(wanted, found, strict=True) if not one]:
         raise DatasetError(f"{names}: of {len(wanted)} names these are not in {root}: {counted(unknown)}")
-    if several := [", ".join(found) for found in meant if len(found) > 1]:
-        raise DatasetError(f"{names}: write the suffix of names that several photographs have: {counted(several)}")
-    chosen = [name for (name,) in meant]
-    if twice := [name for name, count in Counter(chosen).items() if count > 1]:
-        raise DatasetError(f"{names}: these names stand in the list more than once: {counted(twice)}")
-    return chosen
+    return each_once(names, found)
 
 
 def _photograph(path: Path) -> Callable[[], Iterable[RgbImage]]:

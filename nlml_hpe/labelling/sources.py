@@ -138,7 +138,7 @@ def require_apart(
 def _listed(part: LabelledDataConfig) -> set[str]:
     """The names of an entry's list, as they are compared: two photographs without labels may differ by suffix alone."""
     assert part.list is not None
-    names = map(with_slashes, read_list(part.list))
+    names = (with_slashes(name.strip()) for name in read_list(part.list))
     return set(names) if part.kind == "unlabelled" else set(map(bare_name, names))
 
 

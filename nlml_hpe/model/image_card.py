@@ -11,6 +11,7 @@ from nlml_hpe.model.card import component_row, frame_text
 from nlml_hpe.model.components import IMAGE_EYE_FILE, Component
 from nlml_hpe.model.image_export import ImageEye
 from nlml_hpe.rotation import AXES, CONVENTION
+from nlml_hpe.words import counted
 
 CARD_FILE = "README.md"
 _LANDMARK_EYE = "## Landmark eye"
@@ -105,8 +106,12 @@ def with_landmark_eye(card: str, folder: Path, component: Component) -> str:
 
 
 def _epochs(facts: Mapping[str, Any]) -> str:
-    """How long a training was, and which epoch of it was kept."""
-    return f"{facts['epochs_run']} epochs, kept from {facts['best_epoch'] + 1}"
+    """How long a training was, and which epoch of it was kept.
+
+    >>> _epochs({"epochs_run": 1, "best_epoch": 0}), _epochs({"epochs_run": 2, "best_epoch": 1})
+    ('1 epoch, kept from 1', '2 epochs, kept from 2')
+    """
+    return f"{counted(facts['epochs_run'], 'epoch')}, kept from {facts['best_epoch'] + 1}"
 
 
 def _data(parts: list[Mapping[str, Any]]) -> str:

@@ -25,6 +25,7 @@ _SHOWN = 2.2
 _AXIS, _CUBE = 0.32, 0.42
 """Length of an axis and of a cube's side, over the picture's side."""
 _HEADER, _GREY = 46, 70
+_MARKS = "os^Dv"
 _BARS = "MAE (degrees); line: 95% interval, mark: misses charged"
 
 
@@ -51,20 +52,26 @@ def plot_comparison(reports: Mapping[str, Mapping[str, Any]], ms: Mapping[str, f
     panels = figure.subplots(len(reports), 2, squeeze=False)
     for (bars, points), (faces, report) in zip(panels, reports.items(), strict=True):
         routes = {name: row for name, row in report["routes"].items() if row["n"]}
+        if not routes:
+            bars.set(title=f"{faces}: no answer")
+            bars.set_axis_off()
+            points.set_axis_off()
+            continue
         place = np.arange(len(routes))
         mean = [row["mae"]["mean"] for row in routes.values()]
         low, high = zip(*(row["mae_interval"]["mean"] for row in routes.values()), strict=True)
         charged = [row["mae_all"]["mean"] for row in routes.values()]
-        colors = [f"C{number % 10}" for number in range(len(routes))]
+        # Of twice the same colour the marks differ.
+        colors, marks = zip(*((f"C{number % 10}", _MARKS[number // 10 % len(_MARKS)]) for number in place), strict=True)
         bars.barh(place, mean, color=colors, height=0.6)
         bars.hlines(place, low, high, color="black", lw=1.4)
         bars.plot(charged, place, "k|", ms=14, mew=2)
         found = [f"{name}  ({row['coverage']:.0%})" for name, row in routes.items()]
         bars.set(yticks=place, yticklabels=found, xlabel=_BARS, title=faces)
         bars.invert_yaxis()
-        for name, error, color in zip(routes, charged, colors, strict=True):
+        for name, error, color, mark in zip(routes, charged, colors, marks, strict=True):
             if ms.get(name):
-                points.plot(ms[name], error, "o", color=color, label=name)
+                points.plot(ms[name], error, mark, color=color, label=name)
         points.set(xscale="log", xlabel="ms a face, detection included", ylabel="MAE, misses charged (degrees)")
         points.xaxis.set_major_formatter("{x:g}")
         points.xaxis.set_minor_formatter("{x:g}")

@@ -44,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     names = _command(
         commands,
         "list",
-        "write the names of the labelled faces, one a line, without suffix; without --protocol those within 99 "
-        "degrees, as 6DRepNet's own lists: HopeNet has no bin for the others",
+        "write the names of the labelled faces, one a line, without suffix (of rendered images with it); without "
+        "--protocol those within 99 degrees, as 6DRepNet's own lists: HopeNet has no bin for the others",
     )
     names.add_argument("--output", type=user_path, metavar="FILE", help="default: files.txt in ROOT")
     names.set_defaults(work=_list)

@@ -222,7 +222,7 @@ def _read_rendered(data: Dataset) -> None:
         except RenderFolderError:
             data.leave_out("name without pose", name)
             continue
-        data.add(Sample(name, pose, partial(read_image, path), group=f"ID{identity}"))
+        data.add(Sample(name, pose, partial(read_image, path), group=f"ID{identity}", person=str(identity)))
 
 
 def _read_crops(data: Dataset) -> None:
@@ -243,7 +243,8 @@ def _read_crops(data: Dataset) -> None:
             yaw, pitch, roll = map(float, pose)
             left, top, right, bottom = map(float, box)
             load = partial(_row_of, shard, row)
-            data.add(Sample(name, (yaw, pitch, roll), load, (left, top, right, bottom), f"person {person}"))
+            box_of_68 = (left, top, right, bottom)
+            data.add(Sample(name, (yaw, pitch, roll), load, box_of_68, f"person {person}", str(person)))
 
 
 def _row_of(shard: Shard, row: int) -> RgbImage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +55,7 @@ def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = Fa
 
 
 def read_list(path: Path) -> list[str]:
-    """Names of a list, in its order; empty lines are no names.
+    """Names of a list, in its order and as they stand there: one may begin or end with a space. Empty lines are none.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def read_list(path: Path) -> list[str]:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: expected a list of names as UTF-8 text ({error})") from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line for line in lines if line.strip()]
     if not names:
         raise DatasetError(f"{path}: the list is empty")
     return names
@@ -98,8 +99,7 @@ def read_list(path: Path) -> list[str]:
 def chosen_by_list(data: Dataset, path: Path) -> Dataset:
     """The faces that a list names, and no others.
 
-    Names may have an image's suffix or not, begin with ``./`` as in 6DRepNet's own lists, and have been written on
-    Windows. What the reader left out of the whole data set stays counted.
+    Names may be spelled in the ways that ``meant`` knows. What the reader left out of the whole data set stays counted.
 
     Parameters
     ----------
@@ -116,22 +116,91 @@ def chosen_by_list(data: Dataset, path: Path) -> Dataset:
     Raises
     ------
     DatasetError
-        Where a name of the list is no labelled face of the data set, or stands there twice; the message counts and
-        names them.
+        Where a name of the list is no labelled face of the data set, is that of several, or stands there twice; the
+        message counts and names them.
     """
-    known = {bare_name(sample.name) for sample in data.samples}
-    names = [name if bare_name(name) in known else with_slashes(name) for name in read_list(path)]
-    unknown = [name for name in names if bare_name(name) not in known]
+    names = read_list(path)
+    found = meant(names, [sample.name for sample in data.samples])
+    unknown = [with_slashes(name.strip()) for name, one in zip(names, found, strict=True) if not one]
     if unknown:
         raise DatasetError(
             f"{path}: of {len(names)} names these are no labelled faces of {data.name} in {data.root}: "
             f"{counted(unknown)}; {_why(data, unknown)}"
         )
-    twice = [name for name, count in Counter(map(bare_name, names)).items() if count > 1]
-    if twice:
+    wanted = set(each_once(path, found))
+    return replace(data, samples=[sample for sample in data.samples if sample.name in wanted])
+
+
+def meant(names: Iterable[str], known: Iterable[str]) -> list[list[str]]:
+    """The known names that each name of a list means.
+
+    A name means itself. Where nothing is called so, it may have spaces about it, begin with ``./`` as in 6DRepNet's own
+    lists, have been written on Windows, and lack an image's suffix that the known name has, or have one that it lacks.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of a list.
+    known : iterable of str
+        Of what there is.
+
+    Returns
+    -------
+    list of list of str
+        For each name none, one, or several that differ by their suffix alone.
+
+    Examples
+    --------
+    >>> meant(["a ", "b", "./c.jpg", "d"], ["a", "a ", "b.jpg", "b.png", "c"])
+    [['a '], ['b.jpg', 'b.png'], ['c'], []]
+    """
+    exact: dict[str, list[str]] = {}
+    bare: dict[str, list[str]] = {}
+    for name in known:
+        exact[name] = [name]
+        bare.setdefault(bare_name(name), []).append(name)
+
+    def found(name: str) -> list[str]:
+        ways = (name, name.strip(), with_slashes(name.strip()))
+        places = ((exact, way) for spelled in ways for way in (spelled, bare_name(spelled)))
+        loose = ((bare, bare_name(spelled)) for spelled in ways)
+        return next((table[way] for table, way in itertools.chain(places, loose) if way in table), [])
+
+    return [found(name) for name in names]
+
+
+def each_once(path: Path, found: Iterable[Sequence[str]]) -> list[str]:
+    """The names that a list means, in its order.
+
+    Parameters
+    ----------
+    path : Path
+        The list, for messages.
+    found : iterable of sequence of str
+        What ``meant`` gave, each name known.
+
+    Returns
+    -------
+    list of str
+        One for each name of the list.
+
+    Raises
+    ------
+    DatasetError
+        Where a name is that of several, and where two names mean the same.
+
+    Examples
+    --------
+    >>> each_once(Path("l.txt"), [["b.jpg"], ["a"]])
+    ['b.jpg', 'a']
+    """
+    found = list(found)
+    if several := [", ".join(names) for names in found if len(names) > 1]:
+        raise DatasetError(f"{path}: write the suffix of names that several photographs have: {counted(several)}")
+    chosen = [name for (name,) in found]
+    if twice := [name for name, count in Counter(chosen).items() if count > 1]:
         raise DatasetError(f"{path}: these names stand in the list more than once: {counted(twice)}")
-    wanted = set(map(bare_name, names))
-    return replace(data, samples=[sample for sample in data.samples if bare_name(sample.name) in wanted])
+    return chosen
 
 
 def _why(data: Dataset, unknown: Sequence[str]) -> str:

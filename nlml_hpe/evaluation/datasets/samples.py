@@ -41,6 +41,8 @@ class Sample:
     group : str
         The photograph, person or recording that the face belongs to. Two faces of one group are too much alike to
         lie on both sides of a split.
+    person : str
+        The number of a rendered person; empty for photographs.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Sample:
     load: Callable[[], RgbImage]
     box: Box | None = None
     group: str = ""
+    person: str = ""
 
 
 @dataclass
