@@ -342,8 +342,9 @@ class HeadPoseEstimator:
         Raises
         ------
         ValueError
-            For a route or an eye that the model does not have, for a face that no eye can answer, for landmarks that
-            are not a face's, and after ``close``.
+            For a route or an eye that the model does not have, for a face that no eye can answer, as one whose box lies
+            far from its image, for landmarks that are not a face's, for an image that the image eye is to look at and
+            that is no RGB uint8 array, and after ``close``.
         RuntimeError
             In a forked child.
         """
