@@ -117,6 +117,18 @@ def test_a_command_that_is_not_valid_gives_two(command: list[str], capfd: pytest
     assert "usage:" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["predict", "video"])
+def test_heads_by_landmarks_alone_are_not_valid(
+    command: str, clip: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They were looked for in vain: nobody answers them."""
+    source = {"predict": folder / "a.jpg", "video": clip}[command]
+    with pytest.raises(SystemExit) as left:
+        main([command, str(source), "--heads", "--eye", "landmarks"])
+    assert left.value.code == 2
+    assert f"nlml-hpe {command}: error: --heads: heads that show no face have no landmarks" in capfd.readouterr().err
+
+
 def test_help_has_examples_and_every_command(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -244,7 +244,9 @@ def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_aske
         poses = estimator.predict(image)
         assert all((pose.eye, len(pose.landmarks)) == ("image", 0) for pose in poses)
         assert all(pose.sigma is not None for pose in poses)
-        assert estimator.predict(image, eye="landmarks") == []
+        # By landmarks alone nobody would: no head was found, and nothing was said.
+        with pytest.raises(ValueError, match=r"heads: .* eye='landmarks' does not answer them"):
+            estimator.predict(image, eye="landmarks")
         # A face that is known is no second head.
         faces = estimator.detect(photo)
         (face,) = [face for face in faces if face.found_by == "whole"]
@@ -263,6 +265,8 @@ def test_heads_that_nobody_could_answer_are_refused(everywhere: Path, landmark_e
         pytest.raises(ValueError, match="heads: this model has no image eye"),
     ):
         HeadFollower(estimator, boxes=HeadSearch().boxes)
+    with HeadPoseEstimator() as estimator, pytest.raises(ValueError, match="eye='landmarks' does not answer them"):
+        HeadFollower(estimator, eye="landmarks", boxes=HeadSearch().boxes)
 
 
 def test_another_head_detector_is_named_by_its_path(everywhere: Path) -> None:

@@ -22,7 +22,8 @@ CONE_HELP = "draw the cone, too, in which the nose points with a probability of 
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Which model, and how it is run."""
+    """Which model, and how it is run; ``open_estimator`` takes what is set here, and ``--heads``."""
+    command.set_defaults(command=command)
     command.add_argument("--model", type=user_path, default=SHIPPED, help=MODEL_HELP)
     command.add_argument(
         "--backend", choices=("onnx", "torch"), default="onnx", help="what runs the model (default: onnx)"
@@ -81,11 +82,15 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     ------
     ValueError, ArtifactError, DetectorError
         With a sentence for the user, as ``HeadPoseEstimator`` and ``open_detector`` do.
+    SystemExit
+        With 2, for options that do not go together.
     """
+    if given.heads and given.eye == "landmarks":
+        given.command.error("--heads: heads that show no face have no landmarks; leave out --heads or --eye landmarks")
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
     # A video's heads are searched for now and then (``inference.following``), an image's by the estimator itself.
-    heads = bool(getattr(given, "heads", False)) and not tracking
+    heads = given.heads and not tracking
     if given.detector is None:
         return HeadPoseEstimator(
             given.model,

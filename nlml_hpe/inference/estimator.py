@@ -61,7 +61,8 @@ class HeadPoseEstimator:
         Images are the frames of one video, in order.
     heads : bool, str or Path
         Whether heads that show no face (turned away, bowed, masked) are looked for, too, by a detector of their own,
-        and answered by the image eye, which the model must have; a face of which neither knows is left out.
+        and answered by the image eye, which the model must have and ``eye`` must ask for; a face of which neither
+        knows is left out.
         A path names the ONNX file of another head detector's first stage; see ``inference.heads.HeadSearch``.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
@@ -183,7 +184,8 @@ class HeadPoseEstimator:
         ImageReadError
             For a file that is no readable image.
         ValueError
-            For an array that is no image, for an eye that the model does not have, and after ``close``.
+            For an array that is no image, for an eye that the model does not have, for ``eye="landmarks"`` of an
+            estimator that looks for heads, and after ``close``.
         RuntimeError
             In a forked child.
         """
@@ -216,6 +218,8 @@ class HeadPoseEstimator:
         if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
             raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
         chosen = self.eyes.chosen(eye)
+        if self._heads is not None:
+            self.eyes.require_image(chosen)
         _require_no_fork(self._process)  # before ``_read`` takes the lock
         boxes = chosen != "landmarks"
         if chosen == "image" and looks is None:

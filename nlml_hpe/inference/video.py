@@ -144,7 +144,7 @@ def process(
     VideoError
         Where the copy cannot be written.
     ValueError
-        For ``boxes`` of a model without an image eye.
+        For ``boxes`` of a model without an image eye, or with ``eye="landmarks"``.
 
     Examples
     --------
