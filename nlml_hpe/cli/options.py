@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
@@ -63,7 +65,8 @@ def model_files(given: argparse.Namespace) -> list[Path]:
     return [path for place in places for path in (place.iterdir() if place.is_dir() else [place]) if path.is_file()]
 
 
-def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> HeadPoseEstimator:
+@contextmanager
+def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> Iterator[HeadPoseEstimator]:
     """The estimator that the options describe; a detector of another name has the model's threshold.
 
     Parameters
@@ -73,10 +76,10 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     max_faces, tracking
         As of ``HeadPoseEstimator``.
 
-    Returns
-    -------
+    Yields
+    ------
     HeadPoseEstimator
-        To be closed.
+        Closed at the end of the block, and its detector with it.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     # A video's heads are searched for now and then (``inference.following``), an image's by the estimator itself.
     heads = given.heads and not tracking
     if given.detector is None:
-        return HeadPoseEstimator(
+        with HeadPoseEstimator(
             given.model,
             given.backend,
             max_faces=max_faces,
@@ -100,8 +103,11 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
             device=given.device,
             providers=given.providers,
             heads=heads,
-        )
+        ) as estimator:
+            yield estimator
+        return
     eyes = open_eyes(given.model, given.backend, given.device, given.providers)
     confidence = engine_of(eyes).min_confidence
     detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
-    return HeadPoseEstimator(eyes, detector=detector, providers=given.providers, heads=heads)
+    with closing(detector), HeadPoseEstimator(eyes, detector=detector, providers=given.providers, heads=heads) as own:
+        yield own

@@ -54,7 +54,7 @@ class HeadPoseEstimator:
         "onnx" needs onnxruntime alone; "torch" also has the routes ``exact`` and ``powell``, which need no network.
     detector : LandmarkDetector, optional
         In place of the one that belongs to the model's landmarks; ``detection.detectors.open_detector`` makes one
-        by its name. ``max_faces`` and ``tracking`` are then the detector's own.
+        by its name. ``max_faces`` and ``tracking`` are then the detector's own, and whoever opened it closes it.
     max_faces : int
         At most so many faces are found in an image; 1 or more.
     tracking : bool
@@ -118,7 +118,8 @@ class HeadPoseEstimator:
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
         )
-        if detector is None:
+        self._owns_detector = detector is None
+        if self._owns_detector:
             # An estimator that is dropped gives its threads back; a detector that was handed in is its owner's.
             weakref.finalize(self, _close, self.detector, self._process).atexit = False
         HeadPoseEstimator._opened_in = os.getpid()
@@ -366,12 +367,15 @@ class HeadPoseEstimator:
                 self.detector.forget()
 
     def close(self) -> None:
-        """Release the detector. Closing twice does nothing more; every other call is then refused."""
+        """Release the detector, but for one that was handed in, which is its owner's to close.
+
+        Closing twice does nothing more; every other call is then refused.
+        """
         if self._process == os.getpid():
             with self._lock:
-                if not self._closed:
-                    self._closed = True
+                if not self._closed and self._owns_detector:
                     self.detector.close()
+                self._closed = True
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
