@@ -24,9 +24,9 @@ import numpy as np
 from skimage import data
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
-with HeadPoseEstimator() as estimator:
+with HeadPoseEstimator(heads=True) as estimator:
     for _ in range(2):
-        (pose,) = estimator.predict(data.astronaut())
+        (pose, *_) = estimator.predict(data.astronaut())
     smooth = KalmanFilter()
     for frame in range(3):
         smooth(pose.rotation, frame / 25, pose.covariance)
