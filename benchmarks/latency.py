@@ -149,7 +149,11 @@ def looks(images: Sequence[RgbImage]) -> None:
 
 def _folder(images: Sequence[RgbImage]) -> None:
     """Files a second to poses with error bars: one by one with either detector, and in batches; by number of looks."""
-    with tempfile.TemporaryDirectory() as place, HeadPoseEstimator(detector=MediaPipeFaceMesh()) as theirs:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        MediaPipeFaceMesh() as detector,
+        HeadPoseEstimator(detector=detector) as theirs,
+    ):
         paths = [Path(place) / f"{number:03}.jpg" for number in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             cv2.imwrite(str(path), image[..., ::-1])
@@ -240,8 +244,11 @@ def _video(path: Path, detector: type[CascadeDetector], refine: bool, copy: Path
     for name, output in (("frames a second", None), ("with axes drawn and written", copy)):
         if name != "frames a second" and output is None:
             continue
-        tracker = detector(max_faces=1, tracking=True)
-        with VideoSource(path) as source, HeadPoseEstimator(detector=tracker, tracking=True) as estimator:
+        with (
+            VideoSource(path) as source,
+            detector(max_faces=1, tracking=True) as tracker,
+            HeadPoseEstimator(detector=tracker, tracking=True) as estimator,
+        ):
             start = time.perf_counter()
             *_, summary = process(source, estimator, output, refine=refine, eye=eye)
             seconds = time.perf_counter() - start

@@ -38,7 +38,7 @@ class PoseGrid:
     Raises
     ------
     ValueError
-        For an axis that is empty or does not ascend.
+        For an axis that is empty, does not ascend or holds what is no finite number.
 
     Examples
     --------
@@ -54,8 +54,8 @@ class PoseGrid:
     def __post_init__(self) -> None:
         for axis in AXES:
             values = getattr(self, axis)
-            if not values or any(b <= a for a, b in itertools.pairwise(values)):
-                raise ValueError(f"grid axis {axis}: expected ascending angles, received {list(values)}")
+            if not values or not np.isfinite(values).all() or any(b <= a for a, b in itertools.pairwise(values)):
+                raise ValueError(f"grid axis {axis}: expected ascending finite angles, received {list(values)}")
 
     @property
     def axes(self) -> tuple[tuple[float, ...], ...]:
@@ -103,7 +103,7 @@ class PoseGrid:
         KeyError
             Where an axis is missing.
         ValueError
-            Where the angles of one do not ascend.
+            Where the angles of one do not ascend, or are not finite.
         """
         return cls(*(tuple(float(v) for v in data[axis]) for axis in AXES))
 
@@ -187,7 +187,7 @@ def grid_images(folder: Path, identity: int, grid: PoseGrid) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        With one image for each pose of the grid and no other file.
+        With one image for each pose of the grid and no other file, but for hidden ones, which systems leave behind.
     identity : int
         The person's number.
     grid : PoseGrid
@@ -206,7 +206,7 @@ def grid_images(folder: Path, identity: int, grid: PoseGrid) -> list[Path]:
     wanted = {pose: index for index, pose in enumerate(grid.poses())}
     found: dict[int, Path] = {}
     problems: list[str] = []
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
         try:
             owner, pose = parse_image_name(path.name)
         except RenderFolderError as error:

@@ -83,7 +83,7 @@ def open_session(source: Path | bytes, providers: Sequence[str] | str = CPU, thr
         What computes, as for ``resolve_providers``.
     threads : int
         Processor threads of this session; 0 leaves it to onnxruntime. One where processes run in parallel, and for
-        networks so small that threads cost more than they save.
+        networks so small that threads cost more than they save. Those that have nothing to do sleep.
 
     Returns
     -------
@@ -110,6 +110,8 @@ def open_session(source: Path | bytes, providers: Sequence[str] | str = CPU, thr
     wanted = resolve_providers(providers)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Otherwise threads wait in a loop, which takes a core from those that compute.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content, what = (source, "a network") if isinstance(source, bytes) else (str(source), str(source))
     try:
         session = onnxruntime.InferenceSession(content, options, providers=wanted)

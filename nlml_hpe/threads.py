@@ -2,14 +2,15 @@
 
 Networks and OpenCV let go of Python's lock while they compute, so that threads compute at the same time. Several steps
 may share out work at once and within one another, and nothing waits for a thread that is not there: whoever wants the
-results does what no other thread has begun, from the end, while the pool's threads come from the front.
+results does what no other thread has begun, from the end, while the pool's threads come from the front. Once the main
+thread has ended, Python begins nothing in other threads any more: those that still run do all their work themselves.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache, partial
 from typing import Generic, TypeVar
 
@@ -41,8 +42,12 @@ class Begun(Generic[Result]):
 
     def __init__(self, work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> None:
         self._tasks = [partial(work, item) for item in items]
-        pool = _pool(os.getpid(), threads - 1) if threads > 1 else None
-        self._futures: list[Future[Result]] = [pool.submit(task) for task in self._tasks] if pool else []
+        self._futures: list[Future[Result]] = []
+        for task in self._tasks if threads > 1 else ():
+            future = submitted(_pool(os.getpid(), threads - 1), task)
+            if future is None:
+                break
+            self._futures.append(future)
 
     def results(self) -> list[Result]:
         """What ``work`` gave for each item, in their order; raises what it raised.
@@ -57,7 +62,7 @@ class Begun(Generic[Result]):
         own: dict[int, Result] = {}
         try:
             for index in reversed(range(len(self._tasks))):
-                if self._futures[index].cancel():
+                if index >= len(self._futures) or self._futures[index].cancel():
                     own[index] = self._tasks[index]()
             return [own[index] if index in own else future.result() for index, future in enumerate(self._futures)]
         finally:
@@ -90,6 +95,33 @@ def begin(work: Callable[[Item], Result], items: Sequence[Item], threads: int | 
     [0, 1, 4, 9, 16]
     """
     return Begun(work, items, thread_count() if threads is None else threads)
+
+
+def submitted(pool: Executor, task: Callable[[], Result]) -> Future[Result] | None:
+    """A task handed to the threads of a pool; None where no thread can begin it, so that the caller has to do it.
+
+    Parameters
+    ----------
+    pool : concurrent.futures.Executor
+        Which is not shut down by whoever has it.
+    task : callable
+        What is to be done.
+
+    Returns
+    -------
+    Future or None
+        None once the main thread has ended, and where the system has no further thread.
+
+    Examples
+    --------
+    >>> with ThreadPoolExecutor(1) as pool:
+    ...     submitted(pool, partial(abs, -1)).result()
+    1
+    """
+    try:
+        return pool.submit(task)
+    except RuntimeError:
+        return None
 
 
 @cache

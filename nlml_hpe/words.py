@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 BAR_DELAY_SECONDS = 1.0
 """How long a progress bar waits before it is drawn: what the detector's libraries print at their first image would
 tear it."""
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, by which a file's name could write over others, as ``\\xNN``; line feeds
+    stay.
+
+    Examples
+    --------
+    >>> print(printable("a\\x1b[31m\\rb"))
+    a\\x1b[31m\\x0db
+    """
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def counted(number: int, noun: str) -> str:

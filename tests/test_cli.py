@@ -7,6 +7,8 @@ import io
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -115,6 +117,18 @@ def test_a_command_that_is_not_valid_gives_two(command: list[str], capfd: pytest
         main(command)
     assert left.value.code == 2
     assert "usage:" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "video"])
+def test_heads_by_landmarks_alone_are_not_valid(
+    command: str, clip: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They were looked for in vain: nobody answers them."""
+    source = {"predict": folder / "a.jpg", "video": clip}[command]
+    with pytest.raises(SystemExit) as left:
+        main([command, str(source), "--heads", "--eye", "landmarks"])
+    assert left.value.code == 2
+    assert f"nlml-hpe {command}: error: --heads: heads that show no face have no landmarks" in capfd.readouterr().err
 
 
 def test_help_has_examples_and_every_command(capfd: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +272,27 @@ def test_a_name_that_is_not_utf8_is_said_and_answered(folder: Path, capfd: pytes
         assert "caf\\xe9.jpg" in table.read_text().replace("\\\\", "\\")
     assert main(["predict", str(odd)]) == 0
     assert "caf\\xe9.jpg  yaw" in capfd.readouterr().out
+
+
+def test_control_characters_in_names_reach_tables_and_no_terminal(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = [str(folder / name) for name in ("one\rtwo.jpg", "red\x1b[31m.jpg", 'three\n, "four".jpg')]
+    for name in names:
+        shutil.copyfile(folder / "a.jpg", name)
+    bad = str(folder / "bad\x1b[2J\n.jpg")
+    shutil.copyfile(folder / "d.jpg", bad)
+    table = folder / "poses.csv"
+    assert main(["predict", *names, bad, "--csv", str(table)]) == 1
+    with table.open(newline="") as stream:
+        assert [row["image"] for row in csv.DictReader(stream)] == [*names, bad]
+    assert table.read_bytes().count(b"\r") == 1
+    assert f"error: {folder}/bad\\x1b[2J\\x0a.jpg: not an image" in capfd.readouterr().err
+    assert main(["predict", *names]) == 0
+    shown = [line.split("  ")[0] for line in capfd.readouterr().out.splitlines()]
+    assert shown == [f"{folder}/{name}" for name in (r"one\x0dtwo.jpg", r"red\x1b[31m.jpg", r'three\x0a, "four".jpg')]
+    assert main(["predict", str(folder / "no\x1b[31m.jpg"), "--model", str(folder / "no\x1b[31m")]) == 1
+    assert "\x1b" not in capfd.readouterr().err
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, photo: RgbImage) -> None:
@@ -472,6 +507,55 @@ def test_answers_outlive_a_full_disk(folder: Path, capfd: pytest.CaptureFixture[
     assert "the table follows on stdout" in err
     assert [row["status"] for row in csv.DictReader(io.StringIO(out))] == ["face"]
     assert not Path("/dev/full").is_file()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv"]])
+@pytest.mark.parametrize("into", [">/dev/full", "| true"])
+def test_a_standard_output_that_cannot_be_written_is_an_error(into: str, options: list[str], folder: Path) -> None:
+    """Python's own end wrote what was left, and said so by a code and a message of its own."""
+    code, _, err = in_a_shell(["predict", str(folder / "a.jpg"), *options], into)
+    assert code == 1
+    assert re.search(
+        r"^error: .*cannot be written \((No space left|Broken pipe).*'standard output'$", err, re.MULTILINE
+    )
+    assert "Exception" not in err
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["info"]])
+def test_words_that_do_not_arrive_are_an_error(command: list[str]) -> None:
+    code, _, err = in_a_shell(command, ">/dev/full")
+    assert (code, err) == (1, "error: [Errno 28] cannot be written (No space left on device): 'standard output'\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv"]])
+def test_a_closed_standard_output_is_an_error_where_it_is_needed(options: list[str], folder: Path) -> None:
+    code, _, err = in_a_shell(["predict", str(folder / "a.jpg"), *options], ">&-")
+    assert code == 1
+    assert "error: [Errno 9] cannot be written (it is closed): 'standard output'" in err
+    assert "Traceback" not in err
+    table = folder / "poses.csv"
+    assert in_a_shell(["predict", str(folder / "a.jpg"), "--csv", str(table)], ">&-")[0] == 0
+    assert len(table.read_text().splitlines()) == 2
+
+
+def test_messages_do_not_enter_a_table(folder: Path) -> None:
+    """Where standard error is closed: they went to standard output."""
+    code, out, _ = in_a_shell(["predict", str(folder / "a.jpg"), str(folder / "nowhere.jpg"), "--json"], "2>&-")
+    assert code == 1
+    assert [row["status"] for row in json.loads(out)] == ["face", "unreadable"]
+
+
+def in_a_shell(arguments: list[str], redirected: str) -> tuple[int, str, str]:
+    """Code, standard output and standard error of a command whose streams are redirected."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    # What is printed must lie in a buffer when the work ends, as it does by default.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    script = f"set -o pipefail; {shlex.join([sys.executable, '-m', 'nlml_hpe.cli', *arguments])} {redirected}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, env=environment, cwd=REPOSITORY
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_lines_of_a_detector_come_before_the_bar(folder: Path) -> None:

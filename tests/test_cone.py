@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -69,3 +71,28 @@ def test_a_pose_without_error_bars_is_drawn_without_a_cone() -> None:
     assert changed[:, :50].sum() > 10 * changed[:, 52:].sum()
     blue = np.argmax(AXIS_COLORS[2])
     assert (with_cone[changed][:, blue] >= plain[changed][:, blue]).mean() > 0.9
+
+
+def test_an_image_is_copied_once_for_all_its_heads() -> None:
+    """It was copied two or three times for each: 24 megapixels with 30 heads took 1.4 s. What is drawn is the same."""
+    image = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    before = image.copy()
+    # One of them is cut off by the image.
+    poses = [
+        HeadPose(
+            *(40.0, 0.0, 0.0, rotation(40), (8.0, 8.0, 8.0), True, np.empty((0, 3)), (x, 20.0, x + 60.0, 80.0), 0.3),
+            covariance=np.radians(8.0) ** 2 * np.eye(3),
+        )
+        for x in (-20.0, 60.0, 180.0)
+    ]
+    tracemalloc.start()
+    drawn = draw_poses(image, poses, cone=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * image.nbytes
+    one_by_one = image
+    for each in reversed(poses):
+        one_by_one = draw_pose(one_by_one, each, cone=True)
+    assert (drawn == one_by_one).all()
+    assert (image == before).all()
+    assert draw_poses(image, []) is not image

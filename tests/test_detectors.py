@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nlml_hpe.cli import main
-from nlml_hpe.detection.detectors import FaceAlignment, FaceMeshOnnx, open_detector
+from nlml_hpe.detection.detectors import FaceAlignment, open_detector
 from nlml_hpe.detection.landmarks import IBUG68, POINT_SETS, mirror_of
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeTasks
 from nlml_hpe.detection.search import DetectorError
@@ -30,8 +30,9 @@ def test_tasks_and_facemesh_give_nearly_the_same_angles(bundle: Path, shared_dat
         s for s in read_dataset("aflw2000", shared_data / "aflw2000_dev").samples if max(map(abs, s.angles)) < 30
     ]
     with (
-        HeadPoseEstimator(detector=MediaPipeTasks(bundle=bundle)) as tasks,
-        HeadPoseEstimator(detector=FaceMeshOnnx()) as facemesh,
+        MediaPipeTasks(bundle=bundle) as theirs,
+        HeadPoseEstimator(detector=theirs) as tasks,
+        HeadPoseEstimator() as facemesh,
     ):
         pairs = [(e.predict(s.load()) for e in (tasks, facemesh)) for s in samples[:20]]
         both = [(a[0].rotation, b[0].rotation) for a, b in pairs if a and b]

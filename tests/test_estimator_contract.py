@@ -111,6 +111,11 @@ def test_a_detector_that_was_handed_in_is_its_owners(detector: FaceMeshOnnx, pho
     HeadPoseEstimator(detector=detector)
     gc.collect()
     assert detector.detect(photo)
+    with HeadPoseEstimator(detector=detector) as estimator:
+        assert estimator.predict(photo)
+    with pytest.raises(ValueError, match="this estimator is closed"):
+        estimator.predict(photo)
+    assert detector.detect(photo)
 
 
 @pytest.mark.parametrize(

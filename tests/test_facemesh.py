@@ -65,7 +65,6 @@ def require_the_same(ours: FaceMeshOnnx, theirs: MediaPipeFaceMesh, images: Iter
     assert len(faces) >= least
     # 0.1% of the width and 0.1 degrees on average; benchmarks/facemesh.py has found a hundredth of the first.
     assert np.median([apart(x.landmarks, y.landmarks) for x, y in faces]) <= 0.001
-    # Not as a context: it would close the detector that other tests use.
     estimator = HeadPoseEstimator(detector=ours)
     # By the points alone: what the image eye sees is rounded to eight bits, and steps with its crop.
     poses = [[p.rotation for p in estimator.poses(list(some), eye="landmarks")] for some in zip(*faces, strict=True)]

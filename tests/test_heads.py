@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,7 @@ from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.head_export import export_head_detector
 from nlml_hpe.rotation import Angles, rotation_from_angles
+from nlml_hpe.threads import thread_count
 from renderer.config import HeadsConfig, SpritesConfig
 from renderer.crop_drawing import Crop, draw_sprite
 from renderer.crop_people import Person, draw_person, small_kit
@@ -244,7 +246,9 @@ def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_aske
         poses = estimator.predict(image)
         assert all((pose.eye, len(pose.landmarks)) == ("image", 0) for pose in poses)
         assert all(pose.sigma is not None for pose in poses)
-        assert estimator.predict(image, eye="landmarks") == []
+        # By landmarks alone nobody would: no head was found, and nothing was said.
+        with pytest.raises(ValueError, match=r"heads: .* eye='landmarks' does not answer them"):
+            estimator.predict(image, eye="landmarks")
         # A face that is known is no second head.
         faces = estimator.detect(photo)
         (face,) = [face for face in faces if face.found_by == "whole"]
@@ -263,6 +267,26 @@ def test_heads_that_nobody_could_answer_are_refused(everywhere: Path, landmark_e
         pytest.raises(ValueError, match="heads: this model has no image eye"),
     ):
         HeadFollower(estimator, boxes=HeadSearch().boxes)
+    with HeadPoseEstimator() as estimator, pytest.raises(ValueError, match="eye='landmarks' does not answer them"):
+        HeadFollower(estimator, eye="landmarks", boxes=HeadSearch().boxes)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_detector_has_as_many_threads_as_opencv(photo: RgbImage, threads: int) -> None:
+    """Also where that is said later: it had onnxruntime's own, as many as there are cores, whatever was said."""
+    detector, before = HeadDetector(), cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(threads)
+        alone = thread_count() == 1
+        (head, *_) = detector.find(photo)
+        whole, own = time.process_time(), time.thread_time()
+        for _ in range(5):
+            assert detector.find(photo)[0] == head
+        whole, own = time.process_time() - whole, time.thread_time() - own
+    finally:
+        cv2.setNumThreads(before)
+    others = (whole - own) / whole
+    assert others < 0.05 if alone else others > 0.1
 
 
 def test_another_head_detector_is_named_by_its_path(everywhere: Path) -> None:

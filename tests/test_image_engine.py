@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from nlml_hpe.image_networks.crop import crop, turned
 from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace, ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
@@ -140,9 +142,34 @@ def test_a_face_without_an_image_or_a_size_has_no_answer_and_disturbs_nobody(fol
     found = open_image_engine(folder).estimate(some)
     assert np.isnan(found.rotation).all(axis=(1, 2)).tolist() == [True, False, True, False]
     assert np.isnan(found.covariance).all(axis=(1, 2)).tolist() == [True, False, True, False]
-    # Half outside of its image, or wholly: the border is repeated, and there is an answer.
-    outside = [Face(seen[0].image, (-40.0, -40.0, 20.0, 20.0)), Face(seen[0].image, (500.0, 500.0, 600.0, 600.0))]
+    # Half outside of its image, or just beside it, as a profile's may lie: the border is repeated, with an answer.
+    outside = [Face(seen[0].image, (-40.0, -40.0, 20.0, 20.0)), Face(seen[0].image, (81.0, 10.0, 141.0, 70.0))]
     assert np.isfinite(open_image_engine(folder).estimate(outside).rotation).all()
+
+
+@pytest.mark.parametrize("box", [(1e5, 1e5, 1e5 + 50, 1e5 + 50), (500.0, 0.0, 600.0, 80.0), (0.0, 0.0, 1e300, 1e300)])
+def test_crops_that_show_nothing_of_the_image_have_no_answer(folder: Path, box: Box) -> None:
+    """They were answered, by the repeated border or one grey pixel: turned by 180 degrees, say."""
+    (seen,) = faces(1)
+    assert np.isnan(open_image_engine(folder).estimate([Face(seen.image, box)]).rotation).all()
+    with HeadPoseEstimator() as estimator, pytest.raises(ValueError, match="1 of 2 faces cannot be answered"):
+        estimator.poses([seen, Face(seen.image, box)])
+
+
+@pytest.mark.parametrize("kind", ["float", "rgba", "grey", "list"])
+def test_an_image_of_another_kind_is_refused(photo: RgbImage, kind: str) -> None:
+    """As ``detect`` refuses it; floats were answered as if they were nearly black."""
+    box = (176.3, 50.7, 272.1, 178.8)
+    others: dict[str, Any] = {
+        "float": photo / 255,
+        "rgba": np.dstack([photo, photo[..., :1]]),
+        "grey": photo[..., 0],
+        "list": photo.tolist(),
+    }
+    with HeadPoseEstimator() as estimator:
+        assert len(estimator.poses([Face(photo, box)], eye="image")) == 1
+        with pytest.raises(ValueError, match="expected an RGB uint8 image"):
+            estimator.poses([Face(others[kind], box)], eye="image")
 
 
 @pytest.mark.parametrize("box", [(1, 2, 3), ("a", "b", "c", "d"), 7, "four", np.zeros((4, 2)), (None, 1, 2, 3)])

@@ -48,6 +48,7 @@ def complete(tmp_path: Path) -> Path:
 
 
 def test_images_come_in_grid_order(complete: Path) -> None:
+    (complete / ".DS_Store").touch()  # as macOS leaves it behind; the whole person was refused for it
     assert [parse_image_name(p.name)[1] for p in grid_images(complete, 1, GRID)] == GRID.poses()
 
 
@@ -92,3 +93,9 @@ def test_a_root_at_the_wrong_level_is_named(tmp_path: Path) -> None:
 def test_axes_must_ascend() -> None:
     with pytest.raises(ValueError, match="ascending"):
         PoseGrid((10.0, 0.0), (0.0,), (0.0,))
+
+
+@pytest.mark.parametrize("axis", [(float("nan"),), (0.0, float("nan"), -5.0), (0.0, float("inf"))])
+def test_axes_are_finite(axis: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="grid axis pitch: expected ascending finite angles"):
+        PoseGrid((0.0,), axis, (0.0,))

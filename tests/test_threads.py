@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
+from nlml_hpe.inference.video_files import VideoWriter
 from nlml_hpe.threads import begin, thread_count
 from stages.config import Config
 from tests.conftest import REPOSITORY
@@ -22,15 +24,35 @@ import numpy as np
 from skimage import data
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
-with HeadPoseEstimator() as estimator:
+with HeadPoseEstimator(heads=True) as estimator:
     for _ in range(2):
-        (pose,) = estimator.predict(data.astronaut())
+        (pose, *_) = estimator.predict(data.astronaut())
     smooth = KalmanFilter()
     for frame in range(3):
         smooth(pose.rotation, frame / 25, pose.covariance)
     start = time.process_time()
     time.sleep(0.3)
     print(pose.eye, time.process_time() - start)
+"""
+_LATE = """
+import sys
+import threading
+from pathlib import Path
+from skimage import data
+import cv2
+from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.video_files import VideoSource
+cv2.setNumThreads(2)
+def late():
+    with HeadPoseEstimator() as estimator, VideoSource(Path(sys.argv[1])) as source:
+        frames = iter(source)
+        seen = [len(estimator.predict(data.astronaut())), next(frames).number]
+        threading.main_thread().join()
+        seen += [len(estimator.predict(data.astronaut())), *(frame.number for frame in frames)]
+        with VideoSource(Path(sys.argv[1])) as again:
+            seen += [frame.number for frame in again]
+    print(*seen)
+threading.Thread(target=late).start()
 """
 
 
@@ -120,3 +142,15 @@ def test_nothing_waits_in_a_loop_for_the_next_image() -> None:
     eye, seconds = done.stdout.split()
     assert eye == "both"
     assert float(seconds) < 0.05
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on(tmp_path: Path) -> None:
+    """By itself: Python refuses to begin anything in other threads, which was an error of every answer and video."""
+    path = tmp_path / "short.mp4"
+    with VideoWriter(path, 25.0) as writer:
+        for number in range(4):
+            writer.put(np.zeros((64, 64, 3), dtype=np.uint8), number / 25)
+    command = [sys.executable, "-c", _LATE, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stderr == ""
+    assert done.stdout.split() == ["1", "0", "1", "1", "2", "3", *"0123"]

@@ -7,13 +7,13 @@ Ctrl-C or SIGTERM ended the work (what was done until then is kept, and the mess
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Callable, Sequence
 
 from nlml_hpe import __version__
 from nlml_hpe.cli import other, predict, video
 from nlml_hpe.cli.interrupt import STOPPED
+from nlml_hpe.cli.streams import say_error, standard_streams
 from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
@@ -48,16 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["export", "model.txt"])
     1
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows ASCII alone shows other letters as codes, which is better than an error.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     try:
-        given = parser().parse_args(arguments)
-        work: Callable[[argparse.Namespace], int] = given.work
-        return work(given)
+        with standard_streams():
+            given = parser().parse_args(arguments)
+            work: Callable[[argparse.Namespace], int] = given.work
+            return work(given)
     except _ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped by Ctrl-C; no table and no video was written", file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detector
@@ -22,7 +24,8 @@ CONE_HELP = "draw the cone, too, in which the nose points with a probability of 
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Which model, and how it is run."""
+    """Which model, and how it is run; ``open_estimator`` takes what is set here, and ``--heads``."""
+    command.set_defaults(command=command)
     command.add_argument("--model", type=user_path, default=SHIPPED, help=MODEL_HELP)
     command.add_argument(
         "--backend", choices=("onnx", "torch"), default="onnx", help="what runs the model (default: onnx)"
@@ -62,7 +65,8 @@ def model_files(given: argparse.Namespace) -> list[Path]:
     return [path for place in places for path in (place.iterdir() if place.is_dir() else [place]) if path.is_file()]
 
 
-def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> HeadPoseEstimator:
+@contextmanager
+def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) -> Iterator[HeadPoseEstimator]:
     """The estimator that the options describe; a detector of another name has the model's threshold.
 
     Parameters
@@ -72,22 +76,26 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     max_faces, tracking
         As of ``HeadPoseEstimator``.
 
-    Returns
-    -------
+    Yields
+    ------
     HeadPoseEstimator
-        To be closed.
+        Closed at the end of the block, and its detector with it.
 
     Raises
     ------
     ValueError, ArtifactError, DetectorError
         With a sentence for the user, as ``HeadPoseEstimator`` and ``open_detector`` do.
+    SystemExit
+        With 2, for options that do not go together.
     """
+    if given.heads and given.eye == "landmarks":
+        given.command.error("--heads: heads that show no face have no landmarks; leave out --heads or --eye landmarks")
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
     # A video's heads are searched for now and then (``inference.following``), an image's by the estimator itself.
-    heads = bool(getattr(given, "heads", False)) and not tracking
+    heads = given.heads and not tracking
     if given.detector is None:
-        return HeadPoseEstimator(
+        with HeadPoseEstimator(
             given.model,
             given.backend,
             max_faces=max_faces,
@@ -95,8 +103,11 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
             device=given.device,
             providers=given.providers,
             heads=heads,
-        )
+        ) as estimator:
+            yield estimator
+        return
     eyes = open_eyes(given.model, given.backend, given.device, given.providers)
     confidence = engine_of(eyes).min_confidence
     detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
-    return HeadPoseEstimator(eyes, detector=detector, providers=given.providers, heads=heads)
+    with closing(detector), HeadPoseEstimator(eyes, detector=detector, providers=given.providers, heads=heads) as own:
+        yield own

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from nlml_hpe.files.images import IMAGE_SUFFIXES, user_path
-from nlml_hpe.words import counted, why_no_file
+from nlml_hpe.words import counted, printable, why_no_file
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 _UNREAD_IMAGE_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
@@ -110,15 +110,26 @@ def _images_of(folder: Path, inputs: Inputs) -> list[Path]:
     return found
 
 
-def shown(path: Path | str) -> str:
-    """A file's name as text; bytes that are not UTF-8 are written as ``\\xNN``.
+def in_table(path: Path | str) -> str:
+    """A file's name as text, for tables; bytes that are not UTF-8 are written as ``\\xNN``.
 
     Examples
     --------
-    >>> shown("caf\\udce9.jpg")
+    >>> in_table("caf\\udce9.jpg")
     'caf\\\\xe9.jpg'
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def shown(path: Path | str) -> str:
+    """A file's name as text on one line of a terminal; control characters, too, are written as ``\\xNN``.
+
+    Examples
+    --------
+    >>> print(shown("caf\\udce9\\x1b[31m\\n.jpg"))
+    caf\\xe9\\x1b[31m\\x0a.jpg
+    """
+    return printable(in_table(path)).replace("\n", "\\x0a")
 
 
 def table_place(option: str, name: str | None) -> Path | None:

@@ -17,7 +17,18 @@ from tqdm import tqdm
 
 from nlml_hpe.cli.interrupt import STOPPED, stopping
 from nlml_hpe.cli.options import CONE_HELP, HEADS_HELP, add_model, model_files, open_estimator
-from nlml_hpe.cli.places import STDOUT, Entry, Inputs, expand, require_drawings, require_table, shown, table_place
+from nlml_hpe.cli.places import (
+    STDOUT,
+    Entry,
+    Inputs,
+    expand,
+    in_table,
+    require_drawings,
+    require_table,
+    shown,
+    table_place,
+)
+from nlml_hpe.cli.streams import say_error
 from nlml_hpe.cli.tables import (
     COLUMNS,
     FACE,
@@ -127,12 +138,12 @@ def _check(given: argparse.Namespace, inputs: Inputs, target: Path | None) -> No
     if given.draw:
         names = [_drawing(number, entry.path) for number, entry in enumerate(inputs.entries)]
         require_drawings(given.draw, names, files)
-    odd = [shown(path) for path in files if shown(path) != str(path)]
+    odd = [shown(path) for path in files if in_table(path) != str(path)]
     if odd:
         print(f"names that are not UTF-8 are written with their bytes as \\xNN: {', '.join(odd)}", file=sys.stderr)
     for path, problem in inputs.entries:
         if problem:
-            print(f"error: {shown(path)}: {problem}", file=sys.stderr)
+            say_error(f"{shown(path)}: {problem}")
 
 
 def _drawing(number: int, path: Path) -> str:
@@ -158,11 +169,11 @@ def _predict_batch(
     images = [image for _, image in batch if not isinstance(image, ImageReadError)]
     answers = iter(estimator.predict_batch(images, not given.no_refine, given.eye, given.looks))
     for entry, image in batch:
-        row: dict[str, Any] = {"image": shown(entry.path), "status": UNREADABLE, "faces_found": 0, "faces": []}
+        row: dict[str, Any] = {"image": in_table(entry.path), "status": UNREADABLE, "faces_found": 0, "faces": []}
         if isinstance(image, ImageReadError):
             row["error"] = str(image)
             if not entry.problem:  # which was said before the first image
-                tqdm.write(f"error: {image}", file=sys.stderr)
+                say_error(shown(str(image)))
         else:
             poses = next(answers)
             chosen = poses[:1] if given.largest else poses
@@ -178,7 +189,7 @@ def _draw(given: argparse.Namespace, image: RgbImage, poses: Sequence[HeadPose],
             _save(draw_poses(image, poses, given.cone), given.draw / name)
         except OSError as error:
             # A full disk must not cost the answers.
-            tqdm.write(f"error: {error}", file=sys.stderr)
+            say_error(error)
             outcome.undrawn += 1
 
 
@@ -197,5 +208,5 @@ def _emit(rows: list[dict[str, Any]], given: argparse.Namespace, target: Path | 
     for row in rows:
         if row["status"] != UNREADABLE:
             lines = [face_line(face) for face in row["faces"]] or ["no face found"]
-            print("\n".join(f"{row['image']}  {line}" for line in lines))
+            print("\n".join(f"{shown(row['image'])}  {line}" for line in lines))
     return True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nlml_hpe.cli.streams import say_error
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.rotation import AXES
 
@@ -107,12 +107,19 @@ def as_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]], with_header: 
     1,
     2,3
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    lines = _Lines()
+    # Python before 3.13 quotes a carriage return, as a file's name may hold, where lines end in one.
+    writer = csv.DictWriter(lines, columns, restval="", lineterminator="\r\n")
     if with_header:
         writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+class _Lines(list[str]):
+    """What a csv writer writes, row by row."""
+
+    write = list.append
 
 
 def write_table(text: str, target: Path | None) -> bool:
@@ -124,7 +131,7 @@ def write_table(text: str, target: Path | None) -> bool:
         try:
             write_bytes(target, text.encode())
         except OSError as error:
-            print(f"error: {error}; the table follows on stdout", file=sys.stderr)
+            say_error(f"{error}; the table follows on stdout")
         else:
             return True
     sys.stdout.write(text)

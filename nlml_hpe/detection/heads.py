@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,7 @@ from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.sessions import CPU, open_session
+from nlml_hpe.threads import thread_count
 
 if TYPE_CHECKING:  # loaded with the first session
     from onnxruntime import InferenceSession
@@ -91,7 +93,9 @@ class _Seen(NamedTuple):
 
 
 class HeadDetector:
-    """The head detector's network, run by onnxruntime. It may be shared by threads.
+    """The head detector's network, run by onnxruntime on as many threads as OpenCV may use.
+
+    It may be shared by threads.
 
     Parameters
     ----------
@@ -114,7 +118,10 @@ class HeadDetector:
     """
 
     def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
-        self._session = open_stage(path or PLACE / HEADS_FILE, HEADS_FORMAT, "HeadTrainer", providers)
+        file = path or PLACE / HEADS_FILE
+        # Its layers are large enough to be shared out, and a session keeps the number of threads that it began with.
+        self._open = cache(partial(open_stage, file, HEADS_FORMAT, "HeadTrainer", providers))
+        self._open(thread_count())
 
     def find(self, image: RgbImage, min_score: float = MIN_SCORE) -> list[Head]:
         """Heads in an image, surest first.
@@ -162,13 +169,13 @@ class HeadDetector:
         rows, columns = (-(-length // _MULTIPLE) * _MULTIPLE for length in (height, width))
         padded = np.zeros((rows, columns, 3), dtype=np.uint8)
         padded[:height, :width] = resized(image, factor)
-        scores, *boxes = self._session.run(None, {HEADS_INPUT: padded[None]})
+        scores, *boxes = self._open(thread_count()).run(None, {HEADS_INPUT: padded[None]})
         some = scores[0] > _LOWEST
         return _Seen(*(each[0][some].astype(np.float64) for each in (*boxes, scores)))
 
 
 def open_stage(
-    file: Path, form: str, trainer: str, providers: Sequence[str] | str = CPU, threads: int = 0
+    file: Path, form: str, trainer: str, providers: Sequence[str] | str = CPU, threads: int = 1
 ) -> InferenceSession:
     """A session of one of the head detector's two files.
 

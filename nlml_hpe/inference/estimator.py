@@ -54,14 +54,15 @@ class HeadPoseEstimator:
         "onnx" needs onnxruntime alone; "torch" also has the routes ``exact`` and ``powell``, which need no network.
     detector : LandmarkDetector, optional
         In place of the one that belongs to the model's landmarks; ``detection.detectors.open_detector`` makes one
-        by its name. ``max_faces`` and ``tracking`` are then the detector's own.
+        by its name. ``max_faces`` and ``tracking`` are then the detector's own, and whoever opened it closes it.
     max_faces : int
         At most so many faces are found in an image; 1 or more.
     tracking : bool
         Images are the frames of one video, in order.
     heads : bool, str or Path
         Whether heads that show no face (turned away, bowed, masked) are looked for, too, by a detector of their own,
-        and answered by the image eye, which the model must have; a face of which neither knows is left out.
+        and answered by the image eye, which the model must have and ``eye`` must ask for; a face of which neither
+        knows is left out.
         A path names the ONNX file of another head detector's first stage; see ``inference.heads.HeadSearch``.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
@@ -117,7 +118,8 @@ class HeadPoseEstimator:
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
         )
-        if detector is None:
+        self._owns_detector = detector is None
+        if self._owns_detector:
             # An estimator that is dropped gives its threads back; a detector that was handed in is its owner's.
             weakref.finalize(self, _close, self.detector, self._process).atexit = False
         HeadPoseEstimator._opened_in = os.getpid()
@@ -183,7 +185,8 @@ class HeadPoseEstimator:
         ImageReadError
             For a file that is no readable image.
         ValueError
-            For an array that is no image, for an eye that the model does not have, and after ``close``.
+            For an array that is no image, for an eye that the model does not have, for ``eye="landmarks"`` of an
+            estimator that looks for heads, and after ``close``.
         RuntimeError
             In a forked child.
         """
@@ -216,6 +219,8 @@ class HeadPoseEstimator:
         if isinstance(images, (str, bytes, Path)) or not isinstance(images, Iterable) or _is_one_image(images):
             raise ValueError(f"expected a list of images; received one {type(images).__name__}: use predict for that")
         chosen = self.eyes.chosen(eye)
+        if self._heads is not None:
+            self.eyes.require_image(chosen)
         _require_no_fork(self._process)  # before ``_read`` takes the lock
         boxes = chosen != "landmarks"
         if chosen == "image" and looks is None:
@@ -342,8 +347,9 @@ class HeadPoseEstimator:
         Raises
         ------
         ValueError
-            For a route or an eye that the model does not have, for a face that no eye can answer, for landmarks that
-            are not a face's, and after ``close``.
+            For a route or an eye that the model does not have, for a face that no eye can answer, as one whose box lies
+            far from its image, for landmarks that are not a face's, for an image that the image eye is to look at and
+            that is no RGB uint8 array, and after ``close``.
         RuntimeError
             In a forked child.
         """
@@ -361,12 +367,15 @@ class HeadPoseEstimator:
                 self.detector.forget()
 
     def close(self) -> None:
-        """Release the detector. Closing twice does nothing more; every other call is then refused."""
+        """Release the detector, but for one that was handed in, which is its owner's to close.
+
+        Closing twice does nothing more; every other call is then refused.
+        """
         if self._process == os.getpid():
             with self._lock:
-                if not self._closed:
-                    self._closed = True
+                if not self._closed and self._owns_detector:
                     self.detector.close()
+                self._closed = True
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -86,8 +86,16 @@ class Eyes:
             raise ValueError(f"eye: expected one of {list(known)}, which this model has; received {eye!r}")
         return eye or self.default
 
-    def require_image(self) -> ImageEngine:
-        """The image eye. Raises ``ValueError`` where there is none: nobody else answers heads that show no face."""
+    def require_image(self, eye: Eye | None = None) -> ImageEngine:
+        """The image eye, for heads that show no face, which nobody else answers.
+
+        Raises ``ValueError`` where there is none, and where ``eye`` asks for that of landmarks alone.
+        """
+        if eye == "landmarks":
+            raise ValueError(
+                "heads: heads that show no face have no landmarks, so that eye='landmarks' does not answer them; leave "
+                "heads out, or take another eye"
+            )
         if self.image is None:
             raise ValueError(
                 "heads: this model has no image eye, which alone answers heads that show no face; leave heads out, or "

@@ -44,7 +44,8 @@ class HeadFollower:
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
         Finds heads whose faces are not seen; asked in every 25th frame, in every fifth while a head is missed, and in
-        the one after a head came. Of a model without an image eye it raises ``ValueError``: nobody could answer them.
+        the one after a head came. Of a model without an image eye, and with ``eye="landmarks"``, it raises
+        ``ValueError``: nobody could answer them.
 
     Examples
     --------
@@ -63,7 +64,7 @@ class HeadFollower:
         boxes: BoxSource | None = None,
     ) -> None:
         if boxes is not None:
-            estimator.eyes.require_image()
+            estimator.eyes.require_image(eye)
         self._estimator, self._looks, self._boxes = estimator, looks, boxes
         self._route: Route = "refined" if refine else "network"
         self._eye: Eye = estimator.eyes.chosen(eye)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.face import Box, Face, box_of, has_size
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.images import RgbImage
-from nlml_hpe.image_networks.crop import crop, turned
+from nlml_hpe.files.images import RgbImage, require_rgb
+from nlml_hpe.image_networks.crop import crop, square_around, turned
 from nlml_hpe.inference.engines import Estimates, Interval, named_from_own_of, range_of, said_of_itself
 from nlml_hpe.inference.refinement import HeadRefiner, PlacesAhead
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
@@ -129,7 +129,14 @@ class ImageEngine:
         Returns
         -------
         Estimates
-            In the order of the faces, in the named head frame; NaN of one without an image, or whose box has no size.
+            In the order of the faces, in the named head frame; NaN of one without an image, whose box has no size, or
+            whose crops show nothing of the image. A box beyond the image's border is answered while they do: the
+            border is repeated.
+
+        Raises
+        ------
+        ValueError
+            For an image that is no RGB uint8 array (H, W, 3).
         """
         return self.begin(faces)()
 
@@ -153,8 +160,13 @@ class ImageEngine:
         -------
         callable
             Gives what ``estimate`` gives.
+
+        Raises
+        ------
+        ValueError
+            As ``estimate`` does.
         """
-        given = [index for index, face in enumerate(faces) if face.image is not None and has_size(box_of_68(face))]
+        given = [index for index, face in enumerate(faces) if face.image is not None and self._shows(face.image, face)]
         boxed = self._boxed([faces[index] for index in given], ahead)
         views = [(image, box, each) for image, box in boxed for each in self.crops]
         # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Of
@@ -170,6 +182,17 @@ class ImageEngine:
             return Estimates(rotation, covariance)
 
         return poses
+
+    def _shows(self, image: RgbImage, face: Face) -> bool:
+        """Whether crops of a face, turned in whatever way, can show a pixel of its image."""
+        require_rgb(image)
+        box = box_of_68(face)
+        if not has_size(box):
+            return False
+        x, y, side = square_around(box, self.share * max(each.side for each in self.crops))
+        (height, width), reach = image.shape[:2], side / 2**0.5
+        near = -reach < x < width + reach and -reach < y < height + reach
+        return bool(near and side < self.size * max(height, width))
 
     def _mean_of_crops(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
         """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers (N, C, 3, 3)."""

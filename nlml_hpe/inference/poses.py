@@ -39,7 +39,8 @@ def head_poses(faces: Sequence[Face], answer: Answer, engine: Engine) -> list[He
     if (missing := int((answer.eye == "").sum())) > 0:
         raise ValueError(
             f"{missing} of {len(faces)} faces cannot be answered: the landmark eye needs landmarks, the image eye an "
-            "image and a box (left < right, top < bottom); find faces with a landmark detector, or leave these out"
+            "image and a box in it or at its border (left < right, top < bottom); find faces with a landmark "
+            "detector, or leave these out"
         )
     own_rotation = estimates.in_own_frame(engine.named_from_own).rotation
     named, own = angles_from_rotation(np.stack([estimates.rotation, own_rotation])).columns()

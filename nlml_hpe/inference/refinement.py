@@ -51,7 +51,7 @@ class HeadRefiner:
     def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
         file = path or PLACE / REFINEMENT_FILE
         # A crop or two are too little work to share out.
-        self._session = open_stage(file, REFINEMENT_FORMAT, "RefinementTrainer", providers, threads=1)
+        self._session = open_stage(file, REFINEMENT_FORMAT, "RefinementTrainer", providers)
 
     def refine(self, image: RgbImage, proposed: Sequence[Head]) -> list[Head]:
         """Each proposal as it is after a closer look, in the same order.

@@ -149,7 +149,7 @@ def process(
     VideoError
         Where the copy cannot be written, and where the source's frames were given before.
     ValueError
-        For ``boxes`` of a model without an image eye, and for another smoother's name.
+        For ``boxes`` of a model without an image eye, or with ``eye="landmarks"``, and for another smoother's name.
 
     Examples
     --------

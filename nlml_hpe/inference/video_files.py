@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 
 from nlml_hpe.files.atomic import atomic_path
 from nlml_hpe.files.images import RgbImage, user_path
+from nlml_hpe.threads import submitted
 from nlml_hpe.words import why_no_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
@@ -121,9 +123,10 @@ class VideoSource:
             return
         # A file's next frame is read while this one is worked on.
         with ThreadPoolExecutor(1, "video") as reader:
-            following = reader.submit(next, frames, None)
-            while (frame := following.result()) is not None and not self._stopped:
-                following = reader.submit(next, frames, None)
+            read = partial(next, frames, None)
+            following = submitted(reader, read)
+            while (frame := following.result() if following else read()) is not None and not self._stopped:
+                following = submitted(reader, read)
                 yield frame
 
     def _frames(self) -> Iterator[Frame]:

@@ -20,6 +20,8 @@ _LETTER_PX, _WIDEST, _SMALL = 18, 4.2, 0.4
 """Width of a letter of size 1; the widest text, in sides of the head's box; size of the short one in its place."""
 _FILL = 0.35
 """How opaque the cube's front is."""
+_BRIM = 2
+"""Pixels beside a polygon that smoothing its edge may touch."""
 
 
 def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float], length: float) -> RgbImage:
@@ -48,14 +50,18 @@ def draw_axes(image: RgbImage, rotation: ArrayLike, origin: tuple[float, float],
     >>> [frontal[y, x].tolist() for x, y in ((25, 40), (10, 25))]  # x to the right, y up
     [[220, 40, 40], [40, 180, 40]]
     """
-    drawn = np.ascontiguousarray(image).copy()
+    drawn = _copied(image)
+    _put_axes(drawn, rotation, origin, length)
+    return drawn
+
+
+def _put_axes(drawn: RgbImage, rotation: ArrayLike, origin: tuple[float, float], length: float) -> None:
     in_image = IMAGE_FROM_CAMERA @ np.asarray(rotation, dtype=np.float64)
     start = (round(origin[0]), round(origin[1]))
     thickness = max(2, round(length / 40))
     for axis in np.argsort(-in_image[2]):
         end = (round(origin[0] + length * in_image[0, axis]), round(origin[1] + length * in_image[1, axis]))
         cv2.arrowedLine(drawn, start, end, AXIS_COLORS[axis], thickness, cv2.LINE_AA, tipLength=0.15)
-    return drawn
 
 
 def draw_cube(image: RgbImage, rotation: ArrayLike, middle: tuple[float, float], side: float) -> RgbImage:
@@ -85,15 +91,14 @@ def draw_cube(image: RgbImage, rotation: ArrayLike, middle: tuple[float, float],
     >>> [frontal[y, x].tolist() for x, y in ((20, 15), (15, 20))]  # above the face along x, beside it along y
     [[220, 40, 40], [40, 180, 40]]
     """
-    drawn = np.ascontiguousarray(image).copy()
+    drawn = _copied(image)
     in_image = IMAGE_FROM_CAMERA @ np.asarray(rotation, dtype=np.float64)
     corners = np.array(list(itertools.product((-1, 1), repeat=3)), dtype=np.float64) * side / 2
     seen = corners @ in_image.T
     places = np.rint(seen[:, :2] + middle).astype(int)
     front = np.flatnonzero(corners[:, 2] > 0)[[0, 1, 3, 2]]
     if in_image[2, 2] < 0:  # the face looks towards the viewer; z goes into the scene here
-        filled = cv2.fillConvexPoly(drawn.copy(), places[front], AXIS_COLORS[2], cv2.LINE_AA)
-        drawn[:] = cv2.addWeighted(filled, _FILL, drawn, 1 - _FILL, 0)
+        _put_tint(drawn, places[front])
     thickness = max(1, round(side / 40))
     edges = [(a, b) for a, b in itertools.combinations(range(8), 2) if np.count_nonzero(corners[a] != corners[b]) == 1]
     for a, b in sorted(edges, key=lambda edge: -seen[list(edge), 2].sum()):
@@ -137,12 +142,33 @@ def draw_cone(
     >>> [bool((drawn[y, x] != 128).any()) for x, y in ((30, 25), (30, 40), (5, 25))]
     [True, False, False]
     """
+    drawn = _copied(image)
+    _put_cone(drawn, rotation, covariance, origin, length)
+    return drawn
+
+
+def _put_cone(
+    drawn: RgbImage, rotation: ArrayLike, covariance: ArrayLike, origin: tuple[float, float], length: float
+) -> None:
     edge = nose_cone(rotation, covariance)[:, :2] * [1, -1] * length + origin
     places = np.rint(np.concatenate([edge, [origin]])).astype(np.int32)
-    drawn = np.ascontiguousarray(image).copy()
-    filled = cv2.fillConvexPoly(drawn.copy(), cv2.convexHull(places), AXIS_COLORS[2], cv2.LINE_AA)
-    drawn = np.asarray(cv2.addWeighted(filled, _FILL, drawn, 1 - _FILL, 0), dtype=np.uint8)
-    return np.asarray(cv2.polylines(drawn, [places[:-1]], True, AXIS_COLORS[2], 1, cv2.LINE_AA), dtype=np.uint8)
+    _put_tint(drawn, cv2.convexHull(places)[:, 0])
+    cv2.polylines(drawn, [places[:-1]], True, AXIS_COLORS[2], 1, cv2.LINE_AA)
+
+
+def _put_tint(drawn: RgbImage, corners: NDArray[np.integer]) -> None:
+    """Lay the colour of the head's z over a convex polygon, whose corners are (N, 2) whole numbers."""
+    first = np.maximum(corners.min(axis=0) - _BRIM, 0)
+    last = np.maximum(corners.max(axis=0) + _BRIM + 1, 0)
+    part = drawn[first[1] : last[1], first[0] : last[0]]
+    if part.size:
+        filled = cv2.fillConvexPoly(part.copy(), (corners - first).astype(np.int32), AXIS_COLORS[2], cv2.LINE_AA)
+        cv2.addWeighted(filled, _FILL, part, 1 - _FILL, 0, dst=part)
+
+
+def _copied(image: RgbImage) -> RgbImage:
+    """A copy that OpenCV can draw into."""
+    return np.array(image, order="C")
 
 
 def _point(place: NDArray[np.int64]) -> tuple[int, int]:
@@ -174,19 +200,25 @@ def draw_pose(image: RgbImage, pose: HeadPose, cone: bool = False) -> RgbImage:
     >>> bool((draw_pose(grey, pose) != grey).any())
     True
     """
+    drawn = _copied(image)
+    _put_pose(drawn, pose, cone)
+    return drawn
+
+
+def _put_pose(drawn: RgbImage, pose: HeadPose, cone: bool) -> None:
     left, top, right, bottom = pose.box
     middle = ((left + right) / 2, (top + bottom) / 2)
     length = 0.7 * max(right - left, bottom - top)
     if cone and pose.covariance is not None:
-        image = draw_cone(image, pose.rotation, pose.covariance, middle, length)
-    drawn = draw_axes(image, pose.rotation, middle, length)
+        _put_cone(drawn, pose.rotation, pose.covariance, middle, length)
+    _put_axes(drawn, pose.rotation, middle, length)
     sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
     number = "" if pose.track is None else f"#{pose.track} "
-    side, size = max(right - left, bottom - top), _text_size(image)
+    side, size = max(right - left, bottom - top), _text_size(drawn)
     text = f"{number}yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
     if size * _LETTER_PX * len(text) > _WIDEST * side:  # many small heads: no text over the head beside
         text, size = f"{number}{pose.yaw:+.0f} {pose.pitch:+.0f} {pose.roll:+.0f}", min(size, _SMALL)
-    return draw_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, image.shape[0] - 6))), size)
+    _put_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, drawn.shape[0] - 6))), size)
 
 
 def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -> RgbImage:
@@ -214,9 +246,10 @@ def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -
     >>> bool((draw_poses(grey, [pose, pose]) == draw_pose(draw_pose(grey, pose), pose)).all())
     True
     """
+    drawn = _copied(image)
     for pose in reversed(poses):
-        image = draw_pose(image, pose, cone)
-    return image
+        _put_pose(drawn, pose, cone)
+    return drawn
 
 
 def draw_text(image: RgbImage, text: str, place: tuple[int, int], size: float | None = None) -> RgbImage:
@@ -244,15 +277,18 @@ def draw_text(image: RgbImage, text: str, place: tuple[int, int], size: float | 
     >>> bool((draw_text(grey, "yaw", (5, 30)) != grey).any())
     True
     """
-    drawn = np.ascontiguousarray(image).copy()
-    scale = size or _text_size(image)
+    drawn = _copied(image)
+    _put_text(drawn, text, place, size or _text_size(image))
+    return drawn
+
+
+def _put_text(drawn: RgbImage, text: str, place: tuple[int, int], size: float) -> None:
     # The outline is the text itself around its place: OpenCV 5 sets thicker letters wider apart, OpenCV 4 does not.
     around = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
     for color, shifts in ((_OUTLINE, around), (_INK, [(0, 0)])):
         for x, y in shifts:
             at = (place[0] + x, place[1] + y)
-            cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
-    return drawn
+            cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)
 
 
 def _text_size(image: RgbImage) -> float:
