@@ -119,6 +119,13 @@ def test_a_root_one_level_off_is_said_to_be(tmp_path: Path, dataset: str, pairs:
     assert str(error.value).endswith(f"did you mean {tmp_path / meant}?")
 
 
+def test_a_folder_of_another_layout_is_called_so(tmp_path: Path) -> None:
+    """The folder above it has the layout that was asked for: nobody knows which was meant."""
+    write_pair(tmp_path / "AFLW2000", "image00002", (0, 0, 0))
+    with pytest.raises(DatasetError, match=r"this folder is laid out as aflw2000; did you"):
+        read_dataset("300w_lp", tmp_path / "AFLW2000")
+
+
 def test_an_empty_or_missing_root_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"0 labelled faces\n  expected image00002\.jpg"):
         read_dataset("aflw2000", tmp_path)

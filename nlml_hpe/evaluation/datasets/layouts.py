@@ -94,20 +94,27 @@ def recognised_layout(root: Path) -> str:
     """The layout in which a folder lies. Raises ``DatasetError`` where it is none of them, or no folder."""
     if not root.exists():
         raise DatasetError(f"{root}: no such folder")
-    for name, layout in LAYOUTS.items():
-        if next(root.glob(layout.pattern), None) or (name == "fsanet" and root.suffix == ".npz"):
+    for name in LAYOUTS:
+        if _lies_as(name, root) or (name == "fsanet" and root.suffix == ".npz"):
             return name
     known = "\n  ".join(f"{name}: {layout.example}" for name, layout in LAYOUTS.items())
     raise DatasetError(f"{root}: no data set that is known here; expected one of\n  {known}")
 
 
 def _hint(name: str, root: Path) -> str:
-    """The folder that was probably meant, one or two levels up or down."""
-    pattern = LAYOUTS[name].pattern
+    """The folder that was probably meant, one or two levels down; else the folder's own layout and the one above."""
     below = [place for depth in ("*", "*/*") for place in sorted(root.glob(depth)) if place.is_dir()]
-    near = [*below[:_NEAR], root.parent]
-    meant = next((place for place in near if next(place.glob(pattern), None)), None)
-    return f"; did you mean {meant}?" if meant else ""
+    meant = next((place for place in below[:_NEAR] if _lies_as(name, place)), None)
+    if meant is not None:
+        return f"; did you mean {meant}?"
+    other = next((known for known in LAYOUTS if known != name and _lies_as(known, root)), None)
+    hint = "" if other is None else f"; this folder is laid out as {other}"
+    # A folder of 300W-LP and AFLW2000-3D are laid out alike.
+    return f"{hint}; did you mean {root.parent}?" if _lies_as(name, root.parent) else hint
+
+
+def _lies_as(name: str, root: Path) -> bool:
+    return next(root.glob(LAYOUTS[name].pattern), None) is not None
 
 
 def _read_pairs(data: Dataset, pattern: str, group: Callable[[Path], str]) -> None:
