@@ -112,7 +112,7 @@ def test_the_table_says_where_an_eye_has_no_answer() -> None:
     labelled = faces(200)
     nothing = Gaussians(*(np.full_like(labelled.true, np.nan) for _ in range(2)))
     rows = doubt_rows(labelled.true, {"landmarks": labelled.landmarks, "image": nothing})
-    text = doubt_table(rows)
+    text = doubt_table(rows, 0)
     assert text.count("no answer") == 3
     assert "100 of 100" in text
 

@@ -112,7 +112,19 @@ def in_label_box(answered: Answered) -> int:
 def labelled_faces(eyes: Eyes, data: Dataset, answered: Answered) -> Labelled:
     """What ``answered_faces`` gave of a data set, as a calibration is measured and fitted by it.
 
-    NaN where an eye has no answer. In the named head frame, of rendered people in that of their labels.
+    Parameters
+    ----------
+    eyes : Eyes
+        Which answered.
+    data : Dataset
+        Whose labels may be in the head frame of the training heads.
+    answered : Answered
+        The answers.
+
+    Returns
+    -------
+    Labelled
+        NaN where an eye has no answer. In the named head frame, of rendered people in that of their labels.
     """
     nothing = Estimates.of_rotations(np.full((len(answered.names), 3, 3), np.nan))
     landmarks, image = (answered.answers.get(name, nothing) for name in ("landmarks", "image"))

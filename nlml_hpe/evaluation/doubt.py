@@ -147,7 +147,7 @@ def _by_axis(values: Floats) -> dict[str, float]:
     return dict(zip(AXES, map(float, values), strict=True))
 
 
-def doubt_table(rows: list[dict[str, Any]], in_label_box: int = 0) -> str:
+def doubt_table(rows: list[dict[str, Any]], in_label_box: int) -> str:
     """The figures as text, a line for every eye and range.
 
     Parameters

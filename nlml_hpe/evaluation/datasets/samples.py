@@ -118,8 +118,20 @@ class Dataset:
         self.left_out.setdefault(reason, []).append(printable(name))
 
     def spread(self, count: int) -> list[Sample]:
-        """So many of the faces that lie evenly among all, the first and the last with them; all where there are fewer.
+        """So many of the faces, evenly among all, the first and the last with them.
 
+        Parameters
+        ----------
+        count : int
+            How many; all where there are fewer.
+
+        Returns
+        -------
+        list of Sample
+            In their order.
+
+        Examples
+        --------
         >>> data = Dataset("biwi", Path("faces"))
         >>> data.samples = [Sample(name, (0.0, 0.0, 0.0), lambda: None) for name in "abcdefg"]
         >>> [sample.name for sample in data.spread(4)], len(data.spread(10))
