@@ -19,12 +19,13 @@ from nlml_hpe.evaluation.doubt import SUREST, doubt_rows, doubt_table, measure, 
 from nlml_hpe.evaluation.faces import annotated_face
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.score_tables import answers
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.fusion import Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
+from nlml_hpe.view.doubt_plots import plot_held
 from tests.test_calibration import faces
 from tests.test_eyes import two_eyes
 
@@ -74,6 +75,21 @@ def test_numbers_are_fitted_written_read_back_and_drawn(
     # Measured without a fit: the same numbers, the same table.
     assert calibration.main(asked) == 0
     assert fitted.endswith(capsys.readouterr().out.partition("\n")[2])
+
+
+def test_intervals_that_never_hold_are_in_the_picture(tmp_path: Path) -> None:
+    """The axes began at 40%: lines below were cut off, and it made no difference where they lie."""
+
+    def picture(least: float) -> RgbImage:
+        held = {share: {"yaw": least, "pitch": 0.7, "roll": 1.0} for share in ("0.5", "0.8", "0.95")}
+        rows = [{"eye": "image", "faces": "all", "n": 9, "held": held}]
+        return read_image(plot_held(rows, tmp_path / "held.png"))
+
+    def drawn(image: RgbImage) -> int:
+        """Pixels of the lines' colour, matplotlib's first."""
+        return int((np.abs(image.astype(int) - (31, 119, 180)).max(axis=-1) < 9).sum())
+
+    assert drawn(picture(0.0)) > 0.95 * drawn(picture(0.5))
 
 
 def test_what_cannot_be_calibrated_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,8 +46,13 @@ def pair(kit_of_few: Path) -> tuple[Person, ...]:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["faces", "heads"])
-def estimator(request: pytest.FixtureRequest) -> Iterator[HeadPoseEstimator]:
-    with HeadPoseEstimator(max_faces=64, heads=request.param) as opened:
+def looks_for_heads(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(scope="module")
+def estimator(looks_for_heads: bool) -> Iterator[HeadPoseEstimator]:
+    with HeadPoseEstimator(max_faces=64, heads=looks_for_heads) as opened:
         yield opened
 
 
@@ -70,22 +75,20 @@ def sixty(pair: tuple[Person, ...]) -> Picture:
 
 
 def test_of_sixty_heads_each_is_answered_once_and_sure_answers_are_right(
-    sixty: Picture, estimator: HeadPoseEstimator
+    sixty: Picture, estimator: HeadPoseEstimator, looks_for_heads: bool
 ) -> None:
     poses = estimator.predict(sixty.image)
     owners = [sixty.of(pose) for pose in poses]
     heads = [owner for owner in owners if owner is not None]
     assert len(heads) == len(set(heads))
-    # FaceMesh's detector is one for near faces: it sees fewer than half of them.
-    assert len(heads) >= 20
+    # FaceMesh's detector is one for near faces: it places 48 of them. The head detector sees all.
+    assert len(heads) >= (57 if looks_for_heads else 36)
     for pose, owner in zip(poses, owners, strict=True):
         if (pose.score or 0.0) > SURE and owner is None:
             # The head detector's boxes may lie a little off: beside a head, but not on anything else.
             assert max(overlap(pose.box, box) for box in sixty.boxes) > 0.1
         elif (pose.score or 0.0) > SURE:
-            # The image eye alone, by a box that lies a little off, is up to 32 degrees off here (MODEL_CARD.md).
-            bound = 45 if pose.eye == "image" else 20
-            assert geodesic_degrees(pose.rotation, sixty.rotations[owner or 0]) < bound
+            assert geodesic_degrees(pose.rotation, sixty.rotations[owner or 0]) < 20
     assert draw_poses(sixty.image, poses).shape == sixty.image.shape
 
 
@@ -95,27 +98,36 @@ def test_no_more_heads_are_answered_than_are_asked_for(sixty: Picture) -> None:
     assert len(poses) == 16
 
 
-def test_a_head_half_behind_another_spoils_no_answer(pair: tuple[Person, ...], estimator: HeadPoseEstimator) -> None:
-    behind, front = Placed(pair[0], (10, 0, 0), (230, 235), 0.75), Placed(pair[1], (-20, 0, 0), (165, 250), 0.95)
-    image, rotations, boxes = scene(background(400, 320), [behind, front])
+@pytest.mark.parametrize("apart", [105, 85, 65, 50])
+def test_a_head_behind_another_leads_no_answer_far_astray(
+    pair: tuple[Person, ...], estimator: HeadPoseEstimator, apart: int
+) -> None:
+    """From a quarter to two thirds of its face are hidden; landmarks then stretch over both faces (MODEL_CARD.md)."""
+    behind, front = (
+        Placed(pair[0], (10, 0, 0), (180 + apart, 255), 0.75),
+        Placed(pair[1], (-20, 0, 0), (180, 270), 0.95),
+    )
+    image, rotations, boxes = scene(background(480, 360), [behind, front])
     picture = Picture(image, boxes, rotations)
     by_head = {picture.of(pose): pose for pose in estimator.predict(image)}
-    assert geodesic_degrees(by_head[1].rotation, rotations[1]) < 12
+    assert geodesic_degrees(by_head[1].rotation, rotations[1]) < 20
     assert (by_head[1].score or 0) > SURE
-    # The one behind may have an answer, by the half that is seen; a sure one is right.
+    # The one behind may have an answer, by what is seen of it; a sure one is right.
     if 0 in by_head and (by_head[0].score or 0) > SURE:
         assert geodesic_degrees(by_head[0].rotation, rotations[0]) < 25
 
 
-def test_a_head_of_fewer_than_twenty_pixels_has_no_sure_and_wrong_answer(
-    pair: tuple[Person, ...], estimator: HeadPoseEstimator
+@pytest.mark.parametrize("scale", [0.08, 0.11])
+def test_a_head_of_fewer_than_twenty_pixels_is_seen_by_the_head_detector_alone(
+    pair: tuple[Person, ...], estimator: HeadPoseEstimator, looks_for_heads: bool, scale: float
 ) -> None:
-    image, [rotation], [(left, top, right, bottom)] = scene(
-        background(640, 480), [Placed(pair[1], (0, 0, 0), (300, 235), 0.11)]
-    )
-    assert max(right - left, bottom - top) < 20
-    sure = [pose for pose in estimator.predict(image) if (pose.score or 0) > SURE]
-    assert all(geodesic_degrees(pose.rotation, rotation) < 20 for pose in sure)
+    image, [rotation], [box] = scene(background(640, 480), [Placed(pair[1], (0, 0, 0), (300, 235), scale)])
+    assert 10 < max(box[2] - box[0], box[3] - box[1]) < 20
+    poses = estimator.predict(image)
+    assert len(poses) == looks_for_heads
+    for pose in poses:
+        assert overlap(pose.box, box) > 0.5
+        assert geodesic_degrees(pose.rotation, rotation) < 15
 
 
 def test_a_doll_is_answered_as_a_person_is(pair: tuple[Person, ...], estimator: HeadPoseEstimator) -> None:
@@ -146,11 +158,15 @@ def test_what_only_looks_like_a_face_may_have_an_answer_but_no_sure_one(
     assert all((pose.score or 0) < SURE for pose in estimator.predict(image))
 
 
-def test_a_crop_without_a_head_is_doubted(estimator: HeadPoseEstimator) -> None:
-    wall = background(200, 200)
-    assert all((pose.score or 0) < SURE for pose in estimator.predict(wall))
-    (pose,) = estimator.poses([Face(wall, (60.0, 60.0, 140.0, 140.0))])
+@pytest.mark.parametrize("kind", ["wall", "noise"])
+def test_a_picture_without_a_head_has_no_answer_and_a_box_there_a_doubted_one(
+    kind: str, estimator: HeadPoseEstimator
+) -> None:
+    noise = np.random.default_rng(5).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    image = background(300, 300) if kind == "wall" else noise
+    assert estimator.predict(image) == []
+    (pose,) = estimator.poses([Face(image, (90.0, 90.0, 210.0, 210.0))])
     assert pose.eye == "image"
-    assert (pose.score or 0) < SURE
+    assert (pose.score or 0) < 0.1
     assert pose.sigma is not None
-    assert max(pose.sigma) > 10
+    assert min(pose.sigma) > 10

@@ -276,6 +276,19 @@ def test_the_file_says_what_it_is(path: Path, session: onnxruntime.InferenceSess
     assert path.stat().st_size < 16e6
 
 
+def test_a_file_of_one_eye_says_that_eyes_range_and_frame(image_path: Path, path: Path) -> None:
+    """Those of the image eye were the landmark eye's, where a model has both."""
+    eyes = open_eyes(SHIPPED)
+    assert eyes.landmarks is not None
+    assert eyes.image is not None
+    assert eyes.landmarks.range != eyes.image.range
+    for made, eye in ((image_path, eyes.image), (path, eyes.landmarks)):
+        about = json.loads(opened(made).get_modelmeta().custom_metadata_map[METADATA])
+        assert about["range"] == [list(interval) for interval in eye.range]
+        assert about["named_from_own"] == eye.named_from_own.tolist()
+    assert "min_confidence" not in json.loads(opened(image_path).get_modelmeta().custom_metadata_map[METADATA])
+
+
 def test_the_same_answers_are_fused_the_same_way() -> None:
     """Answers that agree, that contradict each other, that look away, and faces that the landmark eye does not see."""
     rng = np.random.default_rng(0)

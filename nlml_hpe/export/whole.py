@@ -46,7 +46,7 @@ from nlml_hpe.export.shared import with_shared_weights
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.inference.calibration import Calibration
-from nlml_hpe.inference.eyes import Eyes
+from nlml_hpe.inference.eyes import Eyes, ImageAlone
 from nlml_hpe.inference.fusion import EYES, Eye
 from nlml_hpe.inference.looks import HALF_SCORE_DEG
 from nlml_hpe.inference.opening import engine_of, open_eyes
@@ -279,7 +279,8 @@ def _outputs(answer: Answer, seen: Seen | None) -> dict[str, Var]:
 
 def _about(eyes: Eyes, wanted: Eye, size: int, looks: int, precision: str) -> dict[str, Any]:
     """What a reader of the file must know."""
-    engine = engine_of(eyes)
+    # Each eye was trained on poses of its own, in a frame of its own: what is said is of the eye that answers.
+    engine = ImageAlone(eyes.require_image()) if wanted == "image" else engine_of(eyes)
     landmarks = {} if wanted == "image" else {"looks": looks, "min_confidence": engine.min_confidence}
     return {
         "format": WHOLE_ONNX_FORMAT,

@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from nlml_hpe.rotation import AXES
 from nlml_hpe.view.figures import save_figure
 
+_LEAST_SHARE = 0.4
+"""Where the axes of shares begin: no interval is of less. Those that hold less often are shown all the same."""
+
 
 def plot_held(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Draw how often intervals hold against how often they should, a panel for each set of faces.
@@ -31,14 +34,18 @@ def plot_held(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """
     figure, panels = _panels(rows)
     for panel, answered in panels:
+        lowest = _LEAST_SHARE
         panel.plot([0, 1], [0, 1], color="0.7", lw=1)
         for color, row in enumerate(answered):
             nominal = [float(share) for share in row["held"]]
             for axis, line in zip(AXES, ("-", "--", ":"), strict=True):
                 held = [shares[axis] for shares in row["held"].values()]
-                panel.plot(nominal, held, line, marker="o", ms=3.5, color=f"C{color}", label=f"{row['eye']}, {axis}")
-        panel.set(xlabel="share that should hold", ylabel="share that holds", xlim=(0.4, 1), ylim=(0.4, 1))
-        panel.legend(fontsize=7)
+                lowest = min(lowest, *held)
+                name = f"{row['eye']}, {axis}"
+                (drawn,) = panel.plot(nominal, held, line, marker="o", ms=3.5, color=f"C{color}", label=name)
+                drawn.set(clip_on=False, zorder=3)  # above the frame, on which lines at 0 and at 1 lie
+        panel.set(xlabel="share that should hold", ylabel="share that holds", xlim=(_LEAST_SHARE, 1), ylim=(lowest, 1))
+        panel.legend(fontsize=7, handlelength=4.5)  # so long that dashes and dots are seen beside the marker
     return save_figure(figure, path)
 
 
