@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nlml_hpe.cli.options import HEADS_HELP, MODEL_HELP, model_files
+from nlml_hpe.cli.options import MODEL_HELP, model_files
 from nlml_hpe.cli.places import require_output, shown
 from nlml_hpe.cli.whole import add_whole, refuse_without_crop, write_whole
 from nlml_hpe.detection.weights import default_folder
@@ -55,7 +55,8 @@ def add_parsers(commands: Any) -> None:
         help=f"any but this machine's own shows the page to the network (default: {LOOPBACK})",
     )
     demo.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    demo.add_argument("--heads", action="store_true", help=HEADS_HELP)
+    text = "look for heads that show no face in a webcam's frames, too, as in other images"
+    demo.add_argument("--heads", action="store_true", help=text)
     demo.set_defaults(work=_demo)
     info = commands.add_parser("info", help="versions, the model, and what is installed")
     info.add_argument("--model", type=user_path, default=SHIPPED, help=MODEL_HELP)

@@ -33,14 +33,21 @@ class Predictor:
 
     def __init__(self, estimator: HeadPoseEstimator) -> None:
         self.estimator, self._lock = estimator, threading.Lock()
+        has_image_eye = estimator.eyes.image is not None
+        # The same eyes and detector, and the head detector beside them.
+        self._of_heads = HeadPoseEstimator(estimator.eyes, detector=estimator.detector, heads=has_image_eye)
 
-    def __call__(self, content: bytes, rebuild: bool = False, eyes: bool = False) -> dict[str, Any]:
+    def __call__(
+        self, content: bytes, heads: bool = False, rebuild: bool = False, eyes: bool = False
+    ) -> dict[str, Any]:
         """All that is in an encoded image, for JSON.
 
         Parameters
         ----------
         content : bytes
             The image as a file.
+        heads : bool
+            Whether to look for heads that show no face, too; nobody could answer them without an image eye.
         rebuild : bool
             Whether to add the reconstruction of the largest face that shows landmarks.
         eyes : bool
@@ -60,7 +67,7 @@ class Predictor:
         """
         with self._lock:
             image = decode_image(BytesIO(content), "the upload", MAX_UPLOAD_PIXELS)
-            faces = self.estimator.detect(image)
+            faces = (self._of_heads if heads else self.estimator).detect(image)
             poses = self.estimator.poses(faces, DEFAULT_ROUTE)
             alone = self._alone(faces, poses) if eyes else [{} for _ in faces]
         largest = next((pose for pose in poses if len(pose.landmarks)), None)

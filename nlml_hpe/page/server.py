@@ -1,8 +1,9 @@
 """A page to try it: ``nlml-hpe demo`` serves it to this machine's own browser.
 
 An image or a webcam frame is posted to ``/predict`` and answered with the pose of every head that is found, its
-landmarks and its cone of doubt. What the page wants beyond that stands in the query: with ``eyes`` each head's answers
-by one eye alone are there, too; with ``rebuild``, where torch is installed, the largest face's reconstruction by the
+landmarks and its cone of doubt. What the page wants beyond that stands in the query: with ``heads``, as of an image
+that is no frame of a webcam, heads that show no face are looked for, too, which takes longer; with ``eyes`` each head's
+answers by one eye alone are there; with ``rebuild``, where torch is installed, the largest face's reconstruction by the
 manifold: its 27 weight vectors, the cosines and FaceMesh's triangles, from which the page draws the face as a surface
 at any angle. Nothing is stored.
 """
@@ -38,7 +39,7 @@ TIMEOUT_SECONDS = 20
 MAX_CONNECTIONS = 64
 """At one time; further ones are closed unread."""
 PREDICT = "/predict"
-WISHES = ("rebuild", "eyes")
+WISHES = ("heads", "rebuild", "eyes")
 """What may stand in the query of ``PREDICT``, joined by "&"."""
 _PAGE = Path(__file__).with_name("page.html")
 _LENGTH_DIGITS = 12
@@ -132,7 +133,8 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000, heads: bool = Fal
     port : int
         0 takes a free one.
     heads : bool
-        Whether heads that show no face are looked for, too, as of ``HeadPoseEstimator``.
+        Whether heads that show no face are looked for in every image, too, as of ``HeadPoseEstimator``; otherwise they
+        are where the page asks for it, which a webcam's frames do without.
 
     Returns
     -------
@@ -237,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         place, _, query = self.path.partition("?")
         wishes = [wish for wish in query.split("&") if wish]
         if place != PREDICT or not set(wishes) <= set(WISHES):
-            self._answer(HTTPStatus.NOT_FOUND, {"error": f"images go to {PREDICT}, with one or both of {WISHES}"})
+            self._answer(HTTPStatus.NOT_FOUND, {"error": f"images go to {PREDICT}, with any of {WISHES}"})
         elif not self.headers.get("Content-Type", "").startswith("image/"):
             self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected an image as the request's body"})
         elif not (length.isascii() and length.isdecimal()):
@@ -247,7 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
             text = f"at most {MAX_UPLOAD_BYTES // 2**20} MiB are taken; make the image smaller"
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": text})
         else:
-            self._answer(HTTPStatus.OK, self._predictor(self._body(int(length)), "rebuild" in wishes, "eyes" in wishes))
+            asked = {wish: wish in wishes for wish in WISHES}
+            self._answer(HTTPStatus.OK, self._predictor(self._body(int(length)), **asked))
 
     def _body(self, length: int) -> bytes:
         """The upload. Raises ``TimeoutError`` where it comes in drops, and ``ImageReadError`` where it breaks off."""
