@@ -4,8 +4,9 @@ Five minutes a lever. C and V are finished folders of the stage Crops (``configs
 network trained from the same random weights on the same number of crops, one thing being otherwise, and measured on the
 faces of ``--root`` (the development split of AFLW2000-3D by default) and on V's unseen people, in the frame of the
 renders. Rows that the results hold already are not trained again; ``--levers`` names some, ``--new NAME`` measures the
-base on other crops. Results of other faces, of other unseen people, or of another number of crops are refused, and so
-is a row that was learned from other crops than those of ``--crops``.
+base on other crops; ``--results NAME`` is a table of its own, for a base of other crops. Results of other faces, of
+other unseen people, or of another number of crops are refused, and so is a row that was learned from other crops than
+those of ``--crops``.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ _ALL = tuple(name for name in AugmentationConfig.model_fields if name != "mirror
 
 @dataclass(frozen=True)
 class Lever:
-    """One thing that is otherwise: settings of the network, of the augmentation, or which crops are learned from."""
+    """One thing that is otherwise: settings of the network, of the augmentation, what is drawn, or whose crops."""
 
     network: dict[str, Any] = field(default_factory=dict)
     augmentation: dict[str, float] = field(default_factory=dict)
+    seed: int = SEED
     chosen: Callable[[NDArray[np.int32], NDArray[np.float64]], NDArray[np.bool_]] | None = None
     """Of people (n,) and angles (n, 3) in degrees."""
 
@@ -74,6 +76,10 @@ def _people(count: int) -> Lever:
 
 LEVERS: dict[str, Lever] = {
     "base: six_d, 64 px, width 32": Lever(),
+    "the same, drawn otherwise": Lever(seed=2),
+    "the same, drawn otherwise again": Lever(seed=3),
+    "loss: the angle itself": Lever(network={"loss": "geodesic"}),
+    "loss: one minus the angle's cosine": Lever(network={"loss": "chordal"}),
     "24 people": _people(24),
     "240 people": _people(240),
     "poses of the paper's range alone": Lever(chosen=lambda _, angles: (np.abs(angles) <= [50, 40, 30]).all(axis=1)),
@@ -106,18 +112,20 @@ class Faces:
     true: NDArray[np.float64]
 
 
-def main(crops: Path, validation: Path, root: Path, seen: int, levers: Sequence[str], new: str | None) -> None:
-    """Train and measure the levers that no results hold yet; print and save the table.
+def main(crops: Path, validation: Path, root: Path, seen: int, levers: Sequence[str], results: str = NAME) -> None:
+    """Train and measure the levers that no results hold yet; print and save the table of this name.
 
-    Raises ``ValueError`` where the results are of other data, and for a lever that leaves no crop.
+    A name that is no lever's is that of the base on these crops. Raises ``ValueError`` where the results are of other
+    data, and for a lever that leaves no crop.
     """
     learned = _digest(crops)
     notes = _notes(seen, root, validation)
-    rows, wanted = _kept(notes), [new] if new else levers
-    for name in (name for name in wanted if name in rows):
-        _require_same_crops(rows[name], learned, crops)
+    file = RESULTS / f"{results}.json"
+    rows = _kept(file, notes)
+    for name in (name for name in levers if name in rows):
+        _require_same_crops(file, rows[name], learned, crops)
         print(f"{name}: measured before, kept", flush=True)
-    missing = [name for name in wanted if name not in rows]
+    missing = [name for name in levers if name not in rows]
     if not missing:
         return
     photographs, unseen = _photographs(root), _unseen(validation)
@@ -128,12 +136,11 @@ def main(crops: Path, validation: Path, root: Path, seen: int, levers: Sequence[
         minutes = (time.process_time() - start) / 60
         figures = _row(network, photographs, unseen)
         rows[name] = {"lever": name, **figures, "minutes of processor time": minutes, "crops": learned}
-        report(NAME, f"One lever at a time: {seen:,} crops, {root.name}", list(rows.values()), notes)
+        report(results, f"One lever at a time: {seen:,} crops, {root.name}", list(rows.values()), notes)
 
 
-def _kept(notes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _kept(file: Path, notes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The rows that were measured before, by name. Raises ``ValueError`` where they are of other data."""
-    file = RESULTS / f"{NAME}.json"
     if not file.is_file():
         return {}
     before = json.loads(file.read_text())
@@ -145,10 +152,10 @@ def _kept(notes: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {row["lever"]: row for row in before["rows"]}
 
 
-def _require_same_crops(row: Mapping[str, Any], learned: str, crops: Path) -> None:
+def _require_same_crops(file: Path, row: Mapping[str, Any], learned: str, crops: Path) -> None:
     if row.get("crops") != learned:
         raise ValueError(
-            f"{RESULTS / NAME}.json: the row {row['lever']!r} was learned from the crops {row.get('crops')}; {crops} "
+            f"{file}: the row {row['lever']!r} was learned from the crops {row.get('crops')}; {crops} "
             f"holds {learned}: name those crops, move the file away, or measure the base on these under a name (--new)"
         )
 
@@ -193,11 +200,11 @@ def _trained(lever: Lever, crops: Path, validation: Path, seen: int) -> ImageNet
         patience=epochs,
         augmentation=augmentation,
     )
-    network = network_of(ImageNetworkConfig.model_validate({"name": "six_d", "size": 64} | lever.network), SEED)
+    network = network_of(ImageNetworkConfig.model_validate({"name": "six_d", "size": 64} | lever.network), lever.seed)
     unseen = RenderedCrops(validation)
     training = Weighted(Chosen(source, numbers))
     held_out = Weighted(Chosen(unseen, np.arange(0, len(unseen.rotations()), _EVERY)))
-    train_image_network(network, [training], [held_out], settings, SEED, Run())
+    train_image_network(network, [training], [held_out], settings, lever.seed, Run())
     return network.eval()
 
 
@@ -250,6 +257,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seen", type=int, default=98_000, help="crops that each network is shown")
     parser.add_argument("--levers", nargs="*", choices=list(LEVERS), default=list(LEVERS), metavar="NAME")
     parser.add_argument("--new", metavar="NAME", help="the base on these crops, as a row of this name")
+    parser.add_argument("--results", default=NAME, metavar="NAME", help="the table's name, for crops of other settings")
     found = parser.parse_args(given)
     if found.seen < _EPOCHS * _BATCH:
         parser.error(f"--seen: expected {_EPOCHS * _BATCH} or more, a batch in each of {_EPOCHS} epochs")
@@ -259,7 +267,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _work(given: argparse.Namespace) -> None:
-    main(given.crops, given.validation, given.root, given.seen, given.levers, given.new)
+    levers = [given.new] if given.new else given.levers
+    main(given.crops, given.validation, given.root, given.seen, levers, given.results)
 
 
 if __name__ == "__main__":

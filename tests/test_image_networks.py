@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nlml_hpe.image_networks.hopenet import HopeNet, read_hopenet
 from nlml_hpe.image_networks.losses import (
+    ROTATION_LOSSES,
     LabelError,
     binned,
     bins_of,
@@ -66,6 +67,19 @@ def test_the_geodesic_loss_is_finite_where_its_angle_has_no_gradient() -> None:
         assert torch.isfinite(gradient).all()
     # A bound of one in a million under the sine takes a tenth of a degree off half a turn.
     assert float(geodesic(torch.eye(3)[None], opposite)) == pytest.approx(np.pi, abs=0.003)
+
+
+def test_six_d_learns_by_the_loss_that_is_named() -> None:
+    turn = 0.5
+    outputs = torch.tensor([[1.0, 0, 0, 1, 0, 0, *[0.0] * 6]])
+    true = roma.rotvec_to_rotmat(torch.tensor([[0.0, turn, 0.0]]))
+    delta = np.radians(10)
+    # The likelihood of the covariance is the same beside each.
+    found = {name: float(build("six_d", 32, width=8, loss=name).loss(outputs, true)) for name in ROTATION_LOSSES}
+    assert found["geodesic"] - found["chordal"] == pytest.approx(turn - (1 - np.cos(turn)), abs=1e-5)
+    assert found["huber"] - found["chordal"] == pytest.approx(delta * (turn - delta / 2) - (1 - np.cos(turn)), abs=1e-5)
+    with pytest.raises(ValueError, match=r"unknown loss 'mse'; expected one of \['chordal', 'geodesic', 'huber'\]"):
+        build("six_d", 32, loss="mse")
 
 
 def test_the_likelihood_is_that_of_a_normal_distribution() -> None:

@@ -160,7 +160,7 @@ def test_ablations_answer_for_the_data_that_they_looked_at(
     (tmp_path / "more_faces").mkdir()
 
     def measured(crops: Path, unseen: Path, root: str = "faces", seen: int = 1000) -> None:
-        image_ablations.main(crops, unseen, tmp_path / root, seen, [lever], None)
+        image_ablations.main(crops, unseen, tmp_path / root, seen, [lever])
 
     rows = [{"lever": lever, "crops": manifest_digest(crops, CROPS)[:12]}]
     notes = image_ablations._notes(1000, tmp_path / "faces", unseen)

@@ -20,6 +20,9 @@ class ImageNetworkConfig(Section):
     width: int | None = Field(default=None, ge=8, le=1024, description="channels that the network begins with")
     alpha: float | None = Field(default=None, ge=0, le=1e6, description="of bins: weight of the squared error")
     answer: Literal["angles", "six_d"] | None = Field(default=None, description="of mobilenetv2")
+    loss: Literal["huber", "geodesic", "chordal"] | None = Field(
+        default=None, description="of six_d: Huber's of the angle, the angle itself, or one minus its cosine"
+    )
     dropout: float | None = Field(default=None, ge=0, lt=1)
     covered: tuple[Border, Border, Border, Border] = Field(
         default=(0.0, 0.0, 0.0, 0.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import roma
 import torch
@@ -62,6 +63,36 @@ def geodesic_huber(estimated: Tensor, true: Tensor, delta_deg: float = 10.0) -> 
     """
     angle = geodesic(estimated, true)
     return nn.functional.huber_loss(angle, torch.zeros_like(angle), reduction="none", delta=math.radians(delta_deg))
+
+
+def chordal(estimated: Tensor, true: Tensor) -> Tensor:
+    """A quarter of the squared Frobenius distance (N,) of rotations: 1 - cos of the angle between them.
+
+    Parameters
+    ----------
+    estimated, true : (N, 3, 3) tensors
+        Rotations, head to camera.
+
+    Returns
+    -------
+    (N,) tensor
+        Of each rotation, 0 to 2; for small angles half their square, in radians squared.
+
+    Examples
+    --------
+    >>> turn = roma.rotvec_to_rotmat(torch.tensor([[0.0, 0.1, 0.0]]))
+    >>> round(float(chordal(torch.eye(3)[None], turn)[0]), 4)
+    0.005
+    """
+    return 0.25 * (estimated - true).square().sum(dim=(1, 2))
+
+
+ROTATION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "huber": geodesic_huber,
+    "geodesic": geodesic,
+    "chordal": chordal,
+}
+"""Losses of a rotation by name, for ``image_network.loss``."""
 
 
 def negative_log_likelihood(estimated: Tensor, factor: Tensor, true: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nlml_hpe.image_networks.backbones import backbone_of
-from nlml_hpe.image_networks.losses import geodesic_huber, negative_log_likelihood
+from nlml_hpe.image_networks.losses import ROTATION_LOSSES, negative_log_likelihood
 from nlml_hpe.image_networks.network import ImageNetwork, Posterior, maps_of
 
 _HEAD_CHANNELS, _SPREAD_CHANNELS = 64, 128
@@ -26,10 +26,18 @@ class SixD(ImageNetwork):
     """
 
     def __init__(
-        self, backbone: str = "residual", size: int = 64, width: int | None = None, dropout: float = 0.1
+        self,
+        backbone: str = "residual",
+        size: int = 64,
+        width: int | None = None,
+        dropout: float = 0.1,
+        loss: str = "huber",
     ) -> None:
         super().__init__()
+        if loss not in ROTATION_LOSSES:
+            raise ValueError(f"unknown loss {loss!r}; expected one of {sorted(ROTATION_LOSSES)}")
         self.size = size
+        self.rotation_loss = ROTATION_LOSSES[loss]
         self.backbone = backbone_of(backbone, width)
         channels, height, across = maps_of(self.backbone, size)
         self.squeeze = nn.Sequential(
@@ -59,11 +67,11 @@ class SixD(ImageNetwork):
         return Posterior(roma.special_gramschmidt(outputs[:, :6].view(-1, 3, 2)), _triangle(outputs[:, 6:]))
 
     def losses(self, outputs: Tensor, rotations: Tensor) -> Tensor:
-        """Huber's loss of the angle, and the likelihood of the covariance given the rotation that was said."""
+        """The loss of the rotation, and the likelihood of the covariance given the rotation that was said."""
         rotation, factor = self.posterior(outputs)
         assert factor is not None
         likelihood = negative_log_likelihood(rotation.detach(), factor, rotations)
-        return geodesic_huber(rotation, rotations) + _LIKELIHOOD_WEIGHT * likelihood
+        return self.rotation_loss(rotation, rotations) + _LIKELIHOOD_WEIGHT * likelihood
 
 
 def _triangle(values: Tensor) -> Tensor:
