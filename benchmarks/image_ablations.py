@@ -196,7 +196,7 @@ def _trained(lever: Lever, crops: Path, validation: Path, seen: int) -> ImageNet
         learning_rate=0.003,
         weight_decay=0.02,
         gradient_clip=1.0,
-        precision="bfloat16",
+        precision="auto",
         patience=epochs,
         augmentation=augmentation,
     )
