@@ -4,9 +4,9 @@ Five minutes a lever. C and V are finished folders of the stage Crops (``configs
 network trained from the same random weights on the same number of crops, one thing being otherwise, and measured on the
 faces of ``--root`` (the development split of AFLW2000-3D by default) and on V's unseen people, in the frame of the
 renders. Rows that the results hold already are not trained again; ``--levers`` names some, ``--new NAME`` measures the
-base on other crops; ``--results NAME`` is a table of its own, for a base of other crops. Results of other faces, of
-other unseen people, or of another number of crops are refused, and so is a row that was learned from other crops than
-those of ``--crops``.
+base on other crops, ``--seed`` draws weights and batches otherwise, and ``--results NAME`` is a table of its own, as
+for a base of other crops or of another ``--width``. Results of other faces, of other unseen people, of another width,
+or of another number of crops are refused, and so is a row that was learned from other crops than those of ``--crops``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from renderer.crops import KIND as CROPS
 from stages.common import guarded
 from stages.config import load_config
 
-NAME, SEED = "image_ablations", 1
+NAME, SEED, WIDTH = "image_ablations", 1, 32
 _RANGE, _WIDE = "aflw2000-nlml", "aflw2000"
 _EPOCHS, _BATCH = 7, 64
 _DIGITS = 12
@@ -61,11 +61,10 @@ _ALL = tuple(name for name in AugmentationConfig.model_fields if name != "mirror
 
 @dataclass(frozen=True)
 class Lever:
-    """One thing that is otherwise: settings of the network, of the augmentation, what is drawn, or whose crops."""
+    """One thing that is otherwise: settings of the network, of the augmentation, or which crops are learned from."""
 
     network: dict[str, Any] = field(default_factory=dict)
     augmentation: dict[str, float] = field(default_factory=dict)
-    seed: int = SEED
     chosen: Callable[[NDArray[np.int32], NDArray[np.float64]], NDArray[np.bool_]] | None = None
     """Of people (n,) and angles (n, 3) in degrees."""
 
@@ -75,9 +74,7 @@ def _people(count: int) -> Lever:
 
 
 LEVERS: dict[str, Lever] = {
-    "base: six_d, 64 px, width 32": Lever(),
-    "the same, drawn otherwise": Lever(seed=2),
-    "the same, drawn otherwise again": Lever(seed=3),
+    "base: six_d, 64 px": Lever(),
     "loss: the angle itself": Lever(network={"loss": "geodesic"}),
     "loss: one minus the angle's cosine": Lever(network={"loss": "chordal"}),
     "24 people": _people(24),
@@ -98,7 +95,7 @@ LEVERS: dict[str, Lever] = {
     "96 px": Lever(network={"size": 96}),
     "no dropout": Lever(network={"dropout": 0.0}),
     "MobileNetV2 of width 16, 6D": Lever(network={"name": "mobilenetv2", "width": 16, "answer": "six_d"}),
-    "the plain CNN, 66 bins an angle": Lever(network={"name": "custom_cnn"}),
+    "the plain CNN, 66 bins an angle": Lever(network={"name": "custom_cnn", "width": None}),
     "MobileNetV2 of width 16, three angles": Lever(network={"name": "mobilenetv2", "width": 16, "answer": "angles"}),
 }
 
@@ -112,31 +109,43 @@ class Faces:
     true: NDArray[np.float64]
 
 
-def main(crops: Path, validation: Path, root: Path, seen: int, levers: Sequence[str], results: str = NAME) -> None:
+@dataclass(frozen=True)
+class Training:
+    """What all networks of a table have in common, but for the seed, and which crops they learn from."""
+
+    crops: Path
+    validation: Path
+    seen: int = 98_000
+    width: int = WIDTH
+    seed: int = SEED
+
+
+def main(common: Training, root: Path, levers: Sequence[str], results: str = NAME) -> None:
     """Train and measure the levers that no results hold yet; print and save the table of this name.
 
     A name that is no lever's is that of the base on these crops. Raises ``ValueError`` where the results are of other
     data, and for a lever that leaves no crop.
     """
-    learned = _digest(crops)
-    notes = _notes(seen, root, validation)
+    learned = _digest(common.crops)
+    notes = _notes(common, root)
     file = RESULTS / f"{results}.json"
     rows = _kept(file, notes)
-    for name in (name for name in levers if name in rows):
-        _require_same_crops(file, rows[name], learned, crops)
+    names = {(lever if common.seed == SEED else f"{lever}, seed {common.seed}"): lever for lever in levers}
+    for name in (name for name in names if name in rows):
+        _require_same_crops(file, rows[name], learned, common.crops)
         print(f"{name}: measured before, kept", flush=True)
-    missing = [name for name in levers if name not in rows]
+    missing = [name for name in names if name not in rows]
     if not missing:
         return
-    photographs, unseen = _photographs(root), _unseen(validation)
+    photographs, unseen = _photographs(root), _unseen(common.validation)
     for name in missing:
-        lever = LEVERS.get(name, Lever())
+        lever = LEVERS.get(names[name], Lever())
         start = time.process_time()
-        network = _trained(lever, crops, validation, seen)
+        network = _trained(lever, common)
         minutes = (time.process_time() - start) / 60
         figures = _row(network, photographs, unseen)
         rows[name] = {"lever": name, **figures, "minutes of processor time": minutes, "crops": learned}
-        report(results, f"One lever at a time: {seen:,} crops, {root.name}", list(rows.values()), notes)
+        report(results, f"One lever at a time: {common.seen:,} crops, {root.name}", list(rows.values()), notes)
 
 
 def _kept(file: Path, notes: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -146,7 +155,8 @@ def _kept(file: Path, notes: Sequence[str]) -> dict[str, dict[str, Any]]:
     before = json.loads(file.read_text())
     if before["notes"] != list(notes):
         raise ValueError(
-            f"{file} holds results of other data, or of another number of crops; move it away to measure these\n"
+            f"{file} holds results of other data, of another number of crops, or of another width; move it away to "
+            "measure these\n"
             f"there: {' '.join(before['notes'])}\nhere: {' '.join(notes)}"
         )
     return {row["lever"]: row for row in before["rows"]}
@@ -160,11 +170,13 @@ def _require_same_crops(file: Path, row: Mapping[str, Any], learned: str, crops:
         )
 
 
-def _notes(seen: int, root: Path, validation: Path) -> list[str]:
+def _notes(common: Training, root: Path) -> list[str]:
+    width = "" if common.width == WIDTH else f"Networks of width {common.width}. "
     return [
-        f"{seen:,} crops seen, {_EPOCHS} epochs, batches of {_BATCH}, one seed; label's box; raw in the frame of the "
-        "renders; 95% intervals over faces. Networks this young are far from done.",
-        f"Faces of {root.name} ({digest_of_names_and_sizes(root)[:_DIGITS]}), unseen people of {_digest(validation)}; "
+        f"{width}{common.seen:,} crops seen, {_EPOCHS} epochs, batches of {_BATCH}, one seed; label's box; raw in the "
+        "frame of the renders; 95% intervals over faces. Networks this young are far from done.",
+        f"Faces of {root.name} ({digest_of_names_and_sizes(root)[:_DIGITS]}), unseen people of "
+        f"{_digest(common.validation)}; "
         "digests are of names and sizes of files, and of the manifest of crops.",
     ]
 
@@ -174,20 +186,20 @@ def _digest(crops: Path) -> str:
     return manifest_digest(crops, CROPS)[:_DIGITS]
 
 
-def _trained(lever: Lever, crops: Path, validation: Path, seen: int) -> ImageNetwork:
+def _trained(lever: Lever, common: Training) -> ImageNetwork:
     """The network of this lever. Raises ``ValueError`` where it leaves fewer crops than a batch."""
-    source = RenderedCrops(crops)
-    people = np.concatenate([shard.people for shard in read_shards(crops)])
+    source = RenderedCrops(common.crops)
+    people = np.concatenate([shard.people for shard in read_shards(common.crops)])
     angles = angles_from_rotation(source.rotations().astype(np.float64)).columns()
     taken = np.ones(len(people), dtype=bool) if lever.chosen is None else lever.chosen(people, angles)
     numbers = np.flatnonzero(taken)
     if len(numbers) < _BATCH:
         raise ValueError(
-            f"of {len(taken)} crops of {crops} this lever leaves {len(numbers)}; expected {_BATCH} or more"
+            f"of {len(taken)} crops of {common.crops} this lever leaves {len(numbers)}; expected {_BATCH} or more"
         )
     # A training shows each crop once an epoch at most; of few crops more epochs are made.
-    epoch = min(seen // _EPOCHS, len(numbers))
-    epochs = round(seen / epoch)
+    epoch = min(common.seen // _EPOCHS, len(numbers))
+    epochs = round(common.seen / epoch)
     augmentation = load_config(_CONFIG).image_trainer.augmentation.model_copy(update=lever.augmentation)
     settings = ImageTrainerConfig(
         epochs=epochs,
@@ -200,11 +212,12 @@ def _trained(lever: Lever, crops: Path, validation: Path, seen: int) -> ImageNet
         patience=epochs,
         augmentation=augmentation,
     )
-    network = network_of(ImageNetworkConfig.model_validate({"name": "six_d", "size": 64} | lever.network), lever.seed)
-    unseen = RenderedCrops(validation)
+    settings_of_network = {"name": "six_d", "size": 64, "width": common.width} | lever.network
+    network = network_of(ImageNetworkConfig.model_validate(settings_of_network), common.seed)
+    unseen = RenderedCrops(common.validation)
     training = Weighted(Chosen(source, numbers))
     held_out = Weighted(Chosen(unseen, np.arange(0, len(unseen.rotations()), _EVERY)))
-    train_image_network(network, [training], [held_out], settings, lever.seed, Run())
+    train_image_network(network, [training], [held_out], settings, common.seed, Run())
     return network.eval()
 
 
@@ -254,10 +267,14 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--root", type=Path, default=development_data() / "aflw2000_dev")
-    parser.add_argument("--seen", type=int, default=98_000, help="crops that each network is shown")
+    parser.add_argument("--seen", type=int, default=Training.seen, help="crops that each network is shown")
+    parser.add_argument("--width", type=int, default=WIDTH, help="channels that the networks begin with")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help="of weights and batches; another one makes rows of its own"
+    )
     parser.add_argument("--levers", nargs="*", choices=list(LEVERS), default=list(LEVERS), metavar="NAME")
     parser.add_argument("--new", metavar="NAME", help="the base on these crops, as a row of this name")
-    parser.add_argument("--results", default=NAME, metavar="NAME", help="the table's name, for crops of other settings")
+    parser.add_argument("--results", default=NAME, metavar="NAME", help="the table's name, for a base of its own")
     found = parser.parse_args(given)
     if found.seen < _EPOCHS * _BATCH:
         parser.error(f"--seen: expected {_EPOCHS * _BATCH} or more, a batch in each of {_EPOCHS} epochs")
@@ -267,8 +284,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _work(given: argparse.Namespace) -> None:
-    levers = [given.new] if given.new else given.levers
-    main(given.crops, given.validation, given.root, given.seen, levers, given.results)
+    common = Training(given.crops, given.validation, given.seen, given.width, given.seed)
+    main(common, given.root, [given.new] if given.new else given.levers, given.results)
 
 
 if __name__ == "__main__":

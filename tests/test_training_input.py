@@ -160,10 +160,10 @@ def test_ablations_answer_for_the_data_that_they_looked_at(
     (tmp_path / "more_faces").mkdir()
 
     def measured(crops: Path, unseen: Path, root: str = "faces", seen: int = 1000) -> None:
-        image_ablations.main(crops, unseen, tmp_path / root, seen, [lever])
+        image_ablations.main(image_ablations.Training(crops, unseen, seen), tmp_path / root, [lever])
 
     rows = [{"lever": lever, "crops": manifest_digest(crops, CROPS)[:12]}]
-    notes = image_ablations._notes(1000, tmp_path / "faces", unseen)
+    notes = image_ablations._notes(image_ablations.Training(crops, unseen, 1000), tmp_path / "faces")
     (tmp_path / "image_ablations.json").write_text(json.dumps({"rows": rows, "notes": notes}))
     measured(crops, unseen)
     assert capsys.readouterr().out == f"{lever}: measured before, kept\n"
@@ -174,7 +174,7 @@ def test_ablations_answer_for_the_data_that_they_looked_at(
         measured(unseen, unseen)
     nobody = image_ablations.Lever(chosen=lambda people, _: people > 1000)
     with pytest.raises(ValueError, match="this lever leaves 0; expected 64 or more"):
-        image_ablations._trained(nobody, crops, unseen, 1000)
+        image_ablations._trained(nobody, image_ablations.Training(crops, unseen, 1000))
 
 
 @pytest.mark.parametrize("wrong", [["--seen", "3"], ["--new", "width 16"]])
