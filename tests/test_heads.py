@@ -237,6 +237,16 @@ def test_a_face_is_not_moved_to_a_head_that_is_much_smaller(shared_data: Path) -
         assert max(overlap(pose.box, label) for pose in searching.predict(image) if len(pose.landmarks)) > 0.5
 
 
+def test_a_head_is_reported_once_though_parts_of_it_were_proposed(shared_data: Path) -> None:
+    """The second stage moves what is proposed of ears, caps and shoulders to the one face that is there."""
+    samples = {sample.name: sample for sample in read_dataset("aflw2000", shared_data / "aflw2000_dev").samples}
+    search = HeadSearch()
+    for name in ("image00886", "image01795", "image02721"):
+        boxes = np.array([head.face_box for head in search.find(samples[name].load(), least=0.29)])
+        for row, box in enumerate(boxes[1:], start=1):
+            assert overlaps(boxes[:row], box).max() < 0.5
+
+
 def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_asked_for(
     everywhere: Path, turned: list[Crop], photo: RgbImage
 ) -> None:

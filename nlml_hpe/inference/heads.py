@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, uncovered
+import numpy as np
+
+from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, suppressed, uncovered
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, Face, area_of
@@ -99,9 +101,10 @@ class HeadSearch:
             near._replace(score=head.score ** (1 - _SECONDS_PART) * near.score**_SECONDS_PART)
             for head, near in zip(proposed, closer, strict=True)
         ]
-        # A box that has moved may be a face's.
+        # A box that has moved may be a face's, or a surer head's: that of an ear or a cap moves to the face beside it.
         sure = uncovered([head for head in heads if head.score >= least], faces)
-        return sorted(sure, key=lambda head: -head.score)
+        face_boxes = np.array([head.face_box for head in sure]).reshape(-1, 4)
+        return [sure[row] for row in suppressed(face_boxes, np.array([head.score for head in sure]))]
 
     def boxes(self, image: RgbImage) -> list[Box]:
         """The boxes of the 68 points of ``find``'s heads: what follows heads through a video asks for them.
