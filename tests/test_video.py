@@ -229,6 +229,43 @@ def test_a_container_that_counts_no_frames_does_not_end_early(estimator: HeadPos
     assert (summary.frames, summary.ends_early) == (COUNT, False)
 
 
+def cut_stored(path: Path, begin: float, seconds: float) -> None:
+    """The clip cut to a part as telephones and ``ffmpeg -c copy`` do: all is there, an edit list shows the part."""
+    data = bytearray(path.read_bytes())
+    scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
+    place = data.index(b"elst") + 12  # after version and number: the first edit's length, in ms here, and its beginning
+    struct.pack_into(">II", data, place, round(1000 * seconds), round(scale * begin))
+    path.write_bytes(data)
+
+
+def test_a_clip_that_was_cut_is_whole(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
+    """Its header counts the frames that it hides, too: it was said to end early, with exit code 1."""
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(video.read_bytes())
+    cut_stored(path, begin=2 / FPS, seconds=6 / FPS)
+    with VideoSource(path) as source:
+        assert source.expected == 0
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (0 < summary.frames < COUNT, summary.ends_early) == (True, False)
+    assert main(["video", str(path), str(tmp_path / "copy.mp4")]) == 0
+    # Edits of the whole clip, one tick short as it is rounded, and of no length, which stands for all, hide nothing.
+    for seconds in (COUNT / FPS, COUNT / FPS - 1e-3, 0.0):
+        cut_stored(path, begin=0.0, seconds=seconds)
+        with VideoSource(path) as source:
+            assert source.expected == COUNT
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 24, 1 << 31])
+def test_a_damaged_edit_list_hides_nothing(length: int, video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mp4"
+    data = bytearray(video.read_bytes())
+    struct.pack_into(">I", data, data.index(b"elst") - 4, length)
+    path.write_bytes(data)
+    with VideoSource(path) as source:
+        assert source.expected == COUNT
+
+
 def test_a_copy_has_frames_of_one_size(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", 10.0) as writer:
         writer.put(grey(10), 0.0)
