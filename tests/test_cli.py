@@ -409,6 +409,19 @@ def test_ctrl_c_in_a_video_keeps_what_is_done(clip: Path, tmp_path: Path, name: 
         assert len(list(copy)) == 2
 
 
+def test_ctrl_c_twice_says_nothing_of_a_copy_that_is_there(clip: Path, tmp_path: Path) -> None:
+    """It was said that no video was written."""
+    table = ["--csv", str(tmp_path / "rows.csv")]
+    done = interrupted(clip, [str(tmp_path / "copy.mp4"), *table], "raise KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C; what was not written until then is lost\n")
+    with VideoSource(tmp_path / "copy.mp4") as copy:
+        assert len(list(copy)) == 1
+    twice = "[os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]"
+    done = interrupted(clip, [str(tmp_path / "other.mp4"), *table], twice)
+    assert (done.returncode, "without" in done.stderr) == (130, False)
+    assert (tmp_path / "other.mp4").exists()
+
+
 def test_rows_of_a_video_are_written_as_they_come(clip: Path, tmp_path: Path) -> None:
     """Of a camera they were kept in memory until it ended, and a signal that ends the program at once lost them."""
     done = interrupted(clip, [], "os.kill(os.getpid(), signal.SIGKILL)")
@@ -427,7 +440,7 @@ def test_a_video_that_fails_keeps_the_rows_before(clip: Path, tmp_path: Path) ->
     assert [row["frame"] for row in csv.DictReader(table.open())] == ["0"]
     # Before the first row, and after a second Ctrl-C, nothing takes the place of what is there.
     table.write_text("of before\n")
-    assert "no table" in interrupted(clip, ["--csv", str(table)], "raise KeyboardInterrupt").stderr
+    assert "is lost" in interrupted(clip, ["--csv", str(table)], "raise KeyboardInterrupt").stderr
     assert main(["video", str(clip), "--csv", str(table), "--model", "nowhere"]) == 1
     assert table.read_text() == "of before\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "copy.mp4", "rows.csv"]
