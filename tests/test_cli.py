@@ -119,6 +119,25 @@ def test_a_command_that_is_not_valid_gives_two(command: list[str], capfd: pytest
     assert "usage:" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["predict", "docs/photograph.jpg", "--cone"], "--cone is for --draw DIR, which is missing"),
+        (["predict", "docs/photograph.jpg", "--bundle", "a.task"], "--bundle is for --detector mediapipe_tasks"),
+        (["video", "talk.mp4", "drawn.mp4", "--smoother", "kalman"], "--smoother is for --smooth, which is missing"),
+        (["video", "talk.mp4", "--cone"], "--cone is for a copy; name OUT"),
+    ],
+)
+def test_options_that_would_change_nothing_are_not_valid(
+    command: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """``--smoother kalman`` alone smoothed nothing, and said nothing."""
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code == 2
+    assert message in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["predict", "video"])
 def test_heads_by_landmarks_alone_are_not_valid(
     command: str, clip: Path, folder: Path, capfd: pytest.CaptureFixture[str]
