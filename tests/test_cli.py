@@ -25,6 +25,7 @@ from PIL import Image
 from nlml_hpe import __version__
 from nlml_hpe.cli import main, parser
 from nlml_hpe.cli.options import open_estimator
+from nlml_hpe.cli.rows import RowTable
 from nlml_hpe.cli.video import _has_windows
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.detection.weights import FOLDER_VARIABLE, default_folder
@@ -485,6 +486,20 @@ def test_a_disk_that_fills_costs_the_copy_and_not_the_rows(clip: Path, tmp_path:
         table.unlink(missing_ok=True)
     assert "rows.csv: File too large; the table follows on stdout" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_table_that_nobody_takes_goes_to_stdout_and_its_name_to_no_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "a\x1b[31m.csv"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with RowTable(("frame",), pipe) as table:
+        os.close(reader)
+        table.put([{"frame": 0}])
+    out, err = capfd.readouterr()
+    assert (out, table.is_written) == ("frame\n0\n", False)
+    assert err == f"error: {tmp_path}/a\\x1b[31m.csv: Broken pipe; the table follows on stdout\n"
 
 
 def test_a_window_needs_a_display(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
