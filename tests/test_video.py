@@ -20,7 +20,7 @@ from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
-from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter, SmootherName
+from nlml_hpe.inference.smoothing import SMOOTHERS, PoseSmoother, RotationFilter, SmootherName
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoError, VideoSource, VideoWriter
 from nlml_hpe.rotation import geodesic_degrees
@@ -506,6 +506,15 @@ def test_the_kalman_filter_keeps_its_state_to_itself() -> None:
     first = smooth(given, 0.0)
     first[:] = given[:] = 0.0
     np.testing.assert_allclose(smooth(np.eye(3), 0.04), np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
+def test_rotations_may_come_in_one_array_after_another_or_in_the_same(smoother: SmootherName) -> None:
+    """A filter kept the caller's array, into which the next rotation was written: answers were off by degrees."""
+    one, other, place = SMOOTHERS[smoother](), SMOOTHERS[smoother](), np.empty((3, 3))
+    for frame, rotation in enumerate(noisy(30.0, 30, 2.0, 60.0)):
+        place[:] = rotation
+        np.testing.assert_array_equal(one(place, frame / 25, spread(2.0)), other(rotation, frame / 25, spread(2.0)))
 
 
 def test_the_kalman_filter_starts_anew_after_a_gap_and_waits_for_the_clock() -> None:
