@@ -311,6 +311,18 @@ def test_the_copy_of_a_slow_clip_is_as_long(estimator: HeadPoseEstimator, tmp_pa
     assert written(tmp_path / "copy.mp4")[1] == pytest.approx(10, abs=0.1)
 
 
+def test_the_copy_of_slow_motion_has_all_frames(tmp_path: Path) -> None:
+    """Its header's mean rate, a little above 240, was not believed: the copy had an eighth of the frames."""
+    clip = cv2.VideoWriter(str(tmp_path / "slow.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 240.1, (64, 64))
+    for level in range(100, 124):
+        clip.write(grey(level))
+    clip.release()
+    with VideoSource(tmp_path / "slow.mp4") as source, VideoWriter(tmp_path / "copy.mp4", source.fps) as copy:
+        for frame in source:
+            copy.put(frame.image, frame.seconds)
+    assert len(written(tmp_path / "copy.mp4")[0]) == 24
+
+
 def test_a_gap_of_two_seconds_stays_one(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
     """A clip of uneven times: its copy's gap of 2 s was half a second."""
     first, *rest = (Image.fromarray(grey(level)) for level in (20, 70, 120, 170, 220))

@@ -33,7 +33,9 @@ _SIDES = (2, 8191)
 _USUAL_FPS = 30.0
 _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
 """Of containers whose header says how many frames there are."""
-_FPS_LIMITS = (0.01, 240.0)
+_FPS_LIMITS = (0.01, 250.0)
+"""Of a header that can be believed: that of slow motion, whose mean rate may lie above its 240, can, while that of a
+file which has no rate often says a thousand."""
 _LEAST_COPY_FPS = 10.0
 """A slower video's copy has a multiple of its rate: where times are uneven the rate in the header is their mean, at
 which frames that follow each other quickly would be left out."""
