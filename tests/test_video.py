@@ -208,6 +208,42 @@ def test_a_video_that_breaks_off_is_used_as_far_as_it_goes(
     assert len(written(tmp_path / "out.mp4")[0]) >= summary.frames
 
 
+def with_empty_frames(path: Path, numbers: tuple[int, ...]) -> None:
+    """An AVI whose frames of these numbers are empty, as of those that a recorder has dropped."""
+    data = path.read_bytes()
+    begin = data.index(b"movi") - 8
+    movie, index, place = b"movi", b"", begin + 12
+    for number in range(COUNT):
+        kind, size = struct.unpack_from("<4sI", data, place)
+        kept = b"" if number in numbers else data[place + 8 : place + 8 + size + size % 2]
+        size, place = min(size, len(kept)), place + 8 + size + size % 2
+        index += kind + struct.pack("<III", 16, len(movie), size)
+        movie += kind + struct.pack("<I", size) + kept
+    body = data[8:begin] + b"LIST" + struct.pack("<I", len(movie)) + movie
+    body += b"idx1" + struct.pack("<I", len(index)) + index
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def test_an_avi_with_dropped_frames_is_whole(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
+    """Its header counts them, and OpenCV passes over them: it was said to end early, with exit code 1."""
+    path = tmp_path / "dropped.avi"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), FPS, (64, 64))
+    for number in range(COUNT):
+        writer.write(grey(20 * number))
+    writer.release()
+    with_empty_frames(path, (2, 6, 7))
+    with VideoSource(path) as source:
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (summary.frames, summary.expected, summary.ends_early) == (COUNT - 3, COUNT, False)
+    assert summary.dropped == 3
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    with VideoSource(path) as source:
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert summary.ends_early
+
+
 def test_a_container_that_counts_no_frames_does_not_end_early(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
     """Of Matroska OpenCV reckons frames by the duration, which sound may make longer than the pictures."""
     path = tmp_path / "whole.mkv"

@@ -79,6 +79,8 @@ class VideoSource:
         Width and height of the frames in pixels; 0 where that is not known.
     expected : int
         Frames that a file's header announces; 0 where that is not known, as of a clip whose header hides some.
+    dropped : int
+        How many of them, so far, an AVI has no picture of; OpenCV passes over these.
 
     Raises
     ------
@@ -96,7 +98,7 @@ class VideoSource:
     def __init__(self, source: str | Path | int) -> None:
         place = source if isinstance(source, int) else user_path(source)
         self.is_camera, self._stopped, self._is_begun = isinstance(place, int), False, False
-        self._reading = threading.Lock()
+        self._reading, self.dropped = threading.Lock(), 0
         self._name = f"camera {place}" if self.is_camera else str(place)
         if isinstance(place, Path):
             _require_video_file(place)
@@ -115,6 +117,8 @@ class VideoSource:
         self.size = int(width), int(height)
         # Of other containers OpenCV's number is their duration times the rate, and sound may outlast the pictures.
         is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES and not _is_trimmed(place)
+        # Every frame of an AVI has its place in time, one that was dropped when it was recorded, too.
+        self._is_even = isinstance(place, Path) and place.suffix.lower() == ".avi"
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_counted else 0
 
     def __iter__(self) -> Iterator[Frame]:
@@ -149,6 +153,8 @@ class VideoSource:
             # Some containers have no times, or times that stand still: then the rate tells.
             if seconds <= last:
                 seconds = last + 1 / self.fps
+            if self._is_even:
+                self.dropped += max(round((seconds - last) * self.fps) - 1, 0)
             yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8), number, seconds)
             last, number = seconds, number + 1
 
