@@ -85,7 +85,7 @@ class HeadFollower:
         image : numpy.ndarray
             RGB uint8 (H, W, 3).
         seconds : float
-            The frame's time.
+            The frame's time, later than that of the frame before.
 
         Returns
         -------
