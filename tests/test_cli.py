@@ -25,6 +25,7 @@ from PIL import Image
 from nlml_hpe import __version__
 from nlml_hpe.cli import main, parser
 from nlml_hpe.cli.options import open_estimator
+from nlml_hpe.cli.rows import RowTable
 from nlml_hpe.cli.video import _has_windows
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.detection.weights import FOLDER_VARIABLE, default_folder
@@ -117,6 +118,25 @@ def test_a_command_that_is_not_valid_gives_two(command: list[str], capfd: pytest
         main(command)
     assert left.value.code == 2
     assert "usage:" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["predict", "docs/photograph.jpg", "--cone"], "--cone is for --draw DIR, which is missing"),
+        (["predict", "docs/photograph.jpg", "--bundle", "a.task"], "--bundle is for --detector mediapipe_tasks"),
+        (["video", "talk.mp4", "drawn.mp4", "--smoother", "kalman"], "--smoother is for --smooth, which is missing"),
+        (["video", "talk.mp4", "--cone"], "--cone is for a copy; name OUT"),
+    ],
+)
+def test_options_that_would_change_nothing_are_not_valid(
+    command: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """``--smoother kalman`` alone smoothed nothing, and said nothing."""
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code == 2
+    assert message in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "video"])
@@ -409,6 +429,19 @@ def test_ctrl_c_in_a_video_keeps_what_is_done(clip: Path, tmp_path: Path, name: 
         assert len(list(copy)) == 2
 
 
+def test_ctrl_c_twice_says_nothing_of_a_copy_that_is_there(clip: Path, tmp_path: Path) -> None:
+    """It was said that no video was written."""
+    table = ["--csv", str(tmp_path / "rows.csv")]
+    done = interrupted(clip, [str(tmp_path / "copy.mp4"), *table], "raise KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C; what was not written until then is lost\n")
+    with VideoSource(tmp_path / "copy.mp4") as copy:
+        assert len(list(copy)) == 1
+    twice = "[os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]"
+    done = interrupted(clip, [str(tmp_path / "other.mp4"), *table], twice)
+    assert (done.returncode, "without" in done.stderr) == (130, False)
+    assert (tmp_path / "other.mp4").exists()
+
+
 def test_rows_of_a_video_are_written_as_they_come(clip: Path, tmp_path: Path) -> None:
     """Of a camera they were kept in memory until it ended, and a signal that ends the program at once lost them."""
     done = interrupted(clip, [], "os.kill(os.getpid(), signal.SIGKILL)")
@@ -427,7 +460,7 @@ def test_a_video_that_fails_keeps_the_rows_before(clip: Path, tmp_path: Path) ->
     assert [row["frame"] for row in csv.DictReader(table.open())] == ["0"]
     # Before the first row, and after a second Ctrl-C, nothing takes the place of what is there.
     table.write_text("of before\n")
-    assert "no table" in interrupted(clip, ["--csv", str(table)], "raise KeyboardInterrupt").stderr
+    assert "is lost" in interrupted(clip, ["--csv", str(table)], "raise KeyboardInterrupt").stderr
     assert main(["video", str(clip), "--csv", str(table), "--model", "nowhere"]) == 1
     assert table.read_text() == "of before\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "copy.mp4", "rows.csv"]
@@ -453,6 +486,20 @@ def test_a_disk_that_fills_costs_the_copy_and_not_the_rows(clip: Path, tmp_path:
         table.unlink(missing_ok=True)
     assert "rows.csv: File too large; the table follows on stdout" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_table_that_nobody_takes_goes_to_stdout_and_its_name_to_no_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "a\x1b[31m.csv"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with RowTable(("frame",), pipe) as table:
+        os.close(reader)
+        table.put([{"frame": 0}])
+    out, err = capfd.readouterr()
+    assert (out, table.is_written) == ("frame\n0\n", False)
+    assert err == f"error: {tmp_path}/a\\x1b[31m.csv: Broken pipe; the table follows on stdout\n"
 
 
 def test_a_window_needs_a_display(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

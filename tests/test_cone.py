@@ -73,6 +73,22 @@ def test_a_pose_without_error_bars_is_drawn_without_a_cone() -> None:
     assert (with_cone[changed][:, blue] >= plain[changed][:, blue]).mean() > 0.9
 
 
+@pytest.mark.parametrize(("side", "left"), [(450, 330.0), (450, -20.0), (200, 80.0), (100, -10.0)])
+def test_angles_are_not_cut_off_by_the_pictures_edge(side: int, left: float) -> None:
+    """Of a head at the right edge they were."""
+
+    def letters(side: int, left: float) -> int:
+        box = (left, 20.0, left + 110.0, 140.0)
+        pose = HeadPose(12.0, -13.0, 8.0, np.eye(3), (3.0, 4.0, 2.0), True, np.empty((0, 3)), box, None)
+        drawn = draw_pose(np.full((side, side, 3), 128, dtype=np.uint8), pose)
+        white = (drawn > 180).all(axis=-1)
+        assert not white[:, [0, -1]].any()
+        return int(white.sum())
+
+    expected = letters(450, 100.0)
+    assert letters(side, left) == expected if side == 450 else 0 < letters(side, left) < expected
+
+
 def test_an_image_is_copied_once_for_all_its_heads() -> None:
     """It was copied two or three times for each: 24 megapixels with 30 heads took 1.4 s. What is drawn is the same."""
     image = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)

@@ -89,6 +89,28 @@ def test_a_file_ends_the_webcam_and_stays() -> None:
     assert result == {"picture": "chosen", "width": 100, "live": [False]}
 
 
+def test_a_file_may_be_chosen_again() -> None:
+    """As browsers have it, where the same file is no change: after the webcam it was not shown."""
+    result = run("""
+        const field = { value: "", files: [] };
+        const choose = name => {
+          elements.file.listeners.click?.({ target: field });
+          if (field.value === name) return;
+          Object.assign(field, { value: name, files: [image(name, 100)] });
+          elements.file.listeners.change({ target: field });
+        };
+        choose("chosen");
+        await wait(20);
+        page.watch();
+        await wait(60);
+        page.watch();
+        choose("chosen");
+        await wait(20);
+        return page.shown();
+    """)
+    assert result == {"picture": "chosen", "width": 100}
+
+
 def test_a_file_that_is_too_large_is_not_sent(tmp_path: Path) -> None:
     with server.serve(SHIPPED, port=0) as opened:
         threading.Thread(target=opened.serve_forever, daemon=True).start()

@@ -143,6 +143,12 @@ def test_boxes_of_any_source_are_answered(turning: Turning, estimator: HeadPoseE
     assert len(asked) == 3
 
 
+def test_boxes_are_taken_up_to_the_most_faces(turning: Turning, estimator: HeadPoseEstimator) -> None:
+    """``video --max-faces 1 --heads`` followed a face and all heads beside it."""
+    follow = HeadFollower(estimator, boxes=lambda image: [square(40.0 + 80 * n, 40.0, 60.0) for n in range(6)])
+    assert len(follow(turning.frames[0], 0.0)) == estimator.max_faces == 4
+
+
 def test_a_head_without_a_face_that_comes_later_is_followed_and_so_is_one_of_another_scene(
     turning: Turning, estimator: HeadPoseEstimator
 ) -> None:

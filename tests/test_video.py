@@ -20,7 +20,7 @@ from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
-from nlml_hpe.inference.smoothing import PoseSmoother, RotationFilter, SmootherName
+from nlml_hpe.inference.smoothing import SMOOTHERS, PoseSmoother, RotationFilter, SmootherName
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoError, VideoSource, VideoWriter
 from nlml_hpe.rotation import geodesic_degrees
@@ -208,6 +208,42 @@ def test_a_video_that_breaks_off_is_used_as_far_as_it_goes(
     assert len(written(tmp_path / "out.mp4")[0]) >= summary.frames
 
 
+def with_empty_frames(path: Path, numbers: tuple[int, ...]) -> None:
+    """An AVI whose frames of these numbers are empty, as of those that a recorder has dropped."""
+    data = path.read_bytes()
+    begin = data.index(b"movi") - 8
+    movie, index, place = b"movi", b"", begin + 12
+    for number in range(COUNT):
+        kind, size = struct.unpack_from("<4sI", data, place)
+        kept = b"" if number in numbers else data[place + 8 : place + 8 + size + size % 2]
+        size, place = min(size, len(kept)), place + 8 + size + size % 2
+        index += kind + struct.pack("<III", 16, len(movie), size)
+        movie += kind + struct.pack("<I", size) + kept
+    body = data[8:begin] + b"LIST" + struct.pack("<I", len(movie)) + movie
+    body += b"idx1" + struct.pack("<I", len(index)) + index
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def test_an_avi_with_dropped_frames_is_whole(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
+    """Its header counts them, and OpenCV passes over them: it was said to end early, with exit code 1."""
+    path = tmp_path / "dropped.avi"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), FPS, (64, 64))
+    for number in range(COUNT):
+        writer.write(grey(20 * number))
+    writer.release()
+    with_empty_frames(path, (2, 6, 7))
+    with VideoSource(path) as source:
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (summary.frames, summary.expected, summary.ends_early) == (COUNT - 3, COUNT, False)
+    assert summary.dropped == 3
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    with VideoSource(path) as source:
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert summary.ends_early
+
+
 def test_a_container_that_counts_no_frames_does_not_end_early(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
     """Of Matroska OpenCV reckons frames by the duration, which sound may make longer than the pictures."""
     path = tmp_path / "whole.mkv"
@@ -227,6 +263,43 @@ def test_a_container_that_counts_no_frames_does_not_end_early(estimator: HeadPos
         *_, summary = process(source, estimator)
     assert isinstance(summary, Summary)
     assert (summary.frames, summary.ends_early) == (COUNT, False)
+
+
+def cut_stored(path: Path, begin: float, seconds: float) -> None:
+    """The clip cut to a part as telephones and ``ffmpeg -c copy`` do: all is there, an edit list shows the part."""
+    data = bytearray(path.read_bytes())
+    scale = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
+    place = data.index(b"elst") + 12  # after version and number: the first edit's length, in ms here, and its beginning
+    struct.pack_into(">II", data, place, round(1000 * seconds), round(scale * begin))
+    path.write_bytes(data)
+
+
+def test_a_clip_that_was_cut_is_whole(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
+    """Its header counts the frames that it hides, too: it was said to end early, with exit code 1."""
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(video.read_bytes())
+    cut_stored(path, begin=2 / FPS, seconds=6 / FPS)
+    with VideoSource(path) as source:
+        assert source.expected == 0
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (0 < summary.frames < COUNT, summary.ends_early) == (True, False)
+    assert main(["video", str(path), str(tmp_path / "copy.mp4")]) == 0
+    # Edits of the whole clip, one tick short as it is rounded, and of no length, which stands for all, hide nothing.
+    for seconds in (COUNT / FPS, COUNT / FPS - 1e-3, 0.0):
+        cut_stored(path, begin=0.0, seconds=seconds)
+        with VideoSource(path) as source:
+            assert source.expected == COUNT
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 24, 1 << 31])
+def test_a_damaged_edit_list_hides_nothing(length: int, video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mp4"
+    data = bytearray(video.read_bytes())
+    struct.pack_into(">I", data, data.index(b"elst") - 4, length)
+    path.write_bytes(data)
+    with VideoSource(path) as source:
+        assert source.expected == COUNT
 
 
 def test_a_copy_has_frames_of_one_size(tmp_path: Path) -> None:
@@ -272,6 +345,18 @@ def test_the_copy_of_a_slow_clip_is_as_long(estimator: HeadPoseEstimator, tmp_pa
     clip.release()
     assert copied(tmp_path / "slow.mp4", tmp_path / "copy.mp4", estimator).frames == 5
     assert written(tmp_path / "copy.mp4")[1] == pytest.approx(10, abs=0.1)
+
+
+def test_the_copy_of_slow_motion_has_all_frames(tmp_path: Path) -> None:
+    """Its header's mean rate, a little above 240, was not believed: the copy had an eighth of the frames."""
+    clip = cv2.VideoWriter(str(tmp_path / "slow.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 240.1, (64, 64))
+    for level in range(100, 124):
+        clip.write(grey(level))
+    clip.release()
+    with VideoSource(tmp_path / "slow.mp4") as source, VideoWriter(tmp_path / "copy.mp4", source.fps) as copy:
+        for frame in source:
+            copy.put(frame.image, frame.seconds)
+    assert len(written(tmp_path / "copy.mp4")[0]) == 24
 
 
 def test_a_gap_of_two_seconds_stays_one(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
@@ -469,6 +554,15 @@ def test_the_kalman_filter_keeps_its_state_to_itself() -> None:
     first = smooth(given, 0.0)
     first[:] = given[:] = 0.0
     np.testing.assert_allclose(smooth(np.eye(3), 0.04), np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
+def test_rotations_may_come_in_one_array_after_another_or_in_the_same(smoother: SmootherName) -> None:
+    """A filter kept the caller's array, into which the next rotation was written: answers were off by degrees."""
+    one, other, place = SMOOTHERS[smoother](), SMOOTHERS[smoother](), np.empty((3, 3))
+    for frame, rotation in enumerate(noisy(30.0, 30, 2.0, 60.0)):
+        place[:] = rotation
+        np.testing.assert_array_equal(one(place, frame / 25, spread(2.0)), other(rotation, frame / 25, spread(2.0)))
 
 
 def test_the_kalman_filter_starts_anew_after_a_gap_and_waits_for_the_clock() -> None:

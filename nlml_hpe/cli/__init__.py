@@ -1,7 +1,7 @@
 """``nlml-hpe``: head pose of images, folders, videos and a webcam. Results go to stdout, messages to stderr.
 
 Exit codes: 0 all is well, 1 something could not be done (the message says what), 2 the command is not valid, 130
-Ctrl-C or SIGTERM ended the work (what was done until then is kept, and the message says so).
+Ctrl-C or SIGTERM ended the work (the message says what is kept: after the first one all that was done).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(error)
         return 1
     except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped by Ctrl-C; no table and no video was written", file=sys.stderr)
+        print(str(stop) or "stopped by Ctrl-C; what was not written until then is lost", file=sys.stderr)
         return STOPPED
 
 

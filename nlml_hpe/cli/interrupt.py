@@ -32,7 +32,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
     def first(number: int, frame: FrameType | None) -> None:
         restore()
-        tqdm.write("stopping after this image; Ctrl-C again stops at once, without a table or a video", file=sys.stderr)
+        tqdm.write("stopping after this image; Ctrl-C again stops at once", file=sys.stderr)
         stop()
 
     def restore() -> None:

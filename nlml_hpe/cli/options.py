@@ -90,6 +90,8 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     """
     if given.heads and given.eye == "landmarks":
         given.command.error("--heads: heads that show no face have no landmarks; leave out --heads or --eye landmarks")
+    if given.bundle is not None and given.detector != "mediapipe_tasks":
+        given.command.error("--bundle is for --detector mediapipe_tasks, which is missing")
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
     # A video's heads are searched for now and then (``inference.following``), an image's by the estimator itself.

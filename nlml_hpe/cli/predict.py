@@ -103,6 +103,8 @@ class _Outcome:
 
 def run(given: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    if given.cone and not given.draw:
+        given.command.error("--cone is for --draw DIR, which is missing")
     inputs = expand(given.images)
     target = _table(given)
     _check(given, inputs, target)

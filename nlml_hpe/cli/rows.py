@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nlml_hpe.cli.streams import say_error
 from nlml_hpe.cli.tables import as_csv
 from nlml_hpe.files.atomic import ArtifactError, atomic_path
 
@@ -74,7 +75,7 @@ class RowTable:
     def _give_up(self, file: FileIO, error: OSError) -> None:
         """The file takes no more: stdout does from now on."""
         self.is_written, self._file = False, None
-        print(f"error: {self._target}: {error.strerror}; the table follows on stdout", file=sys.stderr)
+        say_error(f"{self._target}: {error.strerror}; the table follows on stdout")
         file.close()
         if self._temporary is not None:
             sys.stdout.write(self._temporary.read_bytes()[: self._size].decode())

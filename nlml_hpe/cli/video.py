@@ -23,7 +23,7 @@ from nlml_hpe.cli.tables import COLUMNS, face_rows
 from nlml_hpe.detection.detectors import MAX_FACES
 from nlml_hpe.files.images import RgbImage, user_path
 from nlml_hpe.inference.heads import HeadSearch
-from nlml_hpe.inference.smoothing import SMOOTHERS
+from nlml_hpe.inference.smoothing import SMOOTHERS, SmootherName
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import VideoSource, require_video_name
 from nlml_hpe.words import BAR_DELAY_SECONDS
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
     video.add_argument("--overwrite", action="store_true", help="replace OUT where it is there already")
     video.add_argument("--smooth", action="store_true", help="smooth the poses over time; never use it to measure")
     video.add_argument(
-        "--smoother", choices=sorted(SMOOTHERS), default="one_euro", help="by which filter (default: one_euro)"
+        "--smoother", choices=sorted(SMOOTHERS), help="with --smooth: by which filter (default: one_euro)"
     )
     video.add_argument(
         "--csv",
@@ -68,6 +68,7 @@ def run(given: argparse.Namespace) -> int:
         given.input, given.output = None, given.input
     if (given.input is None) == (given.webcam is None):
         raise ValueError("expected a video file or --webcam N, and not both")
+    _refuse_without_effect(given)
     target, has_table = table_place("--csv", given.csv), given.csv is not None or given.output is None
     with ExitStack() as stack:
         video = stack.enter_context(VideoSource(given.input if given.webcam is None else given.webcam))
@@ -77,7 +78,8 @@ def run(given: argparse.Namespace) -> int:
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
-        options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
+        smoother: SmootherName = given.smoother or "one_euro"
+        options = given.smooth, not given.no_refine, show, given.eye, smoother, given.looks
         boxes = HeadSearch(providers=given.providers).boxes if given.heads else None
         results = process(video, estimator, given.output, *options, boxes=boxes, cone=given.cone)
         columns = ("frame", "seconds", "track", *COLUMNS)
@@ -100,6 +102,14 @@ def run(given: argparse.Namespace) -> int:
         return STOPPED
     is_whole = table is None or table.is_written
     return 0 if is_whole and summary.frames and not summary.ends_early else 1
+
+
+def _refuse_without_effect(given: argparse.Namespace) -> None:
+    """End with code 2 for an option that says how to do what is not asked for."""
+    if given.smoother is not None and not given.smooth:
+        given.command.error("--smoother is for --smooth, which is missing")
+    if given.cone and given.output is None and given.webcam is None:
+        given.command.error("--cone is for a copy; name OUT, too")
 
 
 def _check(given: argparse.Namespace, table: Path | None) -> None:

@@ -114,7 +114,7 @@ class HeadPoseEstimator:
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
         self._heads = _head_search(heads, self.eyes, providers)
-        self._max_faces = detector.max_faces if isinstance(detector, CascadeDetector) else max_faces
+        self.max_faces = detector.max_faces if isinstance(detector, CascadeDetector) else max_faces
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
         )
@@ -315,7 +315,7 @@ class HeadPoseEstimator:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         found = first_seen(self.detector, images, turned, boxes, None if ahead is None else ahead.tell)
         if boxes and self._heads is not None and self.eyes.image is not None:
-            found = with_heads(self._heads, self.eyes.image, images, found, self._max_faces)
+            found = with_heads(self._heads, self.eyes.image, images, found, self.max_faces)
         return found
 
     def poses(

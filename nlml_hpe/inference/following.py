@@ -43,9 +43,9 @@ class HeadFollower:
     refine, eye, looks
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
-        Finds heads whose faces are not seen; asked in every 25th frame, in every fifth while a head is missed, and in
-        the one after a head came. Of a model without an image eye, and with ``eye="landmarks"``, it raises
-        ``ValueError``: nobody could answer them.
+        Finds heads whose faces are not seen, of which the first are taken up to the estimator's ``max_faces`` in all;
+        asked in every 25th frame, in every fifth while a head is missed, and in the one after a head came. Of a model
+        without an image eye, and with ``eye="landmarks"``, it raises ``ValueError``: nobody could answer them.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class HeadFollower:
         image : numpy.ndarray
             RGB uint8 (H, W, 3).
         seconds : float
-            The frame's time.
+            The frame's time, later than that of the frame before.
 
         Returns
         -------
@@ -128,7 +128,8 @@ class HeadFollower:
         ):
             return faces
         self._since_search = 0
-        return faces + [Face(image, box, None, "head") for box in beside(self._boxes(image), faces)]
+        others = beside(self._boxes(image), faces)[: max(0, self._estimator.max_faces - len(faces))]
+        return faces + [Face(image, box, None, "head") for box in others]
 
     def _unseen(self, image: RgbImage) -> list[HeadPose]:
         """The image eye's answers where heads are known to be that no detector found."""

@@ -141,7 +141,7 @@ class KalmanFilter:
             if len(self._differences) >= _ENOUGH:
                 measured = math.sqrt(statistics.median(self._differences) / _MEDIAN_CHI2_3)
                 self.noise_share = min(max(measured, _SHARES[0]), _SHARES[1])
-        self._raw, self._step = rotation, step
+        self._raw, self._step = rotation.copy(), step  # the caller may write the next one into the same array
 
     def _begin(self, rotation: Floats, noise: Floats) -> None:
         """A new head, of which it is not known whether it rests."""

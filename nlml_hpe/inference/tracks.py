@@ -159,9 +159,9 @@ class Track:
         self.velocity = self.velocity + _BETA * apart / max(seconds, 1e-3) * [1, 1, 0]
         self.rotation, self.seen, self.sure = rotation, self.time, self.time
 
-    def answer(self, rotation: Floats, score: float | None) -> None:
+    def answer(self, rotation: Floats, score: float) -> None:
         """What the image eye says of the head at ``box``, where no detector finds it; doubtful answers say nothing."""
-        if score is not None and score >= SURE_SCORE:
+        if score >= SURE_SCORE:  # NaN, which an eye that knows no doubt gives, is not
             self.rotation, self.sure = rotation, self.time
 
 

@@ -51,6 +51,8 @@ class Summary:
         How many heads were told apart.
     is_camera : bool
         Whether the frames came from a camera, which ends only where the user ends it.
+    dropped : int
+        Frames that the header announces and the file has no picture of; see ``VideoSource``.
 
     Examples
     --------
@@ -66,6 +68,7 @@ the video ends early: its header announces 3 frames'
     seconds_cut: float = 0.0
     heads: int = 0
     is_camera: bool = False
+    dropped: int = 0
 
     @property
     def frames(self) -> int:
@@ -75,7 +78,7 @@ the video ends early: its header announces 3 frames'
     @property
     def ends_early(self) -> bool:
         """Whether the file holds fewer frames than its header announces, or the camera ended by itself."""
-        return (self.is_camera or self.expected > self.frames) and not self.stopped
+        return (self.is_camera or self.expected > self.frames + self.dropped) and not self.stopped
 
     def text(self) -> str:
         """The summary in words."""
@@ -192,7 +195,7 @@ def process(
                     source.stop()
         except KeyboardInterrupt:
             source.stop()
-        summary.stopped = source.stopped
+        summary.stopped, summary.dropped = source.stopped, source.dropped
         summary.seconds_cut = writer.seconds_cut if writer else 0.0
     yield summary
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +33,9 @@ _SIDES = (2, 8191)
 _USUAL_FPS = 30.0
 _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
 """Of containers whose header says how many frames there are."""
-_FPS_LIMITS = (0.01, 240.0)
+_FPS_LIMITS = (0.01, 250.0)
+"""Of a header that can be believed: that of slow motion, whose mean rate may lie above its 240, can, while that of a
+file which has no rate often says a thousand."""
 _LEAST_COPY_FPS = 10.0
 """A slower video's copy has a multiple of its rate: where times are uneven the rate in the header is their mean, at
 which frames that follow each other quickly would be left out."""
@@ -74,7 +78,9 @@ class VideoSource:
     size : (int, int)
         Width and height of the frames in pixels; 0 where that is not known.
     expected : int
-        Frames that a file's header announces; 0 where that is not known.
+        Frames that a file's header announces; 0 where that is not known, as of a clip whose header hides some.
+    dropped : int
+        How many of them, so far, an AVI has no picture of; OpenCV passes over these.
 
     Raises
     ------
@@ -92,7 +98,7 @@ class VideoSource:
     def __init__(self, source: str | Path | int) -> None:
         place = source if isinstance(source, int) else user_path(source)
         self.is_camera, self._stopped, self._is_begun = isinstance(place, int), False, False
-        self._reading = threading.Lock()
+        self._reading, self.dropped = threading.Lock(), 0
         self._name = f"camera {place}" if self.is_camera else str(place)
         if isinstance(place, Path):
             _require_video_file(place)
@@ -110,7 +116,9 @@ class VideoSource:
         width, height = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         self.size = int(width), int(height)
         # Of other containers OpenCV's number is their duration times the rate, and sound may outlast the pictures.
-        is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES
+        is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES and not _is_trimmed(place)
+        # Every frame of an AVI has its place in time, one that was dropped when it was recorded, too.
+        self._is_even = isinstance(place, Path) and place.suffix.lower() == ".avi"
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_counted else 0
 
     def __iter__(self) -> Iterator[Frame]:
@@ -145,6 +153,8 @@ class VideoSource:
             # Some containers have no times, or times that stand still: then the rate tells.
             if seconds <= last:
                 seconds = last + 1 / self.fps
+            if self._is_even:
+                self.dropped += max(round((seconds - last) * self.fps) - 1, 0)
             yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8), number, seconds)
             last, number = seconds, number + 1
 
@@ -182,6 +192,68 @@ def _require_video_file(path: Path) -> None:
 def _is_utf8(name: str) -> bool:
     """Whether OpenCV can be given a file's name: bytes that are not UTF-8 are lone surrogates in Python."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _is_trimmed(path: Path) -> bool:
+    """Whether an MP4 or MOV hides some of its frames, which OpenCV counts and does not give.
+
+    So does a clip that was cut without being encoded again: the edit list of its header shows a part of what it holds.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            return any(_hides_frames(movie) for movie in _boxes(data, b"moov"))
+        except struct.error:  # a box is missing or too short
+            return False
+
+
+def _hides_frames(movie: bytes) -> bool:
+    """Whether the edit list of a track of pictures is shorter than the track; that of a track of sound often is."""
+    movie_scale, _ = _scale_and_duration(_first(movie, b"mvhd"))
+    for track in _boxes(movie, b"trak"):
+        media = _first(track, b"mdia")
+        scale, held = _scale_and_duration(_first(media, b"mdhd"))
+        shown = sum(_shown_times(_first(_first(track, b"edts"), b"elst")))
+        is_video = _first(media, b"hdlr")[8:12] == b"vide"
+        # Without edits, or by one of no length, all is shown. Edits are rounded to the ticks of the whole film.
+        if is_video and shown > 0 and (shown + 1) * scale < held * movie_scale:
+            return True
+    return False
+
+
+def _first(data: bytes, kind: bytes) -> bytes:
+    """Contents of the first box of a kind; empty where there is none."""
+    return next(_boxes(data, kind), b"")
+
+
+def _boxes(data: bytes | mmap.mmap, kind: bytes) -> Iterator[bytes]:
+    """Contents of the boxes of a kind among those that ``data`` is a row of (ISO 14496-12, 4.2)."""
+    place = 0
+    while place + 8 <= len(data):
+        size, found = struct.unpack_from(">I4s", data, place)
+        begin = place + 8
+        if size == 1:  # a long box
+            (size,), begin = struct.unpack_from(">Q", data, begin), begin + 8
+        end = place + size if size else len(data)
+        if end < begin:
+            return
+        if found == kind:
+            yield data[begin:end]
+        place = end
+
+
+def _scale_and_duration(header: bytes) -> tuple[int, int]:
+    """Ticks a second, and how many there are, of a box ``mvhd`` or ``mdhd``."""
+    is_long = header[:1] == b"\1"
+    scale, duration = struct.unpack_from(">IQ" if is_long else ">II", header, 20 if is_long else 12)
+    return scale, duration
+
+
+def _shown_times(edits: bytes) -> Iterator[int]:
+    """How long each edit of a box ``elst`` shows the track, in the film's ticks; empty ones show nothing."""
+    entry = ">Qq4x" if edits[:1] == b"\1" else ">Ii4x"
+    for duration, begin in struct.iter_unpack(entry, edits[8:]):
+        if begin >= 0:
+            yield duration
 
 
 def require_video_name(path: Path) -> None:

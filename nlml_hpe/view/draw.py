@@ -18,6 +18,9 @@ AXIS_COLORS = ((220, 40, 40), (40, 180, 40), (50, 90, 240))
 _OUTLINE, _INK = (0, 0, 0), (255, 255, 255)
 _LETTER_PX, _WIDEST, _SMALL = 18, 4.2, 0.4
 """Width of a letter of size 1; the widest text, in sides of the head's box; size of the short one in its place."""
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_EDGE_PX = 4
+"""Least distance of text from the picture's left and right edges."""
 _FILL = 0.35
 """How opaque the cube's front is."""
 _BRIM = 2
@@ -216,9 +219,12 @@ def _put_pose(drawn: RgbImage, pose: HeadPose, cone: bool) -> None:
     number = "" if pose.track is None else f"#{pose.track} "
     side, size = max(right - left, bottom - top), _text_size(drawn)
     text = f"{number}yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
-    if size * _LETTER_PX * len(text) > _WIDEST * side:  # many small heads: no text over the head beside
+    # Of many small heads no text lies over the head beside, and none is wider than the picture.
+    if size * _LETTER_PX * len(text) > min(_WIDEST * side, drawn.shape[1]):
         text, size = f"{number}{pose.yaw:+.0f} {pose.pitch:+.0f} {pose.roll:+.0f}", min(size, _SMALL)
-    _put_text(drawn, text, (round(max(left, 4)), round(min(bottom + 20, drawn.shape[0] - 6))), size)
+    last = drawn.shape[1] - _EDGE_PX - cv2.getTextSize(text, _FONT, size, 1)[0][0]
+    place = max(min(left, last), _EDGE_PX), min(bottom + 20, drawn.shape[0] - 6)
+    _put_text(drawn, text, (round(place[0]), round(place[1])), size)
 
 
 def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -> RgbImage:
@@ -288,7 +294,7 @@ def _put_text(drawn: RgbImage, text: str, place: tuple[int, int], size: float) -
     for color, shifts in ((_OUTLINE, around), (_INK, [(0, 0)])):
         for x, y in shifts:
             at = (place[0] + x, place[1] + y)
-            cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)
+            cv2.putText(drawn, text, at, _FONT, size, color, 1, cv2.LINE_AA)
 
 
 def _text_size(image: RgbImage) -> float:
