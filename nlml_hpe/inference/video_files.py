@@ -33,6 +33,8 @@ _SIDES = (2, 8191)
 _USUAL_FPS = 30.0
 _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
 """Of containers whose header says how many frames there are."""
+_MOST_HEADER_BYTES = 1 << 26
+"""Of a box of a header that is read: an hour of video has a few megabytes."""
 _FPS_LIMITS = (0.01, 250.0)
 """Of a header that can be believed: that of slow motion, whose mean rate may lie above its 240, can, while that of a
 file which has no rate often says a thousand."""
@@ -236,7 +238,7 @@ def _boxes(data: bytes | mmap.mmap, kind: bytes) -> Iterator[bytes]:
         end = place + size if size else len(data)
         if end < begin:
             return
-        if found == kind:
+        if found == kind and size <= _MOST_HEADER_BYTES:
             yield data[begin:end]
         place = end
 
