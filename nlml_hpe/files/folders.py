@@ -45,7 +45,7 @@ def fresh_folder(folder: Path, kind: str) -> Iterator[Path]:
         Before the block where ``folder`` exists and is not a finished folder of this kind and nothing else; after it
         where the block wrote no manifest.
     """
-    with exclusive(place_of(folder)):
+    with exclusive(folder):
         partial = empty_partial(folder, kind)
         try:
             yield partial
