@@ -188,10 +188,22 @@ def test_a_split_that_is_finished_is_not_rendered_again_for_the_other(
 
 
 def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:
-    begun_folder(tmp_path / "crops", KIND, "another")
-    rendering._render_shard(people(folder), tmp_path / "crops", 0, [2])
+    write_shard(begun_folder(tmp_path / "crops", KIND, "another"), 0, some(4))
     render_crops(people(folder), tmp_path / "crops", workers=1)
     assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
+
+
+def test_a_worker_that_outlives_its_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    """As one of a cluster whose run was lost: its crops were taken for those of the run that came after."""
+    place = tmp_path / "crops"
+    begun_folder(place, KIND, people(folder, train=3).digest())
+    with pytest.raises(ArtifactError, match="taken over by another run"):
+        rendering._render_shard(people(folder), place, 0, [1])
+    assert not is_written(partial_of(place), 0)
+    render_crops(people(folder, train=1), place, workers=1)
+    with pytest.raises(ArtifactError, match="or is finished"):
+        rendering._render_shard(people(folder), place, 0, [1])
+    assert not partial_of(place).exists()
 
 
 def test_another_version_does_not_go_on_with_what_is_there(
