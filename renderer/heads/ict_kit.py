@@ -33,6 +33,8 @@ NEUTRAL, LANDMARKS = "generic_neutral_mesh.obj", "vertex_indices.json"
 
 MAX_WEIGHT = 5.0
 """Standard deviations: one head in two million would have a greater weight."""
+_DRAWN_LIMIT = 2.5
+"""The same, of weights that are drawn."""
 _MM_PER_UNIT = 10.0
 _PIVOT_MM = np.array([0.0, 20.0, 20.0], dtype=np.float32)
 """The point the head turns about, between the ears and a little before them."""
@@ -199,6 +201,10 @@ class Kit:
     def _vertices_of(self, name: str) -> NDArray[np.int32]:
         return np.unique(self.faces[self.part == list(_CHARTS).index(name)])
 
+    def draw_weights(self, variation: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Identity weights (n,) of a person, by lot; ``variation`` is their standard deviation, one as of people."""
+        return np.clip(rng.standard_normal(len(self.identity)) * variation, -_DRAWN_LIMIT, _DRAWN_LIMIT)
+
     def shape(self, weights: ArrayLike, strengths: Mapping[str, float]) -> NDArray[np.float32]:
         """Vertices (V, 3) of identity ``weights`` (n,) and expression ``strengths`` by name.
 
@@ -231,7 +237,7 @@ class Kit:
             meshes.append(_placed(long_hair(skin, looks), _LONG_HAIR))
             _fill(texture, _LONG_HAIR, _hair_strip(looks))
         if looks.eyewear != "none":
-            frame, lens = glasses(marks, _ears(vertices), looks)
+            frame, lens = glasses(marks, ears(vertices), looks)
             meshes.append(_placed(frame, _FRAME))
             _fill(texture, _FRAME, np.array(looks.frame_color))
             if looks.eyewear == "sunglasses":
@@ -301,8 +307,8 @@ def _volume(kit: Kit, vertices: NDArray[np.float32], looks: Looks) -> NDArray[np
     return np.asarray((normals * height[:, None])[kit.source] * kit.outer[:, None], dtype=np.float32)
 
 
-def _ears(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The outermost points of the head above the neck, image left first."""
+def ears(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The outermost points (2, 3) of a head (V, 3) above the neck, image left first."""
     head = vertices[vertices[:, 1] > -20]
     return np.stack([head[head[:, 0].argmin()], head[head[:, 0].argmax()]])
 
