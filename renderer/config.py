@@ -55,9 +55,18 @@ class HeadsConfig(Section):
     )
     train: int = Field(default=24, ge=1, lt=FIRST_VALIDATION_PERSON)
     validation: int = Field(default=6, ge=1, lt=FIRST_VALIDATION_PERSON)
-    shape_variation: float = Field(default=1.0, ge=0, le=3)
-    tone_variation: float = Field(default=1.0, ge=0, le=3)
-    expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")
+    shape_variation: float = Field(
+        default=1.0,
+        ge=0,
+        le=3,
+        description="how far shapes vary, against people's: of photographs' heads and the kit's",
+    )
+    tone_variation: float = Field(default=1.0, ge=0, le=3, description="the same of colours: of photographs' heads")
+    expression: Share = Field(
+        default=0.6,
+        description="share of ICT-FaceKit's people in Render who do not keep a neutral face; of the faces of crops and "
+        "sprites it is 0.8",
+    )
     expressions: tuple[str, ...] | Literal["all"] = Field(
         default=USUAL_EXPRESSIONS,
         description="which of ICT-FaceKit's expressions, without _L and _R; the shipped checkpoint was made with these",
