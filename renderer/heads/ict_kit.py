@@ -96,9 +96,9 @@ class Kit:
     @classmethod
     def read(cls, folder: Path) -> Kit:
         """The kit from its OBJ files. Raises as ``open`` does."""
-        lacking = [line for line in check(folder) if line.startswith("missing")]
-        if lacking:
-            raise HeadDataError("\n".join([f"{folder} is no FaceXModel folder of ICT-FaceKit:", *lacking]))
+        lines = check(folder)
+        if any(line.startswith("missing") for line in lines):
+            raise HeadDataError("\n".join([f"{folder} is no FaceXModel folder of ICT-FaceKit:", *lines]))
         neutral = read_obj(folder / NEUTRAL)
         absent = [name for name in _CHARTS if name not in neutral.triangles]
         if absent:
