@@ -17,7 +17,12 @@ Quality = Annotated[int, Field(ge=1, le=100)]
 
 
 class LooksConfig(Section):
-    """Looks of people whose heads come without textures; probabilities, but for ``melanin``."""
+    """Looks of people whose heads come without textures; probabilities, but for ``melanin``.
+
+    Half of the people are men. They alone have beards, and women alone makeup, so that there is no more than 0.5 of
+    either. Men are bald four times and have long hair a sixth as often as women: ``bald: 1`` leaves 0.3 of all with
+    hair, and ``long_hair``, which is of those who are not bald, ends at 0.65. Sunglasses are drawn before glasses.
+    """
 
     melanin: tuple[Share, Share] = Field(default=(0.0, 1.0), description="skin, from the lightest to the darkest")
     bald: Share = 0.12
