@@ -272,10 +272,11 @@ def _differences(shapes: Mapping[str, Path], base: NDArray[np.float32]) -> NDArr
 
 def _landmarks(path: Path, count: int) -> NDArray[np.int64]:
     data = read_json(path)
-    indices = np.array(data.get("idx_to_landmark_verts", []) if isinstance(data, dict) else [])
-    if indices.shape != (68,) or indices.dtype.kind != "i" or indices.min() < 0 or indices.max() >= count:
+    indices = data.get("idx_to_landmark_verts") if isinstance(data, dict) else None
+    listed = indices if isinstance(indices, list) and len(indices) == 68 else [None]
+    if not all(isinstance(index, int) and 0 <= index < count for index in listed):
         raise HeadDataError(f"{path}: expected 68 vertex indices below {count} under idx_to_landmark_verts")
-    return indices.astype(np.int64)
+    return np.array(listed, dtype=np.int64)
 
 
 def _atlas(mesh: ObjMesh) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32], NDArray[np.int8]]:
