@@ -132,7 +132,20 @@ def _tube(path: NDArray[np.floating], radius: float, closed: bool) -> Extra:
 
 
 def grid(rows: int, columns: int, wrap: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """Triangles (F, 3) of a grid of vertices; with ``wrap`` row and column indices are taken modulo that."""
+    """Triangles of a grid of vertices that are numbered row by row.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Of vertices; between two of each lie two triangles.
+    wrap : (int, int), optional
+        What indices of rows and columns are taken modulo, of a grid that is closed.
+
+    Returns
+    -------
+    int array (F, 3)
+        Vertices of each.
+    """
     row, column = (index.reshape(-1) for index in np.mgrid[0 : rows - 1, 0 : columns - 1])
     height, width = wrap or (rows, columns)
 
