@@ -101,7 +101,7 @@ def long_hair(head: FloatArray, looks: Looks) -> Extra:
     vertices = np.stack([x * pinch, y, z * pinch], axis=-1).reshape(-1, 3)
     u = np.broadcast_to(np.linspace(0, 1, _LONG_COLUMNS), x.shape)
     uv = np.stack([u, np.broadcast_to(drop, x.shape)], axis=-1).reshape(-1, 2)
-    return Extra(vertices.astype(np.float32), _grid(_LONG_ROWS, _LONG_COLUMNS), uv.astype(np.float32))
+    return Extra(vertices.astype(np.float32), grid(_LONG_ROWS, _LONG_COLUMNS), uv.astype(np.float32))
 
 
 def joined(pieces: list[Extra]) -> Extra:
@@ -127,12 +127,25 @@ def _tube(path: NDArray[np.floating], radius: float, closed: bool) -> Extra:
     turn = np.linspace(0, 2 * np.pi, _RIM_SIDES, endpoint=False)[:, None, None]
     rings = path + radius * (np.cos(turn) * first + np.sin(turn) * second)
     vertices = rings.transpose(1, 0, 2).reshape(-1, 3)
-    faces = _grid(len(path) + closed, _RIM_SIDES + 1, wrap=(len(path), _RIM_SIDES))
+    faces = grid(len(path) + closed, _RIM_SIDES + 1, wrap=(len(path), _RIM_SIDES))
     return Extra(vertices, faces, np.full((len(vertices), 2), 0.5))
 
 
-def _grid(rows: int, columns: int, wrap: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """Triangles of a grid of vertices; with ``wrap`` row and column indices are taken modulo that."""
+def grid(rows: int, columns: int, wrap: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    """Triangles of a grid of vertices that are numbered row by row.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Of vertices; between two of each lie two triangles.
+    wrap : (int, int), optional
+        What indices of rows and columns are taken modulo, of a grid that is closed.
+
+    Returns
+    -------
+    int array (F, 3)
+        Vertices of each.
+    """
     row, column = (index.reshape(-1) for index in np.mgrid[0 : rows - 1, 0 : columns - 1])
     height, width = wrap or (rows, columns)
 

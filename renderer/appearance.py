@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -53,7 +53,11 @@ def draw_scene(config: AppearanceConfig, size: int, rng: np.random.Generator) ->
     """
     if not config.vary:
         grey = np.full((size, size, 3), FIXED_BACKGROUND, dtype=np.uint8)
-        return Scene(sum(config.distance_mm) / 2, sum(config.head_fraction) / 2, FIXED_LIGHT, grey)
+        distance, fraction, ambient, blur, noise = (
+            sum(span) / 2
+            for span in (config.distance_mm, config.head_fraction, config.ambient, config.blur_px, config.noise)
+        )
+        return Scene(distance, fraction, replace(FIXED_LIGHT, ambient=ambient), grey, blur=blur, noise=noise)
     return Scene(
         distance=float(rng.uniform(*config.distance_mm)),
         fraction=float(rng.uniform(*config.head_fraction)),

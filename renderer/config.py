@@ -17,7 +17,12 @@ Quality = Annotated[int, Field(ge=1, le=100)]
 
 
 class LooksConfig(Section):
-    """Looks of people whose heads come without textures; probabilities, but for ``melanin``."""
+    """Looks of people whose heads come without textures; probabilities, but for ``melanin``.
+
+    Half of the people are men. They alone have beards, and women alone makeup, so that there is no more than 0.5 of
+    either. Men are bald four times and have long hair a sixth as often as women: ``bald: 1`` leaves 0.3 of all with
+    hair, and ``long_hair``, which is of those who are not bald, ends at 0.65. Sunglasses are drawn before glasses.
+    """
 
     melanin: tuple[Share, Share] = Field(default=(0.0, 1.0), description="skin, from the lightest to the darkest")
     bald: Share = 0.12
@@ -55,9 +60,18 @@ class HeadsConfig(Section):
     )
     train: int = Field(default=24, ge=1, lt=FIRST_VALIDATION_PERSON)
     validation: int = Field(default=6, ge=1, lt=FIRST_VALIDATION_PERSON)
-    shape_variation: float = Field(default=1.0, ge=0, le=3)
-    tone_variation: float = Field(default=1.0, ge=0, le=3)
-    expression: Share = Field(default=0.6, description="share of people who do not keep a neutral face")
+    shape_variation: float = Field(
+        default=1.0,
+        ge=0,
+        le=3,
+        description="how far shapes vary, against people's: of photographs' heads and the kit's",
+    )
+    tone_variation: float = Field(default=1.0, ge=0, le=3, description="the same of colours: of photographs' heads")
+    expression: Share = Field(
+        default=0.6,
+        description="share of ICT-FaceKit's people in Render who do not keep a neutral face; of the faces of crops and "
+        "sprites it is 0.8",
+    )
     expressions: tuple[str, ...] | Literal["all"] = Field(
         default=USUAL_EXPRESSIONS,
         description="which of ICT-FaceKit's expressions, without _L and _R; the shipped checkpoint was made with these",

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from renderer.accessories import Extra, glasses
+from renderer.accessories import Extra, glasses, grid
 from renderer.crop_hair import draw_hair, hair_shell, strands
-from renderer.heads.ict_kit import Kit
+from renderer.heads.ict_kit import Kit, ears
 from renderer.looks import Looks
 from renderer.makehuman import NAPE_MM, Wardrobe, lifted
 from renderer.mesh import vertex_normals
@@ -66,9 +66,7 @@ def draw_worn(
         worn += _drawn_hair(shape, looks, wardrobe, rng)
     frame_color = np.array(looks.frame_color)
     if looks.eyewear != "none":
-        head = shape[shape[:, 1] > -20]
-        ears = np.stack([head[head[:, 0].argmin()], head[head[:, 0].argmax()]])
-        frame, lens = glasses(shape[kit.landmarks], ears, looks)
+        frame, lens = glasses(shape[kit.landmarks], ears(shape), looks)
         worn.append(_solid(frame, _plain(frame_color)))
         if looks.eyewear == "sunglasses":
             worn.append(_solid(lens, _plain(frame_color * rng.uniform(0.2, 0.7))))
@@ -173,7 +171,7 @@ def _brim(rng: np.random.Generator) -> Extra:
     inner[:, 1] = height + 0.06 * (inner[:, 2] - 90)
     outer[:, 1] = inner[:, 1] + slope * reach * np.broadcast_to(share, _RING)
     vertices = np.concatenate([inner, outer]).astype(np.float32)
-    return Extra(vertices, _band(2, _RING), np.full((len(vertices), 2), 0.5, np.float32))
+    return Extra(vertices, grid(2, _RING), np.full((len(vertices), 2), 0.5, np.float32))
 
 
 def _shoulders(rng: np.random.Generator) -> Extra:
@@ -199,7 +197,7 @@ def _shoulders(rng: np.random.Generator) -> Extra:
     vertices = np.concatenate(rings).astype(np.float32)
     down = np.repeat(np.linspace(0, 1, len(levels)), _RING)
     uv = np.column_stack([np.tile(np.linspace(0, 1, _RING), len(levels)), down]).astype(np.float32)
-    return Extra(vertices, _band(len(levels), _RING), uv)
+    return Extra(vertices, grid(len(levels), _RING), uv)
 
 
 def _cloth(looks: Looks, patterns: list[NDArray[np.uint8]], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -212,11 +210,3 @@ def _cloth(looks: Looks, patterns: list[NDArray[np.uint8]], rng: np.random.Gener
         stripes = np.sign(np.sin(np.arange(4 * STRIP) * rng.uniform(0.1, 1.5)))[None, :, None]
         plain = plain + stripes * rng.uniform(-50, 50, size=3).astype(np.float32)
     return np.asarray(np.clip(plain, 0, 255), dtype=np.uint8)
-
-
-def _band(rows: int, columns: int) -> NDArray[np.int32]:
-    """Triangles of a grid of vertices (rows, columns)."""
-    first = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).reshape(-1)
-    upper = np.stack([first, first + 1, first + columns], axis=1)
-    lower = np.stack([first + 1, first + columns + 1, first + columns], axis=1)
-    return np.concatenate([upper, lower]).astype(np.int32)

@@ -25,7 +25,6 @@ from renderer.mesh import vertex_normals
 from renderer.neck import head_share
 
 FloatArray = NDArray[np.float32]
-_DRAWN_LIMIT = 2.5
 _DRESSED = 0.85
 """Share of people with a body of the wardrobe, where there is one."""
 _CUT_MM = -98.0
@@ -102,8 +101,7 @@ def draw_person(
     HeadDataError
         As ``Kit.expressions`` does.
     """
-    spread = rng.standard_normal(len(kit.identity)) * config.shape_variation
-    weights = np.clip(spread, -_DRAWN_LIMIT, _DRAWN_LIMIT)
+    weights = kit.draw_weights(config.shape_variation, rng)
     names = kit.expressions(config)
     looks = draw_looks(config.looks, rng)
     dressed = wardrobe if rng.uniform() < _DRESSED else None

@@ -31,7 +31,7 @@ _FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
 
 
 class BackgroundError(ValueError):
-    """A folder of backgrounds holds no picture; the message says what to do."""
+    """A folder of backgrounds is not there or holds no picture; the message says what to do."""
 
 
 def pictures(folder: Path | None, digest: str | None = None) -> list[NDArray[np.uint8]]:
@@ -52,7 +52,7 @@ def pictures(folder: Path | None, digest: str | None = None) -> list[NDArray[np.
     Raises
     ------
     BackgroundError
-        Where the folder holds none.
+        Where the folder is not there or holds none.
     ImageReadError
         Where one is damaged.
     """
@@ -65,6 +65,8 @@ def pictures(folder: Path | None, digest: str | None = None) -> list[NDArray[np.
 def _pictures(folder: Path | None, digest: str) -> list[NDArray[np.uint8]]:
     """Kept by the digest, too: a process outlives a run, and the files change."""
     if folder is not None:
+        if not folder.is_dir():
+            raise BackgroundError(f"{folder}: no such folder; correct the setting `backgrounds`, or leave it out")
         files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             raise BackgroundError(f"{folder}: no pictures here; expected photographs without people, as .jpg or .png")
@@ -192,13 +194,14 @@ def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     longest = max(picture.shape[:2])
     if longest <= _LARGEST_PX:
         return np.ascontiguousarray(picture)
-    scale = _LARGEST_PX / longest
+    # Of a strip a pixel is left of its width.
+    scale = max(_LARGEST_PX / longest, 1 / min(picture.shape[:2]))
     return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _cut(picture: NDArray[np.uint8], size: int, rng: np.random.Generator) -> FloatArray:
     rows, columns = picture.shape[:2]
-    side = int(min(rows, columns) * rng.uniform(0.15, 1.0))
+    side = max(1, int(min(rows, columns) * rng.uniform(0.15, 1.0)))
     top, left = rng.integers(0, rows - side + 1), rng.integers(0, columns - side + 1)
     part = picture[top : top + side, left : left + side]
     mirrored, upside_down = rng.uniform() < 0.5, rng.uniform() < 0.2

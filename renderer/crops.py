@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.files.folders import begun_folder, partial_of, replace_folder, require_replaceable
+from nlml_hpe.files.folders import begun_folder, partial_of, replace_folder, require_begun, require_replaceable
 from nlml_hpe.files.locks import await_leases, exclusive, lease
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, is_current, write_manifest
 from nlml_hpe.image_networks.crop import STORED_SHARE
@@ -86,6 +86,10 @@ class CropSet:
         """What the crops of both splits depend on besides the kit."""
         sections = {"heads": self.heads.model_dump(mode="json"), self.kind: self.crops.model_dump(mode="json")}
         return {"seed": self.seed, **sections}
+
+    def digest(self) -> str:
+        """Digest of all that the crops of both splits depend on."""
+        return digest_of([self.settings(), self.inputs()])
 
     def inputs(self) -> dict[str, str]:
         """Digests of the kit's and the backgrounds' files.
@@ -214,7 +218,7 @@ def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster:
         first.backgrounds()
         unfinished = [split for split in splits if not _is_finished(*split)] or splits
         for people, folder in unfinished:
-            begun_folder(folder, people.kind, digest_of([people.settings(), people.inputs()]))
+            begun_folder(folder, people.kind, people.digest())
         work = [(*split, number, numbers) for split in unfinished for number, numbers in enumerate(split[0].shards())]
         for _ in run_tasks(_render_shard, work, first.kind.capitalize(), workers, cluster):
             pass
@@ -244,6 +248,7 @@ def _finish(people: CropSet, folder: Path) -> None:
 def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]) -> None:
     partial = partial_of(folder)
     with lease(folder):
+        require_begun(folder, people.digest())
         if is_written(partial, number):
             return
         crops = [(crop, person) for person in numbers for crop in people.of_person(person)]
@@ -257,6 +262,7 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
             alpha=np.stack(alphas) if alphas else None,
             heads=np.stack(heads).astype(np.float32) if heads else None,
         )
+        require_begun(folder, people.digest())
         write_shard(partial, number, shard)
 
 

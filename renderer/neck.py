@@ -40,7 +40,7 @@ def head_share(places: NDArray[np.floating]) -> FloatArray:
 
     Examples
     --------
-    >>> nose, chin, collar = (0.0, 4.0, 131.0), (0.0, -76.0, 104.0), (0.0, -140.0, 30.0)
+    >>> nose, chin, collar = (0.0, 4.0, 131.0), (0.0, -76.0, 104.0), (0.0, -150.0, 30.0)
     >>> head_share(np.array([nose, chin, collar])).tolist()
     [1.0, 1.0, 0.0]
     """

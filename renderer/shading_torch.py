@@ -89,7 +89,8 @@ def _bilinear(texture: Tensor, uv: Tensor) -> Tensor:
     x = (uv[..., 0] * columns - 0.5).clamp(0, columns - 1.001)
     y = (uv[..., 1] * rows - 0.5).clamp(0, rows - 1.001)
     left, top = x.long(), y.long()
+    right, below = (left + 1).clamp(max=columns - 1), (top + 1).clamp(max=rows - 1)  # a texture may be a pixel wide
     right_share, lower_share = (x - left)[..., None], (y - top)[..., None]
-    upper = torch.lerp(texture[top, left], texture[top, left + 1], right_share)
-    lower = torch.lerp(texture[top + 1, left], texture[top + 1, left + 1], right_share)
+    upper = torch.lerp(texture[top, left], texture[top, right], right_share)
+    lower = torch.lerp(texture[below, left], texture[below, right], right_share)
     return torch.lerp(upper, lower, lower_share)

@@ -10,6 +10,8 @@ FloatArray = NDArray[np.float32]
 CENTRE = np.array([0.0, 40.0, 5.0], dtype=np.float32)
 """The skull's middle in the kit's frame, in mm."""
 _AZIMUTHS, _POLARS = 64, 24
+_MOST_ROWS = 32_000
+"""Of places that OpenCV's remap is asked for at once; it refuses more than 32,766."""
 
 
 class Envelope:
@@ -43,5 +45,8 @@ class Envelope:
         offset = np.asarray(places) - CENTRE
         radius = np.maximum(np.linalg.norm(offset, axis=1), 1e-6)
         polar = np.arccos(np.clip(offset[:, 1] / radius, -1, 1))
-        # A column of places: remap takes 32,767 rows, more than any hair has vertices.
-        return self.along(np.arctan2(offset[:, 0], offset[:, 2])[:, None], polar[:, None])[:, 0]
+        azimuth = np.arctan2(offset[:, 0], offset[:, 2])
+        # Columns of places, more than one for meshes that are finer than MakeHuman's own.
+        parts = range(_MOST_ROWS, len(offset), _MOST_ROWS)
+        columns = zip(np.split(azimuth, parts), np.split(polar, parts), strict=True)
+        return np.concatenate([self.along(one[:, None], other[:, None])[:, 0] for one, other in columns])

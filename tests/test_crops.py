@@ -21,7 +21,7 @@ from renderer import crops as rendering
 from renderer.config import CropsConfig, HeadsConfig, LooksConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, draw_person, small_kit
-from renderer.crop_scene import BackgroundError, pictures
+from renderer.crop_scene import BackgroundError, draw_background, pictures
 from renderer.crops import KIND, CropSet, render_crops, render_splits
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
@@ -188,10 +188,22 @@ def test_a_split_that_is_finished_is_not_rendered_again_for_the_other(
 
 
 def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:
-    begun_folder(tmp_path / "crops", KIND, "another")
-    rendering._render_shard(people(folder), tmp_path / "crops", 0, [2])
+    write_shard(begun_folder(tmp_path / "crops", KIND, "another"), 0, some(4))
     render_crops(people(folder), tmp_path / "crops", workers=1)
     assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
+
+
+def test_a_worker_that_outlives_its_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    """As one of a cluster whose run was lost: its crops were taken for those of the run that came after."""
+    place = tmp_path / "crops"
+    begun_folder(place, KIND, people(folder, train=3).digest())
+    with pytest.raises(ArtifactError, match="taken over by another run"):
+        rendering._render_shard(people(folder), place, 0, [1])
+    assert not is_written(partial_of(place), 0)
+    render_crops(people(folder, train=1), place, workers=1)
+    with pytest.raises(ArtifactError, match="or is finished"):
+        rendering._render_shard(people(folder), place, 0, [1])
+    assert not partial_of(place).exists()
 
 
 def test_another_version_does_not_go_on_with_what_is_there(
@@ -261,6 +273,16 @@ def test_backgrounds_are_a_folder_of_the_user(tmp_path: Path) -> None:
     (picture,) = pictures(red)
     assert picture.shape == (640, 498, 3)
     assert (picture == (200, 0, 0)).all()
+    with pytest.raises(BackgroundError, match="no such folder"):
+        pictures(tmp_path / "rde")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2000, 1), (20, 4000)])
+def test_the_smallest_pictures_and_strips_are_backgrounds_too(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """As icons and rules among a user's photographs are: OpenCV ended a run over them, early or late."""
+    cv2.imwrite(str(tmp_path / "rule.png"), np.full((*shape, 3), 90, np.uint8))
+    found, rng = pictures(tmp_path), np.random.default_rng(0)
+    assert all(draw_background(16, found, rng).shape == (16, 16, 3) for _ in range(50))
 
 
 def some(count: int, size: int = 8, first: int = 0) -> Shard:

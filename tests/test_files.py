@@ -166,6 +166,17 @@ def test_two_runs_into_one_folder_do_not_mix(tmp_path: Path) -> None:
         pass
 
 
+def test_two_runs_into_one_folder_by_two_links_do_not_mix(tmp_path: Path) -> None:
+    """As crops have that lie on another disk: both runs filled the same unfinished folder."""
+    (tmp_path / "disk").mkdir()
+    for link in (first := tmp_path / "first", second := tmp_path / "second"):
+        link.symlink_to(tmp_path / "disk")
+    with exclusive(first), pytest.raises(ArtifactError, match="another run"), exclusive(second):
+        pass
+    with lease(first), pytest.raises(ArtifactError, match="still written by"):
+        await_leases(second, seconds=0.05)
+
+
 def everything(folder: Path) -> dict[str, bytes]:
     return {
         str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"

@@ -136,11 +136,15 @@ def test_weights_and_strengths_out_of_range_are_refused(heads: IctHeads) -> None
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("no neutral", "missing  generic_neutral_mesh.obj"),
+        (
+            "no neutral",
+            r"missing  generic_neutral_mesh\.obj(.*\n)*to get   git clone https://github.com/USC-ICT/ICT-FaceKit",
+        ),
         ("short mode", "vertices where the neutral head has 26719"),
         ("cut mode", "a 'v' line that does not hold 3 numbers"),
         ("other mesh", "no faces with usemtl"),
         ("no landmarks", "expected 68 vertex indices"),
+        ("ragged landmarks", r"vertex_indices\.json: expected 68 vertex indices"),
     ],
 )
 def test_a_damaged_kit_is_a_clear_error(small_kit: Path, damage: str, message: str) -> None:
@@ -154,7 +158,8 @@ def test_a_damaged_kit_is_a_clear_error(small_kit: Path, damage: str, message: s
     elif damage == "other mesh":
         (small_kit / NEUTRAL).write_text("v 0 0 0\nvt 0 0\nf 1/1 1/1 1/1\n")
     else:
-        (small_kit / LANDMARKS).write_text("{}")
+        text = "{}" if damage == "no landmarks" else '{"idx_to_landmark_verts": [[1], [2, 3]]}'
+        (small_kit / LANDMARKS).write_text(text)
     with pytest.raises((HeadDataError, ObjError), match=message):
         open_heads(HeadsConfig(source="ict_facekit", folder=small_kit), seed=1)
 

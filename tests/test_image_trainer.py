@@ -552,4 +552,8 @@ def test_faces_that_are_learned_from_are_no_validation(folder: Path, tmp_path: P
     with pytest.raises(DatasetError, match=r"photographs: 2 faces are in the training"):
         planned(part(None, kind="unlabelled"), part("second", kind="unlabelled"))
     planned(part("first", kind="unlabelled"), part("second", kind="unlabelled"))
+    # A name without suffix is that of a photograph with one.
+    lists["second"].write_text("AFW/a\nAFW/b.jpg\nAFW/e.jpg\n")
+    with pytest.raises(DatasetError, match=r"photographs: 2 faces are in the training"):
+        planned(part("first", kind="unlabelled"), part("second", kind="unlabelled"))
     planned(part("first"), LabelledDataConfig(root=folder / "crops_validation"))

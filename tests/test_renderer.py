@@ -11,7 +11,7 @@ from PIL import Image
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
-from renderer.appearance import draw_scene
+from renderer.appearance import FIXED_LIGHT, draw_scene
 from renderer.camera import Camera
 from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
 from renderer.drawing import HEAD_EXTENT_MM, render_pose
@@ -162,6 +162,15 @@ def test_images_differ_or_not_as_the_config_says() -> None:
     first, second = (draw_scene(fixed, 64, np.random.default_rng(seed)) for seed in (1, 2))
     assert (first.distance, first.fraction, first.light) == (second.distance, second.fraction, second.light)
     assert (first.background == second.background).all()
+
+
+def test_where_nothing_varies_every_range_is_at_its_middle() -> None:
+    ranges = {"distance_mm": (700, 900), "head_fraction": (0.5, 0.7), "ambient": (0.1, 0.3), "blur_px": (1, 3)}
+    config = AppearanceConfig(vary=False, **ranges, noise=(4, 8))
+    scene = draw_scene(config, 64, np.random.default_rng(0))
+    found = (scene.distance, scene.fraction, scene.light.ambient, scene.blur, scene.noise)
+    assert found == pytest.approx((800, 0.6, 0.2, 2, 6))
+    assert draw_scene(AppearanceConfig(vary=False), 64, np.random.default_rng(0)).light == FIXED_LIGHT
 
 
 @pytest.mark.parametrize("faces", [0, 2])

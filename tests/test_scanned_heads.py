@@ -18,7 +18,7 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
 from renderer.config import HeadsConfig, RenderConfig
 from renderer.drawing import render_pose
-from renderer.heads import HeadDataError, open_heads
+from renderer.heads import HeadDataError, check_heads, open_heads
 from renderer.heads.facescape import check
 from renderer.heads.photo import PhotoHeads
 from renderer.heads.placement import placed_by_face
@@ -157,6 +157,17 @@ def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: FaceMesh
     backwards = Mesh(placed.vertices * np.float32([1, 1, -1]), placed.faces, placed.uv, placed.texture)
     with pytest.raises(HeadDataError, match="looks along"):
         placed_by_face(backwards, "scan", detector)
+
+
+def test_scans_are_found_however_their_suffix_is_written(tmp_path: Path) -> None:
+    for name in ("b.glb", "a/A.GLB"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    heads = open_heads(HeadsConfig(source="scan", folder=tmp_path, train=1, validation=1), seed=1)
+    assert heads.describe()["scans"] == ["A.GLB", "b.glb"]
+    assert len(check_heads(HeadsConfig(source="scan", folder=tmp_path))) == 2
+    with pytest.raises(HeadDataError, match="0 found, 2 asked for"):
+        open_heads(HeadsConfig(source="scan", folder=tmp_path / "none", train=1, validation=1), seed=1)
 
 
 def test_a_broken_scan_is_a_clear_error(shared_data: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def fresh_folder(folder: Path, kind: str) -> Iterator[Path]:
         Before the block where ``folder`` exists and is not a finished folder of this kind and nothing else; after it
         where the block wrote no manifest.
     """
-    with exclusive(place_of(folder)):
+    with exclusive(folder):
         partial = empty_partial(folder, kind)
         try:
             yield partial
@@ -134,11 +134,24 @@ def begun_folder(folder: Path, kind: str, digest: str) -> Path:
         As ``require_replaceable`` does.
     """
     partial = partial_of(folder)
-    begun, run = partial / _BEGUN, [VERSION, digest]
-    if not (begun.is_file() and read_json(begun) == run):
+    if not _is_begun(partial, digest):
         partial = empty_partial(folder, kind)
-        write_json(begun, run)
+        write_json(partial / _BEGUN, [VERSION, digest])
     return partial
+
+
+def require_begun(folder: Path, digest: str) -> None:
+    """Raise ``ArtifactError`` unless ``folder`` is being filled by a run of this digest, as of ``begun_folder``.
+
+    Workers ask before they write: one that outlives its run must leave nothing in the folder of the next.
+    """
+    if not _is_begun(partial_of(folder), digest):
+        raise ArtifactError(f"{folder} was taken over by another run, or is finished")
+
+
+def _is_begun(partial: Path, digest: str) -> bool:
+    begun = partial / _BEGUN
+    return begun.is_file() and read_json(begun) == [VERSION, digest]
 
 
 def replace_folder(partial: Path, folder: Path, kind: str) -> None:

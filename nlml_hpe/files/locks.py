@@ -29,7 +29,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     Parameters
     ----------
     folder : Path
-        Which may be still to be made; the lock lies beside it.
+        Which may be still to be made; the lock lies beside it, of a symbolic link beside the folder that it names.
 
     Raises
     ------
@@ -38,9 +38,9 @@ def exclusive(folder: Path) -> Iterator[None]:
     OSError
         Where nothing can be made beside it.
     """
-    path = folder.parent / f".{folder.name}.lock"
+    path = _beside(folder, "lock")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Of a place that takes no file, the lock itself only says that it was not to be had.
         path.touch()
     except OSError as error:
@@ -96,4 +96,10 @@ def await_leases(folder: Path, seconds: float = _LEASE_SECONDS) -> None:
 
 
 def _leases(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.leases"
+    return _beside(folder, "leases")
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    """A place beside the folder itself, which several links may name."""
+    place = Path(os.path.realpath(folder))
+    return place.with_name(f".{place.name}.{ending}")

@@ -22,7 +22,7 @@ from nlml_hpe.files.arrays import map_npy
 from nlml_hpe.files.atomic import ArtifactError, atomic_path
 
 LABEL_TOLERANCE = 1e-3
-"""How far the numbers of a label may be from those of a rotation."""
+"""How far the numbers of a label's ``R R^T`` may be from the identity's; float32 is apart by 1e-6."""
 NO_ROTATION = "label is no rotation"
 _KINDS: dict[str, type] = {"images": np.uint8, "rotations": np.float32, "boxes": np.float32, "people": np.int32}
 _LAST = "people"

@@ -25,7 +25,6 @@ from nlml_hpe.training_error import TrainingError
 NO_BOX = "box has no size"
 NO_CONFIDENCE = "confidence is no number from 0 to 1"
 NO_BIN = "the network has no bin for the label"
-"""Of a label's ``R R^T`` from the identity; float32 is apart by 1e-6."""
 _UNKNOWN_PERSON = -1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import product
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def require_apart(
         if one.kind != other.kind or folder.resolve() != held_out.resolve():
             continue
         names = [_listed(part) for part in (one, other) if part.list is not None]
-        shared = set.intersection(*names) if names else set()
+        shared = reduce(_shared, names) if names else set()
         if shared or not names:
             raise DatasetError(
                 f"{folder}: {f'{len(shared)} faces' if names else 'all faces'} are in the training data and in the "
@@ -140,6 +140,12 @@ def _listed(part: LabelledDataConfig) -> set[str]:
     assert part.list is not None
     names = (with_slashes(name.strip()) for name in read_list(part.list))
     return set(names) if part.kind == "unlabelled" else set(map(bare_name, names))
+
+
+def _shared(one: set[str], other: set[str]) -> set[str]:
+    """The names of both lists; one without suffix is that of the file whose name goes on with one."""
+    given = {name for name in one if bare_name(name) in other} | {name for name in other if bare_name(name) in one}
+    return one & other | given
 
 
 def _crops(part: LabelledDataConfig, places: Places) -> Source:

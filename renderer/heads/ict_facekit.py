@@ -12,9 +12,6 @@ from renderer.heads.ict_kit import Kit
 from renderer.looks import draw_looks
 from renderer.mesh import Mesh
 
-NEUTRAL, LANDMARKS = "generic_neutral_mesh.obj", "vertex_indices.json"
-
-_DRAWN_LIMIT = 2.5
 _SPREAD_SHAPES = ("jawOpen", "mouthPucker", "mouthSmile", "eyeBlink", "browInnerUp")
 
 
@@ -71,8 +68,7 @@ class IctHeads:
     def head(self, person: int) -> Mesh:
         """The head of a person, drawn by seed and number."""
         rng = np.random.default_rng([self.seed, person])
-        spread = rng.standard_normal(len(self.kit.identity)) * self.config.shape_variation
-        weights = np.clip(spread, -_DRAWN_LIMIT, _DRAWN_LIMIT)
+        weights = self.kit.draw_weights(self.config.shape_variation, rng)
         strengths = _draw_expression(self.expressions, self.config.expression, rng)
         return self.kit.mesh(self.kit.shape(weights, strengths), draw_looks(self.config.looks, rng))
 

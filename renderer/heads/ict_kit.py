@@ -33,6 +33,8 @@ NEUTRAL, LANDMARKS = "generic_neutral_mesh.obj", "vertex_indices.json"
 
 MAX_WEIGHT = 5.0
 """Standard deviations: one head in two million would have a greater weight."""
+_DRAWN_LIMIT = 2.5
+"""The same, of weights that are drawn."""
 _MM_PER_UNIT = 10.0
 _PIVOT_MM = np.array([0.0, 20.0, 20.0], dtype=np.float32)
 """The point the head turns about, between the ears and a little before them."""
@@ -94,9 +96,9 @@ class Kit:
     @classmethod
     def read(cls, folder: Path) -> Kit:
         """The kit from its OBJ files. Raises as ``open`` does."""
-        lacking = [line for line in check(folder) if line.startswith("missing")]
-        if lacking:
-            raise HeadDataError("\n".join([f"{folder} is no FaceXModel folder of ICT-FaceKit:", *lacking]))
+        lines = check(folder)
+        if any(line.startswith("missing") for line in lines):
+            raise HeadDataError("\n".join([f"{folder} is no FaceXModel folder of ICT-FaceKit:", *lines]))
         neutral = read_obj(folder / NEUTRAL)
         absent = [name for name in _CHARTS if name not in neutral.triangles]
         if absent:
@@ -199,6 +201,10 @@ class Kit:
     def _vertices_of(self, name: str) -> NDArray[np.int32]:
         return np.unique(self.faces[self.part == list(_CHARTS).index(name)])
 
+    def draw_weights(self, variation: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Identity weights (n,) of a person, by lot; ``variation`` is their standard deviation, one as of people."""
+        return np.clip(rng.standard_normal(len(self.identity)) * variation, -_DRAWN_LIMIT, _DRAWN_LIMIT)
+
     def shape(self, weights: ArrayLike, strengths: Mapping[str, float]) -> NDArray[np.float32]:
         """Vertices (V, 3) of identity ``weights`` (n,) and expression ``strengths`` by name.
 
@@ -231,7 +237,7 @@ class Kit:
             meshes.append(_placed(long_hair(skin, looks), _LONG_HAIR))
             _fill(texture, _LONG_HAIR, _hair_strip(looks))
         if looks.eyewear != "none":
-            frame, lens = glasses(marks, _ears(vertices), looks)
+            frame, lens = glasses(marks, ears(vertices), looks)
             meshes.append(_placed(frame, _FRAME))
             _fill(texture, _FRAME, np.array(looks.frame_color))
             if looks.eyewear == "sunglasses":
@@ -266,10 +272,11 @@ def _differences(shapes: Mapping[str, Path], base: NDArray[np.float32]) -> NDArr
 
 def _landmarks(path: Path, count: int) -> NDArray[np.int64]:
     data = read_json(path)
-    indices = np.array(data.get("idx_to_landmark_verts", []) if isinstance(data, dict) else [])
-    if indices.shape != (68,) or indices.dtype.kind != "i" or indices.min() < 0 or indices.max() >= count:
+    indices = data.get("idx_to_landmark_verts") if isinstance(data, dict) else None
+    listed = indices if isinstance(indices, list) and len(indices) == 68 else [None]
+    if not all(isinstance(index, int) and 0 <= index < count for index in listed):
         raise HeadDataError(f"{path}: expected 68 vertex indices below {count} under idx_to_landmark_verts")
-    return indices.astype(np.int64)
+    return np.array(listed, dtype=np.int64)
 
 
 def _atlas(mesh: ObjMesh) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32], NDArray[np.int8]]:
@@ -301,8 +308,8 @@ def _volume(kit: Kit, vertices: NDArray[np.float32], looks: Looks) -> NDArray[np
     return np.asarray((normals * height[:, None])[kit.source] * kit.outer[:, None], dtype=np.float32)
 
 
-def _ears(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The outermost points of the head above the neck, image left first."""
+def ears(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The outermost points (2, 3) of a head (V, 3) above the neck, image left first."""
     head = vertices[vertices[:, 1] > -20]
     return np.stack([head[head[:, 0].argmin()], head[head[:, 0].argmax()]])
 

@@ -28,9 +28,9 @@ class ScanHeads:
     def open(cls, config: HeadsConfig) -> ScanHeads:
         """The scans below ``config.folder``. Raises ``HeadDataError`` where there are too few."""
         assert config.folder is not None  # the configuration has seen to it
-        paths = tuple(sorted(config.folder.rglob("*.glb")))
+        paths = _scans(config.folder)
         require_people(len(paths), config, f"{config.folder}: .glb files")
-        return cls(paths)
+        return cls(tuple(paths))
 
     def describe(self) -> dict[str, object]:
         """Which scans."""
@@ -45,13 +45,18 @@ class ScanHeads:
 
 def check(folder: Path) -> list[str]:
     """What scans are there, line by line."""
-    paths = sorted(folder.rglob("*.glb")) if folder.is_dir() else []
+    paths = _scans(folder)
     if not paths:
         return [
             f"missing  .glb files below {folder}",
             "to get   export textured heads as binary glTF, y up, looking along +z",
         ]
     return [f"found    {path}" for path in paths]
+
+
+def _scans(folder: Path) -> list[Path]:
+    """The scans below a folder in the order of their names; none where it is not there."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".glb")
 
 
 def read_glb(path: Path) -> Mesh:
