@@ -160,6 +160,16 @@ def test_a_list_without_an_answer_costs_the_others_nothing(
     assert [path.name for path in tmp_path.glob("error_cdf*")] == ["error_cdf_light_aflw2000.png"]
 
 
+def test_faces_that_nobody_finds_have_no_times(landmark_eye_alone: Path, tmp_path: Path) -> None:
+    """Labels without a box: where the search finds nothing, there is nothing to be timed."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "ID1_(10_-20_0).jpg")
+    comparison = compare({"old": landmark_eye_alone}, read_dataset("rendered", tmp_path), ["rendered"])
+    assert {(cost.ms, cost.detect_ms) for cost in comparison.costs.values()} == {(None, None)}
+    (tmp_path / "out").mkdir()
+    write_comparison(tmp_path / "out", comparison, [])
+    assert (tmp_path / "out" / "table.txt").read_text().count("no answer") == 2 * 3  # head frames, routes
+
+
 def test_rendered_people_are_compared_in_their_own_frame(trained: Path, tmp_path: Path) -> None:
     """Crops are a data set: labels as they were rendered, boxes, people; no detector is asked."""
     shard = riddle(24, seed=5)
