@@ -305,6 +305,10 @@ def test_what_is_wrong_is_said_before_the_first_image(
         place = () if "--output" in options else ("--output", tmp_path / "out")
         with pytest.raises((ValueError, ArtifactError, OSError), match=message):
             run(parser.parse_args(["--dataset", "aflw2000", *map(str, (*options, *place))]))
+    for alone in (["--root", "."], ["--list", "list.txt"], ["--looks", "5"]):
+        with pytest.raises(ValueError, match=f"{alone[0]} needs --dataset"):
+            run(parser.parse_args(alone))
+    assert not run(parser.parse_args([]))
     assert "Evaluate" not in capsys.readouterr().err, "images were read"
     assert (tmp_path / "thesis" / "thesis.txt").read_text() == "mine"
     assert not (tmp_path / "out").exists()

@@ -21,6 +21,8 @@ from nlml_hpe.files.manifests import write_manifest
 
 KIND = "evaluation"
 """What the manifest calls the folder; one of another kind is never replaced."""
+_OF_PHOTOGRAPHS = ("root", "protocol", "list", "align_on", "looks")
+"""Options without a default that say something of labelled photographs alone."""
 
 
 def run(given: argparse.Namespace) -> bool:
@@ -44,6 +46,8 @@ def run(given: argparse.Namespace) -> bool:
         With a sentence for the user.
     """
     if given.dataset is None:
+        if alone := [name for name in _OF_PHOTOGRAPHS if getattr(given, name) is not None]:
+            raise ValueError(f"--{alone[0].replace('_', '-')} needs --dataset, the name of the folder's layout")
         return False
     if given.root is None:
         raise ValueError("--dataset needs --root, the folder of the data set")
