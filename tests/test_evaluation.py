@@ -314,20 +314,32 @@ def test_what_is_wrong_is_said_before_the_first_image(
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing_behind_and_says_so(shared_data: Path, tmp_path: Path) -> None:
-    root, output = shared_data / "aflw2000_dev", tmp_path / "out"
-    command = [*STAGE, "--root", str(root), "--output", str(output)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize(
+    ("command", "saying"),
+    [
+        (["stages/NLML_HPE_Test.py", "--output", "out"], b"nothing was written to"),
+        (["stages/CompareModels.py", "--output", "out"], b"nothing was written to"),
+        (["-m", "nlml_hpe.evaluation.calibration", "--output", "out"], b"stopped by Ctrl-C"),
+        (["-m", "nlml_hpe.evaluation.scores"], b"stopped by Ctrl-C"),
+    ],
+)
+def test_ctrl_c_leaves_nothing_behind_and_says_so(
+    command: list[str], saying: bytes, shared_data: Path, tmp_path: Path
+) -> None:
+    places = [str(tmp_path / part) if part == "out" else part for part in command]
+    data = ["--dataset", "aflw2000", "--root", str(shared_data / "aflw2000_dev")]
+    whole = [sys.executable, *places, *data]
+    process = subprocess.Popen(whole, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr is not None
     seen = b""
-    while b"Evaluate aflw2000" not in seen:
+    while b"face/s" not in seen:
         part = os.read(process.stderr.fileno(), 1000)
         assert part, seen
         seen += part
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert b"nothing was written" in rest
+    assert process.returncode == 130
+    assert saying in rest
     assert b"Traceback" not in rest
     assert list(tmp_path.glob("out*")) == []
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nlml_hpe.detection.detectors import open_detector_for
@@ -59,17 +60,23 @@ def run(given: argparse.Namespace) -> bool:
     other = None if given.align_on is None else _frame_data(given.dataset, given.align_on)
     print(data.summary())
     subject = open_subject(given.model, device)
-    try:
-        with fresh_folder(given.output, KIND) as folder:
-            evaluation = _evaluated(subject, data, other, protocol, given.looks)
-            reports = write_report(folder, evaluation)
-            asked = ("dataset", "root", "protocol", "list", "model", "align_on", "looks")
-            write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
-    except KeyboardInterrupt:
-        # Who catches it prints this sentence, and no other one.
-        raise KeyboardInterrupt(f"stopped before the end; nothing was written to {given.output}") from None
+    with nothing_kept(given.output), fresh_folder(given.output, KIND) as folder:
+        evaluation = _evaluated(subject, data, other, protocol, given.looks)
+        reports = write_report(folder, evaluation)
+        asked = ("dataset", "root", "protocol", "list", "model", "align_on", "looks")
+        write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
     print(table(reports), end="")
     return True
+
+
+@contextmanager
+def nothing_kept(output: Path) -> Iterator[None]:
+    """Ctrl-C within the block raises with a sentence for the user: a folder written whole or not at all was not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Who catches it prints this sentence, and no other one.
+        raise KeyboardInterrupt(f"stopped before the end; nothing was written to {output}") from None
 
 
 def require_apart(output: Path, root: Path, align_on: Path | None = None) -> None:

@@ -17,8 +17,8 @@ from nlml_hpe.evaluation.datasets import (
     split,
     write_lists,
 )
+from nlml_hpe.evaluation.options import exit_code_of
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
-from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 
 _EXAMPLES = """examples:
@@ -119,17 +119,16 @@ def _folder_of(root: Path) -> Path:
     return root
 
 
+def work(given: argparse.Namespace) -> None:
+    """Read the data set and do what the command says."""
+    data = read_dataset(given.dataset or recognised_layout(given.root), given.root)
+    print(data.summary())
+    given.work(data, given)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    given = parser().parse_args(arguments)
-    try:
-        data = read_dataset(given.dataset or recognised_layout(given.root), given.root)
-        print(data.summary())
-        given.work(data, given)
-    except (ArtifactError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code_of(work, parser().parse_args(arguments))
 
 
 if __name__ == "__main__":
