@@ -366,6 +366,25 @@ def test_two_experiments_crops_may_lie_in_folders_of_one_name(folder: Path, tmp_
     assert {f"training {root.root}" for root in data} <= ImageTrainer.plan(config).inputs.keys()
 
 
+def test_one_more_list_among_the_photographs_leaves_a_training_as_it_is(tmp_path: Path) -> None:
+    """`datasets split` and `list` write them there."""
+    root = tmp_path / "AFLW2000"
+    lists = {root / f"{name}.txt": [name] for name in ("train", "validation")}
+    write_lists(lists)
+    (root / "a.jpg").write_bytes(b"face")
+    parts = [(LabelledDataConfig(kind="aflw2000", root=root, list=path),) for path in lists]
+    trainer = ImageTrainerConfig(data=parts[0], validation=parts[1])
+    config = Config(workdir=tmp_path, image_trainer=trainer)
+    before = ImageTrainer.plan(config).inputs
+    write_lists({root / "files.txt": ["train", "validation"]})
+    assert ImageTrainer.plan(config).inputs == before
+    write_lists({root / "train.txt": ["test"]}, replace_existing=True)
+    listed = ImageTrainer.plan(config).inputs
+    assert listed != before
+    (root / "b.jpg").write_bytes(b"another")
+    assert ImageTrainer.plan(config).inputs != listed
+
+
 def test_photographs_are_cut_as_crops_are_stored() -> None:
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(0, 255, size=(12, 16, 3)), np.ones((16, 16, 1))).astype(np.uint8)
