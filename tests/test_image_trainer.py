@@ -32,6 +32,7 @@ from nlml_hpe.image_networks.config import (
     ImageNetworkConfig,
     ImageTrainerConfig,
     LabelledDataConfig,
+    PseudoLabelConfig,
 )
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
@@ -383,6 +384,24 @@ def test_one_more_list_among_the_photographs_leaves_a_training_as_it_is(tmp_path
     assert listed != before
     (root / "b.jpg").write_bytes(b"another")
     assert ImageTrainer.plan(config).inputs != listed
+
+
+def test_every_model_that_labels_photographs_is_compared(folder: Path, tmp_path: Path) -> None:
+    models = [tmp_path / name for name in "ab"]
+    for model in models:
+        model.mkdir()
+        (model / "config.json").write_text("1")
+    data = tuple(
+        LabelledDataConfig(kind="unlabelled", root=folder, pseudo_labels=PseudoLabelConfig(model=model))
+        for model in models
+    )
+    unseen = (LabelledDataConfig(root=folder / "crops_validation"),)
+    config = Config(workdir=tmp_path, image_trainer=ImageTrainerConfig(data=data, validation=unseen))
+    found = [ImageTrainer.plan(config).inputs]
+    for model in models:
+        (model / "config.json").write_text("2")
+        found.append(ImageTrainer.plan(config).inputs)
+    assert found[0] != found[1] != found[2]
 
 
 def test_photographs_are_cut_as_crops_are_stored() -> None:

@@ -100,8 +100,9 @@ def inputs_of(part: LabelledDataConfig) -> dict[str, str]:
             )
         digests[str(part.list)] = digest_of_file(part.list)
     if part.kind == "unlabelled":
-        config = (part.pseudo_labels.model or SHIPPED) / CONFIG_FILE
-        digests["model"] = digest_of_file(config) if config.is_file() else ""
+        model = part.pseudo_labels.model
+        config = (model or SHIPPED) / CONFIG_FILE
+        digests["model" if model is None else f"model {model}"] = digest_of_file(config) if config.is_file() else ""
     return digests
 
 
