@@ -311,6 +311,9 @@ def test_what_is_wrong_is_said_before_the_first_image(
     assert not run(parser.parse_args([]))
     assert "Evaluate" not in capsys.readouterr().err, "images were read"
     assert (tmp_path / "thesis" / "thesis.txt").read_text() == "mine"
+    whole = ["--dataset", "aflw2000", "--root", str(photographs), "--output", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=r"none of its faces has an image that reads(.|\n)*not readable: \d+ \("):
+        run(parser.parse_args(whole))
     assert not (tmp_path / "out").exists()
 
 

@@ -175,9 +175,11 @@ def on_protocol(
     Raises
     ------
     ValueError
-        Where the protocol is not the data set's, and where no face was found.
+        Where the protocol is not the data set's, where none of its images reads, and where no face was found.
     """
     chosen = answered.chosen(PROTOCOLS[protocol_of(data.name, protocol)].includes(answered.labels))
+    if not chosen.names:
+        raise ValueError(f"{protocol}: none of its faces has an image that reads; {data.summary()}")
     require_answer(chosen, protocol)
     return evaluate(
         chosen,
