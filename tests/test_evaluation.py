@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
+from benchmarks import limited_data
 from nlml_hpe.config import FrameConfig
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.evaluation.command import alignment, answers, on_protocol, run
@@ -360,6 +361,12 @@ def test_the_frame_of_another_set_is_estimated_and_named(
     assert found.faces >= LEAST_FACES
     for low, high in found.interval.values():
         assert 0 < high - low < 10
+
+
+def test_the_study_of_few_people_needs_as_many_as_it_names(tiny_run: Config) -> None:
+    """Without a row to write, it wrote an empty table in place of the results."""
+    with pytest.raises(SystemExit, match="fewer than 1000; name fewer by --people"):
+        limited_data.main(tiny_run, Path("nowhere"), (1000,))
 
 
 def test_photographs_are_evaluated_without_what_only_training_needs() -> None:
