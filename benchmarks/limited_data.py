@@ -88,8 +88,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main(config: Config, root: Path, counts: tuple[int, ...]) -> None:
     """Learn, measure and show every number of people."""
-    whole = LandmarkTensor.open(Workdir(config.workdir).landmarks_train)
-    counts = tuple(n for n in counts if n <= len(whole.people))
+    folder = Workdir(config.workdir).landmarks_train
+    whole = LandmarkTensor.open(folder)
+    known = len(whole.people)
+    if known < min(counts):
+        raise SystemExit(f"{folder} has {known} people, fewer than {min(counts)}; name fewer by --people")
+    counts = tuple(n for n in counts if n <= known)
     data = read_dataset("aflw2000", root)
     with FaceMeshOnnx(MAX_FACES, config.landmarks.min_confidence) as detector:
         # Landmarks stay in memory, images do not.

@@ -16,7 +16,7 @@ from pathlib import Path
 import stages.guard  # noqa: F401
 
 from nlml_hpe.device import DEVICES, resolve_device
-from nlml_hpe.evaluation.command import require_apart
+from nlml_hpe.evaluation.command import nothing_kept, require_apart
 from nlml_hpe.evaluation.compare import chosen_images, compare, compared_faces, write_comparison
 from nlml_hpe.evaluation.datasets import LAYOUTS, read_dataset
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
@@ -82,7 +82,7 @@ def work(given: argparse.Namespace) -> None:
     data = read_dataset(given.dataset, given.root)
     shown = chosen_images(compared_faces(data, protocols, given.lists), given.images, _IMAGES, given.seed)
     print(data.summary(), flush=True)
-    with fresh_folder(given.output, KIND) as folder:
+    with nothing_kept(given.output), fresh_folder(given.output, KIND) as folder:
         write_comparison(folder, compare(models, data, protocols, given.lists, given.device), shown)
         settings = {name: str(value) for name, value in vars(given).items() if name != "output"}
         write_manifest(folder, KIND, settings, {})

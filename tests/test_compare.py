@@ -16,10 +16,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
+from nlml_hpe.detection.weights import LANDMARKS, default_folder
 from nlml_hpe.evaluation.command import answers, on_protocol
 from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
-from nlml_hpe.evaluation.cost import cost_of_onnx
+from nlml_hpe.evaluation.cost import cost_of_layers, cost_of_onnx
 from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
+from nlml_hpe.evaluation.faces import annotated_face
 from nlml_hpe.evaluation.routes import open_routes
 from nlml_hpe.evaluation.subject import open_subject, subject_of
 from nlml_hpe.files.atomic import ArtifactError
@@ -29,6 +31,7 @@ from nlml_hpe.image_networks.network import size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, network_of
 from nlml_hpe.image_networks.shards import write_shard
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.folder import HeadFrame, load_model
@@ -160,6 +163,16 @@ def test_a_list_without_an_answer_costs_the_others_nothing(
     assert [path.name for path in tmp_path.glob("error_cdf*")] == ["error_cdf_light_aflw2000.png"]
 
 
+def test_faces_that_nobody_finds_have_no_times(landmark_eye_alone: Path, tmp_path: Path) -> None:
+    """Labels without a box: where the search finds nothing, there is nothing to be timed."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "ID1_(10_-20_0).jpg")
+    comparison = compare({"old": landmark_eye_alone}, read_dataset("rendered", tmp_path), ["rendered"])
+    assert {(cost.ms, cost.detect_ms) for cost in comparison.costs.values()} == {(None, None)}
+    (tmp_path / "out").mkdir()
+    write_comparison(tmp_path / "out", comparison, [])
+    assert (tmp_path / "out" / "table.txt").read_text().count("no answer") == 2 * 3  # head frames, routes
+
+
 def test_rendered_people_are_compared_in_their_own_frame(trained: Path, tmp_path: Path) -> None:
     """Crops are a data set: labels as they were rendered, boxes, people; no detector is asked."""
     shard = riddle(24, seed=5)
@@ -222,6 +235,29 @@ def test_an_onnx_file_counts_as_its_network(config: ImageNetworkConfig, tmp_path
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "eye.onnx").read_bytes()[:5000])
     with pytest.raises(ArtifactError, match="damaged or no ONNX file"):
         cost_of_onnx(tmp_path / "cut.onnx")
+
+
+def test_macs_are_those_of_all_passes_over_a_face(photographs: Path, detector: FaceMeshOnnx) -> None:
+    """Passes are counted where they are made: looks in the face, the network's by a hook, crops in the engine."""
+    sample = read_dataset("aflw2000", photographs).samples[0]
+    face = annotated_face(detector, sample.load(), sample.box)
+    assert face is not None
+    assert face.looks is not None
+    engine = TorchEngine(load_model(SHIPPED))
+    assert engine.model.network is not None
+    seen: list[int] = []
+    engine.model.network.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    engine.estimate([face], "network")
+    passes = {"exact": 0, "network": sum(seen)}
+    engine.estimate([face], "refined")
+    passes["refined"] = sum(seen) - passes["network"]
+    one = cost_of_layers(engine.model.network, []).macs
+    looks = cost_of_onnx(default_folder() / LANDMARKS).macs
+    crops = len(open_image_engine(SHIPPED).crops)
+    image = cost_of_onnx(SHIPPED / IMAGE_EYE_FILE).macs
+    expected = {name: (1 + len(face.looks)) * looks + count * one for name, count in passes.items()}
+    expected |= {"image": crops * image, "fused": expected["refined"] + crops * image}
+    assert {name: route.cost.macs for name, route in open_routes(SHIPPED).items()} == expected
 
 
 def test_images_are_chosen_by_name_or_by_lot(photographs: Path) -> None:

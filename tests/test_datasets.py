@@ -403,6 +403,19 @@ def test_a_list_replaces_no_file_of_the_user(tmp_path: Path) -> None:
     assert not (tmp_path / "one.txt").exists()  # all are checked before the first is written
 
 
+def test_a_split_leaves_no_list_of_another_one_beside_it(tmp_path: Path) -> None:
+    """Errors on what stands in that list would be of faces that were learned from."""
+    for name in "abcdef":
+        write_pair(tmp_path, name, (0, 0, 0))
+    assert datasets_command("split", tmp_path, "--train", 0.5, "--validation", 0.3).returncode == 0
+    before = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
+    refused = datasets_command("split", tmp_path, "--train", 0.5, "--validation", 0.5, "--force")
+    assert (refused.returncode, "test.txt is there already, of another split" in refused.stderr) == (1, True)
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.txt")} == before
+    (tmp_path / "test.txt").write_text("somebody else's\n")
+    assert datasets_command("split", tmp_path, "--train", 0.5, "--validation", 0.5, "--force").returncode == 0
+
+
 def test_every_command_explains_itself_with_defaults() -> None:
     help_of_split = datasets_command("split", "--help").stdout
     for text in ("default: 0.7", "default: 0.15", "default: 0", "default: ROOT", "photograph"):

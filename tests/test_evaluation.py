@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
+from benchmarks import limited_data
 from nlml_hpe.config import FrameConfig
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.evaluation.command import alignment, answers, on_protocol, run
@@ -165,7 +166,9 @@ def test_a_route_may_answer_faces_without_landmarks() -> None:
     assert evaluation.report["n_detected"] == 0  # by the landmark detector
     shown = table({"all": evaluation.report})
     assert "4 of 5 (80.0%)" in shown
-    assert "no answer" in shown
+    head, silent = (next(line for line in shown.splitlines() if text in line) for text in ("median", "no answer"))
+    # In its columns, so that what stands behind it does, too.
+    assert silent.index("no answer") + len("no answer") == head.index("median") + len("median")
     rows = {row["route"]: row for row in csv.DictReader(io.StringIO(summary_csv({"all": evaluation.report})))}
     assert (rows["pixels"]["n_missed"], rows["pixels"]["mae_pitch"]) == ("1", "2.0000")
     assert (rows["none"]["n_missed"], rows["none"]["mae_pitch"]) == ("5", "")
@@ -303,25 +306,44 @@ def test_what_is_wrong_is_said_before_the_first_image(
         place = () if "--output" in options else ("--output", tmp_path / "out")
         with pytest.raises((ValueError, ArtifactError, OSError), match=message):
             run(parser.parse_args(["--dataset", "aflw2000", *map(str, (*options, *place))]))
+    for alone in (["--root", "."], ["--list", "list.txt"], ["--looks", "5"]):
+        with pytest.raises(ValueError, match=f"{alone[0]} needs --dataset"):
+            run(parser.parse_args(alone))
+    assert not run(parser.parse_args([]))
     assert "Evaluate" not in capsys.readouterr().err, "images were read"
     assert (tmp_path / "thesis" / "thesis.txt").read_text() == "mine"
+    whole = ["--dataset", "aflw2000", "--root", str(photographs), "--output", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=r"none of its faces has an image that reads(.|\n)*not readable: \d+ \("):
+        run(parser.parse_args(whole))
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing_behind_and_says_so(shared_data: Path, tmp_path: Path) -> None:
-    root, output = shared_data / "aflw2000_dev", tmp_path / "out"
-    command = [*STAGE, "--root", str(root), "--output", str(output)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize(
+    ("command", "saying"),
+    [
+        (["stages/NLML_HPE_Test.py", "--output", "out"], b"nothing was written to"),
+        (["stages/CompareModels.py", "--output", "out"], b"nothing was written to"),
+        (["-m", "nlml_hpe.evaluation.calibration", "--output", "out"], b"stopped by Ctrl-C"),
+        (["-m", "nlml_hpe.evaluation.scores"], b"stopped by Ctrl-C"),
+    ],
+)
+def test_ctrl_c_leaves_nothing_behind_and_says_so(
+    command: list[str], saying: bytes, shared_data: Path, tmp_path: Path
+) -> None:
+    places = [str(tmp_path / part) if part == "out" else part for part in command]
+    data = ["--dataset", "aflw2000", "--root", str(shared_data / "aflw2000_dev")]
+    whole = [sys.executable, *places, *data]
+    process = subprocess.Popen(whole, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr is not None
     seen = b""
-    while b"Evaluate aflw2000" not in seen:
+    while b"face/s" not in seen:
         part = os.read(process.stderr.fileno(), 1000)
         assert part, seen
         seen += part
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert b"nothing was written" in rest
+    assert process.returncode == 130
+    assert saying in rest
     assert b"Traceback" not in rest
     assert list(tmp_path.glob("out*")) == []
 
@@ -339,6 +361,12 @@ def test_the_frame_of_another_set_is_estimated_and_named(
     assert found.faces >= LEAST_FACES
     for low, high in found.interval.values():
         assert 0 < high - low < 10
+
+
+def test_the_study_of_few_people_needs_as_many_as_it_names(tiny_run: Config) -> None:
+    """Without a row to write, it wrote an empty table in place of the results."""
+    with pytest.raises(SystemExit, match="fewer than 1000; name fewer by --people"):
+        limited_data.main(tiny_run, Path("nowhere"), (1000,))
 
 
 def test_photographs_are_evaluated_without_what_only_training_needs() -> None:

@@ -32,6 +32,7 @@ from nlml_hpe.image_networks.config import (
     ImageNetworkConfig,
     ImageTrainerConfig,
     LabelledDataConfig,
+    PseudoLabelConfig,
 )
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.image_networks.losses import geodesic
@@ -364,6 +365,43 @@ def test_two_experiments_crops_may_lie_in_folders_of_one_name(folder: Path, tmp_
     unseen = (LabelledDataConfig(root=folder / "crops_validation"),)
     config = Config(workdir=tmp_path, image_trainer=ImageTrainerConfig(data=data, validation=unseen))
     assert {f"training {root.root}" for root in data} <= ImageTrainer.plan(config).inputs.keys()
+
+
+def test_one_more_list_among_the_photographs_leaves_a_training_as_it_is(tmp_path: Path) -> None:
+    """`datasets split` and `list` write them there."""
+    root = tmp_path / "AFLW2000"
+    lists = {root / f"{name}.txt": [name] for name in ("train", "validation")}
+    write_lists(lists)
+    (root / "a.jpg").write_bytes(b"face")
+    parts = [(LabelledDataConfig(kind="aflw2000", root=root, list=path),) for path in lists]
+    trainer = ImageTrainerConfig(data=parts[0], validation=parts[1])
+    config = Config(workdir=tmp_path, image_trainer=trainer)
+    before = ImageTrainer.plan(config).inputs
+    write_lists({root / "files.txt": ["train", "validation"]})
+    assert ImageTrainer.plan(config).inputs == before
+    write_lists({root / "train.txt": ["test"]}, replace_existing=True)
+    listed = ImageTrainer.plan(config).inputs
+    assert listed != before
+    (root / "b.jpg").write_bytes(b"another")
+    assert ImageTrainer.plan(config).inputs != listed
+
+
+def test_every_model_that_labels_photographs_is_compared(folder: Path, tmp_path: Path) -> None:
+    models = [tmp_path / name for name in "ab"]
+    for model in models:
+        model.mkdir()
+        (model / "config.json").write_text("1")
+    data = tuple(
+        LabelledDataConfig(kind="unlabelled", root=folder, pseudo_labels=PseudoLabelConfig(model=model))
+        for model in models
+    )
+    unseen = (LabelledDataConfig(root=folder / "crops_validation"),)
+    config = Config(workdir=tmp_path, image_trainer=ImageTrainerConfig(data=data, validation=unseen))
+    found = [ImageTrainer.plan(config).inputs]
+    for model in models:
+        (model / "config.json").write_text("2")
+        found.append(ImageTrainer.plan(config).inputs)
+    assert found[0] != found[1] != found[2]
 
 
 def test_photographs_are_cut_as_crops_are_stored() -> None:

@@ -178,3 +178,16 @@ def test_a_damaged_manifold_is_refused(tiny: PoseManifold, tmp_path: Path, damag
         np.savez(path, core=np.zeros(3))
     with pytest.raises(ArtifactError, match="manifold"):
         read_manifold(path)
+
+
+@pytest.mark.parametrize("array", ["W", "optimized_roll", "U_roll", "U_id"])
+def test_published_arrays_that_do_not_fit_one_another_are_refused(tmp_path: Path, array: str) -> None:
+    trained = {"W": np.ones((5, 3, 3, 2, 12)), **{f"optimized_{axis}": np.ones((3, 4)) for axis in ("yaw", "pitch")}}
+    matrices = {"U_id": np.ones((8, 5)), "U_yaw": np.ones((11, 3)), "U_pitch": np.ones((9, 3)), "U_roll": np.eye(7, 2)}
+    trained["optimized_roll"] = np.ones((2, 4))
+    held = trained if array in trained else matrices
+    held[array] = held[array][..., 0]
+    np.savez(tmp_path / "Trained_data.npz", **trained)
+    np.savez(tmp_path / "Factor_Matrices.npz", **matrices)
+    with pytest.raises(ArtifactError, match=r"Trained_data.*expected, with W of shape .*; found"):
+        official_manifold(tmp_path / "Trained_data.npz", tmp_path / "Factor_Matrices.npz")

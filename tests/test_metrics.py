@@ -59,6 +59,9 @@ def test_error_bars_are_counted_where_there_are_any() -> None:
     shares = within_sigma(found, np.array([[2.0, 2.0, 2.0], [np.nan] * 3]))
     assert shares == {"n": 1, "1.0": [1.0, 0.0, 1.0], "1.96": [1.0, 1.0, 1.0]}
     assert within_sigma(found, np.full((2, 3), np.nan)) == {"n": 0}
+    # Of a grid of one pitch, which is answered without an error and a doubt.
+    exact = Errors(np.array([[1.0, 0.0, 0.5]]), np.zeros((1, 3)), np.zeros(1))
+    assert within_sigma(exact, np.array([[2.0, 0.0, 0.0]]))["1.0"] == [1.0, 1.0, 0.0]
 
 
 def test_a_constant_rotation_is_found_in_spite_of_stray_faces() -> None:

@@ -16,7 +16,8 @@ from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.model.onnx_export import OPSET, export_onnx
-from nlml_hpe.rotation import Angles, geodesic_degrees
+from nlml_hpe.pose_grid import PoseGrid
+from nlml_hpe.rotation import Angles, angles_from_rotation, geodesic_degrees
 
 COUNT = 10_000
 PARITY_DEG = 1e-3
@@ -60,6 +61,30 @@ def test_the_file_gives_what_the_library_gives(
     if known.any():
         assert np.abs(expected.sigma - found.sigma)[known].max() < PARITY_DEG
         np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
+
+
+def test_a_grid_of_one_pitch_and_one_roll_has_a_file(model: HeadPoseModel, tmp_path: Path) -> None:
+    """Yaw alone is found; the other two stay where the network says."""
+    whole = model.manifold
+    assert whole.noise is not None
+    constant = (np.array([(0.0, 1.0, 0.0, value) for value in whole.axis_rows(axis, 0.0)]) for axis in (1, 2))
+    flat = dataclasses.replace(
+        whole,
+        grid=PoseGrid(whole.grid.yaw, (0.0,), (0.0,)),
+        cosines=(whole.cosines[0], *constant),
+        noise=dataclasses.replace(whole.noise, sigma_scale=whole.noise.sigma_scale * (1, 0, 0)),
+    )
+    turning = dataclasses.replace(model, manifold=flat)
+    engine = OnnxEngine(export_onnx(turning, tmp_path / ONNX_FILE))
+    assert engine.range[1:] == ((0.0, 0.0), (0.0, 0.0))
+    yaws = np.linspace(-45, 45, 19)
+    angles = Angles.from_columns(np.stack([yaws, np.zeros(19), np.zeros(19)], axis=1))
+    points = flat.synthesize(np.tile(flat.prior.mean, (19, 1)), angles).reshape(19, FACEMESH.n_points, 3)
+    shown = [Face.from_points(marks) for marks in 100 * points]
+    expected, found = (each.estimate(shown, "refined") for each in (TorchEngine(turning), engine))
+    assert geodesic_degrees(expected.rotation, found.rotation).max() < PARITY_DEG
+    np.testing.assert_allclose(found.sigma, expected.sigma, atol=PARITY_DEG)
+    assert np.abs(angles_from_rotation(found.in_own_frame(engine.named_from_own).rotation).yaw - yaws).max() < 0.5
 
 
 def test_the_batch_is_free_and_the_opset_stated(model: HeadPoseModel, faces: list[Face], tmp_path: Path) -> None:

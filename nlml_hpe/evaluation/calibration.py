@@ -14,10 +14,8 @@ import argparse
 import sys
 
 from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
-from nlml_hpe.evaluation.datasets import DatasetError
-from nlml_hpe.evaluation.options import add_subject
-from nlml_hpe.extras import MissingPackageError, needs
-from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.evaluation.options import add_subject, exit_code_of
+from nlml_hpe.extras import needs
 from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.calibration import ON_PHOTOGRAPHS, RANGES
 
@@ -49,17 +47,16 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def work(given: argparse.Namespace) -> None:
+    """Measure or fit as the command line says."""
+    with needs("train", f"`{_COMMAND}`"):
+        from nlml_hpe.evaluation.calibration_run import run
+    run(given)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    given = parser().parse_args(arguments)
-    try:
-        with needs("train", f"`{_COMMAND}`"):
-            from nlml_hpe.evaluation.calibration_run import run
-        run(given)
-    except (ArtifactError, DatasetError, MissingPackageError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code_of(work, parser().parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nlml_hpe.detection.detectors import open_detector_for
@@ -21,6 +22,8 @@ from nlml_hpe.files.manifests import write_manifest
 
 KIND = "evaluation"
 """What the manifest calls the folder; one of another kind is never replaced."""
+_OF_PHOTOGRAPHS = ("root", "protocol", "list", "align_on", "looks")
+"""Options without a default that say something of labelled photographs alone."""
 
 
 def run(given: argparse.Namespace) -> bool:
@@ -44,6 +47,8 @@ def run(given: argparse.Namespace) -> bool:
         With a sentence for the user.
     """
     if given.dataset is None:
+        if alone := [name for name in _OF_PHOTOGRAPHS if getattr(given, name) is not None]:
+            raise ValueError(f"--{alone[0].replace('_', '-')} needs --dataset, the name of the folder's layout")
         return False
     if given.root is None:
         raise ValueError("--dataset needs --root, the folder of the data set")
@@ -55,17 +60,23 @@ def run(given: argparse.Namespace) -> bool:
     other = None if given.align_on is None else _frame_data(given.dataset, given.align_on)
     print(data.summary())
     subject = open_subject(given.model, device)
-    try:
-        with fresh_folder(given.output, KIND) as folder:
-            evaluation = _evaluated(subject, data, other, protocol, given.looks)
-            reports = write_report(folder, evaluation)
-            asked = ("dataset", "root", "protocol", "list", "model", "align_on", "looks")
-            write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
-    except KeyboardInterrupt:
-        # Who catches it prints this sentence, and no other one.
-        raise KeyboardInterrupt(f"stopped before the end; nothing was written to {given.output}") from None
+    with nothing_kept(given.output), fresh_folder(given.output, KIND) as folder:
+        evaluation = _evaluated(subject, data, other, protocol, given.looks)
+        reports = write_report(folder, evaluation)
+        asked = ("dataset", "root", "protocol", "list", "model", "align_on", "looks")
+        write_manifest(folder, KIND, {name: str(getattr(given, name)) for name in asked}, {})
     print(table(reports), end="")
     return True
+
+
+@contextmanager
+def nothing_kept(output: Path) -> Iterator[None]:
+    """Ctrl-C within the block raises with a sentence for the user: a folder written whole or not at all was not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Who catches it prints this sentence, and no other one.
+        raise KeyboardInterrupt(f"stopped before the end; nothing was written to {output}") from None
 
 
 def require_apart(output: Path, root: Path, align_on: Path | None = None) -> None:
@@ -164,9 +175,11 @@ def on_protocol(
     Raises
     ------
     ValueError
-        Where the protocol is not the data set's, and where no face was found.
+        Where the protocol is not the data set's, where none of its images reads, and where no face was found.
     """
     chosen = answered.chosen(PROTOCOLS[protocol_of(data.name, protocol)].includes(answered.labels))
+    if not chosen.names:
+        raise ValueError(f"{protocol}: none of its faces has an image that reads; {data.summary()}")
     require_answer(chosen, protocol)
     return evaluate(
         chosen,

@@ -178,10 +178,10 @@ def _costs(routes: Mapping[str, ModelRoute], data: Dataset, detector: LandmarkDe
     chosen = data.spread(TIMED_FACES)
     boxes = {sample.name: sample.box for sample in chosen}
     faces = list(photographs(replace(data, samples=chosen, left_out={}), detector, "Time"))
-    detect_ms = 0.0
+    detect_ms: float | None = 0.0
     if detector is not None:
         items = [(image, boxes[each.name]) for each in faces if (image := each.face.image) is not None]
-        detect_ms = timed(lambda item: annotated_face(detector, *item), items)
+        detect_ms = timed(lambda item: annotated_face(detector, *item), items) if items else None
     shown = [each.face for each in faces if detector is None or each.face.points is not None]
     costs = {}
     for name, route in routes.items():

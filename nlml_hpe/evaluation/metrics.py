@@ -205,8 +205,9 @@ def within_sigma(found: Errors, sigma: NDArray[np.float64]) -> dict[str, Any]:
     {'n': 1, '1.0': [1.0, 0.0, 0.0], '1.96': [1.0, 1.0, 0.0]}
     """
     known = np.isfinite(sigma).all(axis=1)
-    scores = found.angle[known] / sigma[known]
-    shares = {str(k): (scores < k).mean(axis=0).tolist() for k in (1.0, 1.96)} if known.any() else {}
+    # No quotient: of an angle that a model knows one value of, error and deviation may both be zero.
+    within = {k: found.angle[known] <= k * sigma[known] for k in (1.0, 1.96)}
+    shares = {str(k): held.mean(axis=0).tolist() for k, held in within.items()} if known.any() else {}
     return {"n": int(known.sum()), **shares}
 
 

@@ -1,16 +1,55 @@
-"""Options of an evaluation on labelled photographs; importing them needs no extra, so that help always shows."""
+"""Options of an evaluation on labelled photographs, and how its commands end; importing them needs no extra, so that
+help always shows."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
+from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.device import DEVICE_HELP, DEVICES
 from nlml_hpe.evaluation.datasets import LAYOUTS
 from nlml_hpe.evaluation.protocols import LEAST_FACES, PROTOCOLS
+from nlml_hpe.extras import MissingPackageError
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 from nlml_hpe.model.format import SHIPPED
+
+
+def exit_code_of(work: Callable[[argparse.Namespace], object], given: argparse.Namespace) -> int:
+    """Do the work of a command.
+
+    Parameters
+    ----------
+    work : callable
+        What the command does.
+    given : Namespace
+        Its options.
+
+    Returns
+    -------
+    int
+        0; 1 after an error that is the user's to mend, and 130 after Ctrl-C, of which one line on stderr says what it
+        was.
+
+    Examples
+    --------
+    >>> exit_code_of(print, argparse.Namespace(looks=3))
+    Namespace(looks=3)
+    0
+    """
+    try:
+        work(given)
+    except (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped by Ctrl-C before the end", file=sys.stderr)
+        return 130
+    return 0
 
 
 def add_subject(parser: argparse._ActionsContainer, required: bool = False) -> None:

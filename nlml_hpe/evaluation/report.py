@@ -143,7 +143,7 @@ def _frames(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 def _numbers(row: Mapping[str, Any]) -> str:
     if not row["n"]:
-        return f"{'no answer':>74}"
+        return f"{'no answer':>71}"
     mae = " ".join(f"{row['mae'][key]:6.2f}" for key in (*AXES, "mean"))
     low, high = row["mae_interval"]["mean"]
     rest = (row["maev"]["mean"], row["geodesic"]["mean"], row["geodesic"]["median"])

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nlml_hpe.detection.landmarks import FACEMESH, PointSet
+from nlml_hpe.detection.looks import DEFAULT_LOOKS
+from nlml_hpe.detection.weights import LANDMARKS, default_folder, read_weights
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.cost import Cost, bytes_of, cost_of_layers, cost_of_onnx
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
@@ -22,7 +25,7 @@ from nlml_hpe.image_networks.config import ImageNetworkConfig
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, ONNX_ROUTES, Estimates, OnnxEngine
-from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, ImageEngine
 from nlml_hpe.inference.opening import open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE, MANIFOLD_FILE, WEIGHTS_FILE, read_components
 from nlml_hpe.model.folder import HeadFrame, load_model, load_weights
@@ -120,14 +123,30 @@ def _costs(folder: Path) -> dict[str, Cost]:
     costs: dict[str, Cost] = {}
     if "landmark_eye" in components:
         model = load_model(folder)
-        network = cost_of_layers(model.network, (folder / WEIGHTS_FILE,))
-        manifold = Cost(model.manifold.basis.size, None, bytes_of((folder / MANIFOLD_FILE,)))
-        costs |= {"network": network, "exact": manifold, "refined": network + manifold}
+        looks = _cost_of_looks(model.point_set)
+        # Of points that have a mirror image both are asked about.
+        network = cost_of_layers(model.network, (folder / WEIGHTS_FILE,)).passes(2 if model.is_symmetric else 1)
+        # The descent is no network, and its steps depend on the face.
+        exact = looks + Cost(model.manifold.basis.size, 0, bytes_of((folder / MANIFOLD_FILE,)))
+        costs |= {"network": looks + network.passes(DEFAULT_LOOKS), "exact": exact}
+        # The network sees each look, and the mean of them once more: there the descent begins.
+        costs["refined"] = exact + network.passes(DEFAULT_LOOKS + 1)
     if "image_eye" in components:
-        costs[IMAGE_ROUTE] = cost_of_onnx(folder / IMAGE_EYE_FILE)
+        costs[IMAGE_ROUTE] = cost_of_onnx(folder / IMAGE_EYE_FILE).passes(len(CROPS_OF_A_FACE))
     if len(costs) > len(ROUTES):
         costs[FUSED_ROUTE] = costs[DEFAULT_ROUTE] + costs[IMAGE_ROUTE]
     return costs
+
+
+def _cost_of_looks(points: PointSet) -> Cost:
+    """The passes of FaceMesh's landmark network over a face; its parameters and bytes are no part of a model's.
+
+    Of other points it is not known what finds them.
+    """
+    if points.name != FACEMESH.name:
+        return Cost(0, None, 0)
+    read_weights()  # says what is to be done where they are missing
+    return Cost(0, cost_of_onnx(default_folder() / LANDMARKS).passes(DEFAULT_LOOKS).macs, 0)
 
 
 def _of_trained_network(folder: Path) -> ModelRoute:
@@ -140,7 +159,7 @@ def _of_trained_network(folder: Path) -> ModelRoute:
         path = Path(place) / IMAGE_EYE_FILE
         export_image_eye(ImageEye(network.eval(), settings.name, HeadFrame(), _WIDEST), path)
         engine, cost = ImageEngine(path), cost_of_onnx(path)
-    return ModelRoute(engine.estimate, cost, engine.frame)
+    return ModelRoute(engine.estimate, cost.passes(len(engine.crops)), engine.frame)
 
 
 def _in_own_frame(answer: Answerer, named_from_own: NDArray[np.float64]) -> Answerer:

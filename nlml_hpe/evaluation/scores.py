@@ -12,13 +12,19 @@ import sys
 
 from nlml_hpe.detection.looks import LOOKS
 from nlml_hpe.evaluation.datasets import read_dataset
-from nlml_hpe.evaluation.options import add_subject
-from nlml_hpe.extras import MissingPackageError, needs
-from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.evaluation.options import add_subject, exit_code_of
+from nlml_hpe.extras import needs
 from nlml_hpe.inference.fusion import EYES
 from nlml_hpe.inference.opening import open_eyes
 
 _COMMAND = "python -m nlml_hpe.evaluation.scores"
+
+
+def work(given: argparse.Namespace) -> None:
+    """Print the tables that the command line asks for."""
+    with needs("train", f"`{_COMMAND}`"):
+        from nlml_hpe.evaluation.score_tables import print_tables
+    print_tables(read_dataset(given.dataset, given.root), open_eyes(given.model), given.looks, given.eye)
 
 
 def command() -> int:
@@ -31,15 +37,7 @@ def command() -> int:
         "--looks", type=int, nargs="+", choices=sorted(LOOKS), default=sorted(LOOKS), help="default: all numbers"
     )
     parser.add_argument("--eye", choices=EYES, help="which eye answers (default: all that the model has)")
-    given = parser.parse_args()
-    try:
-        with needs("train", f"`{_COMMAND}`"):
-            from nlml_hpe.evaluation.score_tables import print_tables
-        print_tables(read_dataset(given.dataset, given.root), open_eyes(given.model), given.looks, given.eye)
-    except (ArtifactError, MissingPackageError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code_of(work, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -48,10 +48,13 @@ def require_digest(path: Path, digest: str) -> None:
         raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
 
 
-def digest_of_names_and_sizes(folder: Path) -> str:
-    """A quick fingerprint of a folder of many files: relative names and sizes, not contents."""
-    files = sorted((str(p.relative_to(folder)), p.stat().st_size) for p in folder.rglob("*") if p.is_file())
-    return digest_of(files)
+def digest_of_names_and_sizes(folder: Path, without: str | None = None) -> str:
+    """A quick fingerprint of a folder of many files: relative names and sizes, not contents.
+
+    Files with the suffix ``without`` are not looked at.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != without]
+    return digest_of(sorted((str(path.relative_to(folder)), path.stat().st_size) for path in files))
 
 
 def write_manifest(

@@ -285,7 +285,8 @@ def said_of_itself(path: Path, properties: dict[str, str]) -> dict[str, Any]:
 def range_of(path: Path, about: dict[str, Any]) -> tuple[Interval, Interval, Interval]:
     """The range of training that an ONNX file says of itself. Raises ``ArtifactError`` where it is none."""
     values = _numbers_of(path, about, "range", (3, 2))
-    if not (values[:, 0] < values[:, 1]).all():
+    # Both are the same of an axis of one angle.
+    if not (values[:, 0] <= values[:, 1]).all():
         raise ArtifactError(f"{path}: expected a range of lower and higher degrees; found {values.tolist()}")
     yaw, pitch, roll = ((float(low), float(high)) for low, high in values)
     return yaw, pitch, roll

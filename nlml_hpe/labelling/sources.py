@@ -90,7 +90,8 @@ def inputs_of(part: LabelledDataConfig) -> dict[str, str]:
     """
     digests, root = {}, part.root
     if part.kind != "crops" and root is not None:
-        digests[str(root)] = digest_of_file(root) if root.is_file() else digest_of_names_and_sizes(root)
+        # Without lists: `datasets split` and `list` write them here, and one more of them changes no data.
+        digests[str(root)] = digest_of_file(root) if root.is_file() else digest_of_names_and_sizes(root, ".txt")
     if part.list is not None:
         if not part.list.is_file():
             raise DatasetError(
@@ -99,8 +100,9 @@ def inputs_of(part: LabelledDataConfig) -> dict[str, str]:
             )
         digests[str(part.list)] = digest_of_file(part.list)
     if part.kind == "unlabelled":
-        config = (part.pseudo_labels.model or SHIPPED) / CONFIG_FILE
-        digests["model"] = digest_of_file(config) if config.is_file() else ""
+        model = part.pseudo_labels.model
+        config = (model or SHIPPED) / CONFIG_FILE
+        digests["model" if model is None else f"model {model}"] = digest_of_file(config) if config.is_file() else ""
     return digests
 
 

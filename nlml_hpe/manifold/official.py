@@ -41,7 +41,7 @@ def official_manifold(trained_data: Path, factor_matrices: Path) -> PoseManifold
     Raises
     ------
     ArtifactError
-        Where a file is missing, damaged, or lacks an array.
+        Where a file is missing, damaged, or lacks an array, and where arrays do not fit one another.
 
     Examples
     --------
@@ -66,6 +66,7 @@ def official_manifold(trained_data: Path, factor_matrices: Path) -> PoseManifold
         identities = np.asarray(matrices["U_id"], dtype=np.float64)
     except KeyError as error:
         raise ArtifactError(f"{trained_data}, {factor_matrices}: {error} is missing") from error
+    _require_fit(f"{trained_data}, {factor_matrices}", weights, identities, zip(cosines, factors, strict=True))
     # cos(b (-w) + c) = cos(b w - c): the mirrored axis, its rows in ascending order again.
     cosines[2][:, 2] *= -1
     factors = (factors[0], factors[1], factors[2][::-1])
@@ -75,6 +76,20 @@ def official_manifold(trained_data: Path, factor_matrices: Path) -> PoseManifold
     facts = {"people": len(identities), "source": "official"}
     prior = IdentityPrior.of_rows(identities)
     return PoseManifold(core, basis, factors, cosines, PoseGrid(*axes), OFFICIAL_FEATURE, prior, None, facts)
+
+
+def _require_fit(
+    files: str, weights: FloatArray, identities: FloatArray, axes: Iterable[tuple[FloatArray, FloatArray]]
+) -> None:
+    """Raise ``ArtifactError`` unless each rank of W has its columns, and each of an angle's ranks its cosine."""
+    ranks = weights.shape[:-1]
+    found = [identities.shape[1:], *(shape for cosines, factor in axes for shape in (cosines.shape, factor.shape[1:]))]
+    expected = [ranks[:1], *(shape for rank in ranks[1:] for shape in ((rank, 4), (rank,)))]
+    if len(ranks) != 4 or found != expected:
+        raise ArtifactError(
+            f"{files}: expected, with W of shape {weights.shape}, columns of U_id and, of each angle, cosines and "
+            f"columns of its U, of shapes {expected}; found {found}"
+        )
 
 
 def _triple(arrays: Iterable[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:

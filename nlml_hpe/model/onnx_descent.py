@@ -48,11 +48,15 @@ def refined(model: HeadPoseModel, features: Var, network: Var) -> tuple[Var, Var
     )
     near = op.equal(reduced(op.reduce_min, op.cast(inside, to=np.int32), 1, keep=True), op.const(np.int32(1)))
     angles = op.where(near, scaled(shaped(theta, (0, 3)), np.degrees(1.0)), network)
-    variance = picked(shaped(inverse(hessian, 3), (0, 9)), [0, 4, 8])
+    variance = picked(shaped(inverse(descent.determined(hessian), 3), (0, 9)), [0, 4, 8])
     deviation = op.mul(op.sqrt(op.max([variance, op.const(0.0)])), op.const(descent.sigma_scale))
     sigma = op.where(near, deviation, op.const(np.nan))
     fit = op.div(op.const(1.0), op.add(op.const(1.0), scaled(shaped(misfit, (0, 1)), 1 / descent.size)))
     return angles, sigma, shaped(op.where(near, fit, op.const(np.nan)), (-1,))
+
+
+_FLOOR = 1e-6
+"""Curvature, which is nought otherwise, of an angle of which the grid has one."""
 
 
 class _State(NamedTuple):
@@ -95,6 +99,7 @@ class _Descent:
         low, high = (np.array([axis[end] for axis in manifold.grid.axes]) for end in (0, -1))
         self.low, self.high = np.radians(low - MARGIN_DEG), np.radians(high + MARGIN_DEG)
         self.sigma_scale = np.degrees(noise.sigma_scale)
+        self.floor = np.diag([_FLOOR if len(axis) == 1 else 0.0 for axis in manifold.grid.axes])
 
     def from_start(self, x: Var, start: Var) -> tuple[Var, Var, Var]:
         """Angles (N, 1, 3) rad, Hessian (N, 3, 3) and squared whitened misfit (N, 1, 1) that the descent ends with."""
@@ -125,8 +130,12 @@ class _Descent:
         room = op.where(outward, op.sub(state.theta, op.const(self.low)), op.sub(op.const(self.high), state.theta))
         free = op.greater(room, op.const(0.0))
         among = op.where(op.and_(free, transposed(free)), state.curvature, op.const(np.eye(3)))
-        damped = op.mul(among, op.add(op.mul(state.damping, op.const(np.eye(3))), op.const(1.0)))
+        damped = op.mul(self.determined(among), op.add(op.mul(state.damping, op.const(np.eye(3))), op.const(1.0)))
         return op.matmul(op.where(free, state.gradient, op.const(0.0)), inverse(damped, 3))
+
+    def determined(self, curvature: Var) -> Var:
+        """Curvatures (N, 3, 3) that have an inverse: an angle of which the grid has one stays where it is."""
+        return op.add(curvature, op.const(self.floor)) if self.floor.any() else curvature
 
     def _bounded(self, theta: Var) -> Var:
         return op.min([op.max([theta, op.const(self.low)]), op.const(self.high)])

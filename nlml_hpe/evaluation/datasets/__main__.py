@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from nlml_hpe.evaluation.datasets import (
     LAYOUTS,
+    SPLITS,
     Dataset,
     DatasetError,
     read_dataset,
+    read_list,
     recognised_layout,
     split,
     write_lists,
 )
+from nlml_hpe.evaluation.options import exit_code_of
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
-from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 
 _EXAMPLES = """examples:
@@ -95,9 +98,21 @@ def _split(data: Dataset, given: argparse.Namespace) -> None:
         raise DatasetError(f"--seed: expected 0 or more; received {given.seed}")
     data = _of_protocol(data, given.protocol)
     parts = split(data, given.train, given.validation, given.seed)
+    _require_apart(folder, parts)
     write_lists({folder / f"{name}.txt": names for name, names in parts.items()}, given.force)
     for name, names in parts.items():
         print(f"wrote {folder / name}.txt: {len(names)} of {len(data.samples)} names")
+
+
+def _require_apart(folder: Path, parts: Mapping[str, Sequence[str]]) -> None:
+    """Raise ``DatasetError`` where a list of another split would stay beside these and share faces with them."""
+    chosen = set(chain(*parts.values()))
+    for path in (folder / f"{name}.txt" for name in SPLITS if name not in parts):
+        if path.is_file() and (shared := chosen.intersection(read_list(path))):
+            raise DatasetError(
+                f"{path} is there already, of another split; this one has no such list, and {len(shared)} of its faces "
+                "in others; move it away, or name another folder with --output"
+            )
 
 
 def _of_protocol(data: Dataset, name: str | None) -> Dataset:
@@ -119,17 +134,16 @@ def _folder_of(root: Path) -> Path:
     return root
 
 
+def work(given: argparse.Namespace) -> None:
+    """Read the data set and do what the command says."""
+    data = read_dataset(given.dataset or recognised_layout(given.root), given.root)
+    print(data.summary())
+    given.work(data, given)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    given = parser().parse_args(arguments)
-    try:
-        data = read_dataset(given.dataset or recognised_layout(given.root), given.root)
-        print(data.summary())
-        given.work(data, given)
-    except (ArtifactError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code_of(work, parser().parse_args(arguments))
 
 
 if __name__ == "__main__":
