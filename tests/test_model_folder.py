@@ -50,6 +50,8 @@ def test_parts_that_do_not_fit_make_no_model(model: HeadPoseModel, changes: dict
         ({"normalization": "centroid_rms"}, "made of features"),
         ({"min_confidence": -0.1}, r"in 0\.\.1"),
         ({"point_set": "points"}, "does not read"),
+        ({"min_confidence": 10**400}, "does not read"),
+        ({"network": {"feature_length": float("inf"), "row_lengths": [3, 3, 3]}}, "does not read"),
     ],
 )
 def test_a_changed_config_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
