@@ -268,13 +268,13 @@ class HeadPoseEstimator:
         return self.detect_batch([image], looks, ahead)[0]
 
     def detect_batch(
-        self, images: Sequence[RgbImage], looks: int | None = None, ahead: PlacesAhead | None = None
+        self, images: Iterable[RgbImage], looks: int | None = None, ahead: PlacesAhead | None = None
     ) -> list[list[Face]]:
         """As ``detect`` for several images, which are searched together.
 
         Parameters
         ----------
-        images : sequence of RGB uint8 arrays (H, W, 3)
+        images : iterable of RGB uint8 arrays (H, W, 3)
             Of any sizes; all are in memory at once.
         looks, ahead
             As of ``detect``.
@@ -291,7 +291,7 @@ class HeadPoseEstimator:
         """
         further = looks_by(self.detector, looks)
         with self._alone():
-            found = self._first_seen(images, bool(further), self.eyes.image is not None, ahead)
+            found = self._first_seen(list(images), bool(further), self.eyes.image is not None, ahead)
             again = iter(seen_again(self.detector, [face for faces in found for face in faces], further))
         return [[next(again) for _ in faces] for faces in found]
 
