@@ -127,6 +127,7 @@ def test_a_detector_that_was_handed_in_is_its_owners(detector: FaceMeshOnnx, pho
         ({"model": None}, "expected a folder"),
         ({"model": None, "backend": "torch"}, "expected a folder"),
         ({"detector": "mediapipe_facemesh"}, "open_detector"),
+        ({"detector": FaceMeshOnnx}, "open_detector"),
         ({"backend": "tflite"}, "unknown backend"),
     ],
 )

@@ -309,6 +309,8 @@ def test_the_detector_has_as_many_threads_as_opencv(photo: RgbImage, threads: in
 def test_another_head_detector_is_named_by_its_path(everywhere: Path) -> None:
     """A path as text was taken for a plain yes, and the shipped detector looked."""
     HeadPoseEstimator(heads=str(everywhere)).close()
+    with pytest.raises(ArtifactError, match=f"{PLACE} is a folder; name an ONNX file"):
+        HeadPoseEstimator(heads=PLACE)
     with pytest.raises(ArtifactError, match=r"nowhere\.onnx is missing"):
         HeadPoseEstimator(heads="/nowhere.onnx")
     with pytest.raises(ValueError, match="heads: expected True, False or the path"):

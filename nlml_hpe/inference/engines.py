@@ -226,7 +226,7 @@ class OnnxEngine:
                 raise ArtifactError(f"{path.parent} is no model: expected a model folder or an .onnx file")
             raise ArtifactError(
                 f"{path} is missing; name a model folder, as ModelBuilder and ImageModelBuilder write it, or an ONNX "
-                "file (or use backend='torch', where only this file of a model folder is missing)"
+                "file (or use backend='torch', where a model folder was written without this one)"
             )
         _verify(path)
         # Its layers are small, and a second thread that waits for them costs more than it brings.

@@ -418,7 +418,8 @@ def _require_count(max_faces: int) -> None:
 
 
 def _require_detector(detector: LandmarkDetector) -> None:
-    if not all(hasattr(detector, name) for name in ("point_set", "detect", "close")):
+    is_class = isinstance(detector, type)  # whose instance has all that is asked for
+    if is_class or not all(hasattr(detector, name) for name in ("point_set", "detect", "close")):
         raise ValueError(
             f"detector: expected a detector; received {detector!r}; nlml_hpe.detection.detectors.open_detector(NAME) "
             "makes one"
