@@ -12,12 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import first_seen, looks_by, seen_again
-from nlml_hpe.detection.search import CascadeDetector
+from nlml_hpe.detection.search import CascadeDetector, require_count
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb, user_path
@@ -105,7 +103,7 @@ class HeadPoseEstimator:
         providers: Sequence[str] | str = CPU,
         heads: bool | str | Path = False,
     ) -> None:
-        _require_count(max_faces)
+        require_count(max_faces)
         _require_no_fork(HeadPoseEstimator._opened_in)
         if detector is not None:
             _require_detector(detector)
@@ -410,11 +408,6 @@ def _close(detector: LandmarkDetector, process: int) -> None:
     """Close a dropped estimator's detector; in a forked child there is nothing of it to close."""
     if os.getpid() == process:
         detector.close()
-
-
-def _require_count(max_faces: int) -> None:
-    if isinstance(max_faces, bool) or not isinstance(max_faces, (int, np.integer)) or max_faces < 1:
-        raise ValueError(f"max_faces: expected a whole number, 1 or more; received {max_faces!r}")
 
 
 def _require_detector(detector: LandmarkDetector) -> None:
