@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -64,8 +65,7 @@ def has_size(box: Box) -> bool:
     >>> has_size((1.0, 2.0, 5.0, 3.0)), has_size((1.0, 2.0, 1.0, 3.0))
     (True, False)
     """
-    _require_four(box, "box")
-    left, top, right, bottom = box
+    left, top, right, bottom = _four(box, "box")
     return bool(np.isfinite(box).all() and right > left and bottom > top)
 
 
@@ -109,7 +109,8 @@ class Face:
     image : RGB uint8 array (H, W, 3), or None
         The image that the face was found in; None where only its landmarks are known.
     box : Box
-        Left, top, right, bottom in pixels of that image.
+        Left, top, right, bottom in pixels of that image; any four numbers, an array's too, are kept as floats, here and
+        in the other boxes.
     points : float array (N, 3), or None
         Landmarks in pixels and image axes (x right, y down, z into the scene); None where no detector gave any.
     found_by : str
@@ -128,7 +129,7 @@ class Face:
     Raises
     ------
     ValueError
-        For a box of other than four numbers, and for a ``given_box`` that is empty, inverted or not finite.
+        For boxes of other than four numbers, and for a ``given_box`` that is empty, inverted or not finite.
 
     Examples
     --------
@@ -146,15 +147,16 @@ class Face:
     placed_box: Box | None = None
 
     def __post_init__(self) -> None:
-        _require_four(self.box, "box")
-        if self.given_box is not None:
-            _require_four(self.given_box, "given_box")
-            # One that was found may be of landmarks that lie on a line; one that was given is a slip.
-            if not has_size(self.given_box):
-                raise ValueError(
-                    "given_box: expected finite numbers with left < right and top < bottom; "
-                    f"received (left, top, right, bottom) = {self.given_box}"
-                )
+        # A detector's boxes may be arrays of any type, of which not every one can be compared, or written as JSON.
+        for name in ("box", "given_box", "placed_box"):
+            if name == "box" or getattr(self, name) is not None:
+                object.__setattr__(self, name, _four(getattr(self, name), name))
+        # One that was found may be of landmarks that lie on a line; one that was given is a slip.
+        if self.given_box is not None and not has_size(self.given_box):
+            raise ValueError(
+                "given_box: expected finite numbers with left < right and top < bottom; "
+                f"received (left, top, right, bottom) = {self.given_box}"
+            )
 
     @property
     def area(self) -> float:
@@ -188,13 +190,15 @@ class Face:
         return cls(image, box_of(array), array, found_by)
 
 
-def _require_four(box: Box, name: str) -> None:
+def _four(box: Iterable[Any], name: str) -> Box:
     try:
         numbers = list(box)
     except TypeError:
         numbers = []
     if len(numbers) != 4 or not all(isinstance(number, Real) for number in numbers):
         raise ValueError(f"{name}: expected four numbers (left, top, right, bottom) in pixels; received {box!r}")
+    left, top, right, bottom = map(float, numbers)
+    return left, top, right, bottom
 
 
 @dataclass(frozen=True, eq=False)

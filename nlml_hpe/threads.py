@@ -9,8 +9,9 @@ thread has ended, Python begins nothing in other threads any more: those that st
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from functools import cache, partial
 from typing import Generic, TypeVar
 
@@ -118,10 +119,20 @@ def submitted(pool: Executor, task: Callable[[], Result]) -> Future[Result] | No
     ...     submitted(pool, partial(abs, -1)).result()
     1
     """
+    is_left = threading.Event()
     try:
-        return pool.submit(task)
+        return pool.submit(_unless, is_left, task)
     except RuntimeError:
+        # The pool puts it into its queue before it asks for a thread: one that starts later is not to do it again.
+        is_left.set()
         return None
+
+
+def _unless(is_left: threading.Event, task: Callable[[], Result]) -> Result:
+    """The task's result; of one that was left to its caller nobody has the future."""
+    if is_left.is_set():
+        raise CancelledError
+    return task()
 
 
 @cache

@@ -118,6 +118,7 @@ def test_numbers_survive_a_model_folder_and_damaged_ones_are_refused(calibration
         {"in_range": None},
         {"contradiction": -1.0},
         {"prior": "many"},
+        {"growth": 10**400},
         {"wide": {**written["wide"], "shared_deg": {"pitch": 1.0}}},
         {"wide": {**written["wide"], "image": {"scale": float("nan"), "floor_deg": 1.0, "typical_deg": 1.0}}},
     ):

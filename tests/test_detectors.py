@@ -71,6 +71,17 @@ def test_each_detector_takes_its_own_options(tmp_path: Path) -> None:
         assert detector.max_faces == 3
 
 
+@pytest.mark.parametrize(
+    "limits", [{"max_faces": 0}, {"max_faces": 1.5}, {"min_confidence": 30}, {"min_confidence": -1}]
+)
+def test_limits_with_which_nothing_is_found_are_refused(limits: dict[str, float]) -> None:
+    """A threshold in per cent, for instance: every image was one without a face."""
+    (name,) = limits
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        open_detector("facemesh_onnx", **limits)  # type: ignore[arg-type]
+    open_detector("facemesh_onnx", np.int64(2), 1.0).close()  # type: ignore[arg-type]
+
+
 def test_every_mirror_is_its_own_inverse() -> None:
     for points in POINT_SETS.values():
         mirror = mirror_of(points)

@@ -19,7 +19,8 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import ImageReadError, RgbImage
 from nlml_hpe.inference.engines import Route
-from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, ONNX_FORMAT
+from nlml_hpe.inference.opening import open_eyes
+from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, ONNX_FORMAT, SHIPPED
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from stages.common import Workdir
 from stages.config import Config
@@ -92,6 +93,8 @@ def test_two_faces_give_two_poses_largest_first(estimator: HeadPoseEstimator, ph
     alone, none, both = estimator.predict_batch([photo, nothing, pair])
     assert [len(alone), len(none), len(both)] == [1, 0, 2]
     assert both[0].yaw == pytest.approx(first.yaw, abs=1e-4)
+    # Of a generator nothing was found, and nothing was said.
+    assert [len(faces) for faces in estimator.detect_batch(image for image in (photo, nothing, pair))] == [1, 0, 2]
 
 
 FORMS: dict[str, Callable[[RgbImage], object]] = {
@@ -180,6 +183,14 @@ def test_what_cannot_be_loaded_is_named(tiny_run: Config, tmp_path: Path) -> Non
         HeadPoseEstimator(tmp_path)
     with pytest.raises(ValueError, match="unknown backend"):
         HeadPoseEstimator(tmp_path, backend="tflite")  # type: ignore[arg-type]
+
+
+def test_a_model_lies_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an image does, whose path may begin with a tilde, too."""
+    shutil.copy(SHIPPED / ONNX_FILE, tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for model in ("~", f"~/{ONNX_FILE}"):
+        assert open_eyes(model).default == "landmarks"
 
 
 def test_a_detector_of_other_points_is_refused(tiny_run: Config) -> None:

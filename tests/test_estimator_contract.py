@@ -118,6 +118,28 @@ def test_a_detector_that_was_handed_in_is_its_owners(detector: FaceMeshOnnx, pho
     assert detector.detect(photo)
 
 
+@pytest.mark.parametrize("heads", [False, True])
+def test_an_own_detector_may_give_landmarks_alone(detector: FaceMeshOnnx, photo: RgbImage, heads: bool) -> None:
+    """The image eye had no image then: it had no say, could not be asked for, and heads ended in an error."""
+
+    class Own:
+        point_set = detector.point_set
+        detect_in_box = detector.detect_in_box
+
+        def detect(self, image: RgbImage) -> list[Face]:
+            # Beside the face, as landmarks that are lost.
+            return [Face.from_points(face.landmarks + np.array([38.0, 0, 0])) for face in detector.detect(image)]
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    with HeadPoseEstimator(detector=Own(), heads=heads) as estimator:
+        assert [pose.eye for pose in estimator.predict(photo, eye="image")] == ["image"]
+        (pose,) = estimator.predict(photo)
+        # Where heads are looked for the face is where its head is.
+        assert pose.eye == ("image" if heads else "both")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -127,6 +149,7 @@ def test_a_detector_that_was_handed_in_is_its_owners(detector: FaceMeshOnnx, pho
         ({"model": None}, "expected a folder"),
         ({"model": None, "backend": "torch"}, "expected a folder"),
         ({"detector": "mediapipe_facemesh"}, "open_detector"),
+        ({"detector": FaceMeshOnnx}, "open_detector"),
         ({"backend": "tflite"}, "unknown backend"),
     ],
 )

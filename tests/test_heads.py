@@ -35,12 +35,14 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.network import HeadNetwork
+from nlml_hpe.image_networks.registry import build
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import HeadFollower
 from nlml_hpe.inference.heads import HeadSearch, confirmed_heads, with_heads
-from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.head_export import export_head_detector
+from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.threads import thread_count
 from renderer.config import HeadsConfig, SpritesConfig
@@ -48,6 +50,7 @@ from renderer.crop_drawing import Crop, draw_sprite
 from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import pictures
 from renderer.heads.ict_kit import Kit
+from tests.test_image_export import FRAME, RANGE
 
 YAWS = (0, 60, 120, 180, -120, -60)
 SPRITE = SpritesConfig()
@@ -228,6 +231,19 @@ def test_a_face_that_is_no_head_is_left_out_where_heads_are_asked_for(shared_dat
         assert len(found) == kept
 
 
+def test_an_eye_that_tells_no_doubt_leaves_heads_to_the_search(photo: RgbImage, tmp_path: Path) -> None:
+    """It confirmed none, so that no head was found, and known faces were left out where no head was seen."""
+    network = build("mobilenetv2", 32, answer="six_d", width=8).eval()
+    eye = ImageEngine(export_image_eye(ImageEye(network, "mobilenetv2", FRAME, RANGE), tmp_path / "eye.onnx"))
+    search = HeadSearch()
+    found = search.find(photo)
+    assert found
+    assert [head.face_box for head in confirmed_heads(search, eye, photo)] == [head.face_box for head in found]
+    wall = np.full((200, 200, 3), 90, dtype=np.uint8)
+    face, beyond = Face(wall, (40.0, 40.0, 90.0, 90.0)), Face(wall, (900.0, 900.0, 950.0, 950.0))
+    assert with_heads(search, eye, [wall], [[face, beyond]], 2) == [[face]]
+
+
 def test_a_face_is_not_moved_to_a_head_that_is_much_smaller(shared_data: Path) -> None:
     """In the dark half of this face a head of a twentieth of its area is seen: its landmarks were thrown away."""
     samples = {sample.name: sample for sample in read_dataset("aflw2000", shared_data / "aflw2000_dev").samples}
@@ -303,6 +319,8 @@ def test_the_detector_has_as_many_threads_as_opencv(photo: RgbImage, threads: in
 def test_another_head_detector_is_named_by_its_path(everywhere: Path) -> None:
     """A path as text was taken for a plain yes, and the shipped detector looked."""
     HeadPoseEstimator(heads=str(everywhere)).close()
+    with pytest.raises(ArtifactError, match=f"{PLACE} is a folder; name an ONNX file"):
+        HeadPoseEstimator(heads=PLACE)
     with pytest.raises(ArtifactError, match=r"nowhere\.onnx is missing"):
         HeadPoseEstimator(heads="/nowhere.onnx")
     with pytest.raises(ValueError, match="heads: expected True, False or the path"):

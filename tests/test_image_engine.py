@@ -180,6 +180,18 @@ def test_a_box_is_four_numbers(box: object) -> None:
         Face(None, (0.0, 0.0, 1.0, 1.0), given_box=box)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.int16])
+def test_an_array_is_a_box_too(photo: RgbImage, kind: type[np.number]) -> None:
+    """As detectors of others give them: such a pose was none of plain numbers, and an area overflowed."""
+    box = np.array([176, 50, 376, 250], dtype=kind)
+    face = Face(photo, box, given_box=box, placed_box=box)  # type: ignore[arg-type]
+    assert face.box == face.given_box == face.placed_box == tuple(box.tolist())
+    assert face.area == 40_000.0
+    with HeadPoseEstimator() as estimator:
+        (pose,) = estimator.poses([face])
+    assert json.loads(json.dumps(pose.as_dict()))["box"] == box.tolist()
+
+
 NO_BOXES = [(8.0, 2.0, 4.0, 6.0), (4.0, 6.0, 8.0, 2.0), (4.0, 2.0, 4.0, 6.0), (4.0, 2.0, np.inf, 6.0), (np.nan,) * 4]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from nlml_hpe.detection.landmarks import IBUG68
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import is_current, manifest_digest, write_manifest
+from nlml_hpe.inference.backends import open_engine
 from nlml_hpe.model.components import FORMAT, IMAGE_EYE_FILE, put_component, read_components, require_component
 from nlml_hpe.model.folder import HeadPoseModel, load_model, load_weights, save_model
 from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, SHIPPED
@@ -50,6 +51,8 @@ def test_parts_that_do_not_fit_make_no_model(model: HeadPoseModel, changes: dict
         ({"normalization": "centroid_rms"}, "made of features"),
         ({"min_confidence": -0.1}, r"in 0\.\.1"),
         ({"point_set": "points"}, "does not read"),
+        ({"min_confidence": 10**400}, "does not read"),
+        ({"network": {"feature_length": float("inf"), "row_lengths": [3, 3, 3]}}, "does not read"),
     ],
 )
 def test_a_changed_config_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -82,6 +85,19 @@ def test_a_calibration_that_is_fitted_changes_the_folder_as_its_manifest_says(tm
     assert ImageModelBuilder.plan(config).others != built
     (folder / CONFIG_FILE).write_text("{}")
     assert not is_current(folder, ModelBuilder.KIND, {}, {})
+
+
+def test_advice_where_a_file_is_missing_holds(model: HeadPoseModel, tmp_path: Path) -> None:
+    """torch was named as a way out for folders that it refuses, too: of those that were written with the ONNX file."""
+    save_model(tmp_path, model)
+    with pytest.raises(ArtifactError, match="use backend='torch', where a model folder was written without this one"):
+        open_engine(tmp_path, "onnx")
+    assert open_engine(tmp_path, "torch").frame == model.frame.name
+    shutil.copy(SHIPPED / ONNX_FILE, tmp_path)
+    save_model(tmp_path, model)
+    (tmp_path / ONNX_FILE).unlink()
+    with pytest.raises(ArtifactError, match=r"model\.onnx is missing; build the model again"):
+        open_engine(tmp_path, "torch")
 
 
 def test_another_normalization_needs_all_stages_again(tiny_run: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.face import Face
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.engines import OnnxEngine, Route
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model
-from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
 from nlml_hpe.model.onnx_export import OPSET, export_onnx
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles, angles_from_rotation, geodesic_degrees
@@ -146,6 +148,25 @@ def test_points_without_a_face_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             engine.estimate([Face.from_points(marks) for marks in points], "refined")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("min_confidence", value) for value in ("0.3", -0.1, 30, float("nan"))),
+        pytest.param("min_confidence", 10**400, id="min_confidence-huge"),
+        ("range", [[-(10**400), 50], [-40, 40], [-30, 30]]),
+        ("frame", None),
+    ],
+)
+def test_a_file_that_says_what_cannot_be_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    """With a threshold that is not a number no face was ever found, and nothing was said."""
+    proto = onnx.load(SHIPPED / ONNX_FILE)
+    about = json.loads(next(each.value for each in proto.metadata_props if each.key == METADATA))
+    onnx.helper.set_model_props(proto, {METADATA: json.dumps({**about, name: value})})
+    onnx.save(proto, tmp_path / "odd.onnx")
+    with pytest.raises(ArtifactError, match=rf"odd\.onnx: .*{name}"):
+        OnnxEngine(tmp_path / "odd.onnx")
 
 
 def test_a_model_without_a_network_is_refused(model: HeadPoseModel, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from nlml_hpe.inference.video_files import VideoWriter
-from nlml_hpe.threads import begin, thread_count
+from nlml_hpe.threads import begin, submitted, thread_count
 from stages.config import Config
 from tests.conftest import REPOSITORY
 
@@ -124,6 +125,21 @@ def test_as_many_threads_as_opencv_may_use() -> None:
 def test_cores_are_counted_where_the_system_does_not_say_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert Config(workdir=Path("unused")).n_workers == os.cpu_count()
+
+
+def test_what_no_thread_could_begin_is_not_begun_later() -> None:
+    """It stays in the pool's queue: a frame of a video that was read so was another one's, and lost."""
+    done: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        before = threading.stack_size(2**62)  # no thread starts with such a stack
+        try:
+            assert submitted(pool, lambda: done.append("by its caller")) is None
+        finally:
+            threading.stack_size(before)
+        following = submitted(pool, lambda: done.append("by the pool"))
+        assert following is not None
+        following.result()
+    assert done == ["by the pool"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

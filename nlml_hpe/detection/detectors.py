@@ -250,7 +250,7 @@ def open_detector(
     name : str
         "facemesh_onnx", "mediapipe_facemesh", "mediapipe_tasks" or "face_alignment".
     max_faces : int
-        At most so many faces are found in an image.
+        At most so many faces are found in an image; 1 or more.
     min_confidence : float
         How sure the detector must be of a face, in 0..1.
     tracking : bool
@@ -274,6 +274,8 @@ def open_detector(
         Where its files are missing or damaged.
     ProviderError
         Where a provider is not there, or is asked of a detector that has no choice.
+    ValueError
+        For a ``max_faces`` below 1, and for a ``min_confidence`` beyond 0..1.
 
     Examples
     --------

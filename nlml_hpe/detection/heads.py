@@ -202,7 +202,8 @@ def open_stage(
         Where a provider is not there.
     """
     if not file.is_file():
-        raise ArtifactError(f"{file} is missing; name an ONNX file that the stage {trainer} wrote")
+        wrong = "is a folder" if file.is_dir() else "is missing"
+        raise ArtifactError(f"{file} {wrong}; name an ONNX file that the stage {trainer} wrote")
     session = open_session(file, providers, threads)
     about = session.get_modelmeta().custom_metadata_map.get(_METADATA, "{}")
     try:

@@ -272,7 +272,7 @@ def first_seen(
     Returns
     -------
     list of lists of Face
-        Of each image, largest first.
+        Of each image, largest first, with that image.
     """
     placed: list[list[Box]] = [[] for _ in images]
     if boxes and _places_faces(detector):
@@ -283,6 +283,11 @@ def first_seen(
         found = [detector.detect(image) for image in images]
     if turned and _looks_again(detector):
         found = [faces or detector.detect_turned(image) for image, faces in zip(images, found, strict=True)]
+    # A user's own detector may give landmarks alone, and the image eye needs the image.
+    found = [
+        [replace(face, image=image) if face.image is None else face for face in faces]
+        for image, faces in zip(images, found, strict=True)
+    ]
     return [_with_boxes(detector, *all_of_one) for all_of_one in zip(images, found, placed, strict=True)]
 
 

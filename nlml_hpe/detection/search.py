@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from types import TracebackType
 from typing import Self
 
@@ -53,7 +54,8 @@ class CascadeDetector(ABC):
     mirror image and a copy with a wider border are tried: of off-grid rendered poses in the default range that takes
     FaceMesh's coverage from 95.9% to 97.8%. Last come overlapping tiles, which show small faces.
     With ``tracking`` images are the frames of one video: nothing but the whole image is tried, and a detector that
-    can follows faces from frame to frame.
+    can follows faces from frame to frame. Raises ``ValueError`` for ``max_faces`` below 1 and for a ``min_confidence``
+    beyond 0..1, with which no face would be found.
     """
 
     point_set: PointSet
@@ -63,6 +65,9 @@ class CascadeDetector(ABC):
     """Which of ``detectors.open_detector``'s ``bundle`` and ``providers`` this kind takes."""
 
     def __init__(self, max_faces: int = 1, min_confidence: float = MIN_CONFIDENCE, tracking: bool = False) -> None:
+        require_count(max_faces)
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f"min_confidence: expected a threshold in 0..1; received {min_confidence!r}")
         self._max_faces, self._min_confidence, self._tracking = max_faces, min_confidence, tracking
 
     @property
@@ -276,6 +281,12 @@ def reduced_copies(images: Sequence[RgbImage]) -> list[tuple[RgbImage, float]]:
     for image in images:
         require_rgb(image)
     return [reduced_copy(image) for image in images]
+
+
+def require_count(max_faces: int) -> None:
+    """Raise ``ValueError`` for a number of faces that is none, or below one."""
+    if isinstance(max_faces, bool) or not isinstance(max_faces, Integral) or max_faces < 1:
+        raise ValueError(f"max_faces: expected a whole number, 1 or more; received {max_faces!r}")
 
 
 def _require_box(box: Box) -> None:

@@ -298,7 +298,7 @@ class Calibration:
             contradiction, prior = _positive(settings["contradiction"]), _positive(settings["prior"])
             growth = _positive(settings.get("growth", 0.0), zero=True)
             return cls(in_range, wide, turned, contradiction, prior, growth)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"the calibration does not read ({error!r}); calibrate the model again") from error
 
 

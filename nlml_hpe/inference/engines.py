@@ -226,7 +226,7 @@ class OnnxEngine:
                 raise ArtifactError(f"{path.parent} is no model: expected a model folder or an .onnx file")
             raise ArtifactError(
                 f"{path} is missing; name a model folder, as ModelBuilder and ImageModelBuilder write it, or an ONNX "
-                "file (or use backend='torch', where only this file of a model folder is missing)"
+                "file (or use backend='torch', where a model folder was written without this one)"
             )
         _verify(path)
         # Its layers are small, and a second thread that waits for them costs more than it brings.
@@ -303,7 +303,7 @@ def named_from_own_of(path: Path, about: dict[str, Any]) -> NDArray[np.float64]:
 def _numbers_of(path: Path, about: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
     try:
         values = np.array(about.get(name), dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"{path}: {name!r} are no numbers ({error}); export it again") from error
     if values.shape != shape or not np.isfinite(values).all():
         raise ArtifactError(
@@ -329,4 +329,8 @@ def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
     for name, kind in (("min_confidence", (int, float)), ("frame", str)):
         if not isinstance(about.get(name), kind):
             raise ArtifactError(f"{path}: it does not say its {name}, or says {about.get(name)!r}; export it again")
+    if not 0 <= about["min_confidence"] <= 1:
+        raise ArtifactError(
+            f"{path}: expected min_confidence in 0..1; found {about['min_confidence']!r}; export it again"
+        )
     return about

@@ -12,12 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
 from nlml_hpe.detection.looks import first_seen, looks_by, seen_again
-from nlml_hpe.detection.search import CascadeDetector
+from nlml_hpe.detection.search import CascadeDetector, require_count
 from nlml_hpe.device import DeviceName
 from nlml_hpe.face import Face, HeadPose
 from nlml_hpe.files.images import ImageLike, RgbImage, as_rgb, user_path
@@ -105,7 +103,7 @@ class HeadPoseEstimator:
         providers: Sequence[str] | str = CPU,
         heads: bool | str | Path = False,
     ) -> None:
-        _require_count(max_faces)
+        require_count(max_faces)
         _require_no_fork(HeadPoseEstimator._opened_in)
         if detector is not None:
             _require_detector(detector)
@@ -268,13 +266,13 @@ class HeadPoseEstimator:
         return self.detect_batch([image], looks, ahead)[0]
 
     def detect_batch(
-        self, images: Sequence[RgbImage], looks: int | None = None, ahead: PlacesAhead | None = None
+        self, images: Iterable[RgbImage], looks: int | None = None, ahead: PlacesAhead | None = None
     ) -> list[list[Face]]:
         """As ``detect`` for several images, which are searched together.
 
         Parameters
         ----------
-        images : sequence of RGB uint8 arrays (H, W, 3)
+        images : iterable of RGB uint8 arrays (H, W, 3)
             Of any sizes; all are in memory at once.
         looks, ahead
             As of ``detect``.
@@ -291,7 +289,7 @@ class HeadPoseEstimator:
         """
         further = looks_by(self.detector, looks)
         with self._alone():
-            found = self._first_seen(images, bool(further), self.eyes.image is not None, ahead)
+            found = self._first_seen(list(images), bool(further), self.eyes.image is not None, ahead)
             again = iter(seen_again(self.detector, [face for faces in found for face in faces], further))
         return [[next(again) for _ in faces] for faces in found]
 
@@ -412,13 +410,9 @@ def _close(detector: LandmarkDetector, process: int) -> None:
         detector.close()
 
 
-def _require_count(max_faces: int) -> None:
-    if isinstance(max_faces, bool) or not isinstance(max_faces, (int, np.integer)) or max_faces < 1:
-        raise ValueError(f"max_faces: expected a whole number, 1 or more; received {max_faces!r}")
-
-
 def _require_detector(detector: LandmarkDetector) -> None:
-    if not all(hasattr(detector, name) for name in ("point_set", "detect", "close")):
+    is_class = isinstance(detector, type)  # whose instance has all that is asked for
+    if is_class or not all(hasattr(detector, name) for name in ("point_set", "detect", "close")):
         raise ValueError(
             f"detector: expected a detector; received {detector!r}; nlml_hpe.detection.detectors.open_detector(NAME) "
             "makes one"

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+<<<<<<< HEAD
 from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, suppressed, uncovered
+=======
+from nlml_hpe.detection.heads import MIN_SCORE, Floats, Head, HeadDetector, uncovered
+>>>>>>> 574b61c3bb466e651a8724ef0444606311fb26ed
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, Face, area_of
@@ -29,6 +33,10 @@ is hard to tell of a head from behind, but it seldom takes other things for head
 """
 _EYES_PART = 0.25
 """Power of the image eye's score: it says little of where the head is, which the detector's does."""
+_UNTOLD = (LEAST_CONFIRMED / MIN_SCORE) ** (1 / _EYES_PART)
+"""In place of the score of an eye that tells no doubt, as MobileNetV2's: then the search's own score of ``MIN_SCORE``
+or more is enough for a head, and a known face stays.
+"""
 _LOST, _SURE, _OWN_AREA = 0.5, 0.6, 0.25
 """A known face is where its head's box of the 68 points is, if both boxes overlap by less than the first and both
 stages are this sure of the head: its landmarks are lost. A head of less than the last of the face's area is another's.
@@ -163,8 +171,7 @@ def confirmed_heads(
 
 def _confirmed(eye: ImageEngine, image: RgbImage, found: Sequence[Head], least: float) -> list[Head]:
     """Those heads of an image that the image eye confirms, surest first."""
-    scores = eye.estimate([Face(image, head.face_box) for head in found]).score
-    said = zip(found, scores, strict=True)
+    said = zip(found, _scores(eye, image, [head.face_box for head in found]), strict=True)
     heads = [head._replace(score=head.score * float(score) ** _EYES_PART) for head, score in said]
     return sorted((head for head in heads if head.score >= least), key=lambda head: -head.score)
 
@@ -212,8 +219,15 @@ def _believed(eye: ImageEngine, image: RgbImage, faces: Sequence[Face], heads: S
         or any(overlap(head.face_box, box) >= _SAME_PLACE for head in heads)
         for box in boxes
     ]
-    scores = iter(eye.estimate([Face(image, box) for box, known in zip(boxes, sure, strict=True) if not known]).score)
+    scores = iter(_scores(eye, image, [box for box, known in zip(boxes, sure, strict=True) if not known]))
     return [face for face, known in zip(faces, sure, strict=True) if known or next(scores) >= _KNOWN]
+
+
+def _scores(eye: ImageEngine, image: RgbImage, boxes: Sequence[Box]) -> Floats:
+    """The image eye's scores (n,) of what boxes show; NaN of what it cannot answer."""
+    said = eye.estimate([Face(image, box) for box in boxes])
+    is_answer = np.isfinite(said.rotation).all(axis=(-2, -1))
+    return np.where(is_answer & np.isnan(said.score), _UNTOLD, said.score)
 
 
 def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nlml_hpe.device import DeviceName
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import user_path
 from nlml_hpe.inference.backends import Backend, open_engine
 from nlml_hpe.inference.calibration import Calibration
 from nlml_hpe.inference.engines import Engine
@@ -32,7 +33,8 @@ def open_eyes(
     Parameters
     ----------
     model : str, Path or HeadPoseModel
-        A model folder; an ``.onnx`` file or a model that is in memory (torch) has the landmark eye alone.
+        A model folder, ``~`` being the home folder; an ``.onnx`` file or a model that is in memory (torch) has the
+        landmark eye alone.
     backend, device
         The landmark eye's, as of ``HeadPoseEstimator``.
     providers : sequence of str, or str
@@ -58,9 +60,11 @@ def open_eyes(
     >>> eyes.landmarks is not None, eyes.image is not None
     (True, True)
     """
-    place = Path(model) if isinstance(model, (str, Path)) else None
-    if place is None or not (place / CONFIG_FILE).is_file():
+    if not isinstance(model, (str, Path)):
         return Eyes(open_engine(model, backend, device))
+    place = user_path(model)
+    if not (place / CONFIG_FILE).is_file():
+        return Eyes(open_engine(place, backend, device))
     components = read_components(place)
     image = open_image_engine(place, providers) if "image_eye" in components else None
     landmarks = open_engine(place, backend, device) if "landmark_eye" in components else None

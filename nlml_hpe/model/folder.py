@@ -209,7 +209,7 @@ def load_model(folder: str | Path) -> HeadPoseModel:
             float(config["min_confidence"]),
             _head_frame(config["frame"]),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"{place}: the model does not read ({error}); build it again") from error
