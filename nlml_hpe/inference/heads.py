@@ -11,11 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-<<<<<<< HEAD
-from nlml_hpe.detection.heads import MIN_SCORE, Head, HeadDetector, suppressed, uncovered
-=======
-from nlml_hpe.detection.heads import MIN_SCORE, Floats, Head, HeadDetector, uncovered
->>>>>>> 574b61c3bb466e651a8724ef0444606311fb26ed
+from nlml_hpe.detection.heads import MIN_SCORE, Floats, Head, HeadDetector, suppressed, uncovered
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, Face, area_of
