@@ -317,6 +317,26 @@ def test_a_head_that_the_image_eye_is_sure_of_stays() -> None:
     assert numbers(tracker, [square(300)], 2 * PATIENCE_SECONDS) == [1]
 
 
+def test_a_head_that_moved_while_its_face_was_not_seen_keeps_its_number_when_it_is() -> None:
+    """The way that it went in seconds is not taken for that of one frame."""
+    tracker = HeadTracker()
+    shown = [numbers(tracker, [square(100)], number / 25) for number in range(5)]
+    for number in range(5, 80):
+        tracker.see([], [], number / 25, SIZE)
+        for track in tracker.lost:
+            track.answer(FRONT, 1.0)
+    shown += [numbers(tracker, [square(250)], number / 25) for number in range(80, 90)]
+    assert shown == [[1]] * 15
+    # Of one that is found in every tenth frame alone the place stays where it is.
+    for number in range(90, 300):
+        there = number % 10 == 0
+        tracker.see([square(250 + number % 3)] if there else [], [FRONT] * there, number / 25, SIZE)
+        for track in tracker.lost:
+            track.answer(FRONT, 1.0)
+            assert overlap(track.box, square(251)) > 0.8
+    assert tracker.count == 1
+
+
 def test_a_head_that_leaves_the_picture_ends() -> None:
     tracker = HeadTracker()
     for frame in range(10):

@@ -153,10 +153,12 @@ class Track:
         seconds : float
             Since the frame before.
         """
-        apart = place - self.place
-        self.place = self.place + _ALPHA * apart
+        apart, seconds = place - self.place, max(seconds, 1e-3)
+        # Of a head that was missed in frames before, what was expected says less, and it had more time to come here.
+        share = min(seconds / max(self.time - self.seen, 1e-3), 1.0)
+        self.place = self.place + (1 - (1 - _ALPHA) * share) * apart
         # A head's size changes by its way to the camera, which is slow: what is measured of it is noise.
-        self.velocity = self.velocity + _BETA * apart / max(seconds, 1e-3) * [1, 1, 0]
+        self.velocity = self.velocity + min(_BETA, share) / seconds * apart * [1, 1, 0]
         self.rotation, self.seen, self.sure = rotation, self.time, self.time
 
     def answer(self, rotation: Floats, score: float) -> None:
