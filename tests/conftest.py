@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from hypothesis import settings
 
 from benchmarks.common import development_data
@@ -101,9 +103,14 @@ def digests(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The whole chain, run undisturbed on a tiny grid."""
-    path = write_config(tmp_path_factory.mktemp("tiny"))
-    run_pipeline.main(path, None, None, force=False)
+    """The whole chain, run undisturbed on a tiny grid, to be read alone: all processes that test share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny"
+    folder.mkdir(exist_ok=True)
+    # The first to come makes it; for the others all is up to date.
+    with FileLock(folder / "making.lock"):
+        path = write_config(folder)
+        run_pipeline.main(path, None, None, force=False)
     return load_config(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -91,7 +92,12 @@ def test_every_mirror_is_its_own_inverse() -> None:
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights of the right shapes where face-alignment looks for its own, which cannot be had here."""
-    api = pytest.importorskip("face_alignment.api", reason="face-alignment is not installed (pip install --no-deps)")
+    with pytest.MonkeyPatch.context() as patched:
+        # Compiling its two functions takes seconds, and running them as they are, for one face, does not.
+        patched.setattr(numba.config, "DISABLE_JIT", True)
+        api = pytest.importorskip(
+            "face_alignment.api", reason="face-alignment is not installed (pip install --no-deps)"
+        )
     from face_alignment.detection.sfd import sfd_detector
     from face_alignment.detection.sfd.net_s3fd import s3fd
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nlml_hpe import cli
 from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.files.folders import fresh_folder
@@ -203,6 +205,12 @@ def test_ctrl_c_in_a_stage_is_one_line_and_the_images_are_kept(tmp_path: Path) -
     assert list((tmp_path / "work" / "renders").rglob("ID*.jpg"))
 
 
+def chain_until(path: Path, stage: str) -> None:
+    """The chain up to this stage, in a session of its own with its workers."""
+    os.setsid()
+    run_pipeline.main(path, None, stage, force=False)
+
+
 FIGURES = {"test/metrics.json", "test/manifest.json"}
 """Figures of an evaluation are the same but for their last bits: BLAS sums as an array lies in memory."""
 
@@ -210,21 +218,27 @@ FIGURES = {"test/metrics.json", "test/manifest.json"}
 def test_a_kill_in_any_stage_loses_nothing(tiny_run: Config, tmp_path: Path) -> None:
     """SIGKILL in the middle of each stage in turn; the last run completes, byte for byte as undisturbed."""
     path = write_config(tmp_path)
+    # Forked off one process that has loaded all they need, which takes seconds.
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(
+        [__name__, "stages.EncoderTrainer", "nlml_hpe.manifold.encoder_training", "torch._dynamo"]
+    )
     killed = []
     for stage, trace in TRACES.items():
-        process = start([*PIPELINE, str(path), "--until", stage])
-        while process.poll() is None and not list((tmp_path / "work").glob(trace)):
+        process = forks.Process(target=chain_until, args=(path, stage))
+        process.start()
+        while process.is_alive() and not list((tmp_path / "work").glob(trace)):
             time.sleep(0.002)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if process.is_alive():
+            process.kill()
             subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
             killed.append(stage)
-        _, message = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), message
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
     # Writing the smaller artefacts takes milliseconds, and on a busy machine the kill comes too late for some of them.
     assert "Render" in killed
     assert len(killed) >= 3
-    assert start([*PIPELINE, str(path)]).wait() == 0
+    run_pipeline.main(path, None, None, force=False)
     expected, found = digests(tiny_run.workdir), digests(tmp_path / "work")
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name] and name not in FIGURES] == []
@@ -249,7 +263,7 @@ def test_a_full_disk_is_a_clear_error_and_a_rerun_completes(
     assert "error: " in message
     assert "File too large" in message
     assert "Traceback" not in message
-    assert start([*PIPELINE, str(path)]).wait() == 0
+    run_pipeline.main(path, None, None, force=False)
     expected, found = digests(tiny_run.workdir), digests(tmp_path / "work")
     assert [name for name in expected if found.get(name) != expected[name] and name not in FIGURES] == []
 
@@ -491,24 +505,17 @@ def test_a_stage_does_not_replace_a_folder_with_foreign_files(
     assert keepsake.read_text() == "mine"
 
 
-@pytest.mark.parametrize("output", ["results", "photos", ".."])
-def test_an_evaluation_replaces_no_folder_but_an_evaluation(tmp_path: Path, output: str) -> None:
+@pytest.mark.parametrize("output", ["../results", "../photos", ".."])
+def test_an_evaluation_replaces_no_folder_but_an_evaluation(
+    tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """README's own example with a thesis in the way, the data set itself, the parent folder."""
     for name in ("results", "photos", "here"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.txt").write_text("mine")
-    command = [sys.executable, "-m", "nlml_hpe.cli", "evaluate", "--dataset", "aflw2000", "--root", "../photos"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [*command, "--output", output if output == ".." else f"../{output}"],
-        cwd=tmp_path / "here",
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "is not replaced" in done.stderr
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.main(["evaluate", "--dataset", "aflw2000", "--root", "../photos", "--output", output]) == 1
+    assert "is not replaced" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.rglob("thesis.txt")) == ["thesis.txt"] * 3
 
 
