@@ -82,8 +82,13 @@ def run_tasks(
 
 def _alone(task: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
     """The task with one OpenCV thread: the processes are what runs in parallel."""
+    before = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    return task(*arguments)
+    try:
+        return task(*arguments)
+    finally:
+        # With one worker this process goes on with other work.
+        cv2.setNumThreads(before)
 
 
 def _start_worker(parent: int) -> None:

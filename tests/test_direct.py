@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -154,6 +155,17 @@ def test_crops_of_a_cluster_are_those_of_one_process(kit_of_few: Path, tmp_path:
     alone, shared = ({path.name: path.read_bytes() for path in folder.glob("*.npy")} for folder in folders)
     assert "images_00002.npy" in alone
     assert shared == alone
+
+
+def test_one_worker_has_one_opencv_thread_and_leaves_the_process_as_many_as_it_had() -> None:
+    """Stages that followed in the same process, and their timings, had one thread."""
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        assert list(run_tasks(cv2.getNumThreads, [()], "threads", 1)) == [1]
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
