@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Where torch comes from, for instance the index of its CPU builds; empty is the default index.
 TORCH_INDEX ?=
 READY := $(VENV)/.ready
+# Tests start hundreds of processes, each of which would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check pictures clean
 
@@ -27,14 +29,13 @@ pictures: $(READY)
 	$(BIN)/python docs/pictures.py --config configs/demo.yaml
 
 # torch first and by its exact version: an unpinned torch may bring gigabytes of GPU libraries.
-# Bytecode is made of what is imported alone: of everything it takes a minute of a processor's time and 350 MB.
 # The editable install also makes FaceMesh's two networks, once, in the user's cache (hatch_build.py).
 $(READY): pyproject.toml constraints.txt hatch_build.py nlml_hpe/detection/weights.py nlml_hpe/detection/tflite_to_onnx.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[train,quantize,cluster,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,quantize,cluster,tensorboard,dev]"
 	# Without its dependencies: its OpenCV would overwrite ours, and the rest is there.
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --constraint constraints.txt face-alignment
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt face-alignment
 	touch $(READY)
 
 clean:
