@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.device import DEVICES, DeviceName, resolve_device
+from nlml_hpe.evaluation.options import exit_code_of
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
@@ -223,13 +223,5 @@ def stage_command(stage: Stage, description: str) -> int:
 
 def guarded(work: Callable[[argparse.Namespace], None], given: argparse.Namespace) -> int:
     """Do the work and return the exit code: 0, 1 after an error that is the user's to mend, 130 after Ctrl-C."""
-    try:
-        work(given)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        text = "interrupted: finished stages, people and images are kept, and the same command goes on from there"
-        print(str(stop) or text, file=sys.stderr)
-        return 130
-    return 0
+    kept = "interrupted: finished stages, people and images are kept, and the same command goes on from there"
+    return exit_code_of(work, given, USER_ERRORS, kept)

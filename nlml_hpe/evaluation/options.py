@@ -18,8 +18,15 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 from nlml_hpe.model.format import SHIPPED
 
+_ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
 
-def exit_code_of(work: Callable[[argparse.Namespace], object], given: argparse.Namespace) -> int:
+
+def exit_code_of(
+    work: Callable[[argparse.Namespace], object],
+    given: argparse.Namespace,
+    errors: tuple[type[Exception], ...] = _ERRORS,
+    stopped: str = "stopped by Ctrl-C before the end",
+) -> int:
     """Do the work of a command.
 
     Parameters
@@ -28,6 +35,10 @@ def exit_code_of(work: Callable[[argparse.Namespace], object], given: argparse.N
         What the command does.
     given : Namespace
         Its options.
+    errors : tuple of exception types
+        Which are the user's to mend.
+    stopped : str
+        What is said after Ctrl-C that says nothing itself.
 
     Returns
     -------
@@ -43,11 +54,11 @@ def exit_code_of(work: Callable[[argparse.Namespace], object], given: argparse.N
     """
     try:
         work(given)
-    except (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError) as error:
+    except errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped by Ctrl-C before the end", file=sys.stderr)
+        print(str(stop) or stopped, file=sys.stderr)
         return 130
     return 0
 
