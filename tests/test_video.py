@@ -187,6 +187,13 @@ def test_a_camera_that_is_not_there_is_named() -> None:
         VideoSource(97)
 
 
+@pytest.mark.parametrize("number", [-1, 2**31])
+def test_what_is_no_camera_s_number_is_refused(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """At -1 OpenCV 5 ended the program by a segmentation fault, at 2**31 the command by a traceback."""
+    assert main(["video", "--webcam", str(number)]) == 1
+    assert capfd.readouterr().err == f"error: camera {number}: expected the number of a camera, from 0 on\n"
+
+
 def test_a_video_that_breaks_off_is_used_as_far_as_it_goes(
     estimator: HeadPoseEstimator, tmp_path: Path, photo: RgbImage
 ) -> None:

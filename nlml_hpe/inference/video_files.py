@@ -28,6 +28,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
 LONGEST_GAP_SECONDS = 600.0
 """A longer time between two frames is shortened to this in a copy, and said: it would be minutes of still picture,
 and is more often a damaged time than a true one."""
+_LAST_CAMERA = 2**31 - 1
+"""OpenCV has 32 bits for a camera's number; of a negative one OpenCV 5 ends the whole program."""
 _SIDES = (2, 8191)
 """Pixels on a side that MPEG-4 can hold."""
 _USUAL_FPS = 30.0
@@ -71,7 +73,7 @@ class VideoSource:
     Parameters
     ----------
     source : str, pathlib.Path or int
-        A video file, shown upright where it says which way up it is, or the number of a camera.
+        A video file, shown upright where it says which way up it is, or the number of a camera, from 0 on.
 
     Attributes
     ----------
@@ -104,6 +106,8 @@ class VideoSource:
         self._name = f"camera {place}" if self.is_camera else str(place)
         if isinstance(place, Path):
             _require_video_file(place)
+        elif not 0 <= place <= _LAST_CAMERA:
+            raise VideoError(f"{self._name}: expected the number of a camera, from 0 on")
         self._capture = cv2.VideoCapture(place if isinstance(place, int) else str(place))
         if not self._capture.isOpened():
             self._capture.release()
