@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,15 @@ def test_a_type_checker_sees_which_names_there_are(tmp_path: Path) -> None:
     assert len(told) == 2, done.stdout + done.stderr
     assert '"Misspelt"' in told[0]
     assert '"Gone"' in told[1]
+
+
+def test_what_is_said_to_need_no_extra_loads_no_training_package() -> None:
+    page = (REPOSITORY / "docs" / "library.md").read_text()
+    first, _, rest = page.partition("| decompose it")
+    (labelled,) = re.findall(r"^\| read labelled data.*$", rest, re.MULTILINE)
+    modules = sorted(set(re.findall(r"`(nlml_hpe[\w.]+)\.\w+`", first.partition("| You want to")[2] + labelled)))
+    assert {"nlml_hpe.inference.video", "nlml_hpe.manifold.tensor", "nlml_hpe.evaluation.datasets"} <= set(modules)
+    assert not modules_after(f"import {', '.join(modules)}") & {*TRAINING, *OTHER}
 
 
 COMMANDS = {
