@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 import threading
 import time
@@ -108,7 +109,7 @@ class VideoSource:
             _require_video_file(place)
         elif not 0 <= place <= _LAST_CAMERA:
             raise VideoError(f"{self._name}: expected the number of a camera, from 0 on")
-        self._capture = cv2.VideoCapture(place if isinstance(place, int) else str(place))
+        self._capture = cv2.VideoCapture(place if isinstance(place, int) else _file_name(place))
         if not self._capture.isOpened():
             self._capture.release()
             hint = "is it there, and free?" if self.is_camera else "not a video in a format that is known here"
@@ -198,6 +199,11 @@ def _require_video_file(path: Path) -> None:
 def _is_utf8(name: str) -> bool:
     """Whether OpenCV can be given a file's name: bytes that are not UTF-8 are lone surrogates in Python."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _file_name(path: Path) -> str:
+    """The name by which OpenCV opens a file: ``part:2.mp4`` would be an address of a protocol ``part`` to FFmpeg."""
+    return os.path.join(os.curdir, path)
 
 
 def _is_trimmed(path: Path) -> bool:
@@ -344,7 +350,7 @@ class VideoWriter:
     def _open(self, image: RgbImage) -> cv2.VideoWriter:
         height, width = image.shape[:2]
         require_video_size(self.path, (width, height))
-        writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
+        writer = cv2.VideoWriter(_file_name(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
         if not writer.isOpened():
             raise VideoError(f"{self.path}: OpenCV opens no video of {width} x {height} pixels to write there")
         return writer
