@@ -292,6 +292,21 @@ def test_a_name_that_is_not_utf8_is_said_and_answered(folder: Path, capfd: pytes
         assert "caf\\xe9.jpg" in table.read_text().replace("\\\\", "\\")
     assert main(["predict", str(odd)]) == 0
     assert "caf\\xe9.jpg  yaw" in capfd.readouterr().out
+    odd.write_bytes(b"")
+    assert main(["predict", str(odd), "--json", str(table)]) == 1
+    # Half of a pair of surrogates in JSON is refused by other readers than Python's.
+    assert json.loads(table.read_text())[0]["error"].encode().endswith(b"caf\\xe9.jpg: the file is empty")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there names are text, whatever the locale")
+def test_names_of_other_letters_than_the_locale_s_are_answered(folder: Path) -> None:
+    """The answers were lost: a name that had been decoded for the table was taken for a file's once more."""
+    (folder / "a.jpg").rename(folder / "\u00e9.jpg")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "nlml_hpe.cli", "predict", str(folder / "\u00e9.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert "\\xe9.jpg  yaw" in done.stdout
 
 
 def test_control_characters_in_names_reach_tables_and_no_terminal(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -85,9 +88,25 @@ def test_a_closed_estimator_says_so(photo: RgbImage) -> None:
     faces = estimator.detect(photo)
     estimator.close()
     estimator.close()
-    for use in (lambda: estimator.predict(photo), lambda: estimator.detect(photo), lambda: estimator.poses(faces)):
+    images = iter([photo])
+    for use in (
+        lambda: estimator.predict(photo),
+        lambda: estimator.predict("nowhere.jpg"),
+        lambda: estimator.predict_batch(images),
+        lambda: estimator.predict_batch([]),
+        lambda: estimator.detect(photo),
+        lambda: estimator.poses(faces),
+    ):
         with pytest.raises(ValueError, match="is closed"):
             use()
+    assert next(images) is photo
+
+
+@pytest.mark.parametrize("work", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_an_estimator_that_is_handed_to_a_process_says_what_to_do(work: Callable[[object], object]) -> None:
+    """A pool that is given ``estimator.predict`` pickles it: the error named a lock of Python's."""
+    with HeadPoseEstimator() as estimator, pytest.raises(TypeError, match="open one in each process"):
+        work(estimator)
 
 
 def test_a_dropped_estimator_closes_its_detector(photo: RgbImage, monkeypatch: pytest.MonkeyPatch) -> None:

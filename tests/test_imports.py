@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,29 @@ def test_the_package_alone_loads_nothing() -> None:
     assert {name for name in loaded if name.startswith("nlml_hpe")} == {"nlml_hpe"}
     # numpy alone takes ten times as long as the package.
     assert not loaded & {"numpy", "cv2", "PIL", "onnxruntime", *TRAINING, *OTHER}
+
+
+def test_a_type_checker_sees_which_names_there_are(tmp_path: Path) -> None:
+    """Every misspelt name was one that is there, of any type."""
+    pytest.importorskip("mypy", reason="mypy is not installed (it is in the dev extra)")
+    program = tmp_path / "program.py"
+    program.write_text("import nlml_hpe\nfrom nlml_hpe import HeadPoseEstimator, Misspelt\nnlml_hpe.Gone\n")
+    command = [sys.executable, "-m", "mypy", "--cache-dir", os.devnull, "--follow-imports", "skip", "--strict"]
+    files = [program, Path(nlml_hpe.__file__)]
+    done = subprocess.run([*command, *files], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = [line for line in done.stdout.splitlines() if line.startswith(program.name)]
+    assert len(told) == 2, done.stdout + done.stderr
+    assert '"Misspelt"' in told[0]
+    assert '"Gone"' in told[1]
+
+
+def test_what_is_said_to_need_no_extra_loads_no_training_package() -> None:
+    page = (REPOSITORY / "docs" / "library.md").read_text()
+    first, _, rest = page.partition("| decompose it")
+    (labelled,) = re.findall(r"^\| read labelled data.*$", rest, re.MULTILINE)
+    modules = sorted(set(re.findall(r"`(nlml_hpe[\w.]+)\.\w+`", first.partition("| You want to")[2] + labelled)))
+    assert {"nlml_hpe.inference.video", "nlml_hpe.manifold.tensor", "nlml_hpe.evaluation.datasets"} <= set(modules)
+    assert not modules_after(f"import {', '.join(modules)}") & {*TRAINING, *OTHER}
 
 
 COMMANDS = {

@@ -170,7 +170,9 @@ def test_several_looks_give_one_pose_near_that_of_one(
 
 def test_faces_seen_more_or_less_often_answer_as_each_does_alone(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
     faces = [estimator.detect(photo, looks)[0] for looks in (5, 1, 11, 2)]
+    faces.append(turned(faces[1], 52.0))  # the exact step reaches the face, and not its mirror image
     together = estimator.poses(faces)
+    assert together[-1].sigma is None
     for face, pose in zip(faces, together, strict=True):
         (alone,) = estimator.poses([face])
         assert geodesic_degrees(alone.rotation, pose.rotation) < 1e-3

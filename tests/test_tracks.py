@@ -185,6 +185,21 @@ def test_a_frame_that_is_no_image_is_refused(image: NDArray[np.generic], estimat
         HeadFollower(estimator)(image, 0.0)
 
 
+def test_a_pose_that_is_written_into_does_not_move_the_head(turning: Turning, estimator: HeadPoseEstimator) -> None:
+    """As where a rotation is taken to other axes in place: the head's box was reckoned from what was written."""
+    boxes = []
+    for written in (False, True):
+        follow, found = HeadFollower(estimator), []
+        for number, frame in enumerate(turning.frames[:20]):
+            poses = follow(frame, number / FPS)
+            found.append([pose.box for pose in poses])
+            for pose in poses if written else ():
+                pose.rotation[...] = np.diag([-1.0, 1.0, -1.0])
+                pose.landmarks[...] = 0.0
+        boxes.append(found)
+    assert boxes[0] == boxes[1]
+
+
 def test_another_scene_starts_anew(turning: Turning, estimator: HeadPoseEstimator) -> None:
     follow = HeadFollower(estimator)
     first = follow(turning.frames[0], 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -182,9 +183,27 @@ def test_a_camera_that_is_unplugged_is_said_and_its_time_begins_with_its_first_f
     assert "the camera gives no more frames" in capfd.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names have no colon there")
+def test_a_name_with_a_colon_is_a_file_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg took what stands before it for a protocol: the file was no video, and of http: it asked the network."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("part:2.mp4", "http:clip.mp4", "day:1/clip.mp4"):
+        with VideoWriter(name, FPS) as writer:
+            writer.put(np.zeros((64, 64, 3), dtype=np.uint8), 0.0)
+        with VideoSource(name) as source:
+            assert len(list(source)) == 1
+
+
 def test_a_camera_that_is_not_there_is_named() -> None:
     with pytest.raises(VideoError, match="camera 97 cannot be opened"):
         VideoSource(97)
+
+
+@pytest.mark.parametrize("number", [-1, 2**31])
+def test_what_is_no_camera_s_number_is_refused(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """At -1 OpenCV 5 ended the program by a segmentation fault, at 2**31 the command by a traceback."""
+    assert main(["video", "--webcam", str(number)]) == 1
+    assert capfd.readouterr().err == f"error: camera {number}: expected the number of a camera, from 0 on\n"
 
 
 def test_a_video_that_breaks_off_is_used_as_far_as_it_goes(

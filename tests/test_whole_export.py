@@ -28,7 +28,7 @@ from nlml_hpe.evaluation.faces import photographs
 from nlml_hpe.export.fusion_graph import fused
 from nlml_hpe.export.image_graph import Said
 from nlml_hpe.export.int8_crops import read_crops
-from nlml_hpe.export.landmark_graph import Seen
+from nlml_hpe.export.landmark_graph import Seen, _with_looks
 from nlml_hpe.export.whole import CROP_PX, export_whole
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError
@@ -41,6 +41,7 @@ from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration
 from nlml_hpe.inference.engines import Estimates, OnnxEngine
 from nlml_hpe.inference.eyes import Answer
 from nlml_hpe.inference.fusion import EYES, Gaussians
+from nlml_hpe.inference.looks import with_looks
 from nlml_hpe.inference.opening import open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, require_component
 from nlml_hpe.model.folder import HeadFrame
@@ -331,6 +332,27 @@ def test_the_graph_fuses_certain_infinite_and_opposite_answers_as_the_library_do
         # 1e-12 off the cosine of half a turn is a millionth of it.
         assert geodesic_degrees(rotation, expected.rotation).max() < 1e-3
         np.testing.assert_allclose(covariance, expected.covariance, rtol=1e-4, atol=1e-9)
+
+
+def test_looks_are_joined_in_the_graph_as_by_the_library() -> None:
+    """Of faces that were seen once, twice and thrice, which the exact step reaches or not."""
+    rng = np.random.default_rng(2)
+    count, most = 120, 3
+    exact = rotation_from_vector(rng.normal(size=(count, 3)))
+    rough = rotation_from_vector(rng.normal(size=(count, most, 3)) * 0.2) @ exact[:, None]
+    covariance = covariances(rng, count)
+    covariance[::3] = np.nan
+    sizes = rng.integers(1, most + 1, count)
+    is_look = np.arange(most) < sizes[:, None]
+    names = {name: argument(Tensor(np.float64, ("N", 3, 3))) for name in ("exact", "covariance")}
+    names |= {"rough": argument(Tensor(np.float64, ("N", most, 3, 3))), "seen": argument(Tensor(np.bool_, ("N", most)))}
+    said = _with_looks(Said(names["exact"], names["covariance"]), names["rough"], names["seen"], most)
+    made = build(names, {"rotation": said.rotation, "covariances": said.covariance})
+    inputs = {"exact": exact, "covariance": covariance, "rough": rough, "seen": is_look}
+    rotation, several = onnxruntime.InferenceSession(made.SerializeToString()).run(None, inputs)
+    expected = with_looks(exact, covariance, rough[is_look], sizes.tolist())
+    assert geodesic_degrees(rotation, expected[0]).max() < 1e-6
+    np.testing.assert_allclose(several, expected[1], rtol=1e-6, atol=1e-12)
 
 
 def covariances(rng: np.random.Generator, count: int) -> Floats:

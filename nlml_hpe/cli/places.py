@@ -129,7 +129,18 @@ def shown(path: Path | str) -> str:
     >>> print(shown("caf\\udce9\\x1b[31m\\n.jpg"))
     caf\\xe9\\x1b[31m\\x0a.jpg
     """
-    return printable(in_table(path)).replace("\n", "\\x0a")
+    return on_one_line(in_table(path))
+
+
+def on_one_line(text: str) -> str:
+    """Text of a table, as ``in_table`` gives it, for a terminal; control characters are written as ``\\xNN``.
+
+    Examples
+    --------
+    >>> print(on_one_line("a\\nb.jpg"))
+    a\\x0ab.jpg
+    """
+    return printable(text).replace("\n", "\\x0a")
 
 
 def table_place(option: str, name: str | None) -> Path | None:

@@ -23,6 +23,7 @@ from nlml_hpe.cli.places import (
     Inputs,
     expand,
     in_table,
+    on_one_line,
     require_drawings,
     require_table,
     shown,
@@ -173,7 +174,7 @@ def _predict_batch(
     for entry, image in batch:
         row: dict[str, Any] = {"image": in_table(entry.path), "status": UNREADABLE, "faces_found": 0, "faces": []}
         if isinstance(image, ImageReadError):
-            row["error"] = str(image)
+            row["error"] = in_table(str(image))
             if not entry.problem:  # which was said before the first image
                 say_error(shown(str(image)))
         else:
@@ -210,5 +211,5 @@ def _emit(rows: list[dict[str, Any]], given: argparse.Namespace, target: Path | 
     for row in rows:
         if row["status"] != UNREADABLE:
             lines = [face_line(face) for face in row["faces"]] or ["no face found"]
-            print("\n".join(f"{shown(row['image'])}  {line}" for line in lines))
+            print("\n".join(f"{on_one_line(row['image'])}  {line}" for line in lines))
     return True

@@ -233,8 +233,9 @@ def _with_looks(exact: Said, looks: Var, is_look: Var, count: int) -> Said:
     stated = op.where(is_reached, exact.covariance, op.const(np.radians(UNSTATED_DEG) ** 2 * np.eye(3)))
     share = op.clip(op.div(op.const(float(FULLY_STATED)), number), op.const(LEAST_STATED), op.const(1.0))
     several = op.add(op.mul(_matrix(share), stated), scaled(scatter, SCATTER))
-    covariance = op.where(op.greater(_matrix(number), op.const(1.0)), several, exact.covariance)
-    return Said(op.where(is_reached, exact.rotation, mean), covariance)
+    is_several = op.greater(_matrix(number), op.const(1.0))
+    rotation = op.where(op.and_(is_several, op.not_(is_reached)), mean, exact.rotation)
+    return Said(rotation, op.where(is_several, several, exact.covariance))
 
 
 def _number(marks: Var) -> Var:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, open_detector_for
 from nlml_hpe.detection.landmarks import LandmarkDetector
@@ -219,7 +219,7 @@ class HeadPoseEstimator:
         chosen = self.eyes.chosen(eye)
         if self._heads is not None:
             self.eyes.require_image(chosen)
-        _require_no_fork(self._process)  # before ``_read`` takes the lock
+        self._require_usable()  # before anything is read, and before ``_read`` takes the lock
         boxes = chosen != "landmarks"
         if chosen == "image" and looks is None:
             # The image eye takes its crop from the first look, and has looks of its own.
@@ -379,11 +379,21 @@ class HeadPoseEstimator:
     def _alone(self) -> Iterator[None]:
         """One thread at a time: neither a detector nor a model's caches can be shared."""
         # Before the lock, which a thread of the parent may have held when this process was forked.
-        _require_no_fork(self._process)
+        self._require_usable()
         with self._lock:
-            if self._closed:
-                raise ValueError("this estimator is closed; make another one")
+            self._require_usable()  # another thread may have closed it
             yield
+
+    def _require_usable(self) -> None:
+        _require_no_fork(self._process)
+        if self._closed:
+            raise ValueError("this estimator is closed; make another one")
+
+    def __reduce__(self) -> NoReturn:
+        """Pickled, as for a worker process, or copied: neither its lock nor its networks can be."""
+        raise TypeError(
+            "an estimator can be neither pickled nor copied; open one in each process, as in the initializer of a pool"
+        )
 
     def __enter__(self) -> HeadPoseEstimator:
         return self

@@ -82,8 +82,11 @@ def with_looks(rotation: Floats, covariance: Floats, rough: Floats, counts: Sequ
         The answers, and, of faces that were seen once, as they were.
     """
     mean, scatter, _ = _mean_and_scatter(rough, counts)
-    is_reached = np.isfinite(covariance).all(axis=(-2, -1))[:, None, None]
-    return np.where(is_reached, rotation, mean), _of_several(covariance, scatter, counts)
+    is_reached = np.isfinite(covariance).all(axis=(-2, -1))
+    # At the edge of its reach the exact step may answer a face and not its mirror image: no covariance, but not the
+    # network's answer. What a face that was seen once is answered must not depend on how often others were seen.
+    is_kept = is_reached | (np.asarray(counts) == 1)
+    return np.where(is_kept[:, None, None], rotation, mean), _of_several(covariance, scatter, counts)
 
 
 def _mean_and_scatter(

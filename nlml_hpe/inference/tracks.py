@@ -164,7 +164,7 @@ class Track:
     def answer(self, rotation: Floats, score: float) -> None:
         """What the image eye says of the head at ``box``, where no detector finds it; doubtful answers say nothing."""
         if score >= SURE_SCORE:  # NaN, which an eye that knows no doubt gives, is not
-            self.rotation, self.sure = rotation, self.time
+            self.rotation, self.sure = rotation.copy(), self.time
 
 
 class HeadTracker:
@@ -233,6 +233,8 @@ class HeadTracker:
                     "expected a box (left, top, right, bottom) that is not empty and a rotation of finite numbers; "
                     f"received {box} and {np.asarray(rotation).tolist()}"
                 )
+        # They are the poses' own, and whoever has those may write into them.
+        rotations = [np.array(rotation, dtype=np.float64) for rotation in rotations]
         seconds = time - self._time
         self._tracks = [track for track in self._tracks if _is_awaited(track, time)]
         for track in self._tracks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 import threading
 import time
@@ -28,6 +29,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v")
 LONGEST_GAP_SECONDS = 600.0
 """A longer time between two frames is shortened to this in a copy, and said: it would be minutes of still picture,
 and is more often a damaged time than a true one."""
+_LAST_CAMERA = 2**31 - 1
+"""OpenCV has 32 bits for a camera's number; of a negative one OpenCV 5 ends the whole program."""
 _SIDES = (2, 8191)
 """Pixels on a side that MPEG-4 can hold."""
 _USUAL_FPS = 30.0
@@ -71,7 +74,7 @@ class VideoSource:
     Parameters
     ----------
     source : str, pathlib.Path or int
-        A video file, shown upright where it says which way up it is, or the number of a camera.
+        A video file, shown upright where it says which way up it is, or the number of a camera, from 0 on.
 
     Attributes
     ----------
@@ -104,7 +107,9 @@ class VideoSource:
         self._name = f"camera {place}" if self.is_camera else str(place)
         if isinstance(place, Path):
             _require_video_file(place)
-        self._capture = cv2.VideoCapture(place if isinstance(place, int) else str(place))
+        elif not 0 <= place <= _LAST_CAMERA:
+            raise VideoError(f"{self._name}: expected the number of a camera, from 0 on")
+        self._capture = cv2.VideoCapture(place if isinstance(place, int) else _file_name(place))
         if not self._capture.isOpened():
             self._capture.release()
             hint = "is it there, and free?" if self.is_camera else "not a video in a format that is known here"
@@ -194,6 +199,11 @@ def _require_video_file(path: Path) -> None:
 def _is_utf8(name: str) -> bool:
     """Whether OpenCV can be given a file's name: bytes that are not UTF-8 are lone surrogates in Python."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _file_name(path: Path) -> str:
+    """The name by which OpenCV opens a file: ``part:2.mp4`` would be an address of a protocol ``part`` to FFmpeg."""
+    return os.path.join(os.curdir, path)
 
 
 def _is_trimmed(path: Path) -> bool:
@@ -340,7 +350,7 @@ class VideoWriter:
     def _open(self, image: RgbImage) -> cv2.VideoWriter:
         height, width = image.shape[:2]
         require_video_size(self.path, (width, height))
-        writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
+        writer = cv2.VideoWriter(_file_name(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
         if not writer.isOpened():
             raise VideoError(f"{self.path}: OpenCV opens no video of {width} x {height} pixels to write there")
         return writer
