@@ -32,8 +32,18 @@ from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import RenderFolderError
 from renderer.heads.photo import embedded_photo
-from stages import Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
-from stages.common import Plan, Stage, Workdir, run_stage
+from stages import (
+    EncoderTrainer,
+    Landmarks,
+    MLPHeadsTrainer,
+    ModelBuilder,
+    NLML_HPE_Test,
+    Render,
+    TD_Inference,
+    TD_main,
+    run_pipeline,
+)
+from stages.common import Plan, Stage, Workdir, run_stage, training_run
 from stages.config import Config, load_config
 from tests.conftest import REPOSITORY, TINY, digests, write_config
 
@@ -481,6 +491,18 @@ def test_a_training_whose_folder_is_refused_its_place_is_not_done_again(
     run_stage(MLPHeadsTrainer.STAGE, config, force=True)
     assert digests(work.heads) == written
     assert not checkpoints.exists()
+
+
+def test_curves_can_be_asked_for_in_the_middle_of_a_training(tiny_run: Config) -> None:
+    """A training that was killed began anew, and one that was over was done again, for a setting that changes none."""
+    sections = {name: getattr(tiny_run, name) for name in ("encoder", "angle_heads")}
+    drawn = {name: section.model_copy(update={"tensorboard": True}) for name, section in sections.items()}
+    config = tiny_run.model_copy(update=drawn)
+    for module in (EncoderTrainer, MLPHeadsTrainer, ModelBuilder):
+        plans = [module.plan(each) for each in (tiny_run, config)]
+        assert plans[1].is_current()
+        one, other = (training_run(tiny_run, plan.folders[0], plan).inputs for plan in plans)
+        assert one == other
 
 
 def test_render_does_not_clear_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
