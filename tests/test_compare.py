@@ -95,6 +95,7 @@ def test_models_beside_one_another_have_the_figures_that_they_have_alone(
     assert all(float(row["ms"]) > 0 and float(row["bytes"]) > 0 for row in rows)
     assert {row["detect_ms"] for row in rows if row["route"] == "new/image"} == {"0"}
     assert json.loads((tmp_path / "metrics.json").read_text())["routes"]["new/image"]["frame"] == "own"
+    assert {row["frame"] for row in rows} == {"w300lp / own", "fitted"}  # by their names, as `evaluate` has them
     assert "shipped/refined *" in (tmp_path / "table.txt").read_text()
 
 

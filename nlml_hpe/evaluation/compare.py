@@ -102,13 +102,12 @@ def compare(
     answers = {name: part.answers[name] for name in routes for part in parts if name in part.answers}
     answered = replace(max(parts, key=lambda part: int(part.found.sum())), answers=answers)
     frames = {name: route.frame for name, route in routes.items()}
-    one = set(frames.values())
     unreadable = set(data.left_out.get(UNREADABLE, ()))
     evaluations = {
         title: evaluate(
             answered.chosen(np.array([name in faces.names for name in answered.names], dtype=bool)),
             protocol=title,
-            frame=one.copy().pop() if len(one) == 1 else "named",
+            frame=" / ".join(dict.fromkeys(frames.values())),
             n_total=len(faces.among - unreadable),
             default_route=_default_of(routes),
             left_out=data.left_out,
