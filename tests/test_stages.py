@@ -225,6 +225,20 @@ FIGURES = {"test/metrics.json", "test/manifest.json"}
 """Figures of an evaluation are the same but for their last bits: BLAS sums as an array lies in memory."""
 
 
+def test_who_brings_all_images_renders_nobody(tiny_run: Config, tmp_path: Path) -> None:
+    """The chain rendered all people of the configuration, whom no later stage read."""
+    renders = Workdir(tiny_run.workdir).renders
+    own = {"train_images": str(renders / "train"), "validation_images": str(renders / "validation")}
+    path = write_config(tmp_path, landmarks=own)
+    run_pipeline.main(path, None, "Landmarks", force=False)
+    work = Workdir(load_config(path).workdir)
+    assert work.landmarks_train.is_dir()
+    assert not work.renders.exists()
+    # Of one split they are still to be made.
+    part = write_config(tmp_path, landmarks={"train_images": own["train_images"]})
+    assert "Render" in run_pipeline.needed(run_pipeline.CHAINS["landmarks"], load_config(part))
+
+
 def test_a_kill_in_any_stage_loses_nothing(tiny_run: Config, tmp_path: Path) -> None:
     """SIGKILL in the middle of each stage in turn; the last run completes, byte for byte as undisturbed."""
     path = write_config(tmp_path)
