@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nlml_hpe.detection.detectors import open_detector_for
-from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, LandmarkDetector
+from nlml_hpe.detection.landmarks import POINT_SETS, LandmarkDetector
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.cost import Cost, timed
 from nlml_hpe.evaluation.datasets import Dataset, Sample, chosen_by_list, meant
@@ -145,9 +145,7 @@ def compared_faces(data: Dataset, protocols: Sequence[str], lists: Sequence[Path
     return _sets_of_faces(data, protocols, lists)[0]
 
 
-def _sets_of_faces(
-    data: Dataset, protocols: Sequence[str], lists: Sequence[Path]
-) -> tuple[Dataset, dict[str, _Faces]]:
+def _sets_of_faces(data: Dataset, protocols: Sequence[str], lists: Sequence[Path]) -> tuple[Dataset, dict[str, _Faces]]:
     """The samples that some set holds, and the sets by name: every list by every protocol."""
     if len({in_file_name(path.stem) for path in lists}) < len(lists):
         raise ValueError(
@@ -172,7 +170,7 @@ def _by_detector(routes: Mapping[str, ModelRoute], data: Dataset) -> dict[_Needs
     boxed = all(sample.box is not None for sample in data.samples)
     groups: dict[_Needs | None, dict[str, ModelRoute]] = {}
     for name, route in routes.items():
-        needs = route.landmarks or (None if boxed else (FACEMESH.name, MIN_CONFIDENCE))
+        needs = route.landmarks or (None if boxed else route.search)
         groups.setdefault(needs, {})[name] = route
     return groups
 
