@@ -22,6 +22,7 @@ from PIL import Image
 
 from nlml_hpe import cli
 from nlml_hpe.config import LandmarksConfig
+from nlml_hpe.evaluation.datasets.__main__ import main as datasets_command
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import read_manifest, write_manifest
@@ -237,6 +238,21 @@ def test_who_brings_all_images_renders_nobody(tiny_run: Config, tmp_path: Path) 
     # Of one split they are still to be made.
     part = write_config(tmp_path, landmarks={"train_images": own["train_images"]})
     assert "Render" in run_pipeline.needed(run_pipeline.CHAINS["landmarks"], load_config(part))
+
+
+def test_a_list_beside_own_images_is_no_change_of_them(tmp_path: Path) -> None:
+    """All landmarks were looked for again after `datasets list` had written files.txt."""
+    own = {f"{split}_images": tmp_path / split for split in Landmarks.SPLITS}
+    for folder in own.values():
+        (folder / "ID1").mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(folder / "ID1" / "ID1_(0_0_0).png")
+    config = load_config(write_config(tmp_path, landmarks={name: str(folder) for name, folder in own.items()}))
+    before = Landmarks.plan(config).inputs
+    assert datasets_command(["list", str(own["train_images"])]) == 0
+    assert (own["train_images"] / "files.txt").is_file()
+    assert Landmarks.plan(config).inputs == before
+    Image.new("RGB", (32, 32)).save(own["train_images"] / "ID1" / "ID1_(10_0_0).png")
+    assert Landmarks.plan(config).inputs != before
 
 
 def test_a_kill_in_any_stage_loses_nothing(tiny_run: Config, tmp_path: Path) -> None:
