@@ -351,7 +351,10 @@ class _Course:
         drawn = state["random"]
         torch.set_rng_state(drawn[0])
         self.generator.set_state(drawn[1])
-        if self.drawer is not self.generator:
+        if self.drawer is not self.generator and drawn[2].shape == self.drawer.get_state().shape:
             self.drawer.set_state(drawn[2])
+        elif self.drawer is not self.generator:
+            # Begun on a device of another kind, whose generator has another state: no repetition of its first epochs.
+            self.drawer.manual_seed(self.seed + self.history.epochs_run)
         if self.run.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.run.device)

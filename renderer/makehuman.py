@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
+from nlml_hpe.files.manifests import digest_of
 from renderer.accessories import Extra
 from renderer.heads import HeadDataError
-from renderer.mesh_cache import read_cache, write_cache
+from renderer.mesh_cache import digest_of_meshes, read_cache, write_cache
 from renderer.obj import read_obj, split_by_texture
 from renderer.skull import CENTRE, Envelope
 
@@ -141,7 +141,7 @@ def open_wardrobe(folder: Path, skin: FloatArray, cache: Path) -> Wardrobe:
     HeadDataError, ObjError
         As ``read_wardrobe`` does.
     """
-    digest = digest_of([_CACHE_VERSION, digest_of_names_and_sizes(folder), sha256(skin.tobytes()).hexdigest()])
+    digest = digest_of([_CACHE_VERSION, digest_of_meshes(folder), sha256(skin.tobytes()).hexdigest()])
     wardrobe = _kept(cache, digest)
     if wardrobe is None:
         wardrobe = read_wardrobe(folder, skin)

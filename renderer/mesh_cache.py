@@ -12,9 +12,19 @@ from numpy.typing import NDArray
 
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError, atomic_path
+from nlml_hpe.files.manifests import digest_of
 
 Arrays = dict[str, NDArray[Any]]
 _FACTS = "header"
+
+
+def digest_of_meshes(folder: Path) -> str:
+    """Of the names, sizes and times of a folder's files.
+
+    Times as well, unlike the digest that a stage compares: a stage that is forced reads a mesh that kept its size.
+    """
+    files = ((path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file())
+    return digest_of(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files))
 
 
 def write_cache(path: Path, digest: str, facts: Mapping[str, Any], arrays: Arrays) -> None:

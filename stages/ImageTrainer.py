@@ -18,6 +18,7 @@ from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.network import ImageNetwork, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
 from nlml_hpe.image_networks.training_data import Chosen, labelled
+from nlml_hpe.labelling.photographs import KIND as PHOTOGRAPH_CROPS
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source, require_apart
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.training_plots import plot_measures
@@ -34,7 +35,9 @@ def plan(config: Config) -> Plan:
         file = getattr(config.image_network, name)
         if file is not None:
             others[f"weights {file}"] = digest_of_weights(file, f"image_network.{name}")
-    return Plan((work.image_network,), KIND, config.sections("seed", "image_network", "image_trainer"), reads, others)
+    settings = config.sections("seed", "image_network", "image_trainer")
+    kept = {folder: PHOTOGRAPH_CROPS for *_, folder in _parts(config)}
+    return Plan((work.image_network,), KIND, settings, reads, others, kept)
 
 
 def data_read(config: Config) -> tuple[dict[Path, str], dict[str, str]]:

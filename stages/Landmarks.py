@@ -51,7 +51,8 @@ def plan(config: Config) -> Plan:
         )
     if not config.render.keep_images:
         require_declared(config, [split for split, folder in own.items() if folder is None])
-    others = {split: digest_of_names_and_sizes(folder) for split, folder in own.items() if folder is not None}
+    # Without lists, which `datasets list` and `split` write there: one more of them changes no image.
+    others = {split: digest_of_names_and_sizes(folder, ".txt") for split, folder in own.items() if folder is not None}
     others["detector"] = f"{name} of {DETECTORS[name].package} {version_of(DETECTORS[name].package)}"
     reads = {work.renders: RENDERS} if None in own.values() else {}
     folders = (work.landmarks_train, work.landmarks_validation)

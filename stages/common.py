@@ -15,7 +15,8 @@ from nlml_hpe.device import DEVICES, DeviceName, resolve_device
 from nlml_hpe.evaluation.options import exit_code_of
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.folders import fresh_folder, require_replaceable
+from nlml_hpe.files.folders import fresh_folder, place_of, remove_own, require_replaceable
+from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import (
     digest_of,
     digest_of_file,
@@ -75,6 +76,8 @@ class Plan:
         Artefacts of other stages that are read, with their kinds.
     others : dict from str to str
         Digests of whatever else is read, or versions.
+    kept : dict from Path to str
+        What the stage keeps beside its artefacts, lest slow work be done twice, with kinds; made anew by ``--force``.
     inputs : dict from str to str
         Digests of all that is read, by name.
 
@@ -90,6 +93,7 @@ class Plan:
     settings: dict[str, Any]
     reads: Mapping[Path, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[Path, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +135,9 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
         return plan.folders[0]
     for folder in plan.folders:  # before hours of work, not after them
         require_replaceable(folder, plan.kind)
+    for folder, kind in plan.kept.items() if force else ():
+        with exclusive(folder):
+            remove_own(place_of(folder), kind)
     start = time.monotonic()
     written = stage.main(config)
     print(f"{stage.name:<16} {time.monotonic() - start:8.1f} s   wrote {written}", flush=True)

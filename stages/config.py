@@ -85,8 +85,13 @@ class Config(Section):
         return People(grid, self.heads, self.render, self.seed, self.workdir / "cache", self.device)
 
     def sections(self, *names: str) -> dict[str, Any]:
-        """JSON form of some sections: what a stage's artefact depends on."""
-        return {name: self.model_dump(mode="json")[name] for name in names}
+        """JSON form of some sections: what a stage's artefact depends on. Whether curves are drawn changes none."""
+        whole = self.model_dump(mode="json")
+        return {name: _without_curves(whole[name]) for name in names}
+
+
+def _without_curves(section: Any) -> Any:
+    return {**section, "tensorboard": False} if isinstance(section, dict) and "tensorboard" in section else section
 
 
 def load_config(path: str | Path) -> Config:

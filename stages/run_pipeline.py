@@ -64,10 +64,11 @@ def main(
 
 
 def needed(names: Sequence[str], config: Config) -> list[str]:
-    """Without rendered crops among the data nobody is rendered, and only a model in eight bits is quantised."""
+    """Nobody is rendered whose images or crops no stage reads, and only a model in eight bits is quantised."""
     trainer = config.image_trainer
     rendered = any(part.kind == "crops" and part.root is None for part in (*trainer.data, *trainer.validation))
     idle = [] if rendered else ["Crops"]
+    idle += ["Render"] if config.landmarks.train_images and config.landmarks.validation_images else []
     idle += [] if config.image_model.int8 else ["ImageQuantizer"]
     return [name for name in names if name not in idle]
 

@@ -15,16 +15,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save_file
 
-from nlml_hpe.detection.detectors import FaceMeshOnnx
+from nlml_hpe.detection.detectors import FaceMeshOnnx, open_detector_for
 from nlml_hpe.detection.weights import LANDMARKS, default_folder
 from nlml_hpe.evaluation.command import answers, on_protocol
 from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
 from nlml_hpe.evaluation.cost import cost_of_layers, cost_of_onnx
 from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
-from nlml_hpe.evaluation.faces import annotated_face
+from nlml_hpe.evaluation.faces import annotated_face, is_known
 from nlml_hpe.evaluation.routes import open_routes
 from nlml_hpe.evaluation.subject import open_subject, subject_of
 from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.config import ImageNetworkConfig
 from nlml_hpe.image_networks.network import size_of
@@ -33,7 +34,7 @@ from nlml_hpe.image_networks.shards import write_shard
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
-from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
+from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, read_components
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
@@ -95,6 +96,7 @@ def test_models_beside_one_another_have_the_figures_that_they_have_alone(
     assert all(float(row["ms"]) > 0 and float(row["bytes"]) > 0 for row in rows)
     assert {row["detect_ms"] for row in rows if row["route"] == "new/image"} == {"0"}
     assert json.loads((tmp_path / "metrics.json").read_text())["routes"]["new/image"]["frame"] == "own"
+    assert {row["frame"] for row in rows} == {"w300lp / own", "fitted"}  # by their names, as `evaluate` has them
     assert "shipped/refined *" in (tmp_path / "table.txt").read_text()
 
 
@@ -120,16 +122,33 @@ def test_both_eyes_of_a_model_are_compared_and_what_they_say_together(
     assert routes["fused"].cost.bytes == routes["refined"].cost.bytes + routes["image"].cost.bytes
 
 
+def test_an_image_eye_is_shown_the_faces_that_its_models_detector_finds(photo: RgbImage, tmp_path: Path) -> None:
+    """Of labels without a box: it was shown those of the default detector, and had another row than by `evaluate`."""
+    model, faces = tmp_path / "model", tmp_path / "faces"
+    shutil.copytree(SHIPPED, model)
+    eye = read_components(model)["landmark_eye"]
+    put_component(model, "landmark_eye", {**eye.settings, "min_confidence": 0.99999})
+    faces.mkdir()
+    Image.fromarray(photo).save(faces / "ID1_(0_0_0).png")
+    data, subject = read_dataset("rendered", faces), open_subject(model, torch.device("cpu"))
+    report = compare({"strict": model}, data, ["rendered"]).evaluations["rendered"].report
+    with open_detector_for(subject.points, subject.min_confidence) as detector:
+        alone = answers(subject, data, detector)
+    assert {name: row["n"] for name, row in report["routes"].items()} == {
+        f"strict/{name}": int(is_known(given).sum()) for name, given in alone.answers.items()
+    }
+
+
 def test_lists_are_evaluated_each_for_itself(photographs: Path, trained: Path, tmp_path: Path) -> None:
     data = read_dataset("aflw2000", photographs)
     names = [sample.name for sample in data.samples]
     lists = {tmp_path / "a.txt": names[:2], tmp_path / "b.txt": names[3:]}
     write_lists(lists)
     comparison = compare({"new": trained}, data, ["aflw2000"], list(lists))
-    assert {faces: one.report["n_protocol"] for faces, one in comparison.evaluations.items()} == {
-        "a aflw2000": 2,
-        "b aflw2000": 3,
-    }
+    reports = {faces: one.report for faces, one in comparison.evaluations.items()}
+    # The protocol chose them among the faces of their list, as `evaluate --list` counts them, not of all lists.
+    counts = {faces: (report["n_protocol"], report["n_total"]) for faces, report in reports.items()}
+    assert counts == {"a aflw2000": (2, 2), "b aflw2000": (3, 3)}
     write_lists({tmp_path / "a b.txt": names[:2], tmp_path / "a_b.txt": names[3:]})
     with pytest.raises(ValueError, match="told apart by their names"):
         compare({"new": trained}, data, ["aflw2000"], [tmp_path / "a b.txt", tmp_path / "a_b.txt"])

@@ -277,6 +277,30 @@ def test_a_training_keeps_to_its_device(monkeypatch: pytest.MonkeyPatch, noisy: 
     assert (away == here) is not noisy
 
 
+class GeneratorOfAGpu(torch.Generator):
+    """Draws on the CPU, and has the state of a GPU's: 16 bytes, and no other is taken."""
+
+    def get_state(self) -> Tensor:
+        return torch.zeros(16, dtype=torch.uint8)
+
+    def set_state(self, new_state: Tensor) -> torch.Generator:
+        if len(new_state) != 16:
+            raise RuntimeError("RNG state is wrong size")
+        return self
+
+
+def test_a_training_goes_on_where_another_device_began_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A checkpoint of the CPU was called damaged on a GPU, whose generator's state is another one."""
+    x = torch.linspace(-1, 1, 32)[:, None]
+    data, config = Samples(x, 2 * x), TrainingConfig(epochs=3, batch_size=8)
+    fixed = (nn.functional.mse_loss, data, data, config, 0, "line")
+    begun = train(nn.Linear(1, 1), *fixed, run=Run(checkpoints=tmp_path))
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda *device: GeneratorOfAGpu() if device else generator())
+    with elsewhere() as there:
+        assert train(nn.Linear(1, 1), *fixed, run=Run(there, checkpoints=tmp_path)) == begun
+
+
 @pytest.mark.parametrize("route", ["network", "exact", "refined"])
 def test_an_engine_keeps_to_its_device(tiny_run: Config, route: Route) -> None:
     model = load_model(Workdir(tiny_run.workdir).model)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from nlml_hpe import cli
 from nlml_hpe.config import LandmarksConfig
+from nlml_hpe.evaluation.datasets.__main__ import main as datasets_command
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.files.folders import fresh_folder
 from nlml_hpe.files.manifests import read_manifest, write_manifest
@@ -32,8 +33,18 @@ from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import RenderFolderError
 from renderer.heads.photo import embedded_photo
-from stages import Landmarks, MLPHeadsTrainer, ModelBuilder, NLML_HPE_Test, Render, TD_Inference, TD_main, run_pipeline
-from stages.common import Plan, Stage, Workdir, run_stage
+from stages import (
+    EncoderTrainer,
+    Landmarks,
+    MLPHeadsTrainer,
+    ModelBuilder,
+    NLML_HPE_Test,
+    Render,
+    TD_Inference,
+    TD_main,
+    run_pipeline,
+)
+from stages.common import Plan, Stage, Workdir, run_stage, training_run
 from stages.config import Config, load_config
 from tests.conftest import REPOSITORY, TINY, digests, write_config
 
@@ -213,6 +224,35 @@ def chain_until(path: Path, stage: str) -> None:
 
 FIGURES = {"test/metrics.json", "test/manifest.json"}
 """Figures of an evaluation are the same but for their last bits: BLAS sums as an array lies in memory."""
+
+
+def test_who_brings_all_images_renders_nobody(tiny_run: Config, tmp_path: Path) -> None:
+    """The chain rendered all people of the configuration, whom no later stage read."""
+    renders = Workdir(tiny_run.workdir).renders
+    own = {"train_images": str(renders / "train"), "validation_images": str(renders / "validation")}
+    path = write_config(tmp_path, landmarks=own)
+    run_pipeline.main(path, None, "Landmarks", force=False)
+    work = Workdir(load_config(path).workdir)
+    assert work.landmarks_train.is_dir()
+    assert not work.renders.exists()
+    # Of one split they are still to be made.
+    part = write_config(tmp_path, landmarks={"train_images": own["train_images"]})
+    assert "Render" in run_pipeline.needed(run_pipeline.CHAINS["landmarks"], load_config(part))
+
+
+def test_a_list_beside_own_images_is_no_change_of_them(tmp_path: Path) -> None:
+    """All landmarks were looked for again after `datasets list` had written files.txt."""
+    own = {f"{split}_images": tmp_path / split for split in Landmarks.SPLITS}
+    for folder in own.values():
+        (folder / "ID1").mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(folder / "ID1" / "ID1_(0_0_0).png")
+    config = load_config(write_config(tmp_path, landmarks={name: str(folder) for name, folder in own.items()}))
+    before = Landmarks.plan(config).inputs
+    assert datasets_command(["list", str(own["train_images"])]) == 0
+    assert (own["train_images"] / "files.txt").is_file()
+    assert Landmarks.plan(config).inputs == before
+    Image.new("RGB", (32, 32)).save(own["train_images"] / "ID1" / "ID1_(10_0_0).png")
+    assert Landmarks.plan(config).inputs != before
 
 
 def test_a_kill_in_any_stage_loses_nothing(tiny_run: Config, tmp_path: Path) -> None:
@@ -481,6 +521,18 @@ def test_a_training_whose_folder_is_refused_its_place_is_not_done_again(
     run_stage(MLPHeadsTrainer.STAGE, config, force=True)
     assert digests(work.heads) == written
     assert not checkpoints.exists()
+
+
+def test_curves_can_be_asked_for_in_the_middle_of_a_training(tiny_run: Config) -> None:
+    """A training that was killed began anew, and one that was over was done again, for a setting that changes none."""
+    sections = {name: getattr(tiny_run, name) for name in ("encoder", "angle_heads")}
+    drawn = {name: section.model_copy(update={"tensorboard": True}) for name, section in sections.items()}
+    config = tiny_run.model_copy(update=drawn)
+    for module in (EncoderTrainer, MLPHeadsTrainer, ModelBuilder):
+        plans = [module.plan(each) for each in (tiny_run, config)]
+        assert plans[1].is_current()
+        one, other = (training_run(tiny_run, plan.folders[0], plan).inputs for plan in plans)
+        assert one == other
 
 
 def test_render_does_not_clear_a_folder_that_is_not_its_own(tmp_path: Path) -> None:

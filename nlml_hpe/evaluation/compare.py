@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import compress, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from nlml_hpe.detection.detectors import open_detector_for
-from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, LandmarkDetector
+from nlml_hpe.detection.landmarks import POINT_SETS, LandmarkDetector
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.evaluation.cost import Cost, timed
 from nlml_hpe.evaluation.datasets import Dataset, Sample, chosen_by_list, meant
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, Evaluation, evaluate
-from nlml_hpe.evaluation.faces import Answered, annotated_face, ask, photographs
+from nlml_hpe.evaluation.faces import UNREADABLE, Answered, annotated_face, ask, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.report import in_file_name, write_report
 from nlml_hpe.evaluation.routes import ModelRoute, open_routes
@@ -40,6 +41,13 @@ class Comparison:
     frames: Mapping[str, str]
     answered: Answered
     data: Dataset
+
+
+class _Faces(NamedTuple):
+    """A set of faces: their names, and those of the list, or of all the data, ``among`` which a protocol chose them."""
+
+    names: set[str]
+    among: set[str]
 
 
 def compare(
@@ -94,18 +102,18 @@ def compare(
     answers = {name: part.answers[name] for name in routes for part in parts if name in part.answers}
     answered = replace(max(parts, key=lambda part: int(part.found.sum())), answers=answers)
     frames = {name: route.frame for name, route in routes.items()}
-    one = set(frames.values())
+    unreadable = set(data.left_out.get(UNREADABLE, ()))
     evaluations = {
-        faces: evaluate(
-            answered.chosen(np.array([name in chosen for name in answered.names], dtype=bool)),
-            protocol=faces,
-            frame=one.copy().pop() if len(one) == 1 else "named",
-            n_total=len(answered.names),
+        title: evaluate(
+            answered.chosen(np.array([name in faces.names for name in answered.names], dtype=bool)),
+            protocol=title,
+            frame=" / ".join(dict.fromkeys(frames.values())),
+            n_total=len(faces.among - unreadable),
             default_route=_default_of(routes),
             left_out=data.left_out,
             fitted=True,
         )
-        for faces, chosen in sets.items()
+        for title, faces in sets.items()
     }
     return Comparison(evaluations, costs, frames, answered, data)
 
@@ -137,9 +145,7 @@ def compared_faces(data: Dataset, protocols: Sequence[str], lists: Sequence[Path
     return _sets_of_faces(data, protocols, lists)[0]
 
 
-def _sets_of_faces(
-    data: Dataset, protocols: Sequence[str], lists: Sequence[Path]
-) -> tuple[Dataset, dict[str, set[str]]]:
+def _sets_of_faces(data: Dataset, protocols: Sequence[str], lists: Sequence[Path]) -> tuple[Dataset, dict[str, _Faces]]:
     """The samples that some set holds, and the sets by name: every list by every protocol."""
     if len({in_file_name(path.stem) for path in lists}) < len(lists):
         raise ValueError(
@@ -151,10 +157,11 @@ def _sets_of_faces(
     for (part, chosen), protocol in product(parts.items(), protocols):
         inside = PROTOCOLS[protocol].includes(chosen.angles)
         name = f"{part} {protocol}".strip()
-        sets[name] = {sample.name for sample, is_in in zip(chosen.samples, inside, strict=True) if is_in}
-        if not sets[name]:
+        names = [sample.name for sample in chosen.samples]
+        sets[name] = _Faces(set(compress(names, inside)), set(names))
+        if not inside.any():
             raise ValueError(f"{name}: none of {len(inside)} labels lies in its range ({PROTOCOLS[protocol].text()})")
-    wanted = set.union(*sets.values())
+    wanted = set().union(*(faces.names for faces in sets.values()))
     return replace(data, samples=[sample for sample in data.samples if sample.name in wanted]), sets
 
 
@@ -163,7 +170,7 @@ def _by_detector(routes: Mapping[str, ModelRoute], data: Dataset) -> dict[_Needs
     boxed = all(sample.box is not None for sample in data.samples)
     groups: dict[_Needs | None, dict[str, ModelRoute]] = {}
     for name, route in routes.items():
-        needs = route.landmarks or (None if boxed else (FACEMESH.name, MIN_CONFIDENCE))
+        needs = route.landmarks or (None if boxed else route.search)
         groups.setdefault(needs, {})[name] = route
     return groups
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.landmarks import FACEMESH, PointSet
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, PointSet
 from nlml_hpe.detection.looks import DEFAULT_LOOKS
 from nlml_hpe.detection.weights import LANDMARKS, default_folder, read_weights
 from nlml_hpe.device import resolve_device
@@ -49,12 +49,15 @@ class ModelRoute:
         Name of the head frame of the answers.
     landmarks : (str, float), optional
         The point set that it needs, and the detector's threshold; None of a route that looks at the image.
+    search : (str, float)
+        The same of what finds faces for it where nobody says where they are: a model's eyes share one detector.
     """
 
     answer: Answerer
     cost: Cost
     frame: str
     landmarks: tuple[str, float] | None = None
+    search: tuple[str, float] = (FACEMESH.name, MIN_CONFIDENCE)
 
 
 def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> dict[str, ModelRoute]:
@@ -112,7 +115,7 @@ def _of_model(folder: Path, own_frame: bool, device: str) -> dict[str, ModelRout
     frame = HeadFrame().name if own_frame else subject.frame
     needs = (subject.points.name, subject.min_confidence)
     return {
-        name: ModelRoute(answer, costs[name], frame, None if name == IMAGE_ROUTE else needs)
+        name: ModelRoute(answer, costs[name], frame, None if name == IMAGE_ROUTE else needs, needs)
         for name, answer in answers.items()
     }
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.files.atomic import read_json
-from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes
+from nlml_hpe.files.manifests import digest_of
 from renderer.accessories import Extra, glasses, joined, long_hair, volume
 from renderer.atlas import Texels, openness
 from renderer.config import USUAL_EXPRESSIONS, HeadsConfig, KitFacing
 from renderer.heads import HeadDataError
 from renderer.looks import Looks
 from renderer.mesh import Mesh, vertex_normals
-from renderer.mesh_cache import Arrays, read_cache, write_cache
+from renderer.mesh_cache import Arrays, digest_of_meshes, read_cache, write_cache
 from renderer.neck import head_share
 from renderer.obj import ObjError, ObjMesh, read_obj, read_obj_vertices, split_by_texture
 from renderer.painting import Anatomy, Canvas, Scalp
@@ -84,7 +84,7 @@ class Kit:
 
         Raises ``HeadDataError`` where the folder is not the kit and ``ObjError`` where a file is damaged.
         """
-        digest = digest_of([_CACHE_VERSION, digest_of_names_and_sizes(folder)]) if folder.is_dir() else ""
+        digest = digest_of([_CACHE_VERSION, digest_of_meshes(folder)]) if folder.is_dir() else ""
         kept = None if cache is None else _kept(cache, digest)
         if kept is not None:
             return kept
