@@ -97,7 +97,9 @@ def of_experiment(path: Path, folder: Path) -> tuple[dict[str, Path], int]:
     if not config.image_model.int8:
         raise SystemExit(f"{path}: image_model.int8 is off; there is nothing to compare")
     if not ImageModelBuilder.plan(config).is_current():
-        raise SystemExit(f"{Workdir(config.workdir).image_model} is not of this config; run ImageModelBuilder with it first")
+        raise SystemExit(
+            f"{Workdir(config.workdir).image_model} is not of this config; run ImageModelBuilder with it first"
+        )
     rounded = Workdir(config.workdir).image_model / IMAGE_EYE_FILE
     facts = read_manifest(Workdir(config.workdir).image_network, IMAGE_NETWORK)["facts"]
     whole = export_image_eye(ImageModelBuilder.image_eye(config, facts), folder / "float32.onnx")
