@@ -46,7 +46,7 @@ def main(config: Config) -> Path:
     run = training_run(config, work.image_network_int8, made)
     fake = _fake_quantized(network.eval(), training, config.seed)
     with training_folder(work.image_network_int8, KIND, run) as folder:
-        settings = _settings(config)
+        settings = trainer_settings(config)
         history, counts, validated = train_image_network(fake, training, validation, settings, config.seed, run)
         graph = outputs_graph(fake.cpu().converted(), network.size)
         write_bytes(folder / GRAPH, graph.SerializeToString(deterministic=True))
@@ -57,10 +57,17 @@ def main(config: Config) -> Path:
     return work.image_network_int8
 
 
-def _settings(config: Config) -> ImageTrainerConfig:
+def trainer_settings(config: Config) -> ImageTrainerConfig:
     """``image_trainer`` with the length and the rate of ``image_quantizer``, in float32, which the roundings need."""
     own, trainer = config.image_quantizer, config.image_trainer
-    changes = {"epochs": own.epochs, "patience": own.epochs, "learning_rate": own.learning_rate, "precision": "float32"}
+    changes = {
+        "epochs": own.epochs,
+        "patience": own.epochs,
+        "learning_rate": own.learning_rate,
+        "precision": "float32",
+        # The mean of two networks' weights is one network's; that of two grids of whole numbers is neither's.
+        "start_share": 0.0,
+    }
     return trainer.model_copy(update={**changes, "crops_per_epoch": own.crops_per_epoch or trainer.crops_per_epoch})
 
 

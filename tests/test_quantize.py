@@ -120,6 +120,12 @@ def test_the_recipe_for_eight_bits_runs_goes_on_after_a_kill_and_exports(
     assert geodesic_degrees(second[0], second).max() > 5
 
 
+def test_a_network_in_eight_bits_is_not_averaged_with_the_one_that_it_began_with() -> None:
+    config = load_config(REPOSITORY / "configs" / "image_ict_shipped.yaml")
+    assert config.image_trainer.start_share == 0.15
+    assert ImageQuantizer.trainer_settings(config).start_share == 0
+
+
 def prepare_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the stage that goes on a copy of the graph that it began with: torchao takes long to make the same again."""
     prepared, made = quantize.prepared, list[Any]()
