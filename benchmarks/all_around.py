@@ -6,6 +6,9 @@ own box; angles between rotations, in degrees.
 - ``all_around``: yaw evenly over the full circle, pitch and roll about zero, by the side of the head that is seen.
 - ``masks``: the same people at the same poses of the paper's range, under the same light, with a face mask and without.
 - ``all_around.jpg``: a head that turns once around, each picture with the answer's axes.
+
+Their hair is a painted shell. With ``--makehuman FOLDER`` it has a real shape, and there are shoulders and clothes:
+then ``all_around_dressed`` is all that is written.
 """
 
 from __future__ import annotations
@@ -54,14 +57,21 @@ _IN_RANGE = CropsConfig(size=_PX, wide=1.0, limits_deg=(50, 40, 30), occluded=0.
 _TURN_DEG = tuple(range(0, 360, 15))
 
 
-def main(model: Path, kit: Path, people: int) -> None:
-    """Render, ask, and write both tables and the picture."""
+def main(model: Path, kit: Path, people: int, makehuman: Path | None) -> None:
+    """Render, ask, and write both tables and the picture, or the first table of dressed people."""
     subject = open_subject(model, resolve_device("cpu"))
     with tempfile.TemporaryDirectory() as cache, FaceMeshOnnx(max_faces=1) as detector:
 
         def rendered(crops: CropsConfig, masks: float) -> list[Crop]:
             looks = _LOOKS.model_copy(update={"face_mask": masks})
-            heads = HeadsConfig(source="ict_facekit", folder=kit, validation=people, expressions="all", looks=looks)
+            heads = HeadsConfig(
+                source="ict_facekit",
+                folder=kit,
+                makehuman=makehuman,
+                validation=people,
+                expressions="all",
+                looks=looks,
+            )
             unseen = CropSet(heads, crops, _SEED, "validation", Path(cache))
             return [crop for person in tqdm(unseen.people(), unit="person") for crop in unseen.of_person(person)]
 
@@ -73,6 +83,10 @@ def main(model: Path, kit: Path, people: int) -> None:
             chosen = (sides == side) | (side == "all")
             rows += [{"seen": side, **_row(crops, answers, route, chosen)} for route in _ROUTES]
         notes = [f"{people} people of ICT-FaceKit that no training has seen, a tenth with face masks."]
+        if makehuman is not None:
+            notes.append("With MakeHuman's hair, shoulders and clothes.")
+            report("all_around_dressed", "Dressed heads all the way round", rows, notes)
+            return
         report("all_around", "Rendered heads all the way round", rows, notes)
         report("masks", "Rendered heads with a face mask and without", *_masks(rendered, subject, detector, people))
         save_image(_turning(kit, Path(cache), subject, detector), RESULTS / "all_around.jpg")
@@ -157,5 +171,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--kit", type=Path, default=development_data() / "ict_facekit" / "FaceXModel")
     parser.add_argument("--people", type=int, default=30)
+    parser.add_argument("--makehuman", type=Path, metavar="FOLDER", help="hair and clothes of real shape, from here")
     given = parser.parse_args()
-    main(given.model, given.kit, given.people)
+    main(given.model, given.kit, given.people, given.makehuman)
