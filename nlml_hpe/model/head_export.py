@@ -42,7 +42,7 @@ _LEAST_HALVED = 1000
 
 
 def export_head_detector(network: HeadNetwork, path: Path) -> Path:
-    """Write ``path`` (opset 18).
+    """Write ``path`` (opset 18 at most: that of the newest of its nodes).
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def export_head_detector(network: HeadNetwork, path: Path) -> Path:
 
 
 def export_refinement(network: RefinementNetwork, path: Path) -> Path:
-    """Write the second stage to ``path`` (opset 18).
+    """Write the second stage to ``path`` (opset 18 at most: that of the newest of its nodes).
 
     Parameters
     ----------

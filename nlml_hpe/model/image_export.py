@@ -83,7 +83,7 @@ class ImageEye:
 
 
 def export_image_eye(eye: ImageEye, path: Path, outputs: onnx.ModelProto | None = None) -> Path:
-    """Write ``path`` (opset 18).
+    """Write ``path`` (opset 18 at most: that of the newest of its nodes).
 
     Parameters
     ----------
