@@ -101,6 +101,15 @@ def test_the_wheel_holds_the_library_the_checkpoint_and_facemesh_alone(wheel: Pa
     assert wheel.stat().st_size < 20_000_000
 
 
+def test_the_wheel_says_whose_the_heads_and_the_tables_of_points_are(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        cards = [opened.read(f"nlml_hpe/{folder}/README.md").decode() for folder in ("checkpoint", "checkpoint_heads")]
+        tables = json.loads(opened.read("nlml_hpe/detection/facemesh_tables.json"))
+    for card in cards:
+        assert "Copyright (c) 2020 USC Institute for Creative Technologies, MIT" in " ".join(card.split())
+    assert "apache.org/licenses/LICENSE-2.0" in tables["source"]
+
+
 def test_the_wheels_networks_are_half_precision_on_disk_and_say_whose_they_are(wheel: Path, tmp_path: Path) -> None:
     inside = f"nlml_hpe/detection/{weights.PACKAGED.name}/"
     with zipfile.ZipFile(wheel) as opened:
