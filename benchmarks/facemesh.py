@@ -2,7 +2,7 @@
 
 All photographs of ``--root`` (by default the development data) and ``--renders`` rendered images: how many have the
 same faces, how far the points lie apart, as a share of the face's width, and the poses of the shipped model. MediaPipe
-gives every face up to ``MAX_FACES``. Needs ``pip install '.[train,mediapipe]'``.
+gives every face up to ``MAX_FACES``. Needs ``pip install -e '.[train,mediapipe]'``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ image by image or file by file, in one run, so that whatever else the machine do
 Beside MediaPipe stands the landmark eye, which needs what MediaPipe gives; rows of both eyes are named so.
 - ``latency``: each step by itself, with FSA-Net (ONNX, two files) and MediaPipe's face matrix beside it.
 
-Needs ``pip install '.[torch,mediapipe]'``.
+Needs ``pip install -e '.[train,mediapipe]'``.
 """
 
 from __future__ import annotations

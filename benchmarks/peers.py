@@ -7,7 +7,7 @@ the image eye around the label's box, and both fused as prediction fuses them: t
 image eye around the landmarks, and where there are none, as a note counts, around the label's box. Figures are on the
 faces that all of them answer, raw first and then after the one constant rotation that suits each best on these very
 faces; and on all faces of the protocol, where a face without an answer counts as a frontal guess. ``ms`` is what comes
-after the landmarks, face by face, and ``detect ms`` what comes before. Needs ``pip install '.[benchmarks]'``.
+after the landmarks, face by face, and ``detect ms`` what comes before. Needs ``pip install -e '.[train,mediapipe]'``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Both ONNX files run crop by crop on one core, in turns, in one process, measured
 median of the ratios of each turn, which a busy machine disturbs least. With ``--dataset`` and ``--root`` both also
 answer labelled photographs, in the labels' boxes: mean absolute errors, and the difference with its 95% interval over
 2,000 draws of faces. ``--untrained PX ...`` times a network of random weights (``--network``) at these sizes in place
-of an experiment's, which takes no training. Needs ``pip install '.[quantize]'``.
+of an experiment's, which takes no training. Needs ``pip install -e '.[quantize]'``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images a second, where the time goes, and other renderers on the same mesh: ``python benchmarks/render.py``.
 
-Needs ICT-FaceKit (``--heads``, by default the development data) and ``pip install '.[benchmarks]'``. The
+Needs ICT-FaceKit (``--heads``, by default the development data) and ``pip install -e '.[train,benchmarks]'``. The
 rivals draw the same textured head at the same poses and size in the same process; PyTorch3D is measured where
 it is installed. ``--people`` heads go through the fused rendering and detection in all worker processes.
 """

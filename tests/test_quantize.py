@@ -40,7 +40,7 @@ from stages.config import Config, load_config
 from tests.conftest import REPOSITORY
 from tests.test_image_trainer import SHORT, folder, sources  # noqa: F401
 
-pytest.importorskip("torchao", reason="torchao is not installed: pip install '.[quantize]'")
+pytest.importorskip("torchao", reason="torchao is not installed: pip install -e '.[quantize]'")
 
 
 @pytest.fixture(autouse=True)

@@ -66,3 +66,10 @@ def test_every_file_that_is_shown_or_linked_is_there() -> None:
         text = (REPOSITORY / page).read_text()
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
             assert ((REPOSITORY / page).parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("places", ["benchmarks/*.py", "configs/*.yaml", "docs/pipeline.md", "docs/speed.md"])
+def test_extras_of_scripts_are_installed_with_e(places: str) -> None:
+    """Without it pip puts the library alone in the editable install's place, and `stages` is found no more."""
+    for path in REPOSITORY.glob(places):
+        assert not re.search(r"pip install\s+'\.\[", path.read_text(encoding="utf-8")), path.name
