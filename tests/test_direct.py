@@ -188,6 +188,16 @@ def test_the_work_of_a_cluster_is_done_by_its_one_worker(tmp_path: Path, schedul
             list(run_tasks(math.sqrt, [(1.0,), (-1.0,)], "roots", 1, scheduler))
 
 
+def test_a_worker_of_another_version_is_refused(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that it drew were declared the client's version's."""
+    with worker_process(scheduler, tmp_path / "worker.log"):
+        monkeypatch.setattr(parallel, "VERSION", "9.9")
+        with pytest.raises(WorkerError, match=r"a worker on .* runs version .* expected 9\.9: start .* again"):
+            list(run_tasks(abs, [(-1,)], "sizes", 1, scheduler))
+
+
 def test_a_task_that_kills_its_workers_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
     with (
