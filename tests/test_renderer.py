@@ -181,6 +181,15 @@ def test_a_photo_without_one_face_is_refused(detector: FaceMeshOnnx, photo: RgbI
         head_from_photo(image, "photo", detector)
 
 
+def test_a_photo_that_lies_on_its_side_is_refused(detector: FaceMeshOnnx, photo: RgbImage) -> None:
+    """Of some the head was turned inside out, of others hair and neck lay on the sides of the head."""
+    head = photo[0:260, 100:360]
+    for turns, lean in ((1, -90), (3, 90)):
+        with pytest.raises(HeadPhotoError, match=r"photo: the face leans by -?\d+ degrees") as caught:
+            head_from_photo(np.ascontiguousarray(np.rot90(head, turns)), "photo", detector)
+        assert abs(int(str(caught.value).split()[5]) - lean) < 15
+
+
 def test_a_folder_of_photos_works_as_the_embedded_one(tmp_path: Path, photo: RgbImage) -> None:
     Image.fromarray(photo).save(tmp_path / "a.png")
     Image.fromarray(np.ascontiguousarray(photo[:, ::-1])).save(tmp_path / "b.jpg")

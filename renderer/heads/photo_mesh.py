@@ -29,6 +29,9 @@ FRONTAL_TILT_DEG = 2.0
 """Forward tilt of the face oval's plane in a face whose pitch is labelled zero (mean over 359 faces
 of aflw2000_dev, standard deviation 4.1 degrees; FaceMesh depth). A smile hardly moves the oval."""
 
+_MOST_LEAN_DEG = 45.0
+"""A face that leans further lies on its side: what is hair and what is neck would be told by the wrong direction."""
+
 _FOREHEAD, _CHIN = 10, 152
 _TEXTURE_PX = 640
 _UNROLL = 0.6
@@ -59,18 +62,29 @@ def head_from_photo(image: RgbImage, name: str, detector: LandmarkDetector) -> M
     Raises
     ------
     HeadPhotoError
-        Where no face or more than one is found.
+        Where no face or more than one is found, and where it lies on its side.
     """
     faces = detector.detect(image)
     if len(faces) != 1:
         found = "no face" if not faces else f"{len(faces)} faces"
         raise HeadPhotoError(f"{name}: {found} found; a head needs a photograph of one face, upright and unobscured")
     points = faces[0].landmarks
+    _require_upright(points, name)
     topology = _topology()
     face = _frontal_shape(points)
     vertices = np.concatenate([_close_holes(face, topology), _cranium(face, topology), _neck(face)])
     texture, uv = _texture(image, points, topology)
     return Mesh(vertices.astype(np.float32), _faces(vertices, topology), uv, texture)
+
+
+def _require_upright(points: NDArray[np.float64], name: str) -> None:
+    first, second = FACEMESH.eye_corners
+    right, down, _ = points[second] - points[first]
+    lean = float(np.degrees(np.arctan2(down, right)))
+    if abs(lean) > _MOST_LEAN_DEG:
+        raise HeadPhotoError(
+            f"{name}: the face leans by {lean:.0f} degrees, clockwise counted; turn the photograph until it is upright"
+        )
 
 
 @dataclass(frozen=True)
