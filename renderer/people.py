@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.device import DeviceName
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, images_in
 from nlml_hpe.files.manifests import digest_of, digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.pose_grid import Pose, PoseGrid, image_stem
 from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig, RenderConfig
@@ -127,7 +127,7 @@ class People:
         photos, folder, listed = self.heads.photos, self.heads.folder, self.heads.publishable
         inputs = {}
         if photos is not None and photos.is_dir():
-            inputs = {path.name: digest_of_file(path) for path in sorted(photos.iterdir()) if path.is_file()}
+            inputs = {path.name: digest_of_file(path) for path in images_in(photos)}
         if folder is not None and folder.is_dir():
             inputs["folder"] = digest_of_names_and_sizes(folder)
         if listed is not None and listed.is_file():

@@ -160,7 +160,7 @@ def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: FaceMesh
 
 
 def test_scans_are_found_however_their_suffix_is_written(tmp_path: Path) -> None:
-    for name in ("b.glb", "a/A.GLB"):
+    for name in ("b.glb", "a/A.GLB", "a/._A.GLB"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     heads = open_heads(HeadsConfig(source="scan", folder=tmp_path, train=1, validation=1), seed=1)

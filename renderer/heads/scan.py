@@ -9,7 +9,7 @@ import numpy as np
 import trimesh
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.files.images import RgbImage, images_in, read_image
 from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError, place_in_order, require_people
 from renderer.heads.placement import placed_by_face
@@ -56,7 +56,7 @@ def check(folder: Path) -> list[str]:
 
 def _scans(folder: Path) -> list[Path]:
     """The scans below a folder in the order of their names; none where it is not there."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".glb")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".glb" and not p.name.startswith("."))
 
 
 def read_glb(path: Path) -> Mesh:
@@ -90,7 +90,7 @@ def read_glb(path: Path) -> Mesh:
 
 
 def _image_beside(path: Path) -> RgbImage:
-    beside = [p for p in sorted(path.parent.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    beside = images_in(path.parent)
     if len(beside) != 1:
         raise HeadDataError(f"{path}: no colours in the file and {len(beside)} images beside it; expected one")
     return read_image(beside[0])
