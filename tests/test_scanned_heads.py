@@ -215,3 +215,34 @@ def test_a_scan_that_the_parser_stumbles_over_is_named(shared_data: Path, tmp_pa
     write_glb(tmp_path / "a.glb", described, binary)
     with pytest.raises(HeadDataError, match=r"a\.glb: not a readable"):
         read_glb(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize(("shift", "stretch"), [((1, -2), 1), ((0, 0), 2), ((-0.25, 0), 1.5)])
+def test_a_texture_is_repeated_as_gltf_repeats_it(
+    shared_data: Path, tmp_path: Path, shift: tuple[float, float], stretch: float
+) -> None:
+    """The head had the colour of the texture's edge all over."""
+    plain = read_glb(shared_data / "lee_perry_smith" / "LeePerrySmith.glb")
+    moved = (plain.uv * stretch + np.float32(shift)).astype(np.float32)
+    _write_uv(shared_data, tmp_path, moved)
+    read = read_glb(tmp_path / "a.glb")
+    assert 0 <= read.uv.min() <= read.uv.max() <= 1
+    rows, columns = plain.texture.shape[:2]
+    for uv, own in zip(moved[::97], read.uv[::97], strict=True):
+        x, y = (uv % 1 * [columns, rows]).astype(int)
+        column, row = (own * [read.texture.shape[1], read.texture.shape[0]]).astype(int)
+        assert np.abs(np.subtract([column % columns, row % rows], [x, y])).max() <= 1
+    _write_uv(shared_data, tmp_path, plain.uv * 40)
+    with pytest.raises(HeadDataError, match=r"a\.glb: texture coordinates from .* expected at most 16"):
+        read_glb(tmp_path / "a.glb")
+
+
+def _write_uv(shared_data: Path, folder: Path, uv: np.ndarray) -> None:
+    """The real scan with other texture coordinates, counted from the top row, and its image beside it."""
+    described, binary = scan(shared_data)
+    accessor = described["accessors"][described["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"]]
+    start = described["bufferViews"][accessor["bufferView"]].get("byteOffset", 0) + accessor.get("byteOffset", 0)
+    # Beside the file: trimesh turns glTF's v, and then none is turned back.
+    struct.pack_into(f"<{2 * len(uv)}f", binary, start, *(uv * [1, -1] + [0, 1]).ravel())
+    write_glb(folder / "a.glb", described, binary)
+    shutil.copy(shared_data / "lee_perry_smith" / "Map-COL.jpg", folder)
