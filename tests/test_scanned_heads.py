@@ -159,6 +159,28 @@ def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: FaceMesh
         placed_by_face(backwards, "scan", detector)
 
 
+def test_a_scan_that_reaches_behind_the_camera_is_named(shared_data: Path, tmp_path: Path) -> None:
+    """As of a whole person: hours into a run a vertex of nobody's lay behind the camera, and the check had passed."""
+    described, binary = scan(shared_data)
+    accessor = described["accessors"][described["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    start = described["bufferViews"][accessor["bufferView"]].get("byteOffset", 0) + accessor.get("byteOffset", 0)
+    places = np.frombuffer(binary, np.float32, 3 * accessor["count"], start).reshape(-1, 3).copy()
+    low = places[:, 1] < np.quantile(places[:, 1], 0.3)
+    places[low, 1] -= 5 * (places[low, 1].max() - places[low, 1])
+    binary[start : start + places.nbytes] = places.tobytes()
+    for name in ("a", "b"):
+        write_glb(tmp_path / "scans" / name / "a.glb", described, binary)
+        shutil.copy(shared_data / "lee_perry_smith" / "Map-COL.jpg", tmp_path / "scans" / name)
+    heads = HeadsConfig(source="scan", folder=tmp_path / "scans", train=1, validation=1)
+    with pytest.raises(HeadDataError, match=r"person 1: at .* the mesh reaches \d+ mm .*distance_mm"):
+        checked(tmp_path, heads)
+    people = Config(workdir=tmp_path / "work", heads=heads).people()
+    assert len(list(people.cells(1, [0]))) == 1  # at this pose it does not
+    with pytest.raises(HeadDataError, match="person 1: at"):
+        list(people.images(1, reversed(people.on_grid())))
+    checked(tmp_path, heads, appearance={"distance_mm": (3000, 4000)})
+
+
 def test_scans_are_found_however_their_suffix_is_written(tmp_path: Path) -> None:
     for name in ("b.glb", "a/A.GLB", "a/._A.GLB"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -190,6 +212,7 @@ def scan(shared_data: Path) -> tuple[dict[str, Any], bytearray]:
 def write_glb(path: Path, described: dict[str, Any], binary: bytes) -> None:
     text = json.dumps(described).encode()
     text += b" " * (-len(text) % 4)
+    path.parent.mkdir(parents=True, exist_ok=True)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
     path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
 
