@@ -146,6 +146,7 @@ def _there(
             f"no Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler`"
         ) from error
     with client:
+        _require_readable(client, cluster, task, arguments)
         # Whole in one object: Dask looks into arguments for tasks and results of its own.
         todo = (client.submit(partial(_of_version, VERSION, task, a), pure=False) for a in arguments)
         pending = set(islice(todo, _in_flight(client, cluster)))
@@ -166,6 +167,27 @@ def _there(
                 f"{label}: the Dask scheduler at {cluster} was lost ({error}). What is finished is kept, so start it "
                 "and its workers, and run the same command again"
             ) from error
+
+
+def _version_of_reader(*_: Any) -> str:
+    """The version of this package in the process that has read these tasks."""
+    return VERSION
+
+
+def _require_readable(client: Client, cluster: str, task: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    """Raise ``WorkerError`` where the scheduler, which reads every task before a worker does, cannot read them."""
+    try:
+        version = client.run_on_scheduler(_version_of_reader, task, *arguments[:1])
+    except (ImportError, AttributeError) as error:
+        raise WorkerError(
+            f"the Dask scheduler at {cluster} cannot import this project ({error}); start it in this project's folder "
+            "and environment, as its workers"
+        ) from error
+    if version != VERSION:
+        raise WorkerError(
+            f"the Dask scheduler at {cluster} runs version {version} of this package, expected {VERSION}: start it and "
+            "its workers again"
+        )
 
 
 def _in_flight(client: Client, cluster: str) -> int:
