@@ -85,7 +85,22 @@ class People:
         return sorted(numbered, key=lambda item: image_stem(person, *item[1]))
 
     def require_before_camera(self, person: int, mesh: Mesh, poses: Iterable[NumberedPose]) -> None:
-        """Raise ``HeadDataError`` where a person's mesh reaches behind the camera in one of these poses."""
+        """Require that a head lies before the camera at several poses.
+
+        Parameters
+        ----------
+        person : int
+            Whose head it is.
+        mesh : Mesh
+            The head.
+        poses : iterable of (number, pose)
+            At which it is drawn.
+
+        Raises
+        ------
+        HeadDataError
+            Where it reaches behind the camera at one of them.
+        """
         appearance = self.render.appearance
         if np.linalg.norm(mesh.vertices, axis=1).max() < appearance.distance_mm[0] - NEAR_MM:
             return
