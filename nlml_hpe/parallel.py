@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from nlml_hpe.extras import needs
+from nlml_hpe.version import VERSION
 
 if TYPE_CHECKING:
     from dask.distributed import Client, Future
@@ -67,7 +69,7 @@ def run_tasks(
     ------
     WorkerError
         Where a worker process of this machine dies, the cluster does not answer or has no workers, or several of its
-        workers die at one task.
+        workers die at one task or one has another version of this package.
     MissingPackageError
         For a cluster where Dask is not installed.
 
@@ -89,6 +91,16 @@ def _alone(task: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
     finally:
         # With one worker this process goes on with other work.
         cv2.setNumThreads(before)
+
+
+def _of_version(version: str, task: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    """The task by a cluster's worker, which outlives installations of this package: artefacts name their version."""
+    if version != VERSION:
+        raise WorkerError(
+            f"a worker on {socket.gethostname()} runs version {VERSION} of this package, expected {version}: start the "
+            "cluster's workers again, with that version"
+        )
+    return _alone(task, arguments)
 
 
 def _start_worker(parent: int) -> None:
@@ -134,8 +146,9 @@ def _there(
             f"no Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler`"
         ) from error
     with client:
+        _require_readable(client, cluster, task, arguments)
         # Whole in one object: Dask looks into arguments for tasks and results of its own.
-        todo = (client.submit(partial(_alone, task, a), pure=False) for a in arguments)
+        todo = (client.submit(partial(_of_version, VERSION, task, a), pure=False) for a in arguments)
         pending = set(islice(todo, _in_flight(client, cluster)))
         try:
             while pending:
@@ -146,13 +159,35 @@ def _there(
         except KilledWorker as error:
             raise WorkerError(
                 f"{label}: workers of the cluster died again and again at one task; out of memory is the usual reason: "
-                "give them more, or start fewer on a machine. What is finished is kept, so run the same command again"
+                "give them more, or start fewer on a machine. Those that cannot import this project die, too: start "
+                "them in its folder. What is finished is kept, so run the same command again"
             ) from error
         except (CancelledError, CommClosedError) as error:
             raise WorkerError(
                 f"{label}: the Dask scheduler at {cluster} was lost ({error}). What is finished is kept, so start it "
                 "and its workers, and run the same command again"
             ) from error
+
+
+def _version_of_reader(*_: Any) -> str:
+    """The version of this package in the process that has read these tasks."""
+    return VERSION
+
+
+def _require_readable(client: Client, cluster: str, task: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    """Raise ``WorkerError`` where the scheduler, which reads every task before a worker does, cannot read them."""
+    try:
+        version = client.run_on_scheduler(_version_of_reader, task, *arguments[:1])
+    except (ImportError, AttributeError) as error:
+        raise WorkerError(
+            f"the Dask scheduler at {cluster} cannot import this project ({error}); start it in this project's folder "
+            "and environment, as its workers"
+        ) from error
+    if version != VERSION:
+        raise WorkerError(
+            f"the Dask scheduler at {cluster} runs version {version} of this package, expected {VERSION}: start it and "
+            "its workers again"
+        )
 
 
 def _in_flight(client: Client, cluster: str) -> int:
@@ -165,7 +200,7 @@ def _in_flight(client: Client, cluster: str) -> int:
     except TimeoutError as error:
         raise WorkerError(
             f"the Dask scheduler at {cluster} has had no worker for {_WORKER_SECONDS} seconds; start some with "
-            f"`dask worker {cluster}`. What is finished is kept, so run the same command again"
+            f"`dask worker {cluster}` in this project's folder. What is finished is kept, so run the same command again"
         ) from error
     # The last worker may be lost in between; what was not given out yet must not be taken for done.
     return max(1, 2 * sum(client.nthreads().values()))

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.files.images import IMAGE_SUFFIXES, read_image
+from nlml_hpe.files.images import images_in, read_image
 from nlml_hpe.files.manifests import digest_of_names_and_sizes
 from renderer.crop_shading import Lamps
 
@@ -67,7 +67,7 @@ def _pictures(folder: Path | None, digest: str) -> list[NDArray[np.uint8]]:
     if folder is not None:
         if not folder.is_dir():
             raise BackgroundError(f"{folder}: no such folder; correct the setting `backgrounds`, or leave it out")
-        files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = images_in(folder)
         if not files:
             raise BackgroundError(f"{folder}: no pictures here; expected photographs without people, as .jpg or .png")
         return [_reduced(read_image(path)) for path in files]

@@ -177,7 +177,7 @@ def _kept(cache: Path, digest: str) -> Wardrobe | None:
 
 
 def _files(folder: Path, part: str) -> list[Path]:
-    return sorted((folder / part).rglob("*.obj"))
+    return sorted(path for path in (folder / part).rglob("*.obj") if not path.name.startswith("."))
 
 
 def _named(folder: Path, part: str) -> dict[str, Path]:

@@ -19,12 +19,13 @@ _FACTS = "header"
 
 
 def digest_of_meshes(folder: Path) -> str:
-    """Of the names, sizes and times of a folder's files.
+    """Of the names, sizes and times of a folder's files, without hidden ones.
 
     Times as well, unlike the digest that a stage compares: a stage that is forced reads a mesh that kept its size.
     """
-    files = ((path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file())
-    return digest_of(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files))
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    stats = ((path.relative_to(folder).as_posix(), path.stat()) for path in files)
+    return digest_of(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
 def write_cache(path: Path, digest: str, facts: Mapping[str, Any], arrays: Arrays) -> None:

@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.device import DeviceName
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, images_in
 from nlml_hpe.files.manifests import digest_of, digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.pose_grid import Pose, PoseGrid, image_stem
+from nlml_hpe.rotation import Angles, rotation_from_angles
+from renderer.appearance import draw_scene
 from renderer.config import FIRST_VALIDATION_PERSON, HeadsConfig, RenderConfig
 from renderer.drawing import render_poses
-from renderer.heads import HeadSource, open_heads
-from renderer.mesh import vertex_normals
-from renderer.rasterizers import get_rasterizer
+from renderer.heads import HeadDataError, HeadSource, open_heads
+from renderer.mesh import Mesh, vertex_normals
+from renderer.rasterizers import NEAR_MM, get_rasterizer
 
 NumberedPose = tuple[int, Pose]
 """A pose and its number, which seeds the scene: first the poses of the grid in its order, then those off it."""
@@ -82,6 +84,41 @@ class People:
         ]
         return sorted(numbered, key=lambda item: image_stem(person, *item[1]))
 
+    def require_before_camera(self, person: int, mesh: Mesh, poses: Iterable[NumberedPose]) -> None:
+        """Require that a head lies before the camera at several poses.
+
+        Parameters
+        ----------
+        person : int
+            Whose head it is.
+        mesh : Mesh
+            The head.
+        poses : iterable of (number, pose)
+            At which it is drawn.
+
+        Raises
+        ------
+        HeadDataError
+            Where it reaches behind the camera at one of them.
+        """
+        appearance = self.render.appearance
+        if np.linalg.norm(mesh.vertices, axis=1).max() < appearance.distance_mm[0] - NEAR_MM:
+            return
+        for number, pose in poses:
+            away = draw_scene(appearance, self.render.size, self._rng(person, number)).distance
+            ahead = rotation_from_angles(Angles.from_columns(pose))[2].astype(np.float32)
+            reach = float((mesh.vertices @ ahead).max())
+            if reach > away - NEAR_MM:
+                raise HeadDataError(
+                    f"person {person}: at yaw, pitch, roll {pose} the mesh reaches {reach:.0f} mm towards the camera, "
+                    f"which stands {away:.0f} mm away; cut off what lies far below the head, or raise "
+                    "render.appearance.distance_mm"
+                )
+
+    def _rng(self, person: int, number: int) -> np.random.Generator:
+        """By which the scene of one image is drawn."""
+        return np.random.default_rng([self.seed, person, 2, number])
+
     def images(self, person: int, poses: Iterable[NumberedPose]) -> Iterator[RgbImage]:
         """Images of one person at these poses, a few ahead of what is taken."""
         mesh = self.open_heads().head(person)
@@ -89,7 +126,8 @@ class People:
         batch = get_rasterizer(self.render.rasterizer, self.device).batch
         pending = iter(poses)
         while chunk := list(itertools.islice(pending, batch)):
-            rngs = [np.random.default_rng([self.seed, person, 2, number]) for number, _ in chunk]
+            self.require_before_camera(person, mesh, chunk)
+            rngs = [self._rng(person, number) for number, _ in chunk]
             yield from render_poses(mesh, normals, [pose for _, pose in chunk], self.render, rngs, self.device)
 
     def cells(self, person: int, numbers: Iterable[int]) -> Iterator[RgbImage]:
@@ -127,7 +165,7 @@ class People:
         photos, folder, listed = self.heads.photos, self.heads.folder, self.heads.publishable
         inputs = {}
         if photos is not None and photos.is_dir():
-            inputs = {path.name: digest_of_file(path) for path in sorted(photos.iterdir()) if path.is_file()}
+            inputs = {path.name: digest_of_file(path) for path in images_in(photos)}
         if folder is not None and folder.is_dir():
             inputs["folder"] = digest_of_names_and_sizes(folder)
         if listed is not None and listed.is_file():

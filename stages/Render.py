@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import chain
 from pathlib import Path
 
 import stages.guard  # noqa: F401
@@ -49,8 +48,8 @@ def _sheet(people: People) -> list[list[RgbImage]]:
 
 
 def require_renderable(config: Config) -> None:
-    """Raise what rendering would raise: damaged or too few heads, a grid too small for its random poses, a rasteriser
-    or a folder that cannot be used.
+    """Raise what rendering would raise: damaged, too large or too few heads, a grid too small for its random poses, a
+    rasteriser or a folder that cannot be used.
 
     Nothing is written. Heads in files are read one by one; of heads that are drawn the first stands for all.
     """
@@ -59,10 +58,11 @@ def require_renderable(config: Config) -> None:
     heads, people = open_heads(config.heads, config.seed), config.people()
     for split, numbers in people.numbers().items():
         people.off_grid(split, numbers[0])
-    persons = list(chain(*people.numbers().values()))
+    persons = [(split, person) for split, numbers in people.numbers().items() for person in numbers]
     in_files = config.heads.source in ("facescape", "scan")
-    for person in tqdm(persons if in_files else persons[:1], desc="Check heads", unit="person"):
-        heads.head(person)
+    for split, person in tqdm(persons if in_files else persons[:1], desc="Check heads", unit="person"):
+        poses = [*people.on_grid(), *people.off_grid(split, person)]
+        people.require_before_camera(person, heads.head(person), poses)
 
 
 STAGE = Stage("Render", plan, main)

@@ -84,11 +84,12 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def scheduler_process(log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def scheduler_process(log: Path, *program: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
+    program = program or ("-m", "distributed.cli.dask_scheduler")
+    command = [sys.executable, *program, "--no-dashboard", "--host", address]
     process = started(command, log)
     try:
         yield address, process
@@ -186,6 +187,36 @@ def test_the_work_of_a_cluster_is_done_by_its_one_worker(tmp_path: Path, schedul
         assert ran == [worker.pid] * 7
         with pytest.raises(ValueError, match="math domain error"):
             list(run_tasks(math.sqrt, [(1.0,), (-1.0,)], "roots", 1, scheduler))
+
+
+def test_a_scheduler_that_cannot_import_the_project_is_named(tmp_path: Path) -> None:
+    """As one that was started elsewhere: Dask's traceback of a task graph was all that was said."""
+    hidden = tmp_path / "hidden.py"
+    lines = (
+        "import sys",
+        "sys.modules['nlml_hpe'] = None",
+        "from distributed.cli.dask_scheduler import main",
+        "main()",
+    )
+    hidden.write_text("\n".join(lines))
+    with (
+        scheduler_process(tmp_path / "scheduler.log", str(hidden)) as (address, _),
+        pytest.raises(WorkerError, match=rf"scheduler at {address} cannot import this project .* in this project's"),
+    ):
+        list(run_tasks(abs, [(-1,)], "sizes", 1, address))
+
+
+def test_a_worker_of_another_version_is_refused(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that it drew were declared the client's version's."""
+    with worker_process(scheduler, tmp_path / "worker.log"):
+        monkeypatch.setattr(parallel, "VERSION", "9.9")
+        with pytest.raises(WorkerError, match=r"the Dask scheduler at .* runs version .* expected 9\.9: start it"):
+            list(run_tasks(abs, [(-1,)], "sizes", 1, scheduler))
+        monkeypatch.setattr(parallel, "_require_readable", lambda *_: None)
+        with pytest.raises(WorkerError, match=r"a worker on .* runs version .* expected 9\.9: start .* again"):
+            list(run_tasks(abs, [(-1,)], "sizes", 1, scheduler))
 
 
 def test_a_task_that_kills_its_workers_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

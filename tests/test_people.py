@@ -81,6 +81,17 @@ def test_people_speak_of_the_photographs_that_they_found(tmp_path: Path) -> None
     assert people_of(tmp_path).inputs() != found
 
 
+def test_what_a_system_leaves_beside_photographs_is_no_change_of_them(tmp_path: Path) -> None:
+    """A window that showed the folder had all people rendered anew, and a copy from a Mac ended the run."""
+    Image.fromarray(embedded_photo()).save(tmp_path / "me.png")
+    found, keys = people_of(tmp_path).inputs(), people_of(tmp_path).keys("train")
+    (tmp_path / ".DS_Store").write_bytes(b"window")
+    (tmp_path / "._me.png").write_bytes(b"\0\5\x16\7")
+    again = people_of(tmp_path)
+    assert (again.inputs(), again.keys("train")) == (found, keys)
+    assert again.open_heads().describe()["photos"] == ["me.png"]
+
+
 def test_heads_in_files_are_taken_from_both_ends() -> None:
     order = ["a", "b", "c", "d", "e"]
     for train in (1, 2, 3):

@@ -16,7 +16,7 @@ from renderer.camera import Camera
 from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
 from renderer.drawing import HEAD_EXTENT_MM, render_pose
 from renderer.heads.photo import PhotoHeads
-from renderer.heads.photo_mesh import HeadPhotoError, head_from_photo
+from renderer.heads.photo_mesh import HeadPhotoError, _texture, _topology, head_from_photo
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import get_rasterizer
 from renderer.shading import _shade
@@ -179,6 +179,27 @@ def test_a_photo_without_one_face_is_refused(detector: FaceMeshOnnx, photo: RgbI
     image = np.hstack([head, head]) if faces else np.full((200, 200, 3), 90, dtype=np.uint8)
     with pytest.raises(HeadPhotoError, match="2 faces" if faces else "no face"):
         head_from_photo(image, "photo", detector)
+
+
+def test_a_photo_that_lies_on_its_side_is_refused(detector: FaceMeshOnnx, photo: RgbImage) -> None:
+    """Of some the head was turned inside out, of others hair and neck lay on the sides of the head."""
+    head = photo[0:260, 100:360]
+    for turns, lean in ((1, -90), (3, 90)):
+        with pytest.raises(HeadPhotoError, match=r"photo: the face leans by -?\d+ degrees") as caught:
+            head_from_photo(np.ascontiguousarray(np.rot90(head, turns)), "photo", detector)
+        assert abs(int(str(caught.value).split()[5]) - lean) < 15
+
+
+def test_a_large_photo_is_reduced_by_its_means(detector: FaceMeshOnnx, photo: RgbImage) -> None:
+    """Single pixels of it were taken: the noise of a sensor stayed as it was, and fine hair became stripes."""
+    side = 2600
+    large = np.asarray(Image.fromarray(photo[0:260, 100:360]).resize((side, side)), dtype=np.int16)
+    checks = np.where(np.indices((side, side)).sum(axis=0) % 2, 40, -40)[..., None]
+    smooth, checked = (np.clip(image, 40, 215).astype(np.uint8) for image in (large, large))
+    checked = (checked + checks).astype(np.uint8)
+    points = detector.detect(smooth)[0].landmarks
+    textures = [_texture(image, points, _topology())[0].astype(float) for image in (smooth, checked)]
+    assert np.abs(textures[0] - textures[1]).mean() < 1
 
 
 def test_a_folder_of_photos_works_as_the_embedded_one(tmp_path: Path, photo: RgbImage) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.files.images import RgbImage, images_in, read_image
 from nlml_hpe.image_networks.crop import SHARE, crop
 from nlml_hpe.image_networks.shards import gathered, read_shards
 
@@ -42,9 +42,7 @@ def read_crops(folder: Path, px: int) -> NDArray[np.uint8]:
         shards = read_shards(folder)
         some = gathered(shards, _evenly(sum(map(len, shards))))
         return np.stack([crop(image, box, px) for image, box in zip(some.images, some.boxes, strict=True)])
-    paths = (
-        sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
-    )
+    paths = images_in(folder) if folder.is_dir() else []
     if not paths:
         raise ArtifactError(f"{folder} holds no crops of heads: expected what Crops wrote, or pictures of a head each")
     return np.stack([_whole(read_image(paths[index]), px) for index in _evenly(len(paths))])

@@ -150,6 +150,22 @@ def user_path(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder by their names, not those below it, nor hidden ones, which systems leave beside others.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     for file in ("b.JPG", "a.png", "._a.png", "a.txt"):
+    ...         Path(name, file).touch()
+    ...     [path.name for path in images_in(Path(name))]
+    ['a.png', 'b.JPG']
+    """
+    files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted(path for path in files if not path.name.startswith("."))
+
+
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> RgbImage:
     """Read an image file, one of ``FORMATS`` whatever its name, with its EXIF orientation applied.
 

@@ -51,9 +51,10 @@ def require_digest(path: Path, digest: str) -> None:
 def digest_of_names_and_sizes(folder: Path, without: str | None = None) -> str:
     """A quick fingerprint of a folder of many files: relative names and sizes, not contents.
 
-    Files with the suffix ``without`` are not looked at.
+    Files with the suffix ``without`` are not looked at, nor hidden ones, which systems leave beside others.
     """
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != without]
+    files = [path for path in folder.rglob("*") if path.suffix != without and not path.name.startswith(".")]
+    files = [path for path in files if path.is_file()]
     return digest_of(sorted((str(path.relative_to(folder)), path.stat().st_size) for path in files))
 
 

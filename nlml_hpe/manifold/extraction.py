@@ -17,7 +17,7 @@ from nlml_hpe.detection.detectors import DETECTORS, open_detector
 from nlml_hpe.detection.landmarks import SEARCHES, normalize_landmarks
 from nlml_hpe.detection.search import CascadeDetector
 from nlml_hpe.face import Box
-from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
+from nlml_hpe.files.images import ImageReadError, RgbImage, images_in, read_image
 from nlml_hpe.manifold.tensor_writer import LandmarkTensorWriter, PersonRows
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.pose_grid import (
@@ -169,7 +169,7 @@ def person_rows(
 def _random_images(folder: Path, person: int) -> tuple[list[Path], list[Pose]]:
     """Off-grid images of one person in the order of their names, and their poses."""
     place = folder / RANDOM_FOLDER
-    paths = sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if place.is_dir() else []
+    paths = images_in(place) if place.is_dir() else []
     poses = []
     for path in paths:
         owner, pose = parse_image_name(path.name)

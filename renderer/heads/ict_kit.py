@@ -104,9 +104,7 @@ class Kit:
         if absent:
             raise ObjError(f"{folder / NEUTRAL}: no faces with usemtl {', '.join(absent)}; expected the kit's own file")
         base = neutral.vertices * _MM_PER_UNIT
-        shapes = {path.stem: path for path in sorted(folder.glob("*.obj")) if path.name != NEUTRAL}
-        modes = {name: path for name, path in shapes.items() if name.startswith("identity")}
-        expressions = {name: path for name, path in shapes.items() if name not in modes}
+        modes, expressions = _shapes(folder)
         moved = _differences(expressions, base)
         source, uv, faces, part = _atlas(neutral)
         visible = _visible(base, moved[[name == "jawOpen" for name in expressions]], source[faces].astype(np.int32))
@@ -252,11 +250,17 @@ def check(folder: Path) -> list[str]:
     if not folder.is_dir():
         return [f"missing  folder {folder}", *_HOW_TO_GET]
     lines = [f"{'found  ' if (folder / name).is_file() else 'missing'}  {name}" for name in (NEUTRAL, LANDMARKS)]
-    modes = sorted(path.stem for path in folder.glob("identity*.obj"))
-    others = sorted(p.stem for p in folder.glob("*.obj") if p.name != NEUTRAL and not p.name.startswith("identity"))
+    modes, others = _shapes(folder)
     lines.append(f"{'found  ' if modes else 'missing'}  {len(modes)} of 100 identity modes (identity000.obj ...)")
     lines.append(f"found    {len(others)} of 53 expressions{': ' + ', '.join(others) if others else ''}")
     return lines if all(not line.startswith("missing") for line in lines) else [*lines, *_HOW_TO_GET]
+
+
+def _shapes(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Meshes of the identity modes and of the expressions, by their names in order; hidden files are none."""
+    shapes = {path.stem: path for path in sorted(folder.glob("[!.]*.obj")) if path.name != NEUTRAL}
+    modes = {name: path for name, path in shapes.items() if name.startswith("identity")}
+    return modes, {name: path for name, path in shapes.items() if name not in modes}
 
 
 _HOW_TO_GET = (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import FACEMESH
-from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, images_in, read_image
 from renderer.config import HeadsConfig
 from renderer.heads.photo_mesh import HeadPhotoError, head_from_photo
 from renderer.mesh import Mesh
@@ -67,7 +67,7 @@ def _photos(folder: Path | None) -> list[tuple[str, RgbImage]]:
         return [("skimage.data.astronaut", embedded_photo())]
     if not folder.is_dir():
         raise HeadPhotoError(f"{folder}: no such folder of photographs (heads.photos)")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = images_in(folder)
     if not files:
         raise HeadPhotoError(f"{folder}: no photographs ({', '.join(IMAGE_SUFFIXES)}) in it")
     return [(path.name, read_image(path)) for path in files]

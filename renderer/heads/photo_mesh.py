@@ -8,6 +8,7 @@ and a fitted cranium and neck close the back, so that no pose shows a hollow mas
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,6 +29,9 @@ the 2D misfit of the mean frontal shape over faces beyond 30 degrees of yaw (afl
 FRONTAL_TILT_DEG = 2.0
 """Forward tilt of the face oval's plane in a face whose pitch is labelled zero (mean over 359 faces
 of aflw2000_dev, standard deviation 4.1 degrees; FaceMesh depth). A smile hardly moves the oval."""
+
+_MOST_LEAN_DEG = 45.0
+"""A face that leans further lies on its side: what is hair and what is neck would be told by the wrong direction."""
 
 _FOREHEAD, _CHIN = 10, 152
 _TEXTURE_PX = 640
@@ -59,18 +63,29 @@ def head_from_photo(image: RgbImage, name: str, detector: LandmarkDetector) -> M
     Raises
     ------
     HeadPhotoError
-        Where no face or more than one is found.
+        Where no face or more than one is found, and where it lies on its side.
     """
     faces = detector.detect(image)
     if len(faces) != 1:
         found = "no face" if not faces else f"{len(faces)} faces"
         raise HeadPhotoError(f"{name}: {found} found; a head needs a photograph of one face, upright and unobscured")
     points = faces[0].landmarks
+    _require_upright(points, name)
     topology = _topology()
     face = _frontal_shape(points)
     vertices = np.concatenate([_close_holes(face, topology), _cranium(face, topology), _neck(face)])
     texture, uv = _texture(image, points, topology)
     return Mesh(vertices.astype(np.float32), _faces(vertices, topology), uv, texture)
+
+
+def _require_upright(points: NDArray[np.float64], name: str) -> None:
+    first, second = FACEMESH.eye_corners
+    right, down, _ = points[second] - points[first]
+    lean = float(np.degrees(np.arctan2(down, right)))
+    if abs(lean) > _MOST_LEAN_DEG:
+        raise HeadPhotoError(
+            f"{name}: the face leans by {lean:.0f} degrees, clockwise counted; turn the photograph until it is upright"
+        )
 
 
 @dataclass(frozen=True)
@@ -212,15 +227,25 @@ def _texture(
     reach = np.linalg.norm(outline - centre, axis=1).max() * (1 + _UNROLL)
     scale = _TEXTURE_PX / 2 / reach * 0.98
     shift = _TEXTURE_PX / 2 - scale * centre
-    to_patch = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    patch = cv2.warpAffine(
-        image, to_patch, (_TEXTURE_PX, _TEXTURE_PX), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
-    )
+    image, across, down = _reduced(image, scale)
+    to_patch = np.array([[across, 0, shift[0]], [0, down, shift[1]]])
+    patch = cv2.warpAffine(image, to_patch, (_TEXTURE_PX, _TEXTURE_PX), borderMode=cv2.BORDER_REPLICATE)
     radial = (outline - centre) * scale
     around = [radial * (1 + _UNROLL * step / (_RINGS + 1)) for step in range(1, _RINGS + 2)]
     neck = np.tile([[0.0, 0.9 * _TEXTURE_PX / 2]], (3 * len(outline), 1))
     pixels = np.concatenate([(face_px - centre) * scale, *around, neck]) + _TEXTURE_PX / 2
     return _fade_background(np.asarray(patch, dtype=np.uint8), radial), (pixels / _TEXTURE_PX).astype(np.float32)
+
+
+def _reduced(image: RgbImage, scale: float) -> tuple[RgbImage, float, float]:
+    """A photograph of no more pixels than the texture has of it, and the scales across and down that are left to do."""
+    if scale >= 1:
+        return image, scale, scale
+    # By the means of areas, which warpAffine does not know: it takes single pixels of a large photograph.
+    rows, columns = image.shape[:2]
+    width, height = math.ceil(columns * scale), math.ceil(rows * scale)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.uint8), scale * columns / width, scale * rows / height
 
 
 def _fade_background(patch: NDArray[np.uint8], outline: NDArray[np.float64]) -> NDArray[np.uint8]:

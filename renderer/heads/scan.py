@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import trimesh
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.files.images import RgbImage, images_in, read_image
 from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError, place_in_order, require_people
 from renderer.heads.placement import placed_by_face
 from renderer.mesh import Mesh
 
 MAX_GLB_BYTES = 512 * 1024 * 1024
+_MOST_TILES = 16
+_ROUNDING = 1e-4
+"""Of texture coordinates: so far beyond 0..1 is not meant."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,15 @@ def check(folder: Path) -> list[str]:
 
 def _scans(folder: Path) -> list[Path]:
     """The scans below a folder in the order of their names; none where it is not there."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".glb")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".glb" and not p.name.startswith("."))
 
 
 def read_glb(path: Path) -> Mesh:
     """A textured mesh in its own units.
 
     The colours are the file's own or, where it has none, those of the one image beside it. Raises
-    ``HeadDataError`` where the file is damaged, without texture coordinates or colours, or has coordinates that are no
-    numbers.
+    ``HeadDataError`` where the file is damaged, without texture coordinates or colours, has coordinates that are no
+    numbers, or repeats its texture very often.
     """
     if not path.is_file() or path.stat().st_size > MAX_GLB_BYTES:
         raise HeadDataError(f"{path}: expected a .glb file of at most {MAX_GLB_BYTES} bytes")
@@ -84,13 +87,32 @@ def read_glb(path: Path) -> Mesh:
     faces = np.asarray(loaded.faces, dtype=np.int32)
     coordinates = np.column_stack([uv[:, 0], v]).astype(np.float32)
     try:
-        return Mesh(np.asarray(loaded.vertices, dtype=np.float32), faces, coordinates, texture)
+        mesh = Mesh(np.asarray(loaded.vertices, dtype=np.float32), faces, coordinates, texture)
+        return _within_texture(mesh)
     except ValueError as error:
         raise HeadDataError(f"{path}: {error}") from error
 
 
+def _within_texture(mesh: Mesh) -> Mesh:
+    """The mesh with texture coordinates in 0..1: beyond them glTF repeats a texture, and the shader its last pixels.
+
+    Raises ``ValueError`` where the texture would be repeated more than ``_MOST_TILES`` times.
+    """
+    if not len(mesh.uv):
+        return mesh
+    first = np.floor(mesh.uv.min(axis=0) + _ROUNDING)
+    across, down = np.maximum(np.ceil(mesh.uv.max(axis=0) - _ROUNDING) - first, 1)
+    if across * down > _MOST_TILES:
+        raise ValueError(
+            f"texture coordinates from {mesh.uv.min(axis=0)} to {mesh.uv.max(axis=0)} repeat the texture "
+            f"{across * down:.0f} times, expected at most {_MOST_TILES}; lay the head out in 0..1"
+        )
+    uv = ((mesh.uv - first) / [across, down]).astype(np.float32)
+    return replace(mesh, uv=uv, texture=np.tile(mesh.texture, (int(down), int(across), 1)))
+
+
 def _image_beside(path: Path) -> RgbImage:
-    beside = [p for p in sorted(path.parent.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    beside = images_in(path.parent)
     if len(beside) != 1:
         raise HeadDataError(f"{path}: no colours in the file and {len(beside)} images beside it; expected one")
     return read_image(beside[0])
