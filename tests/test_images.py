@@ -45,6 +45,16 @@ def test_colors_are_swapped_in_views_of_every_kind() -> None:
         assert as_read.flags.c_contiguous
 
 
+def test_planes_become_pixels() -> None:
+    """Of arrays that lie as a tensor does, whole and in part."""
+    planes = np.random.default_rng(0).integers(0, 256, (3, 9, 12), dtype=np.uint8)
+    whole = planes.transpose(1, 2, 0)
+    for image in (whole, whole[2:5, 1:7], whole[:, ::-1], whole[:1, :1], whole[:1], whole[:, :1]):
+        for read in (as_rgb(image), as_rgb((image / 255).astype(np.float32))):
+            assert np.array_equal(read, image)
+            assert read.flags.c_contiguous
+
+
 @pytest.mark.parametrize(
     ("mode", "suffix"), [("RGB", "png"), ("RGBA", "png"), ("P", "png"), ("L", "png"), ("CMYK", "jpg"), ("I;16", "png")]
 )

@@ -93,13 +93,23 @@ def as_rgb(image: ImageLike) -> RgbImage:
     if not isinstance(image, np.ndarray):
         raise ValueError(f"expected a path, an array, a PIL image or a torch tensor; received {type(image).__name__}")
     if np.issubdtype(image.dtype, np.floating) and image.size:
-        if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+        if not (image.min() >= 0 and image.max() <= 1):  # nor is a NaN
             raise ValueError("a float image must lie in 0..1, without NaN; divide by 255, or convert it to uint8")
-        image = np.rint(image.astype(np.float64) * 255).astype(np.uint8)
+        steps = image.astype(np.float64)
+        steps *= 255
+        image = np.rint(steps, out=steps).astype(np.uint8)
     require_rgb(image)
-    # As of what OpenCV read, turned to RGB.
-    is_reversed = image.strides[2] < 0
-    return with_swapped_colors(image[..., ::-1]) if is_reversed else np.ascontiguousarray(image)
+    return _pixel_by_pixel(image)
+
+
+def _pixel_by_pixel(image: RgbImage) -> RgbImage:
+    """The image as numpy's ``ascontiguousarray`` gives it, which copies what lies otherwise byte by byte."""
+    of_column, of_color = image.strides[1:]
+    if of_color < 0:  # BGR that was turned, as of what OpenCV read
+        return with_swapped_colors(image[..., ::-1])
+    if of_color > of_column:  # three planes, as a tensor has them
+        return np.asarray(cv2.merge([image[..., color] for color in range(3)]), dtype=np.uint8)
+    return np.ascontiguousarray(image)
 
 
 def with_swapped_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
