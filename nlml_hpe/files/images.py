@@ -331,6 +331,9 @@ def _too_large(name: str, max_pixels: int) -> ImageReadError:
 def _stripes(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     """An image in stripes of rows: to convert all of it at once takes several times its memory."""
     rows = max(1, _STRIPE_PIXELS // max(1, image.width))
+    if rows >= image.height:
+        yield slice(None), image
+        return
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         yield slice(top, bottom), image.crop((0, top, image.width, bottom))
@@ -354,7 +357,9 @@ def _colours(image: Image.Image) -> RgbImage:
     clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     colours = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for rows, stripe in _stripes(image):
-        colours[rows] = np.asarray((_over_white(stripe) if clear else stripe).convert("RGB"))
+        opaque = _over_white(stripe) if clear else stripe
+        # Of RGB Pillow would convert a copy.
+        colours[rows] = np.asarray(opaque if opaque.mode == "RGB" else opaque.convert("RGB"))
     return colours
 
 
