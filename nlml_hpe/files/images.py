@@ -32,6 +32,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM
 and ICNS decode before their size is known, and others are decoded in Python, which takes minutes."""
 _DEEPEST = 65535.0
 _STRIPE_PIXELS = 1_000_000
+_ALONE_PIXELS = 1 << 16
+"""So many are turned at once: of more OpenCV wakes its own threads, which wait in a loop when they are done."""
 _DAMAGED = (
     AttributeError,
     EOFError,
@@ -133,7 +135,11 @@ def with_swapped_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     >>> with_swapped_colors(np.array([[[1, 2, 3]]], dtype=np.uint8)).tolist()
     [[[3, 2, 1]]]
     """
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), dtype=np.uint8)
+    made = np.empty(image.shape, dtype=np.uint8)
+    rows = max(1, _ALONE_PIXELS // image.shape[1])
+    for top in range(0, image.shape[0], rows):
+        cv2.cvtColor(image[top : top + rows], cv2.COLOR_RGB2BGR, made[top : top + rows])
+    return made
 
 
 def _array_of_tensor(tensor: Any) -> NDArray[Any]:
