@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from functools import cache, partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 
@@ -25,6 +25,19 @@ def thread_count() -> int:
     """How many threads may compute at once: as many as OpenCV may use here, which is one in worker processes."""
     # Where OpenCV leaves its threads to the system, it names a number beyond all processors.
     return max(1, min(cv2.getNumThreads(), _processors()))
+
+
+def idle_threads() -> int:
+    """How many of these threads have nothing to do, that of the caller included: one or more.
+
+    Where others are at work, parts of work that cost less together are better left together.
+
+    Examples
+    --------
+    >>> 1 <= idle_threads() <= thread_count()
+    True
+    """
+    return max(1, thread_count() - len(_at_work(os.getpid())))
 
 
 @cache
@@ -49,6 +62,9 @@ class Begun(Generic[Result]):
             if future is None:
                 break
             self._futures.append(future)
+            at_work = _at_work(os.getpid())
+            at_work.add(future)
+            future.add_done_callback(at_work.discard)
 
     def results(self) -> list[Result]:
         """What ``work`` gave for each item, in their order; raises what it raised.
@@ -133,6 +149,12 @@ def _unless(is_left: threading.Event, task: Callable[[], Result]) -> Result:
     if is_left.is_set():
         raise CancelledError
     return task()
+
+
+@cache
+def _at_work(process: int) -> set[Future[Any]]:
+    """What a process has begun and not done yet."""
+    return set()
 
 
 @cache

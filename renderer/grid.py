@@ -19,7 +19,7 @@ from PIL import Image
 
 from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json, write_bytes, write_json
 from nlml_hpe.files.folders import foreign_entries, own_entries, place_of, remove_own, require_replaceable
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, with_swapped_colors
 from nlml_hpe.files.locks import await_leases, exclusive, lease
 from nlml_hpe.files.manifests import MANIFEST, changed_files, read_manifest, write_manifest
 from nlml_hpe.parallel import run_tasks
@@ -208,7 +208,7 @@ def _images(people: People, split: str, person: int, target: Path) -> Iterator[t
 def _write_image(path: Path, image: RgbImage, quality: int) -> None:
     # The fastest PNG: renders are temporary, and the strongest compression takes 30 ms an image.
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    done, encoded = cv2.imencode(path.suffix, image[..., ::-1], settings)
+    done, encoded = cv2.imencode(path.suffix, with_swapped_colors(image), settings)
     if not done:
         raise OSError(f"{path}: the image could not be encoded")
     write_bytes(path, encoded.tobytes())

@@ -136,6 +136,15 @@ def test_alone_or_together_in_any_number(folder: Path) -> None:
     assert nothing.sigma.shape == (0, 3)
 
 
+def test_crops_of_a_face_together_or_apart(photo: RgbImage) -> None:
+    """The answer is the same, whether the caller has other work meanwhile or not."""
+    engine = ImageEngine(SHIPPED / IMAGE_EYE_FILE)
+    faces = [Face(photo, (40.0, 40.0, 160.0, 170.0))]
+    apart, together = (engine.begin(faces, beside=beside)() for beside in (False, True))
+    for one, other in zip(apart, together, strict=True):
+        assert np.allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
 def test_a_face_without_an_image_or_a_size_has_no_answer_and_disturbs_nobody(folder: Path) -> None:
     seen = faces(2)
     some = [Face(None, seen[0].box), seen[0], Face(seen[1].image, (5.0, 5.0, 5.0, 9.0)), seen[1]]

@@ -22,6 +22,7 @@ from nlml_hpe.files.images import (
     decode_image,
     read_image,
     user_path,
+    with_swapped_colors,
 )
 
 RED = (250, 20, 30)
@@ -30,6 +31,28 @@ RED = (250, 20, 30)
 def save(path: Path, mode: str, size: tuple[int, int] = (8, 6), **options: object) -> Path:
     Image.new("RGB", size, RED).convert(mode).save(path, **options)
     return path
+
+
+def test_colors_are_swapped_in_views_of_every_kind() -> None:
+    """As ``image[..., ::-1]`` has them, in an array of its own; what OpenCV read is given so, too."""
+    whole = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    for image in (whole, whole[2:5, 1:7], whole[::2, ::-1], whole[..., ::-1], whole.transpose(1, 0, 2), whole[:1, :1]):
+        swapped, as_read = with_swapped_colors(image), as_rgb(image[..., ::-1])
+        assert np.array_equal(swapped, image[..., ::-1])
+        assert np.array_equal(as_read, image[..., ::-1])
+        assert not np.shares_memory(swapped, whole)
+        assert swapped.flags.c_contiguous
+        assert as_read.flags.c_contiguous
+
+
+def test_planes_become_pixels() -> None:
+    """Of arrays that lie as a tensor does, whole and in part."""
+    planes = np.random.default_rng(0).integers(0, 256, (3, 9, 12), dtype=np.uint8)
+    whole = planes.transpose(1, 2, 0)
+    for image in (whole, whole[2:5, 1:7], whole[:, ::-1], whole[:1, :1], whole[:1], whole[:, :1]):
+        for read in (as_rgb(image), as_rgb((image / 255).astype(np.float32))):
+            assert np.array_equal(read, image)
+            assert read.flags.c_contiguous
 
 
 @pytest.mark.parametrize(

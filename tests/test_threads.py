@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nlml_hpe.inference.video_files import VideoWriter
-from nlml_hpe.threads import begin, submitted, thread_count
+from nlml_hpe.threads import begin, idle_threads, submitted, thread_count
 from stages.config import Config
 from tests.conftest import REPOSITORY
 
@@ -121,6 +121,21 @@ def test_as_many_threads_as_opencv_may_use() -> None:
         assert thread_count() == (os.cpu_count() or 1)
     finally:
         cv2.setNumThreads(before)
+
+
+def test_threads_that_are_at_work_are_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From when work is begun until it is done, or taken back by whoever wants its result."""
+    monkeypatch.setattr("nlml_hpe.threads.thread_count", lambda: 2)
+    leave = threading.Event()
+    assert idle_threads() == 2
+    begun = begin(lambda _: leave.wait(10), range(3), threads=2)
+    assert idle_threads() == 1  # the caller is one of them, whatever is left to do
+    leave.set()
+    assert begun.results() == [True] * 3
+    deadline = time.monotonic() + 10
+    while idle_threads() < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert idle_threads() == 2
 
 
 def test_cores_are_counted_where_the_system_does_not_say_which(monkeypatch: pytest.MonkeyPatch) -> None:

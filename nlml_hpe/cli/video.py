@@ -21,7 +21,7 @@ from nlml_hpe.cli.places import require_output, require_table, shown, table_plac
 from nlml_hpe.cli.rows import RowTable
 from nlml_hpe.cli.tables import COLUMNS, face_rows
 from nlml_hpe.detection.detectors import MAX_FACES
-from nlml_hpe.files.images import RgbImage, user_path
+from nlml_hpe.files.images import RgbImage, user_path, with_swapped_colors
 from nlml_hpe.inference.heads import HeadSearch
 from nlml_hpe.inference.smoothing import SMOOTHERS, SmootherName
 from nlml_hpe.inference.video import FrameResult, Summary, process
@@ -148,5 +148,5 @@ def _has_windows() -> bool:
 
 def _window(result: FrameResult, drawn: RgbImage) -> bool:
     """Show a frame; false when q or Escape was pressed."""
-    cv2.imshow("nlml-hpe", drawn[..., ::-1])
+    cv2.imshow("nlml-hpe", with_swapped_colors(drawn))
     return (cv2.waitKey(1) & 0xFF) not in (ord("q"), 27)

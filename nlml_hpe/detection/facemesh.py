@@ -25,7 +25,7 @@ from nlml_hpe.detection.regions import Floats, distinct, in_image, letterbox, ov
 from nlml_hpe.detection.weights import DETECTION, LANDMARKS, read_weights
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, open_session, resolve_providers
-from nlml_hpe.threads import Item, Result, begin, thread_count
+from nlml_hpe.threads import Item, Result, begin, idle_threads, thread_count
 
 DETECTION_PX, LANDMARKS_PX = 128, 192
 _SAME_FACE = 0.3
@@ -153,8 +153,10 @@ class FaceMeshNetworks:
 
     def _in_batches(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
         """What ``work`` gives for batches of the items, in their order; several at the same time."""
-        # Two batches a thread or more, so that one who has other work, too, leaves some to the next.
-        size = max(1, min(self._batch, len(items) // (2 * self._threads) if self._threads > 1 else len(items)))
+        # Two batches a thread or more, so that one who has other work, too, leaves some to the next. Where no other
+        # thread waits for work two go together, which takes a tenth less than one after the other.
+        least = 1 if min(self._threads, idle_threads()) > 1 else 2
+        size = max(least, min(self._batch, len(items) // (2 * self._threads) if self._threads > 1 else len(items)))
         parts = [items[start : start + size] for start in range(0, len(items), size)]
         begun = begin(work, parts, self._threads if len(parts) > 1 else 1)
         return list(chain.from_iterable(begun.results()))

@@ -303,7 +303,7 @@ class HeadPoseEstimator:
             found = self._first_seen(images, bool(further), boxes, ahead)
             faces = [face for some in found for face in some]
             # The image eye begins first: what it does one after the other takes longer than a look.
-            again = partial(seen_again, self.detector, faces, further)
+            again = partial(seen_again, self.detector, faces, further) if further else None
             answer = self.eyes.answer(faces, route, eye, again, ahead)
         return found, iter(head_poses(faces, answer, self.engine))
 

@@ -128,7 +128,7 @@ class Eyes:
             By default both, where the model has two.
         again : callable, optional
             Takes the further looks, and gives the same faces with them. The image eye needs the first look alone, and
-            answers while the others are taken.
+            answers while the others are taken; None where there are none to be taken.
         ahead : PlacesAhead, optional
             As of ``ImageEngine.begin``.
         own_frame : bool
@@ -146,7 +146,8 @@ class Eyes:
         """
         wanted = self.chosen(eye)
         nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
-        image = self.image.begin(faces, ahead) if self.image is not None and wanted != "landmarks" else lambda: nothing
+        asked = None if wanted == "landmarks" else self.image
+        image = asked.begin(faces, ahead, beside=again is not None) if asked is not None else lambda: nothing
         looked = again() if again else faces
         landmarks = self.by_landmarks(looked, route) if wanted != "image" else nothing
         return self.joined(landmarks, image(), wanted, own_frame)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from nlml_hpe.files.atomic import atomic_path
-from nlml_hpe.files.images import RgbImage, user_path
+from nlml_hpe.files.images import RgbImage, user_path, with_swapped_colors
 from nlml_hpe.threads import submitted
 from nlml_hpe.words import why_no_file
 
@@ -162,7 +162,7 @@ class VideoSource:
                 seconds = last + 1 / self.fps
             if self._is_even:
                 self.dropped += max(round((seconds - last) * self.fps) - 1, 0)
-            yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8), number, seconds)
+            yield Frame(with_swapped_colors(np.asarray(image, dtype=np.uint8)), number, seconds)
             last, number = seconds, number + 1
 
     def stop(self) -> None:
@@ -339,7 +339,7 @@ class VideoWriter:
         due = round((seconds - self._start) * self.fps)
         # The frame before is shown until this one's time, which is the last that is known of it.
         self._repeat(due)
-        self._frame = np.ascontiguousarray(image[..., ::-1])
+        self._frame = with_swapped_colors(image)
 
     def _repeat(self, until: int) -> None:
         """Write the last frame until the copy has so many."""

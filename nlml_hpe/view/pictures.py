@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from nlml_hpe.files.atomic import atomic_path
-from nlml_hpe.files.images import RgbImage
+from nlml_hpe.files.images import RgbImage, with_swapped_colors
 
 
 def tiled(rows: Sequence[Sequence[RgbImage]], side: int) -> RgbImage:
@@ -64,6 +64,6 @@ def save_image(image: RgbImage, path: Path) -> Path:
     'black.png'
     """
     with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), image[..., ::-1]):
+        if not cv2.imwrite(str(temporary), with_swapped_colors(image)):
             raise OSError(f"{path}: the image could not be written")
     return path

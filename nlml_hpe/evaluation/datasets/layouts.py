@@ -28,7 +28,7 @@ from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, Sample
 from nlml_hpe.face import Box, box_of, has_size
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image
+from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image, with_swapped_colors
 from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.shards import LABEL_TOLERANCE, NO_ROTATION, Shard, crop_names, read_shards
 from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
@@ -193,7 +193,7 @@ def _read_fsanet(data: Dataset) -> None:
             yaw, pitch, roll = (float(value) for value in pose)
             box = _inner_box(image.shape[1], image.shape[0])
             # The file does not say which photograph a crop is from, so that it cannot be divided.
-            data.add(Sample(name, (yaw, pitch, roll), partial(_rgb, image), box, path.stem))
+            data.add(Sample(name, (yaw, pitch, roll), partial(with_swapped_colors, image), box, path.stem))
 
 
 def _inner_box(width: int, height: int) -> Box:
@@ -215,10 +215,6 @@ def _fsanet_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     if poses.shape != (len(images), 3) or poses.dtype.kind not in "fiu":
         raise LabelError(f"pose {poses.dtype} {poses.shape}")
     return images, poses
-
-
-def _rgb(image: NDArray[np.uint8]) -> RgbImage:
-    return np.ascontiguousarray(image[..., ::-1])
 
 
 def _read_rendered(data: Dataset) -> None:
