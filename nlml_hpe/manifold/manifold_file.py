@@ -57,12 +57,12 @@ def write_manifold(path: Path, manifold: PoseManifold) -> None:
         np.savez(stream, header=text, **dict(_arrays(manifold)))
 
 
-def read_manifold(path: Path) -> PoseManifold:
+def read_manifold(path: str | Path) -> PoseManifold:
     """Read a manifold.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         A file that `write_manifold` wrote.
 
     Returns
@@ -80,11 +80,11 @@ def read_manifold(path: Path) -> PoseManifold:
     The manifold of the shipped model:
 
     >>> from nlml_hpe.model.format import SHIPPED
-    >>> manifold = read_manifold(SHIPPED / "manifold.npz")
+    >>> manifold = read_manifold(str(SHIPPED / "manifold.npz"))
     >>> manifold.ranks, manifold.feature_length
     ((5, 3, 3, 3), 1404)
     """
-    arrays = read_npz(path)
+    arrays = read_npz(Path(path))
     try:
         header = json.loads(arrays["header"].tobytes())
         if header["format"] != FORMAT or header["convention"] != CONVENTION:

@@ -47,14 +47,14 @@ class Layout(NamedTuple):
     pattern: str
 
 
-def read_dataset(name: str, root: Path) -> Dataset:
+def read_dataset(name: str, root: str | Path) -> Dataset:
     """Read all labelled faces below a folder.
 
     Parameters
     ----------
     name : str
         The layout: one of ``LAYOUTS``.
-    root : Path
+    root : str or Path
         The data set's folder, as distributed.
 
     Returns
@@ -74,12 +74,13 @@ def read_dataset(name: str, root: Path) -> Dataset:
     >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Image.new("RGB", (32, 32)).save(f"{folder}/ID1_(10_-20_0).jpg")
-    ...     data = read_dataset("rendered", Path(folder))
+    ...     data = read_dataset("rendered", folder)
     >>> [(sample.name, sample.angles) for sample in data.samples]
     [('ID1_(10_-20_0).jpg', (10.0, -20.0, 0.0))]
     """
     if name not in LAYOUTS:
         raise DatasetError(f"unknown data set {name!r}; expected one of {sorted(LAYOUTS)}")
+    root = Path(root)
     if not root.exists():
         raise DatasetError(f"{root}: no such folder")
     data = Dataset(name, root)

@@ -54,12 +54,12 @@ def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = Fa
         write_bytes(path, content)
 
 
-def read_list(path: Path) -> list[str]:
+def read_list(path: str | Path) -> list[str]:
     """Names of a list, in its order and as they stand there: one may begin or end with a space. Empty lines are none.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         UTF-8 text, a name a line.
 
     Returns
@@ -74,13 +74,13 @@ def read_list(path: Path) -> list[str]:
 
     Examples
     --------
-    >>> read_list(Path("nowhere.txt"))
+    >>> read_list("nowhere.txt")
     Traceback (most recent call last):
         ...
     nlml_hpe.evaluation.datasets.samples.DatasetError: nowhere.txt: the list cannot be read (No such file or directory)
     """
     try:
-        with path.open("rb") as stream:
+        with Path(path).open("rb") as stream:
             content = stream.read(MAX_LIST_BYTES + 1)
     except OSError as error:
         raise DatasetError(f"{path}: the list cannot be read ({error.strerror})") from error
