@@ -63,6 +63,7 @@ def main(model: Path, kit: Path, people: int, makehuman: Path | None) -> None:
     with tempfile.TemporaryDirectory() as cache, FaceMeshOnnx(max_faces=1) as detector:
 
         def rendered(crops: CropsConfig, masks: float) -> list[Crop]:
+            """Crops of all people, of whom a share has face masks."""
             looks = _LOOKS.model_copy(update={"face_mask": masks})
             heads = HeadsConfig(
                 source="ict_facekit",

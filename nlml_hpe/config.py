@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -141,6 +141,9 @@ class TuckerConfig(Section):
 
 class TrainingConfig(Section):
     """The one training loop; best epoch kept, early stop after ``patience`` epochs without gain."""
+
+    CURVES: ClassVar[str] = "tensorboard"
+    """The setting by which curves are drawn, on which no weights depend."""
 
     epochs: int = Field(default=60, ge=1, le=1_000_000)
     batch_size: int = Field(default=256, ge=1, le=1_000_000)

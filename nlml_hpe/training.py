@@ -300,7 +300,7 @@ class _Course:
 
     def _identity(self) -> str:
         """Digest of everything that the weights depend on; a checkpoint of another one is not gone on with."""
-        settings = self.config.model_dump(mode="json", exclude={"tensorboard"})
+        settings = self.config.model_dump(mode="json", exclude={self.config.CURVES})
         layers = {key: list(value.shape) for key, value in self.network.state_dict().items()}
         sizes = [len(self.batches), len(self.held_out)]
         return digest_of(
@@ -351,10 +351,11 @@ class _Course:
         drawn = state["random"]
         torch.set_rng_state(drawn[0])
         self.generator.set_state(drawn[1])
-        if self.drawer is not self.generator and drawn[2].shape == self.drawer.get_state().shape:
-            self.drawer.set_state(drawn[2])
-        elif self.drawer is not self.generator:
-            # Begun on a device of another kind, whose generator has another state: no repetition of its first epochs.
-            self.drawer.manual_seed(self.seed + self.history.epochs_run)
+        if self.drawer is not self.generator:
+            if drawn[2].shape == self.drawer.get_state().shape:
+                self.drawer.set_state(drawn[2])
+            else:
+                # Begun on a device of another kind, whose state says nothing here: other draws than in its first epochs.
+                self.drawer.manual_seed(self.seed + self.history.epochs_run)
         if self.run.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.run.device)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError, atomic_path
-from nlml_hpe.files.manifests import digest_of
+from nlml_hpe.files.manifests import digest_of_names_and_sizes
 
 Arrays = dict[str, NDArray[Any]]
 _FACTS = "header"
@@ -23,9 +23,7 @@ def digest_of_meshes(folder: Path) -> str:
 
     Times as well, unlike the digest that a stage compares: a stage that is forced reads a mesh that kept its size.
     """
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    stats = ((path.relative_to(folder).as_posix(), path.stat()) for path in files)
-    return digest_of(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+    return digest_of_names_and_sizes(folder, times=True)
 
 
 def write_cache(path: Path, digest: str, facts: Mapping[str, Any], arrays: Arrays) -> None:

@@ -19,6 +19,7 @@ from nlml_hpe.config import (
     HeadTrainerConfig,
     LandmarksConfig,
     Section,
+    TrainingConfig,
     TuckerConfig,
     UserPath,
 )
@@ -91,7 +92,8 @@ class Config(Section):
 
 
 def _without_curves(section: Any) -> Any:
-    return {**section, "tensorboard": False} if isinstance(section, dict) and "tensorboard" in section else section
+    curves = TrainingConfig.CURVES
+    return {**section, curves: False} if isinstance(section, dict) and curves in section else section
 
 
 def load_config(path: str | Path) -> Config:

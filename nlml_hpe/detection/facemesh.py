@@ -154,7 +154,7 @@ class FaceMeshNetworks:
     def _in_batches(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
         """What ``work`` gives for batches of the items, in their order; several at the same time."""
         # Two batches a thread or more, so that one who has other work, too, leaves some to the next. Where no other
-        # thread waits for work two go together, which takes a tenth less than one after the other.
+        # thread waits for work two go together, which is quicker than one after the other (docs/speed.md).
         least = 1 if min(self._threads, idle_threads()) > 1 else 2
         size = max(least, min(self._batch, len(items) // (2 * self._threads) if self._threads > 1 else len(items)))
         parts = [items[start : start + size] for start in range(0, len(items), size)]

@@ -48,14 +48,16 @@ def require_digest(path: Path, digest: str) -> None:
         raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
 
 
-def digest_of_names_and_sizes(folder: Path, without: str | None = None) -> str:
+def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: bool = False) -> str:
     """A quick fingerprint of a folder of many files: relative names and sizes, not contents.
 
-    Files with the suffix ``without`` are not looked at, nor hidden ones, which systems leave beside others.
+    Files with the suffix ``without`` are not looked at, nor hidden ones, which systems leave beside others. With
+    ``times`` the digest is another one where a file was written again, too.
     """
     files = [path for path in folder.rglob("*") if path.suffix != without and not path.name.startswith(".")]
     files = [path for path in files if path.is_file()]
-    return digest_of(sorted((str(path.relative_to(folder)), path.stat().st_size) for path in files))
+    stats = ((str(path.relative_to(folder)), path.stat()) for path in files)
+    return digest_of(sorted((name, stat.st_size, *([stat.st_mtime_ns] if times else ())) for name, stat in stats))
 
 
 def write_manifest(

@@ -174,7 +174,7 @@ class ImageEngine:
         boxed = self._boxed([faces[index] for index in given], ahead)
         views = [(image, box, each) for image, box in boxed for each in self.crops]
         # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Of
-        # one face each crop is a part where two threads are to spare; otherwise two go together, a tenth quicker.
+        # one face each crop is a part where two threads are to spare; otherwise two go together, which is quicker.
         least = 1 if self._threads - beside > 1 else 2
         size = max(least, min(_BATCH, len(views) // (2 * self._threads)))
         parts = [views[start : start + size] for start in range(0, len(views), size)]
