@@ -355,7 +355,7 @@ class _Course:
             if drawn[2].shape == self.drawer.get_state().shape:
                 self.drawer.set_state(drawn[2])
             else:
-                # Begun on a device of another kind, whose state says nothing here: other draws than in its first epochs.
+                # Begun on a device of another kind, whose state says nothing here: other draws than those so far.
                 self.drawer.manual_seed(self.seed + self.history.epochs_run)
         if self.run.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.run.device)
