@@ -51,8 +51,21 @@ def require_digest(path: Path, digest: str) -> None:
 def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: bool = False) -> str:
     """A quick fingerprint of a folder of many files: relative names and sizes, not contents.
 
-    Files with the suffix ``without`` are not looked at, nor hidden ones, which systems leave beside others. With
-    ``times`` the digest is another one where a file was written again, too.
+    Hidden files, which systems leave beside others, are not looked at.
+
+    Parameters
+    ----------
+    folder : Path
+        Looked through with all folders in it.
+    without : str, optional
+        A suffix with its dot; files that have it are not looked at.
+    times : bool
+        Whether the digest is another one where a file was written again with the same size, too.
+
+    Returns
+    -------
+    str
+        A hexadecimal digest.
     """
     files = [path for path in folder.rglob("*") if path.suffix != without and not path.name.startswith(".")]
     files = [path for path in files if path.is_file()]
