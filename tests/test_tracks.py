@@ -223,6 +223,14 @@ def test_frames_of_another_size_start_anew(turning: Turning, estimator: HeadPose
             assert all(overlap(pose.box, box) > 0.7 for pose, box in zip(after, expected, strict=True))
 
 
+def test_a_face_that_the_border_cuts_off_is_one_head(photo: RgbImage, estimator: HeadPoseEstimator) -> None:
+    """The region in which such a face is followed drifts beyond the border: it was found anew beside itself."""
+    cut = photo[110:]
+    follow = HeadFollower(estimator)
+    assert {len(follow(cut, number / FPS)) for number in range(30)} == {1}
+    assert follow.count == 1
+
+
 def test_a_head_that_is_lost_is_shown_to_the_image_eye_once_a_frame(
     turning: Turning, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from nlml_hpe.detection.search import (
     faces_of,
     reduced_copies,
 )
-from nlml_hpe.face import Box, Face
+from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
 
@@ -91,7 +91,13 @@ class FaceMeshOnnx(CascadeDetector):
 
     def _followed_in(self, image: RgbImage, regions: Floats) -> Points:
         """Landmarks in those regions of a video's next frame that show a face, which are followed from now on."""
-        (found,) = self._networks.landmarks([image], [regions], max(self._min_confidence, TRACKING_CONFIDENCE))
+        fresh = max(0, len(regions) - len(distinct(self._followed)))  # which come before the followed ones
+        parts, confidence = [regions[:fresh], regions[fresh:]], max(self._min_confidence, TRACKING_CONFIDENCE)
+        new, known = self._networks.landmarks([image, image], parts, confidence)
+        # Of a face that the image cuts off the region that is followed drifts outwards, away from the one found anew.
+        boxes = [box_of(points) for points in known]
+        new = [points for points in new if all(overlap(box_of(points), box) < _SAME_PLACE for box in boxes)]
+        found = [*new, *known]
         self._calm = self._calm + 1 if len(found) == len(self._followed) > 0 else 0
         self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
         return found
