@@ -22,7 +22,7 @@ from nlml_hpe.inference.heads import HeadSearch
 from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace
 from nlml_hpe.inference.tracks import DOUBTED_SECONDS, PATIENCE_SECONDS, Floats, HeadTracker, box_at, place_of
 from nlml_hpe.inference.video_files import VideoSource, VideoWriter
-from nlml_hpe.rotation import Angles, rotation_from_angles
+from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
 from tests.rendered_scenes import Placed, background, people, scene
 
 FPS, FRONT, SIZE = 25, np.eye(3), (640, 480)
@@ -221,6 +221,31 @@ def test_frames_of_another_size_start_anew(turning: Turning, estimator: HeadPose
             assert sorted(pose.track or 0 for pose in after) == [3, 4]
             expected = [box_of(np.reshape(pose.box, (2, 2)) / scale) for pose in before]
             assert all(overlap(pose.box, box) > 0.7 for pose, box in zip(after, expected, strict=True))
+
+
+def test_a_face_that_the_border_cuts_off_is_one_head(photo: RgbImage, estimator: HeadPoseEstimator) -> None:
+    """The region in which such a face is followed drifts beyond the border: it was found anew beside itself."""
+    cut = photo[110:]
+    follow = HeadFollower(estimator)
+    assert {len(follow(cut, number / FPS)) for number in range(30)} == {1}
+    assert follow.count == 1
+
+
+@pytest.mark.parametrize("resting", [0, 30])
+def test_a_face_that_moves_quickly_is_one_head_where_it_is(
+    photo: RgbImage, estimator: HeadPoseEstimator, resting: int
+) -> None:
+    """By a quarter of its width a frame: it left the region in which it was followed, and was answered there, too."""
+    head, follow, first = photo[20:220, 125:325], HeadFollower(estimator), None
+    for number in range(resting + 18):
+        left = 25 * max(0, number - resting)
+        frame = np.full((240, 660, 3), 128, dtype=np.uint8)
+        frame[20:220, left : left + 200] = head
+        (pose,) = follow(frame, number / FPS)
+        first = first or pose
+        assert pose.track == 1
+        assert overlap(pose.box, box_of(np.reshape(first.box, (2, 2)) + np.array([left, 0]))) > 0.75
+        assert geodesic_degrees(pose.rotation, first.rotation) < 8
 
 
 def test_a_head_that_is_lost_is_shown_to_the_image_eye_once_a_frame(

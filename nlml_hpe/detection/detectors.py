@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, IBUG68, MIN_CONFIDENCE, PointSet, box_of_68
 from nlml_hpe.detection.looks import Look, TellPlaces, look_again
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh, MediaPipeTasks
 from nlml_hpe.detection.places import Points, beside, overlap
-from nlml_hpe.detection.regions import Floats, box_of_region, distinct, regions_from_landmarks
+from nlml_hpe.detection.regions import STILL, Floats, away_from, box_of_region, distinct, drift, regions_from_landmarks
 from nlml_hpe.detection.search import (
     GIVEN_BOX_CONFIDENCE,
     TRACKING_CONFIDENCE,
@@ -24,7 +25,7 @@ from nlml_hpe.detection.search import (
     faces_of,
     reduced_copies,
 )
-from nlml_hpe.face import Box, Face
+from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
 
@@ -71,7 +72,7 @@ class FaceMeshOnnx(CascadeDetector):
         self._followed = np.empty((0, 4))
         """Regions (n, 4) in which the last frame's faces are looked for."""
         self._calm = 0
-        """Frames of a video since the last one in which faces came or went, or one showed no landmarks."""
+        """Frames of a video since the last one in which faces came, went or moved quickly, or one had no landmarks."""
 
     def _find(self, image: RgbImage, max_faces: int, confidence: float) -> Points:
         return self._find_each([image], max_faces, confidence)[0]
@@ -84,17 +85,27 @@ class FaceMeshOnnx(CascadeDetector):
         regions, detection = self._followed, None
         if len(regions) < self._max_faces and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
             (detection,) = self._networks.detections([image])
-            # Of a face that is followed and found anew the last region counts: the one that is followed.
+            # Where a face is followed and found anew the last region counts: the one that is followed.
             fresh = detection.regions(self._max_faces, self._min_confidence)
-            regions = distinct(np.concatenate([fresh, regions]))[-self._max_faces :]
+            self._followed = distinct(self._followed)
+            regions = np.concatenate([fresh[away_from(fresh, self._followed)], self._followed])[-self._max_faces :]
         return regions, detection
 
     def _followed_in(self, image: RgbImage, regions: Floats) -> Points:
         """Landmarks in those regions of a video's next frame that show a face, which are followed from now on."""
-        (found,) = self._networks.landmarks([image], [regions], max(self._min_confidence, TRACKING_CONFIDENCE))
-        self._calm = self._calm + 1 if len(found) == len(self._followed) > 0 else 0
-        self._followed = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
-        return found
+        confidence = max(self._min_confidence, TRACKING_CONFIDENCE)
+        # One after the other, so that it is known which region shows which face; those that are followed come last.
+        shown = self._networks.landmarks([image] * len(regions), list(regions[:, None]), confidence)
+        seen = [row for row, some in enumerate(shown) if some]
+        found = [shown[row][0] for row in seen]
+        onward = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
+        is_new = np.array(seen, dtype=np.intp) < len(regions) - len(self._followed)
+        drifts = drift(regions[seen], onward)
+        kept = _one_of_each([box_of(points) for points in found], is_new, drifts)
+        is_calm = len(kept) == len(self._followed) > 0 and not (is_new[kept] | (drifts[kept] > STILL)).any()
+        self._calm = self._calm + 1 if is_calm else 0
+        self._followed = onward[kept]
+        return [found[row] for row in kept]
 
     def detect_and_place(
         self, images: Sequence[RgbImage], tell: TellPlaces | None = None
@@ -180,6 +191,19 @@ class FaceMeshOnnx(CascadeDetector):
     def close(self) -> None:
         """Give the networks' memory back."""
         self._networks.close()
+
+
+def _one_of_each(boxes: Sequence[Box], is_new: NDArray[np.bool_], drifts: Floats) -> list[int]:
+    """Rows of a video's faces, one of each that was both followed and found anew: the one whose region drifted less.
+
+    A face that moves quickly leaves the region in which it is followed, and its landmarks lie astray there.
+    """
+    kept = list(range(len(boxes)))
+    for new in np.flatnonzero(is_new):
+        for known in np.flatnonzero(~is_new):
+            if new in kept and known in kept and overlap(boxes[new], boxes[known]) >= _SAME_PLACE:
+                kept.remove(known if drifts[new] < drifts[known] else new)
+    return kept
 
 
 def _boxes_of(regions: Floats, factor: float) -> list[Box]:

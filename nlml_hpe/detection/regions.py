@@ -23,6 +23,9 @@ _SMALLER, _LOWER = 0.965, 0.055
 """Side of the box of the 68 points, and how far below the detection network's its middle lies, in that one's sides."""
 _SAME_REGION = 0.5
 """Regions that overlap by more (intersection over union) are of one face."""
+STILL = 0.12
+"""Most that the region of a face that rests drifts: of 90 photographs of aflw2000_dev, from that of the detection
+network to that of the landmarks, 0.117."""
 Floats = NDArray[np.float64]
 
 
@@ -167,6 +170,23 @@ def distinct(regions: Floats) -> Floats:
         kept = [other for other in kept if overlaps(_upright(other)[None], _upright(region))[0] <= _SAME_REGION]
         kept.append(region)
     return np.array(kept).reshape(-1, 4)
+
+
+def away_from(regions: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Which regions (n, 4) lie at none of the others (m, 4), as one of a face that has moved quickly does.
+
+    Examples
+    --------
+    >>> regions = np.array([[50.0, 50.0, 60.0, 0.0], [300.0, 50.0, 60.0, 0.0]])
+    >>> away_from(regions + [[15, 0, 0, 0], [2, 0, 0, 0]], regions).tolist()
+    [True, False]
+    """
+    return np.asarray((drift(regions[:, None], others[None]) > STILL).all(axis=1))
+
+
+def drift(before: Floats, after: Floats) -> Floats:
+    """How far the middles (...) of regions (..., 4) moved, in sides of the region before."""
+    return np.asarray(np.linalg.norm(after[..., :2] - before[..., :2], axis=-1) / before[..., 2])
 
 
 def _upright(region: Floats) -> Floats:

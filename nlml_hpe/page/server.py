@@ -235,13 +235,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self) -> None:
         if not self._is_ours():
             return
-        length = self.headers.get("Content-Length", "")
+        length, kind = self.headers.get("Content-Length", ""), self.headers.get("Content-Type", "")
         place, _, query = self.path.partition("?")
         wishes = [wish for wish in query.split("&") if wish]
         if place != PREDICT or not set(wishes) <= set(WISHES):
             self._answer(HTTPStatus.NOT_FOUND, {"error": f"images go to {PREDICT}, with any of {WISHES}"})
-        elif not self.headers.get("Content-Type", "").startswith("image/"):
-            self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected an image as the request's body"})
+        elif not kind.lower().startswith("image/"):
+            text = f"expected an image as the request's body, and a Content-Type as image/jpeg; received {kind!r}"
+            self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": text})
         elif not (length.isascii() and length.isdecimal()):
             self._answer(HTTPStatus.LENGTH_REQUIRED, {"error": "the request has no Content-Length"})
         # Python converts no number of thousands of digits.
