@@ -68,6 +68,18 @@ def test_gimbal_lock_keeps_the_rotation(yaw: float) -> None:
     np.testing.assert_allclose(again, rotation, atol=1e-12)
 
 
+@pytest.mark.parametrize("short_of", [1e-7, 1e-6, 1e-5, 1e-3])
+def test_near_gimbal_lock_the_angles_of_a_rounded_rotation_still_make_it(short_of: float) -> None:
+    """As float32 rounds it; 0.0001 degrees before 90 pitch and roll, each read by itself, were off by degrees."""
+    rng = np.random.default_rng(0)
+    columns = rng.uniform(-40, 40, (200, 3))
+    columns[:, 0] = rng.choice([-1, 1], 200) * (90 - np.degrees(short_of))
+    rotation = rotation_from_angles(Angles.from_columns(columns)) + 3e-8 * rng.normal(size=(200, 3, 3))
+    label = Angles.from_columns(columns)
+    for angles in (angles_from_rotation(rotation), angles_from_rotation(rotation, near=label)):
+        assert geodesic_degrees(rotation_from_angles(angles), rotation).max() < 2e-5
+
+
 def test_the_mirror_turns_yaw_and_roll_around() -> None:
     columns = np.random.default_rng(3).uniform(-80, 80, (20, 3))
     seen = angles_from_rotation(mirrored(rotation_from_angles(Angles.from_columns(columns))))

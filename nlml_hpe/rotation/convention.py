@@ -161,7 +161,7 @@ def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Ang
     on by 10 degrees is at yaw 95, not at yaw 85 upside down, and a face that hangs upside down has a roll of 180, not a
     yaw of 180. All three angles lie in (-180, 180]. At yaw of exactly +-90 only the sum or the
     difference of pitch and roll is determined (gimbal lock), and roll is zero there: far to the side compare
-    rotations, not angles.
+    rotations, not angles. The three together always make the rotation that was given, to its rounding.
 
     Parameters
     ----------
@@ -190,16 +190,19 @@ def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Ang
     matrices = np.asarray(rotation, dtype=np.float64)
     if matrices.shape[-2:] != (3, 3):
         raise ValueError(f"expected rotation matrices (..., 3, 3); received shape {matrices.shape}")
-    sine = matrices[..., 0, 2]
     across = np.hypot(matrices[..., 0, 0], matrices[..., 0, 1])
     locked = across < GIMBAL_LOCK
-    yaw = np.arctan2(sine, across)
+    yaw = np.arctan2(matrices[..., 0, 2], across)
     pitch = np.where(
         locked,
         np.arctan2(matrices[..., 2, 1], matrices[..., 1, 1]),
         np.arctan2(-matrices[..., 1, 2], matrices[..., 2, 2]),
     )
-    roll = np.where(locked, 0.0, np.arctan2(-matrices[..., 0, 1], matrices[..., 0, 0]))
+    # What is left once pitch is undone. Near yaw +-90 a rounded rotation does not tell pitch well: roll then makes up
+    # for it, where one read by itself would be off on its own.
+    cosine, sine = np.cos(pitch)[..., None], np.sin(pitch)[..., None]
+    rest = cosine * matrices[..., 1, :2] + sine * matrices[..., 2, :2]
+    roll = np.arctan2(rest[..., 0], rest[..., 1])
     first = _half_open(-np.degrees(np.stack([yaw, pitch, roll], axis=-1)))
     from_first = np.abs(first if near is None else _half_open(first - near.columns())).sum(axis=-1)
     if near is None and (from_first <= _LARGEST_SUM).all():
