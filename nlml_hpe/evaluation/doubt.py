@@ -88,10 +88,11 @@ def measure(true: Floats, given: Gaussians) -> dict[str, Any]:
         return counts
     rotation, covariance = given.rotation[known], given.covariance[known]
     found = errors(rotation, true[known])
-    surprise = found.angle / sigma_from_covariance(rotation, covariance)
+    sigma = sigma_from_covariance(rotation, covariance)
     mean, doubt = found.angle.mean(axis=1), np.sqrt(np.trace(covariance, axis1=-2, axis2=-1))
     limits = {share: float(norm.ppf(0.5 + share / 2)) for share in SHARES}
-    held = {share: surprise < limit for share, limit in limits.items()}
+    # No quotient: of an angle that a model knows one value of, error and deviation may both be zero.
+    held = {share: found.angle <= limit * sigma for share, limit in limits.items()}
     bounds = _bootstrap(mean, doubt, held[0.95])
     risk = risks(mean, doubt)
     return {
