@@ -146,6 +146,9 @@ def test_the_table_says_where_an_eye_has_no_answer() -> None:
     text = doubt_table(rows, 0)
     assert text.count("no answer") == 3
     assert "100 of 100" in text
+    # HopeNet, which states no doubt, answers every face.
+    silent = Gaussians(labelled.image.rotation, nothing.covariance)
+    assert doubt_table(doubt_rows(labelled.true, {"image": silent}), 0).count("no answer with error bars") == 3
 
 
 def test_looks_are_those_that_were_asked_for(few: Path) -> None:

@@ -181,7 +181,7 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         start = f"{row['eye']:<10} {row['faces']:<9} {row['n']:>5} of {row['n_total']:<4} "
         if not row["n"]:
-            yield f"{start} no answer"
+            yield f"{start} no answer with error bars"
             continue
         held = [" / ".join(f"{100 * value:.0f}" for value in row["held"][str(share)].values()) for share in SHARES]
         low, high = row["mae_interval"]
