@@ -132,6 +132,13 @@ def test_kabsch_finds_rotation_and_scale() -> None:
     assert rms == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_kabsch_refuses_points_in_one_place(count: int) -> None:
+    """The scale was NaN, and the rotation one of all that there are."""
+    with pytest.raises(ValueError, match="points that do not coincide"):
+        kabsch(np.ones((count, 3)), np.ones((count, 3)))
+
+
 @pytest.mark.parametrize("bad", [np.zeros((2, 2)), np.zeros(5)])
 def test_other_shapes_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected"):
