@@ -66,6 +66,10 @@ def test_gimbal_lock_keeps_the_rotation(yaw: float) -> None:
     rotation = rotation_from_angles(Angles.from_columns((yaw, 20, -35)))
     again = rotation_from_angles(angles_from_rotation(rotation))
     np.testing.assert_allclose(again, rotation, atol=1e-12)
+    label = Angles.from_columns([(yaw, 20, -35), (yaw, -170, 60)])
+    np.testing.assert_allclose(
+        angles_from_rotation(rotation_from_angles(label), near=label).columns(), label.columns(), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("short_of", [1e-7, 1e-6, 1e-5, 1e-3])
