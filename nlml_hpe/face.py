@@ -215,8 +215,8 @@ class HeadPose:
     rotation : float array (3, 3)
         Maps head to camera (x right in the image, y up, z to the viewer).
     sigma : three floats, or None
-        Standard deviations of yaw, pitch and roll in degrees; None where they are not known, as for an answer that
-        is the network's alone.
+        Standard deviations of yaw, pitch and roll in degrees. An answer that states no doubt, as the network's to one
+        look, has those that the model's calibration calls typical; None where the model has no calibration.
     in_range : bool
         Whether yaw, pitch and roll, in the head frame of the training heads, lie inside the range of training.
     landmarks : float array (N, 3)

@@ -20,7 +20,13 @@ from nlml_hpe.inference.calibration import (
     range_shares,
 )
 from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
-from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles, rotation_from_vector
+from nlml_hpe.rotation import (
+    Angles,
+    covariance_from_sigma,
+    geodesic_degrees,
+    rotation_from_angles,
+    rotation_from_vector,
+)
 
 Floats = NDArray[np.float64]
 SHARED_DEG = np.array([3.0, 2.0, 1.0])
@@ -201,6 +207,23 @@ def test_an_eye_that_seldom_answers_is_hardly_weighed_however_sure_it_is(calibra
     fitted = fit(Labelled(true, Gaussians(frontal, sure), image), ("turned",), calibration)
     said = Gaussians(np.eye(3)[None], sure[:1]), Gaussians(true[:1], unsure[:1])
     assert geodesic_degrees(fitted.answer(*said).rotation, true[:1])[0] < 0.5
+
+
+@pytest.mark.parametrize("pitch", [0.0, 0.1])
+def test_an_angle_of_one_value_is_calibrated_too(pitch: float) -> None:
+    """Of a grid of one pitch and one roll: no widening could be told, and the model folder was not to be written."""
+    yaws = np.random.default_rng(0).uniform(-48, 48, (2, 200)) * [[1.0], [0.05]]
+    true, said = (
+        rotation_from_angles(Angles.from_columns(np.stack([yaw, turn, 0 * yaw], axis=1)))
+        for yaw, turn in ((yaws[0], 0 * yaws[0]), (yaws.sum(axis=0), pitch + 0 * yaws[0]))
+    )
+    stated = covariance_from_sigma(said, np.tile([2.0, 0.0, 0.0], (200, 1)))
+    nothing = np.full_like(true, np.nan)
+    labelled = Labelled(true, Gaussians(said, stated), Gaussians(nothing, nothing))
+    fitted = fit(labelled, ("in_range",))
+    assert Calibration.from_settings(json.loads(json.dumps(fitted.settings(), allow_nan=False))) == fitted
+    inside = surprises(true, answered(fitted, "landmarks", labelled))
+    assert (inside[:, HEAD_AXES.index("yaw")] <= 1.96).mean() == pytest.approx(0.95, abs=0.01)
 
 
 def test_where_an_answer_is_less_sure_so_is_what_both_eyes_share() -> None:

@@ -24,7 +24,13 @@ from nlml_hpe.inference.fusion import Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import SHIPPED
-from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
+from nlml_hpe.rotation import (
+    Angles,
+    angles_from_rotation,
+    covariance_from_sigma,
+    geodesic_degrees,
+    rotation_from_angles,
+)
 from nlml_hpe.view.doubt_plots import plot_held
 from tests.test_calibration import faces
 from tests.test_eyes import two_eyes
@@ -124,6 +130,15 @@ def test_doubt_that_tells_nothing_has_no_rank_and_no_surest() -> None:
     np.testing.assert_allclose(risks(error, error), [np.arange(round(10 * share)).mean() for share in SUREST])
 
 
+def test_an_interval_of_no_width_holds_an_error_of_nought() -> None:
+    """Of a grid of one pitch and one roll, as the evaluation's own shares have it: here it never held."""
+    yaw = np.random.default_rng(0).normal(0, 2, 400)
+    said = rotation_from_angles(Angles(yaw, np.zeros(400), np.zeros(400)))
+    true = np.tile(np.eye(3), (400, 1, 1))
+    row = measure(true, Gaussians(said, covariance_from_sigma(said, np.tile([2.0, 0.0, 0.0], (400, 1)))))
+    assert row["held"]["0.95"] == {"yaw": pytest.approx(0.95, abs=0.03), "pitch": 1.0, "roll": 1.0}
+
+
 def test_the_table_says_where_an_eye_has_no_answer() -> None:
     labelled = faces(200)
     nothing = Gaussians(*(np.full_like(labelled.true, np.nan) for _ in range(2)))
@@ -131,6 +146,9 @@ def test_the_table_says_where_an_eye_has_no_answer() -> None:
     text = doubt_table(rows, 0)
     assert text.count("no answer") == 3
     assert "100 of 100" in text
+    # HopeNet, which states no doubt, answers every face.
+    silent = Gaussians(labelled.image.rotation, nothing.covariance)
+    assert doubt_table(doubt_rows(labelled.true, {"image": silent}), 0).count("no answer with error bars") == 3
 
 
 def test_looks_are_those_that_were_asked_for(few: Path) -> None:

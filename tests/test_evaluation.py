@@ -176,6 +176,17 @@ def test_a_route_may_answer_faces_without_landmarks() -> None:
         require_answer(ask(faces, {"none": nothing}), "all")
 
 
+def test_angles_are_compared_with_the_labels_own_at_90_degrees_of_yaw() -> None:
+    """Where a rotation does not tell pitch from roll, as of heads that are rendered at yaw 90."""
+    labels = [(90.0, 20.0, 10.0), (-90.0, 20.0, 10.0)]
+    off = np.array([[0.0, 0.0, 0.0], [0.5, 1.0, 0.0]])
+    faces = [LabelledFace(str(n), label, Face(None, BOX)) for n, label in enumerate(labels)]
+    rotation = rotation_from_angles(Angles.from_columns(labels + off))
+    found = evaluate(ask(faces, {"any": lambda _: Estimates.of_rotations(rotation)}), protocol="all", frame="own")
+    np.testing.assert_allclose(found.errors["any"].angle, off, atol=1e-9)
+    assert found.report["routes"]["any"]["mae_all"] == found.report["routes"]["any"]["mae"]
+
+
 def test_a_face_that_nobody_places_has_no_answer(tmp_path: Path) -> None:
     """No box in the label, and none found: the image eye is not shown the whole photograph in its place."""
     Image.new("RGB", (64, 48), (90, 120, 60)).save(tmp_path / "ID1_(10_0_0).png")

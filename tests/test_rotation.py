@@ -66,6 +66,22 @@ def test_gimbal_lock_keeps_the_rotation(yaw: float) -> None:
     rotation = rotation_from_angles(Angles.from_columns((yaw, 20, -35)))
     again = rotation_from_angles(angles_from_rotation(rotation))
     np.testing.assert_allclose(again, rotation, atol=1e-12)
+    label = Angles.from_columns([(yaw, 20, -35), (yaw, -170, 60)])
+    np.testing.assert_allclose(
+        angles_from_rotation(rotation_from_angles(label), near=label).columns(), label.columns(), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("short_of", [1e-7, 1e-6, 1e-5, 1e-3])
+def test_near_gimbal_lock_the_angles_of_a_rounded_rotation_still_make_it(short_of: float) -> None:
+    """As float32 rounds it; 0.0001 degrees before 90 pitch and roll, each read by itself, were off by degrees."""
+    rng = np.random.default_rng(0)
+    columns = rng.uniform(-40, 40, (200, 3))
+    columns[:, 0] = rng.choice([-1, 1], 200) * (90 - np.degrees(short_of))
+    rotation = rotation_from_angles(Angles.from_columns(columns)) + 3e-8 * rng.normal(size=(200, 3, 3))
+    label = Angles.from_columns(columns)
+    for angles in (angles_from_rotation(rotation), angles_from_rotation(rotation, near=label)):
+        assert geodesic_degrees(rotation_from_angles(angles), rotation).max() < 2e-5
 
 
 def test_the_mirror_turns_yaw_and_roll_around() -> None:
@@ -118,6 +134,13 @@ def test_kabsch_finds_rotation_and_scale() -> None:
     np.testing.assert_allclose(found, rotation, atol=1e-12)
     assert scale == pytest.approx(2.5)
     assert rms == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_kabsch_refuses_points_in_one_place(count: int) -> None:
+    """The scale was NaN, and the rotation one of all that there are."""
+    with pytest.raises(ValueError, match="points that do not coincide"):
+        kabsch(np.ones((count, 3)), np.ones((count, 3)))
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 2)), np.zeros(5)])

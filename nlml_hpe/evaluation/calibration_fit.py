@@ -210,6 +210,8 @@ def _widened(calibration: Calibration, name: RangeName, faces: Labelled) -> Rang
             found = surprise(faces.true, answered(at, eye, faces))
             enough = len(found) >= _LEAST_ANSWERS
             factors = np.quantile(found, _HOLD, axis=0) / _STANDARD_DEVIATIONS if enough else np.ones(3)
+            # Of an angle that a model knows one value of, deviations are zero: no factor widens those.
+            factors = np.where((factors > 0) & np.isfinite(factors), factors, 1.0)
             before = numbers.widening[eye]
             widening[eye] = _by_axis(factors * [before[axis] for axis in HEAD_AXES])
         numbers = replace(numbers, widening=widening)
@@ -221,7 +223,8 @@ def _about_head(true: Floats, given: Gaussians) -> Floats:
     known = given.is_weighable
     rotation = given.rotation[known]
     about_head = np.swapaxes(rotation, -1, -2) @ given.covariance[known] @ rotation
-    return np.abs(head_errors(true[known], rotation)) / np.sqrt(np.diagonal(about_head, axis1=-2, axis2=-1))
+    deviations = np.sqrt(np.diagonal(about_head, axis1=-2, axis2=-1))
+    return _in_deviations(np.abs(head_errors(true[known], rotation)), deviations)
 
 
 def answered(calibration: Calibration, eye: Eye, faces: Labelled) -> Gaussians:
@@ -256,4 +259,11 @@ def surprises(true: Floats, given: Gaussians) -> Floats:
     known = given.is_weighable
     rotation = given.rotation[known]
     deviations = sigma_from_covariance(rotation, given.covariance[known])
-    return (errors(rotation, true[known]).angle / deviations)[:, [AXES.index(axis) for axis in HEAD_AXES]]
+    found = _in_deviations(errors(rotation, true[known]).angle, deviations)
+    return found[:, [AXES.index(axis) for axis in HEAD_AXES]]
+
+
+def _in_deviations(error: Floats, deviations: Floats) -> Floats:
+    """Errors (n, 3) in their standard deviations: zero where both are, infinite where the deviation alone is."""
+    with np.errstate(divide="ignore"):
+        return np.divide(error, deviations, out=np.zeros_like(error), where=error > 0)

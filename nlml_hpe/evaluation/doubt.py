@@ -88,10 +88,11 @@ def measure(true: Floats, given: Gaussians) -> dict[str, Any]:
         return counts
     rotation, covariance = given.rotation[known], given.covariance[known]
     found = errors(rotation, true[known])
-    surprise = found.angle / sigma_from_covariance(rotation, covariance)
+    sigma = sigma_from_covariance(rotation, covariance)
     mean, doubt = found.angle.mean(axis=1), np.sqrt(np.trace(covariance, axis1=-2, axis2=-1))
     limits = {share: float(norm.ppf(0.5 + share / 2)) for share in SHARES}
-    held = {share: surprise < limit for share, limit in limits.items()}
+    # No quotient: of an angle that a model knows one value of, error and deviation may both be zero.
+    held = {share: found.angle <= limit * sigma for share, limit in limits.items()}
     bounds = _bootstrap(mean, doubt, held[0.95])
     risk = risks(mean, doubt)
     return {
@@ -180,7 +181,7 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         start = f"{row['eye']:<10} {row['faces']:<9} {row['n']:>5} of {row['n_total']:<4} "
         if not row["n"]:
-            yield f"{start} no answer"
+            yield f"{start} no answer with error bars"
             continue
         held = [" / ".join(f"{100 * value:.0f}" for value in row["held"][str(share)].values()) for share in SHARES]
         low, high = row["mae_interval"]

@@ -115,7 +115,7 @@ def evaluate(
         _add_other_frames(report, replace(answered, answers=own), aligned, interval)
     if fitted:
         report["fitted"] = {"frame": "fitted", "routes": _fitted_rows(answered, interval)}
-    raw = {name: _errors(given, answered.true, np.eye(3)) for name, given in answered.answers.items()}
+    raw = {name: _errors(given, answered, np.eye(3)) for name, given in answered.answers.items()}
     return Evaluation(report, answered, raw)
 
 
@@ -163,7 +163,7 @@ def _fitted_rows(answered: Answered, interval: float) -> dict[str, dict[str, Any
 
 def _row(given: Estimates, answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, Any]:
     known, count = is_known(given), len(answered.names)
-    found = _errors(given, answered.true, turn)
+    found = _errors(given, answered, turn)
     coverage = float(known.mean()) if count else None
     counts = {"n_total": count, "n_missed": int(count - known.sum()), "coverage": coverage}
     if not known.any():
@@ -173,13 +173,14 @@ def _row(given: Estimates, answered: Answered, turn: NDArray[np.float64], interv
     return {
         **summary(found),
         **counts,
-        "mae_all": summary(errors(guessed, answered.true))["mae"],
+        "mae_all": summary(errors(guessed, answered.true, answered.labels))["mae"],
         "per_interval": per_interval(found, answered.chosen(known).labels, interval),
         "within_sigma": within_sigma(found, given.sigma[known]),
     }
 
 
-def _errors(given: Estimates, true: NDArray[np.float64], turn: NDArray[np.float64]) -> Errors:
+def _errors(given: Estimates, answered: Answered, turn: NDArray[np.float64]) -> Errors:
     """Errors on the faces that have an answer."""
     known = is_known(given)
-    return errors(given.rotation[known] @ turn, true[known])
+    counting = answered.chosen(known)
+    return errors(given.rotation[known] @ turn, counting.true, counting.labels)

@@ -49,18 +49,21 @@ class Errors:
     geodesic: NDArray[np.float64]
 
 
-def errors(estimated: Rotations, true: Rotations) -> Errors:
+def errors(estimated: Rotations, true: Rotations, label: Angles | None = None) -> Errors:
     """Errors of estimated against true rotations.
 
     Parameters
     ----------
     estimated, true : ndarray
         (n, 3, 3), head to camera, in the same head frame.
+    label : Angles, optional
+        (n,) in degrees, those of ``true`` as the labels have them. At yaw of exactly +-90 a rotation does not tell
+        pitch from roll, and without them roll is taken for zero there.
 
     Returns
     -------
     Errors
-        Angle errors are taken modulo 360, and do not depend on how either rotation is written as angles.
+        Angle errors are taken modulo 360; elsewhere they do not depend on how either rotation is written as angles.
 
     Examples
     --------
@@ -71,12 +74,12 @@ def errors(estimated: Rotations, true: Rotations) -> Errors:
     [[2.0, 1.0, 0.0]]
     """
     cosine = np.clip((estimated * true).sum(axis=-2), -1.0, 1.0)
-    return Errors(_angle_errors(estimated, true), np.degrees(np.arccos(cosine)), geodesic_degrees(estimated, true))
+    angle = _angle_errors(estimated, angles_from_rotation(true) if label is None else label)
+    return Errors(angle, np.degrees(np.arccos(cosine)), geodesic_degrees(estimated, true))
 
 
-def _angle_errors(estimated: Rotations, true: Rotations) -> NDArray[np.float64]:
-    """Differences (n, 3) of the angles; of the two triples that are one rotation, the one nearer to the truth's."""
-    label = angles_from_rotation(true)
+def _angle_errors(estimated: Rotations, label: Angles) -> NDArray[np.float64]:
+    """Differences (n, 3) of the angles; of the two triples that are one rotation, the one nearer to the label's."""
     difference = angles_from_rotation(estimated, near=label).columns() - label.columns()
     return np.abs((difference + 180.0) % 360.0 - 180.0)
 

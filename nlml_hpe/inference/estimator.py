@@ -162,8 +162,9 @@ class HeadPoseEstimator:
         image : path, RGB array (H, W, 3), PIL image or torch tensor (3, H, W)
             See ``files.images.as_rgb``.
         refine : bool
-            Add the exact step to the network's answer, and with it error bars. More than 5 degrees beyond the range
-            of training the network's answer stands.
+            Add the exact step to the network's answer, and with it the error bars that it states; without it they
+            follow from the looks' scatter, and of one look are typical ones. More than 5 degrees beyond the range of
+            training the network's answer stands.
         eye : "both", "landmarks" or "image", optional
             Which eye answers; by default both, where the model has both. The image eye also answers a face of which
             no landmarks were found.

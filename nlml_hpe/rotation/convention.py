@@ -161,7 +161,7 @@ def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Ang
     on by 10 degrees is at yaw 95, not at yaw 85 upside down, and a face that hangs upside down has a roll of 180, not a
     yaw of 180. All three angles lie in (-180, 180]. At yaw of exactly +-90 only the sum or the
     difference of pitch and roll is determined (gimbal lock), and roll is zero there: far to the side compare
-    rotations, not angles.
+    rotations, not angles. The three together always make the rotation that was given, to its rounding.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Ang
         Rotations that map head to camera.
     near : Angles, optional
         Known angles in degrees, for instance those of a label. Of the two triples the one nearer to them is the
-        answer, in place of the rule above.
+        answer, in place of the rule above, and in gimbal lock roll is theirs.
 
     Returns
     -------
@@ -190,23 +190,36 @@ def angles_from_rotation(rotation: ArrayLike, near: Angles | None = None) -> Ang
     matrices = np.asarray(rotation, dtype=np.float64)
     if matrices.shape[-2:] != (3, 3):
         raise ValueError(f"expected rotation matrices (..., 3, 3); received shape {matrices.shape}")
-    sine = matrices[..., 0, 2]
-    across = np.hypot(matrices[..., 0, 0], matrices[..., 0, 1])
-    locked = across < GIMBAL_LOCK
-    yaw = np.arctan2(sine, across)
-    pitch = np.where(
-        locked,
-        np.arctan2(matrices[..., 2, 1], matrices[..., 1, 1]),
-        np.arctan2(-matrices[..., 1, 2], matrices[..., 2, 2]),
-    )
-    roll = np.where(locked, 0.0, np.arctan2(-matrices[..., 0, 1], matrices[..., 0, 0]))
-    first = _half_open(-np.degrees(np.stack([yaw, pitch, roll], axis=-1)))
+    first = _within_ninety(matrices, near)
     from_first = np.abs(first if near is None else _half_open(first - near.columns())).sum(axis=-1)
     if near is None and (from_first <= _LARGEST_SUM).all():
         return Angles.from_columns(first)
     second = _half_open([180.0, 180.0, 180.0] + np.array([-1.0, 1.0, 1.0]) * first)
     from_second = np.abs(second if near is None else _half_open(second - near.columns())).sum(axis=-1)
     return Angles.from_columns(np.where((from_first <= from_second)[..., None], first, second))
+
+
+def _within_ninety(matrices: FloatArray, near: Angles | None) -> FloatArray:
+    """Of the two triples of each rotation the one (..., 3) whose yaw lies within 90 degrees."""
+    across = np.hypot(matrices[..., 0, 0], matrices[..., 0, 1])
+    locked = across < GIMBAL_LOCK
+    yaw = np.arctan2(matrices[..., 0, 2], across)
+    pitch = np.where(
+        locked,
+        np.arctan2(matrices[..., 2, 1], matrices[..., 1, 1]),
+        np.arctan2(-matrices[..., 1, 2], matrices[..., 2, 2]),
+    )
+    # What is left once pitch is undone. Near yaw +-90 a rounded rotation does not tell pitch well: roll then makes up
+    # for it, where one read by itself would be off on its own.
+    cosine, sine = np.cos(pitch)[..., None], np.sin(pitch)[..., None]
+    rest = cosine * matrices[..., 1, :2] + sine * matrices[..., 2, :2]
+    roll = np.arctan2(rest[..., 0], rest[..., 1])
+    angles = _half_open(-np.degrees(np.stack([yaw, pitch, roll], axis=-1)))
+    if near is not None and locked.any():
+        # Any roll will do, with the pitch that goes with it.
+        free = np.where(locked, near.roll, 0.0)
+        angles = _half_open(angles + np.stack([0.0 * free, np.sign(angles[..., 0]) * free, free], axis=-1))
+    return angles
 
 
 def _half_open(degrees: FloatArray) -> FloatArray:

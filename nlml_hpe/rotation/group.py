@@ -241,7 +241,7 @@ def kabsch(source: ArrayLike, target: ArrayLike) -> tuple[FloatArray, float, flo
     Raises
     ------
     ValueError
-        For arrays of other or different shapes.
+        For arrays of other or different shapes, and where the points of ``source`` coincide, or there are none.
 
     Examples
     --------
@@ -255,6 +255,8 @@ def kabsch(source: ArrayLike, target: ArrayLike) -> tuple[FloatArray, float, flo
     source_array, target_array = np.asarray(source, float), np.asarray(target, float)
     if source_array.shape != target_array.shape or source_array.ndim != 2 or source_array.shape[1] != 3:
         raise ValueError(f"expected two (N, 3) arrays; received {source_array.shape} and {target_array.shape}")
+    if not len(source_array) or not np.ptp(source_array, axis=0).any():
+        raise ValueError(f"expected points that do not coincide; received {len(source_array)} in one place")
     centred_source = source_array - source_array.mean(axis=0)
     centred_target = target_array - target_array.mean(axis=0)
     left, singular, right = np.linalg.svd(centred_target.T @ centred_source)
