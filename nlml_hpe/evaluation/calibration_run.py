@@ -12,6 +12,7 @@ import numpy as np
 
 from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.evaluation.calibration_fit import Labelled, fit, require_enough
+from nlml_hpe.evaluation.calibration_fit import answered as answered_by
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
@@ -143,17 +144,11 @@ def _counting(data: Dataset) -> Dataset:
 
 def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:
     """The answers of every eye that the model has, and of both, as inference gives them."""
-    nothing = Gaussians(*(np.full_like(faces.true, np.nan) for _ in range(2)))
-    found: dict[str, Gaussians] = {}
-    for eye in EYES if eyes.default == "both" else (eyes.default,):
-        landmarks = nothing if eye == "image" else faces.landmarks
-        image = nothing if eye == "landmarks" else faces.image
-        if eyes.calibration is None:
-            found[eye] = landmarks if eye == "landmarks" else image
-        else:
-            fused = eyes.calibration.answer(landmarks, image)
-            found[eye] = Gaussians(fused.rotation, fused.covariance)
-    return found
+    if eyes.calibration is None:  # of one eye
+        return {eyes.default: faces.landmarks if eyes.default == "landmarks" else faces.image}
+    return {
+        eye: answered_by(eyes.calibration, eye, faces) for eye in (EYES if eyes.default == "both" else (eyes.default,))
+    }
 
 
 def numbers_text(calibration: Calibration) -> str:
