@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +26,13 @@ from nlml_hpe.image_networks.registry import NETWORKS, build
 from nlml_hpe.image_networks.weights import load_backbone, load_state, read_state
 from nlml_hpe.torch_rotation import rotation_from_degrees
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL: dict[str, dict[str, object]] = {
     "hopenet": {"width": 8},
     "custom_cnn": {"dropout": 0.0},
     "mobilenetv2": {"width": 8, "dropout": 0.0},
     "six_d": {"width": 8, "dropout": 0.0},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share: on a busy machine threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def poses(count: int, seed: int = 0) -> Tensor:
