@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,7 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     if given.output is not None:
         require_replaceable(given.output, KIND)
         require_apart(given.output, given.root)
-    data = read_dataset(given.dataset, given.root)
-    if given.list is not None:
-        data = chosen_by_list(data, given.list)
+    data = chosen_by_list(read_dataset(given.dataset, given.root), given.list)
     if given.fit is not None and not given.model.is_dir():
         raise ValueError(f"--fit writes into a model folder; {given.model} is none")
     print(data.summary())
@@ -139,7 +138,7 @@ def _counting(data: Dataset) -> Dataset:
     inside = PROTOCOLS[protocol_of(data.name, "crops-round" if data.name == "crops" else None)].includes(data.angles)
     if not inside.any():
         raise ValueError(f"{data.root}: no label lies within 99 degrees")
-    return replace(data, samples=[sample for sample, counts in zip(data.samples, inside, strict=True) if counts])
+    return replace(data, samples=list(compress(data.samples, inside)))
 
 
 def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:
