@@ -66,7 +66,7 @@ def test_six_d_learns_by_the_loss_that_is_named() -> None:
     true = roma.rotvec_to_rotmat(torch.tensor([[0.0, turn, 0.0]]))
     delta = np.radians(10)
     # The likelihood of the covariance is the same beside each.
-    found = {name: float(build("six_d", 32, width=8, loss=name).loss(outputs, true)) for name in ROTATION_LOSSES}
+    found = {name: float(build("six_d", 32, width=8, loss=name).losses(outputs, true)) for name in ROTATION_LOSSES}
     assert found["geodesic"] - found["chordal"] == pytest.approx(turn - (1 - np.cos(turn)), abs=1e-5)
     assert found["huber"] - found["chordal"] == pytest.approx(delta * (turn - delta / 2) - (1 - np.cos(turn)), abs=1e-5)
     with pytest.raises(ValueError, match=r"unknown loss 'mse'; expected one of \['chordal', 'geodesic', 'huber'\]"):
@@ -110,7 +110,7 @@ def test_every_network_learns_an_easy_riddle(name: str) -> None:
     optimizer = torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=3e-3)
     losses = []
     for _ in range(40):
-        loss = network.loss(network(crops), rotations)
+        loss = network.losses(network(crops), rotations).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
