@@ -17,9 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import MANIFEST, digest_of_file, digest_of_names_and_sizes
 from nlml_hpe.image_networks.shards import Shard, gathered, read_shards
+from nlml_hpe.rotation import mirrored
 from renderer.config import ScenesConfig
 from renderer.crop_scene import draw_background, lay_over, pictures
 from renderer.scene_clutter import draw_border, draw_clutter, spoiled
@@ -119,7 +121,8 @@ class Scenes:
         boxes, faces = (
             np.array([getattr(place, name) for place in places]).reshape(-1, 4) for name in ("head", "face")
         )
-        rotations = np.array([_mirrored(sprites.rotations[i], place.mirrored) for i, place in enumerate(places)])
+        flipped = np.array([place.mirrored for place in places], dtype=bool)
+        rotations = np.where(flipped[:, None, None], mirrored(sprites.rotations), sprites.rotations)
         longest = (faces[:, 2:] - faces[:, :2]).max(axis=1, initial=0)
         counts = (visible >= _HIDDEN) & (longest >= config.smallest_px)
         return Scene(
@@ -128,7 +131,7 @@ class Scenes:
             faces[kept].astype(np.float32),
             counts[kept],
             visible[kept].astype(np.float32),
-            rotations.reshape(-1, 3, 3)[kept].astype(np.float32),
+            rotations[kept].astype(np.float32),
         )
 
     def _places(self, shards: Sequence[Shard], rng: np.random.Generator) -> list[_Place]:
@@ -146,7 +149,7 @@ class Scenes:
             sprite = _stored(shards, number)
             for _ in range(_TRIES):
                 place = _placed(number, sprite, longest, size, rng)
-                if all(_overlap(place.head, other.head) < _MOST_SHARED for other in places):
+                if not places or overlaps(np.array([p.head for p in places]), place.head).max() < _MOST_SHARED:
                     places.append(place)
                     break
         return places
@@ -300,15 +303,3 @@ def _head_pixels(alpha: NDArray[np.uint8], box: NDArray[np.float32], place: _Pla
 
 def _seen_pixels(owner: NDArray[np.int16], index: int, place: _Place) -> int:
     return int((owner[_inside(place, len(owner))] == index).sum())
-
-
-def _overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    shared = float(np.prod(np.maximum(sides, 0)))
-    areas = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]))
-    return shared / (areas - shared)
-
-
-def _mirrored(rotation: NDArray[np.float32], mirrored: bool) -> NDArray[np.float32]:
-    flip = np.array([-1.0, 1, 1], dtype=np.float32)
-    return rotation * flip[:, None] * flip if mirrored else rotation

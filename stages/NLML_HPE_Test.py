@@ -99,8 +99,7 @@ def image_main(config: Config) -> Path:
             print(f"left out, labels without a box: {part.kind} in {part.root}", flush=True)
     evaluations: dict[str, Evaluation] = {}
     for number, (part, folder) in enumerate(_held_out(config)):
-        data = read_dataset(part.kind, folder)
-        data = data if part.list is None else chosen_by_list(data, part.list)
+        data = chosen_by_list(read_dataset(part.kind, folder), part.list)
         answered = ask(photographs(data, None), {IMAGE_ROUTE: lambda faces: _own(engine, faces)})
         for protocol in (part.kind, f"{part.kind}-nlml"):
             inside = answered.chosen(PROTOCOLS[protocol].includes(answered.labels))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -49,13 +50,14 @@ def regions_around(region: np.ndarray) -> list[np.ndarray]:
 
 
 def crops_of(photo: RgbImage, regions: list[np.ndarray]) -> list[RgbImage]:
-    import cv2
-
     return [warped(photo, region, LANDMARKS_PX, cv2.BORDER_REPLICATE) for region in regions]
 
 
-def answers(path: Path, crops: list[RgbImage]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def opened(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def answers(session: onnxruntime.InferenceSession, crops: list[RgbImage]) -> dict[str, np.ndarray]:
     names = [output.name for output in session.get_outputs()]
     images = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
     return dict(zip(names, session.run(names, {"crops": images}), strict=True))
@@ -77,7 +79,7 @@ def of_library(networks: FaceMeshNetworks, crops: list[RgbImage]) -> Estimates:
 def test_it_gives_what_the_library_gives(path: Path, networks: FaceMeshNetworks, photo: RgbImage) -> None:
     regions = networks.detections([photo])[0].regions(1, 0.3)
     crops = crops_of(photo, regions_around(regions[0]))
-    found, expected = answers(path, crops), of_library(networks, crops)
+    found, expected = answers(opened(path), crops), of_library(networks, crops)
     assert geodesic_degrees(rotation_of(found), expected.rotation).max() < PARITY_DEG
     np.testing.assert_allclose(found["sigma"], expected.sigma, atol=PARITY_DEG)
     assert found["landmarks"].shape == (len(crops), 468, 3)
@@ -87,7 +89,7 @@ def test_it_gives_what_the_library_gives(path: Path, networks: FaceMeshNetworks,
 def test_a_picture_without_a_face_has_no_presence(path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (LANDMARKS_PX, LANDMARKS_PX, 3), dtype=np.uint8)
     grey = np.full_like(noise, 128)
-    assert answers(path, [noise, grey])["presence"].max() < 0.1
+    assert answers(opened(path), [noise, grey])["presence"].max() < 0.1
 
 
 def test_a_turned_crop_is_turned_back_as_the_text_says(path: Path, networks: FaceMeshNetworks, photo: RgbImage) -> None:
@@ -95,7 +97,7 @@ def test_a_turned_crop_is_turned_back_as_the_text_says(path: Path, networks: Fac
     regions = networks.detections([photo])[0].regions(1, 0.3)
     turn = np.degrees(regions[0, 3])
     assert turn > 5
-    found = answers(path, crops_of(photo, [regions[0]]))
+    found = answers(opened(path), crops_of(photo, [regions[0]]))
     ((points,),) = networks.landmarks([photo], [regions], 0.5)
     in_image = OnnxEngine(SHIPPED / ONNX_FILE).estimate([Face.from_points(points)], "refined").rotation
     # The model's answer does not turn quite as its landmarks do; turned the wrong way it would be 18 degrees off.

@@ -110,8 +110,6 @@ def test_an_estimator_that_is_handed_to_a_process_says_what_to_do(work: Callable
 
 
 def test_a_dropped_estimator_closes_its_detector(photo: RgbImage, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Importing mediapipe keeps the frames that led to it, and with them the estimator that asked for it first.
-    HeadPoseEstimator().close()
     estimator = HeadPoseEstimator()
     estimator.predict(photo)
     closed: list[int] = []

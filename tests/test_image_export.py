@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from nlml_hpe.rotation import CONVENTION, Angles, geodesic_degrees, rotation_fro
 from nlml_hpe.torch_rotation import rotation_from_degrees
 from tests.test_image_networks import pictures, poses
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RANGE = ((-100.0, 100.0), (-90.0, 90.0), (-90.0, 90.0))
 FRAME = HeadFrame("w300lp", 0.5, 2.0, -0.5)
 NETWORKS: list[tuple[str, dict[str, object]]] = [
@@ -33,14 +33,6 @@ NETWORKS: list[tuple[str, dict[str, object]]] = [
     ("custom_cnn", {}),
     ("hopenet", {"width": 8}),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def lively(network: ImageNetwork, crops: torch.Tensor) -> ImageNetwork:

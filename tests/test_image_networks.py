@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import roma
 import torch
 from torch import Tensor
 
-from nlml_hpe.image_networks.hopenet import HopeNet, read_hopenet
+from nlml_hpe.image_networks.hopenet import HopeNet
 from nlml_hpe.image_networks.losses import (
     ROTATION_LOSSES,
     LabelError,
@@ -24,24 +23,16 @@ from nlml_hpe.image_networks.losses import (
 )
 from nlml_hpe.image_networks.network import ImageNetwork, WeightsError, size_of
 from nlml_hpe.image_networks.registry import NETWORKS, build
-from nlml_hpe.image_networks.weights import load_backbone, read_state
+from nlml_hpe.image_networks.weights import load_backbone, load_state, read_state
 from nlml_hpe.torch_rotation import rotation_from_degrees
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL: dict[str, dict[str, object]] = {
     "hopenet": {"width": 8},
     "custom_cnn": {"dropout": 0.0},
     "mobilenetv2": {"width": 8, "dropout": 0.0},
     "six_d": {"width": 8, "dropout": 0.0},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share: on a busy machine threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def poses(count: int, seed: int = 0) -> Tensor:
@@ -75,7 +66,7 @@ def test_six_d_learns_by_the_loss_that_is_named() -> None:
     true = roma.rotvec_to_rotmat(torch.tensor([[0.0, turn, 0.0]]))
     delta = np.radians(10)
     # The likelihood of the covariance is the same beside each.
-    found = {name: float(build("six_d", 32, width=8, loss=name).loss(outputs, true)) for name in ROTATION_LOSSES}
+    found = {name: float(build("six_d", 32, width=8, loss=name).losses(outputs, true)) for name in ROTATION_LOSSES}
     assert found["geodesic"] - found["chordal"] == pytest.approx(turn - (1 - np.cos(turn)), abs=1e-5)
     assert found["huber"] - found["chordal"] == pytest.approx(delta * (turn - delta / 2) - (1 - np.cos(turn)), abs=1e-5)
     with pytest.raises(ValueError, match=r"unknown loss 'mse'; expected one of \['chordal', 'geodesic', 'huber'\]"):
@@ -119,7 +110,7 @@ def test_every_network_learns_an_easy_riddle(name: str) -> None:
     optimizer = torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=3e-3)
     losses = []
     for _ in range(40):
-        loss = network.loss(network(crops), rotations)
+        loss = network.losses(network(crops), rotations).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -198,23 +189,24 @@ def test_hopenets_published_layout_is_read(tmp_path: Path) -> None:
     state = torch.load(path, weights_only=True)
     assert {"conv1.weight", "layer1.0.downsample.0.weight", "layer4.2.bn3.running_var", "fc_yaw.bias"} <= state.keys()
     assert state["fc_finetune.weight"].shape == (3, 2051)
-    network = read_hopenet(path, size=64)
+    network = HopeNet(64)
+    load_state(network, path)
     assert torch.equal(network.fc_yaw.weight, state["fc_yaw.weight"])
     assert torch.equal(network.state_dict()["layer3.5.conv2.weight"], state["layer3.5.conv2.weight"])
 
 
 def test_other_weights_are_refused_by_name_and_shape(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pkl"
+    path, network = tmp_path / "weights.pkl", HopeNet(64)
     with pytest.raises(WeightsError, match="no such file"):
-        read_hopenet(path)
+        load_state(network, path)
     torch.save({"conv1.weight": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match=r"without bn1\.bias \(64,\)"):
-        read_hopenet(path)
+        load_state(network, path)
     with pytest.raises(WeightsError, match=r"fc_yaw\.weight is \(62, 2048\), expected \(66, 2048\)"):
-        read_hopenet(published(path, **{"fc_yaw.weight": torch.zeros(62, 2048)}))
+        load_state(network, published(path, **{"fc_yaw.weight": torch.zeros(62, 2048)}))
     path.write_bytes(b"not a file of torch")
     with pytest.raises(WeightsError, match="not a state dict"):
-        read_hopenet(path)
+        load_state(network, path)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch reads on, and fails
@@ -250,5 +242,5 @@ def test_no_code_in_a_file_of_weights_is_run(tmp_path: Path, monkeypatch: pytest
     torch.save({"conv1.weight": Trap()}, tmp_path / "zipped.pkl")
     for name in ("weights.pkl", "zipped.pkl"):
         with pytest.raises(WeightsError, match=r"read safely$"):  # and no advice to run it
-            read_hopenet(tmp_path / name)
+            read_state(tmp_path / name)
     assert not (tmp_path / "trapped").exists()

@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +42,8 @@ from stages.config import Config, load_config
 from tests.conftest import REPOSITORY
 from tests.test_image_networks import pictures, poses, published
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 96
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share: on a busy machine threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_photographs(root: Path, count: int, points: str) -> None:

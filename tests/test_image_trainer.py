@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -62,20 +61,12 @@ from stages.config import Config, load_config
 from tests.conftest import REPOSITORY
 from tests.test_image_networks import pictures, poses
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 48
 NETWORK = ImageNetworkConfig(size=32, width=8, dropout=0)
 # Shift and scale alone: the riddle's colours are the pose.
 GENTLE = PLAIN.model_copy(update={"shift": 0.02, "scale": 0.05})
 SHORT = ImageTrainerConfig(epochs=6, batch_size=32, learning_rate=3e-3, augmentation=GENTLE)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share: on a busy machine threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def riddle(count: int, seed: int, person: int = 1) -> Shard:

@@ -41,15 +41,7 @@ from tests.conftest import REPOSITORY
 from tests.test_image_trainer import SHORT, folder, sources  # noqa: F401
 
 pytest.importorskip("torchao", reason="torchao is not installed: pip install -e '.[quantize]'")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small to share: on a busy machine threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,9 +11,9 @@ from tensorly.decomposition import tucker
 
 from nlml_hpe.config import GridConfig
 from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.manifold.blocks import PersonBlocks, TensorError
+from nlml_hpe.manifold.blocks import TensorError
 from nlml_hpe.manifold.fill import rotation_tensor
-from nlml_hpe.manifold.passes import Arithmetic, largest_angle, leading_eigenvectors, pose_grams
+from nlml_hpe.manifold.passes import largest_angle
 from nlml_hpe.manifold.tensor import open_array
 from nlml_hpe.manifold.tucker import decompose
 from nlml_hpe.pose_grid import PoseGrid
@@ -21,7 +21,6 @@ from nlml_hpe.rotation import rotate_image_points, rotation_from_angles
 
 GRID = GridConfig().pose_grid()
 SMALL = PoseGrid((-20.0, 0.0, 20.0, 40.0), (-15.0, 0.0, 15.0), (-10.0, 0.0, 10.0))
-ARITHMETICS = [Arithmetic("pytorch"), Arithmetic("numpy")]
 
 
 def rotated(points: np.ndarray, grid: PoseGrid) -> np.ndarray:
@@ -46,19 +45,17 @@ def people() -> np.ndarray:
     return smooth_people(20, GRID)
 
 
-@pytest.mark.parametrize("arithmetic", ARITHMETICS)
-def test_purely_rotated_points_are_reproduced_exactly(arithmetic: Arithmetic) -> None:
+def test_purely_rotated_points_are_reproduced_exactly() -> None:
     points = np.random.default_rng(1).normal(size=(468, 3))
     tensor = rotated(points, GRID)[None]
-    model = decompose(tensor, (1, 3, 3, 3), GRID, arithmetic=arithmetic)
+    model = decompose(tensor, (1, 3, 3, 3), GRID)
     # float32 holds the tensor to 1e-7; points lie within 4 of the origin.
     assert np.abs(model.reconstruct(0) - tensor[0]).max() < 2e-5
 
 
-@pytest.mark.parametrize("arithmetic", ARITHMETICS)
-def test_the_reconstruction_is_at_least_as_good_as_tensorlys(people: np.ndarray, arithmetic: Arithmetic) -> None:
+def test_the_reconstruction_is_at_least_as_good_as_tensorlys(people: np.ndarray) -> None:
     ranks = (4, 2, 2, 2)
-    model = decompose(people, ranks, GRID, hooi_sweeps=3, arithmetic=arithmetic)
+    model = decompose(people, ranks, GRID, hooi_sweeps=3)
     ours = np.linalg.norm(np.stack([model.reconstruct(i) for i in range(len(people))]) - people)
     # More than the product of the other ranks adds nothing to the feature mode.
     core, factors = tucker(people.astype(np.float64), rank=[*ranks, int(np.prod(ranks))])
@@ -73,17 +70,6 @@ def test_the_basis_of_the_feature_mode_is_orthonormal_and_small(people: np.ndarr
     np.testing.assert_allclose(model.basis @ model.basis.T, np.eye(len(model.basis)), atol=1e-10)
     for factor in model.factors:
         np.testing.assert_allclose(factor.T @ factor, np.eye(factor.shape[1]), atol=1e-6)
-
-
-def test_grams_are_sums_over_shards(people: np.ndarray) -> None:
-    with tl.backend_context("pytorch", local_threadsafe=True):
-        whole = pose_grams(PersonBlocks(people), Arithmetic())
-        parts = [pose_grams(PersonBlocks(people[a:b]), Arithmetic()) for a, b in ((13, 20), (0, 5), (5, 13))]
-    joined = parts[0] + parts[1] + parts[2]
-    assert joined.people == whole.people == 20
-    for one, other in zip(whole.matrices, joined.matrices, strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-12)
-        np.testing.assert_allclose(leading_eigenvectors(other, 3)[0], leading_eigenvectors(one, 3)[0], atol=1e-9)
 
 
 def test_the_result_does_not_depend_on_the_order_of_people(people: np.ndarray) -> None:

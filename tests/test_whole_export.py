@@ -61,6 +61,8 @@ from nlml_hpe.rotation import mean_rotation as mean_by_svd
 from nlml_hpe.rotation import sigma_from_covariance as sigma_by_numpy
 from nlml_hpe.rotation import vector_from_rotation as vector_by_numpy
 from tests.conftest import REPOSITORY
+from tests.test_crop_export import answers, opened
+from tests.test_fusion import covariances
 
 Floats = NDArray[np.float64]
 PARITY_DEG = 1e-3
@@ -117,16 +119,6 @@ def crops(photo: RgbImage) -> list[RgbImage]:
     leaning = [crop(photo, box, CROP_PX, turn_deg=turn) for turn in (25.0, -40.0)]
     wall = np.random.default_rng(0).integers(90, 110, (CROP_PX, CROP_PX, 3), dtype=np.uint8)
     return [*heads, *leaning, wall]
-
-
-def opened(path: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-
-def answers(session: onnxruntime.InferenceSession, crops: list[RgbImage]) -> dict[str, np.ndarray]:
-    names = [output.name for output in session.get_outputs()]
-    images = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
-    return dict(zip(names, session.run(names, {"crops": images}), strict=True))
 
 
 def by_library(networks: FaceMeshNetworks, image: RgbImage, looks: int = DEFAULT_LOOKS) -> Answer:
@@ -297,7 +289,9 @@ def test_the_same_answers_are_fused_the_same_way() -> None:
     true = rotation_from_vector(rng.normal(size=(count, 3)) * rng.uniform(0, 1.8, (count, 1)))
     spread = np.radians(rng.uniform(0.5, 25, (count, 1)))
     pair = [
-        Gaussians(rotation_from_vector(rng.normal(size=(count, 3)) * spread) @ true, covariances(rng, count))
+        Gaussians(
+            rotation_from_vector(rng.normal(size=(count, 3)) * spread) @ true, covariances(rng, count, high_deg=8.0)
+        )
         for _ in range(2)
     ]
     known = rng.uniform(size=count) < 0.8
@@ -340,7 +334,7 @@ def test_looks_are_joined_in_the_graph_as_by_the_library() -> None:
     count, most = 120, 3
     exact = rotation_from_vector(rng.normal(size=(count, 3)))
     rough = rotation_from_vector(rng.normal(size=(count, most, 3)) * 0.2) @ exact[:, None]
-    covariance = covariances(rng, count)
+    covariance = covariances(rng, count, high_deg=8.0)
     covariance[::3] = np.nan
     sizes = rng.integers(1, most + 1, count)
     is_look = np.arange(most) < sizes[:, None]
@@ -353,11 +347,6 @@ def test_looks_are_joined_in_the_graph_as_by_the_library() -> None:
     expected = with_looks(exact, covariance, rough[is_look], sizes.tolist())
     assert geodesic_degrees(rotation, expected[0]).max() < 1e-6
     np.testing.assert_allclose(several, expected[1], rtol=1e-6, atol=1e-12)
-
-
-def covariances(rng: np.random.Generator, count: int) -> Floats:
-    axes = rotation_from_vector(rng.normal(size=(count, 3)))
-    return axes * np.radians(rng.uniform(1, 8, (count, 1, 3))) ** 2 @ np.swapaxes(axes, -1, -2)
 
 
 def by_graph(calibration: Calibration, pair: list[Gaussians], known: NDArray[np.bool_]) -> list[np.ndarray]:
@@ -380,7 +369,7 @@ def test_means_vectors_and_deviations_are_those_of_numpy() -> None:
     locked = rotation_from_angles(Angles.from_columns([(90, 10, 0), (-90, 0, 20), (180, 0, 0), (0, 180, 0), (0, 0, 0)]))
     rotation = np.concatenate([rotation, locked])
     several = rotation_from_vector(rng.normal(size=(len(rotation), 5, 3)) * 0.5) @ rotation[:, None]
-    covariance = covariances(rng, len(rotation))
+    covariance = covariances(rng, len(rotation), high_deg=8.0)
     one, total, given = (argument(Tensor(np.float64, ("N", 3, 3))) for _ in range(3))
     five = op.add(
         op.mul(

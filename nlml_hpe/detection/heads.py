@@ -255,7 +255,7 @@ def longest_side(box: Box) -> float:
     return max(box[2] - box[0], box[3] - box[1])
 
 
-def suppressed(boxes: Floats, scores: Floats, most: float = _SAME_HEAD) -> list[int]:
+def suppressed(boxes: Floats, scores: Floats) -> list[int]:
     """One box of each head, where several were found of it.
 
     Parameters
@@ -264,13 +264,11 @@ def suppressed(boxes: Floats, scores: Floats, most: float = _SAME_HEAD) -> list[
         Left, top, right, bottom.
     scores : float array (n,)
         How sure each is.
-    most : float
-        Intersection over union beyond which two boxes are one head's.
 
     Returns
     -------
     list of int
-        Rows of boxes of which no two overlap by more, surest first.
+        Rows of boxes of which no two overlap by more than one head's do, surest first.
 
     Examples
     --------
@@ -280,7 +278,7 @@ def suppressed(boxes: Floats, scores: Floats, most: float = _SAME_HEAD) -> list[
     """
     kept: list[int] = []
     for row in np.argsort(-scores, kind="stable"):
-        if not kept or overlaps(boxes[kept], boxes[row]).max() <= most:
+        if not kept or overlaps(boxes[kept], boxes[row]).max() <= _SAME_HEAD:
             kept.append(int(row))
     return kept
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.evaluation.calibration_fit import Labelled, fit, require_enough
+from nlml_hpe.evaluation.calibration_fit import answered as answered_by
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
@@ -37,9 +39,7 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     if given.output is not None:
         require_replaceable(given.output, KIND)
         require_apart(given.output, given.root)
-    data = read_dataset(given.dataset, given.root)
-    if given.list is not None:
-        data = chosen_by_list(data, given.list)
+    data = chosen_by_list(read_dataset(given.dataset, given.root), given.list)
     if given.fit is not None and not given.model.is_dir():
         raise ValueError(f"--fit writes into a model folder; {given.model} is none")
     print(data.summary())
@@ -138,22 +138,16 @@ def _counting(data: Dataset) -> Dataset:
     inside = PROTOCOLS[protocol_of(data.name, "crops-round" if data.name == "crops" else None)].includes(data.angles)
     if not inside.any():
         raise ValueError(f"{data.root}: no label lies within 99 degrees")
-    return replace(data, samples=[sample for sample, counts in zip(data.samples, inside, strict=True) if counts])
+    return replace(data, samples=list(compress(data.samples, inside)))
 
 
 def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:
     """The answers of every eye that the model has, and of both, as inference gives them."""
-    nothing = Gaussians(*(np.full_like(faces.true, np.nan) for _ in range(2)))
-    found: dict[str, Gaussians] = {}
-    for eye in EYES if eyes.default == "both" else (eyes.default,):
-        landmarks = nothing if eye == "image" else faces.landmarks
-        image = nothing if eye == "landmarks" else faces.image
-        if eyes.calibration is None:
-            found[eye] = landmarks if eye == "landmarks" else image
-        else:
-            fused = eyes.calibration.answer(landmarks, image)
-            found[eye] = Gaussians(fused.rotation, fused.covariance)
-    return found
+    if eyes.calibration is None:  # of one eye
+        return {eyes.default: faces.landmarks if eyes.default == "landmarks" else faces.image}
+    return {
+        eye: answered_by(eyes.calibration, eye, faces) for eye in (EYES if eyes.default == "both" else (eyes.default,))
+    }
 
 
 def numbers_text(calibration: Calibration) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import compress
 from pathlib import Path
 
 from nlml_hpe.detection.detectors import open_detector_for
@@ -106,9 +107,7 @@ def require_apart(output: Path, root: Path, align_on: Path | None = None) -> Non
 
 def _chosen(dataset: str, root: Path, protocol: str, names: Path | None) -> Dataset:
     """The data set, or those of its faces that a list names. Raises where the protocol leaves none of them."""
-    data = read_dataset(dataset, root)
-    if names is not None:
-        data = chosen_by_list(data, names)
+    data = chosen_by_list(read_dataset(dataset, root), names)
     if not PROTOCOLS[protocol].includes(data.angles).any():
         raise ValueError(
             f"{protocol}: none of {len(data.samples)} labels lies in its range ({PROTOCOLS[protocol].text()})"
@@ -119,8 +118,7 @@ def _chosen(dataset: str, root: Path, protocol: str, names: Path | None) -> Data
 def _frame_data(dataset: str, root: Path) -> Dataset:
     """The faces on which a frame is estimated: those in the paper's range."""
     data = read_dataset(dataset, root)
-    inside = PROTOCOLS[f"{dataset}-nlml"].includes(data.angles)
-    data.samples = [sample for sample, chosen in zip(data.samples, inside, strict=True) if chosen]
+    data.samples = list(compress(data.samples, PROTOCOLS[f"{dataset}-nlml"].includes(data.angles)))
     if len(data.samples) < LEAST_FACES:
         raise ValueError(
             f"--align-on {root}: {len(data.samples)} faces in the paper's range; a head frame is estimated from "

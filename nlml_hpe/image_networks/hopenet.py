@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from nlml_hpe.image_networks.backbones import ResNet50
 from nlml_hpe.image_networks.binned import BinnedNetwork
 from nlml_hpe.image_networks.losses import BINS
-from nlml_hpe.image_networks.weights import load_state
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -46,28 +43,3 @@ class HopeNet(BinnedNetwork):
         features = maps.mean(dim=(2, 3))
         heads = (self.fc_yaw, self.fc_pitch, self.fc_roll)
         return torch.stack([head(features).float() for head in heads], dim=1)
-
-
-def read_hopenet(path: Path, size: int = 224, alpha: float = 1.0) -> HopeNet:
-    """HopeNet with the weights in a file as its authors publish them, ``hopenet_robust_alpha1.pkl`` for one.
-
-    Parameters
-    ----------
-    path : Path
-        A state dict that ``torch.save`` wrote. Only tensors are read: no code in the file is run.
-    size, alpha
-        See ``HopeNet``.
-
-    Returns
-    -------
-    HopeNet
-        On the CPU, in evaluation mode.
-
-    Raises
-    ------
-    WeightsError
-        Where the file is missing, is no state dict, or is that of another network, with names and shapes.
-    """
-    network = HopeNet(size, alpha)
-    load_state(network, path)
-    return network.eval()

@@ -75,10 +75,8 @@ class ImageNetwork(nn.Module, ABC):
     def losses(self, outputs: Tensor, rotations: Tensor) -> Tensor:
         """What training makes small, for each crop (N,), of outputs against true rotations (N, 3, 3)."""
 
-    def loss(self, outputs: Tensor, labels: Labels | Tensor) -> Tensor:
-        """The mean of the ``losses``, each multiplied by the confidence in its label; rotations alone count as one."""
-        if isinstance(labels, Tensor):
-            return self.losses(outputs, labels).mean()
+    def loss(self, outputs: Tensor, labels: Labels) -> Tensor:
+        """The mean of the ``losses``, each multiplied by the confidence in its label."""
         return (self.losses(outputs, labels.rotations) * labels.confidence).mean()
 
     def trainable(self, rotations: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlml_hpe.detection.heads import MIN_SCORE, Floats, Head, HeadDetector, suppressed, uncovered
+from nlml_hpe.detection.heads import MIN_SCORE, Floats, Head, HeadDetector, longest_side, suppressed, uncovered
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, Face, area_of
@@ -73,8 +73,8 @@ class HeadSearch:
         beside = path.with_name(REFINEMENT_FILE) if path is not None else None
         self.refiner = HeadRefiner(beside if beside is not None and beside.is_file() else None, providers)
 
-    def find(self, image: RgbImage, faces: Sequence[Face] = (), least: float = MIN_SCORE) -> list[Head]:
-        """Heads in an image that are none of the faces, surest first.
+    def find(self, image: RgbImage, least: float = MIN_SCORE) -> list[Head]:
+        """Heads in an image, surest first.
 
         ``face_box`` is that of the second stage, ``score`` the geometric mean of the first stage's, to three parts, and
         the second's.
@@ -83,8 +83,6 @@ class HeadSearch:
         ----------
         image : RGB uint8 array (H, W, 3)
             The image.
-        faces : sequence of Face
-            Which are known there.
         least : float
             Least score, in 0..1.
 
@@ -99,14 +97,14 @@ class HeadSearch:
             For an array that is no such image.
         """
         # No score is above one: what the first stage is less sure of than this cannot be reported.
-        proposed = uncovered(self.detector.find(image, least ** (1 / (1 - _SECONDS_PART))), faces)
+        proposed = self.detector.find(image, least ** (1 / (1 - _SECONDS_PART)))
         closer = self.refiner.refine(image, proposed)
         heads = [
             near._replace(score=head.score ** (1 - _SECONDS_PART) * near.score**_SECONDS_PART)
             for head, near in zip(proposed, closer, strict=True)
         ]
-        # A box that has moved may be a face's, or a surer head's: that of an ear or a cap moves to the face beside it.
-        sure = uncovered([head for head in heads if head.score >= least], faces)
+        # A box that has moved may be a surer head's: that of an ear or a cap moves to the face beside it.
+        sure = [head for head in heads if head.score >= least]
         face_boxes = np.array([head.face_box for head in sure]).reshape(-1, 4)
         return [sure[row] for row in suppressed(face_boxes, np.array([head.score for head in sure]))]
 
@@ -132,9 +130,9 @@ class HeadSearch:
 
 
 def confirmed_heads(
-    search: HeadSearch, eye: ImageEngine, image: RgbImage, faces: Sequence[Face] = (), least: float = LEAST_CONFIRMED
+    search: HeadSearch, eye: ImageEngine, image: RgbImage, least: float = LEAST_CONFIRMED
 ) -> list[Head]:
-    """Heads in an image that are none of the faces, surest first.
+    """Heads in an image that the image eye confirms, surest first.
 
     ``score`` is that of ``HeadSearch.find`` times the fourth root of the image eye's.
 
@@ -146,8 +144,6 @@ def confirmed_heads(
         Looks at each of them.
     image : RGB uint8 array (H, W, 3)
         The image.
-    faces : sequence of Face
-        Which are known there.
     least : float
         Least such score, in 0..1.
 
@@ -162,7 +158,7 @@ def confirmed_heads(
         For an array that is no such image.
     """
     # No score is above one: what the search is less sure of than ``least`` cannot be reported.
-    return _confirmed(eye, image, search.find(image, faces, least), least)
+    return _confirmed(eye, image, search.find(image, least), least)
 
 
 def _confirmed(eye: ImageEngine, image: RgbImage, found: Sequence[Head], least: float) -> list[Head]:
@@ -199,7 +195,7 @@ def with_heads(
     """
     found = []
     for image, known in zip(images, faces, strict=True):
-        seen = search.find(image, least=LEAST_CONFIRMED)
+        seen = search.find(image, LEAST_CONFIRMED)
         kept = _believed(eye, image, _placed(known, seen), seen)
         heads = _confirmed(eye, image, uncovered(seen, kept), LEAST_CONFIRMED)[: max(0, max_faces - len(kept))]
         others = [Face(image, head.face_box, None, "head") for head in heads]
@@ -211,9 +207,7 @@ def _believed(eye: ImageEngine, image: RgbImage, faces: Sequence[Face], heads: S
     """Those faces of an image that lie where a head is seen, that are large, or that the image eye knows."""
     boxes, large = [box_of_68(face) for face in faces], _LARGE * max(image.shape[:2])
     sure = [
-        max(box[2] - box[0], box[3] - box[1]) >= large
-        or any(overlap(head.face_box, box) >= _SAME_PLACE for head in heads)
-        for box in boxes
+        longest_side(box) >= large or any(overlap(head.face_box, box) >= _SAME_PLACE for head in heads) for box in boxes
     ]
     scores = iter(_scores(eye, image, [box for box, known in zip(boxes, sure, strict=True) if not known]))
     return [face for face, known in zip(faces, sure, strict=True) if known or next(scores) >= _KNOWN]

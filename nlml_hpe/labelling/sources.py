@@ -176,8 +176,7 @@ def _photographs(part: LabelledDataConfig, places: Places) -> Source:
 
 def _labelled(part: LabelledDataConfig) -> Dataset:
     assert part.root is not None  # the configuration has seen to it
-    data = read_dataset(part.kind, part.root)
-    return data if part.list is None else chosen_by_list(data, part.list)
+    return chosen_by_list(read_dataset(part.kind, part.root), part.list)
 
 
 def _rendered(part: LabelledDataConfig, places: Places) -> Source:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -22,65 +21,21 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PoseGrams:
-    """Gram matrices of the three pose unfoldings, float64; sums over people, hence additive.
-
-    Attributes
-    ----------
-    yaw, pitch, roll : ndarray of shapes (Y, Y), (P, P), (R, R)
-        The Grams.
-    people : int
-        How many people are summed.
-
-    Examples
-    --------
-    >>> one = PoseGrams(np.eye(2), np.eye(1), np.eye(1), people=1)
-    >>> both = one + one
-    >>> both.people, both.yaw
-    (2, array([[2., 0.],
-           [0., 2.]]))
-    """
-
-    yaw: FloatArray
-    pitch: FloatArray
-    roll: FloatArray
-    people: int
-
-    def __add__(self, other: PoseGrams) -> PoseGrams:
-        return PoseGrams(
-            self.yaw + other.yaw, self.pitch + other.pitch, self.roll + other.roll, self.people + other.people
-        )
-
-    @property
-    def matrices(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """The Grams in axis order."""
-        return (self.yaw, self.pitch, self.roll)
-
-
-@dataclass(frozen=True)
 class Arithmetic:
-    """Where the products of the decomposition are formed.
+    """Where the products of the decomposition are formed: by torch, on ``device``.
 
-    Parameters
-    ----------
-    backend : {"pytorch", "numpy"}
-        That of tensorly.
-    device : torch.device
-        With "pytorch". Float64 stays on the CPU where the device has none (mps).
+    Float64 stays on the CPU where the device has none (mps).
 
     Examples
     --------
-    >>> Arithmetic("numpy").array(np.zeros((1, 2), dtype=np.float32))
-    array([[0., 0.]], dtype=float32)
+    >>> Arithmetic().array(np.zeros((1, 2), dtype=np.float32))
+    tensor([[0., 0.]])
     """
 
-    backend: str = "pytorch"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def array(self, block: NDArray[Any]) -> Any:
-        """The block as a tensor of the backend, not copied where it need not be."""
-        if self.backend == "numpy":
-            return block
+    def array(self, block: NDArray[Any]) -> torch.Tensor:
+        """The block as a tensor there, not copied where it need not be."""
         contiguous = np.ascontiguousarray(block)
         if not contiguous.flags.writeable:
             contiguous = contiguous.copy()
@@ -104,42 +59,16 @@ class Arithmetic:
         object
             What the task gives, in the order of the blocks.
         """
-        with tl.backend_context(self.backend, local_threadsafe=True):
+        with tl.backend_context("pytorch", local_threadsafe=True):
             for block in blocks:
                 yield task(block, *arguments, self)
 
 
-def pose_grams(blocks: Iterable[NDArray[np.float32]], arithmetic: Arithmetic) -> PoseGrams:
-    """Pose Grams of some people; add those of several shards.
+def person_grams(block: NDArray[np.float32], arithmetic: Arithmetic) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Gram matrices (Y, Y), (P, P) and (R, R) of the pose unfoldings of one person's block (Y, P, R, F), in float64.
 
-    Parameters
-    ----------
-    blocks : iterable of ndarrays of shape (Y, P, R, F), float32
-        The people's features.
-    arithmetic : Arithmetic
-        Where products are formed.
-
-    Returns
-    -------
-    PoseGrams
-        Their sum.
-
-    Raises
-    ------
-    TensorError
-        Where a feature is not finite.
-
-    Examples
-    --------
-    >>> grams = pose_grams(np.ones((2, 3, 1, 1, 4), dtype=np.float32), Arithmetic())
-    >>> grams.people, grams.yaw[0]
-    (2, array([8., 8., 8.]))
+    Those of several people are their sums. Raises ``TensorError`` where a feature is not finite.
     """
-    return reduce(PoseGrams.__add__, arithmetic.each(person_grams, blocks))
-
-
-def person_grams(block: NDArray[np.float32], arithmetic: Arithmetic) -> PoseGrams:
-    """Pose Grams of one person's block (Y, P, R, F)."""
     n_yaw, n_pitch, n_roll, length = block.shape
     x = arithmetic.array(block)
     by_pitch = tl.reshape(x, (n_yaw, n_pitch, n_roll * length))
@@ -149,7 +78,7 @@ def person_grams(block: NDArray[np.float32], arithmetic: Arithmetic) -> PoseGram
     yaw, pitch, roll = (_summed(tl.matmul(part, tl.transpose(part, (0, 2, 1)))) for part in (by_yaw, by_pitch, by_roll))
     if not all(np.isfinite(gram).all() for gram in (yaw, pitch, roll)):
         raise TensorError("the tensor holds NaN or infinite features; run Landmarks again, or mark the cells as missed")
-    return PoseGrams(yaw, pitch, roll, people=1)
+    return yaw, pitch, roll
 
 
 def _summed(products: Any) -> FloatArray:

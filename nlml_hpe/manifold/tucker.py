@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from nlml_hpe.manifold.blocks import PersonBlocks, Shards, TensorError
 from nlml_hpe.manifold.fill import LowRankFill, RigidFill
 from nlml_hpe.manifold.passes import (
     Arithmetic,
-    PoseGrams,
     expand_poses,
     largest_angle,
     leading_eigenvectors,
@@ -166,7 +164,7 @@ def decompose(
     arithmetic = arithmetic or Arithmetic()
     blocks = PersonBlocks(features, detected)
     _check(blocks.shape, ranks, grid, detected)
-    with tl.backend_context(arithmetic.backend, local_threadsafe=True):
+    with tl.backend_context("pytorch", local_threadsafe=True):
         run = _Run(blocks, ranks, arithmetic, progress, runner)
         iterations = run.fill_missing(grid, max_fill_iterations)
         for sweep in range(hooi_sweeps):
@@ -266,9 +264,9 @@ class _Run:
 
     def hosvd(self, label: str) -> None:
         """Pose factors from one pass, the identity factor and core from a second."""
-        grams = reduce(PoseGrams.__add__, self._each_person(f"{label}: poses", person_grams))
-        self.norm_squared = float(np.trace(grams.yaw))
-        found = [leading_eigenvectors(g, r) for g, r in zip(grams.matrices, self.ranks[1:], strict=True)]
+        grams = [sum(mode) for mode in zip(*self._each_person(f"{label}: poses", person_grams), strict=True)]
+        self.norm_squared = float(np.trace(grams[0]))
+        found = [leading_eigenvectors(g, r) for g, r in zip(grams, self.ranks[1:], strict=True)]
         self.poses = [vectors for vectors, _ in found]
         self.pose_energy = [energy for _, energy in found]
         self.identities(label)

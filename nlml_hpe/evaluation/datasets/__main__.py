@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 from nlml_hpe.evaluation.datasets import (
@@ -125,7 +125,7 @@ def _of_protocol(data: Dataset, name: str | None) -> Dataset:
         raise DatasetError(f"none of {len(inside)} labels lies in the range {protocol.text()}")
     if not inside.all():
         print(f"left out, label outside of {protocol.text()}: {int((~inside).sum())} of {len(inside)}")
-    return replace(data, samples=[sample for sample, chosen in zip(data.samples, inside, strict=True) if chosen])
+    return replace(data, samples=list(compress(data.samples, inside)))
 
 
 def _folder_of(root: Path) -> Path:

@@ -96,8 +96,8 @@ def read_list(path: str | Path) -> list[str]:
     return names
 
 
-def chosen_by_list(data: Dataset, path: Path) -> Dataset:
-    """The faces that a list names, and no others.
+def chosen_by_list(data: Dataset, path: Path | None) -> Dataset:
+    """The faces that a list names, and no others; all of them without a list.
 
     Names may be spelled in the ways that ``meant`` knows. What the reader left out of the whole data set stays counted.
 
@@ -105,7 +105,7 @@ def chosen_by_list(data: Dataset, path: Path) -> Dataset:
     ----------
     data : Dataset
         All faces.
-    path : Path
+    path : Path or None
         The list, one name a line, as ``read_list`` reads it.
 
     Returns
@@ -119,6 +119,8 @@ def chosen_by_list(data: Dataset, path: Path) -> Dataset:
         Where a name of the list is no labelled face of the data set, is that of several, or stands there twice; the
         message counts and names them.
     """
+    if path is None:
+        return data
     names = read_list(path)
     found = meant(names, [sample.name for sample in data.samples])
     unknown = [with_slashes(name.strip()) for name, one in zip(names, found, strict=True) if not one]
