@@ -209,6 +209,18 @@ def test_another_scene_starts_anew(turning: Turning, estimator: HeadPoseEstimato
     assert sorted(pose.track or 0 for pose in second) == [3, 4]
 
 
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_black_or_white_frame_is_no_other_scene(turning: Turning, estimator: HeadPoseEstimator, level: int) -> None:
+    """A flash, or a picture that was lost, gave all heads new numbers."""
+    follow = HeadFollower(estimator)
+    flat = np.full_like(turning.frames[0], level)
+    flat[::3, ::5] ^= 3  # what a codec leaves
+    first, _, third = (
+        follow(frame, number / FPS) for number, frame in enumerate([turning.frames[0], flat, turning.frames[0]])
+    )
+    assert [sorted(pose.track or 0 for pose in poses) for poses in (first, third)] == [[1, 2], [1, 2]]
+
+
 def test_frames_of_another_size_start_anew(turning: Turning, estimator: HeadPoseEstimator) -> None:
     """Half as large, a head was looked for at its old pixels: there was an answer to a place without a head."""
     small = [frame[::2, ::2].copy() for frame in turning.frames[:2]]

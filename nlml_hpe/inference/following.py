@@ -27,6 +27,8 @@ _SEARCH_EVERY, _SEARCH_FOR_LOST_EVERY = 25, 5
 _THUMB_PX, _REDUCED_PX = 32, 256
 _CUT_CORRELATION, _CUT_LEVELS = 0.4, 12.0
 """Two frames whose reduced copies correlate less, and differ by more grey levels on average, are of two scenes."""
+_FLAT_LEVELS = 2.0
+"""A frame whose grey levels deviate less from their mean is black or white, and shows no scene."""
 
 
 class HeadFollower:
@@ -148,15 +150,17 @@ class HeadFollower:
         return [replace(pose, track=track.number) for track, pose in pairs if not track.is_doubted]
 
     def _is_cut(self, image: RgbImage) -> bool:
-        """Whether this frame shows another scene than the one before."""
-        shape, before = self._shape, self._thumb
-        self._shape, self._thumb = image.shape, _thumb(image)
-        if shape != image.shape:
+        """Whether this frame shows another scene than the last one that shows any."""
+        thumb, is_resized = _thumb(image), self._shape != image.shape
+        if not is_resized and thumb.std() < _FLAT_LEVELS:
+            return False  # a flash, or a lost picture: the next frame may go on with what was seen before it
+        before, self._thumb, self._shape = self._thumb, thumb, image.shape
+        if is_resized:
             # What is known of heads is in pixels of frames of the other size. The first frame of all is such, too.
             return True
-        if np.abs(before - self._thumb).mean() < _CUT_LEVELS:
+        if np.abs(before - thumb).mean() < _CUT_LEVELS:
             return False
-        deviations = [each - each.mean() for each in (before, self._thumb)]
+        deviations = [each - each.mean() for each in (before, thumb)]
         strength = float(np.prod([np.linalg.norm(each) for each in deviations]))
         return float((deviations[0] * deviations[1]).sum()) < _CUT_CORRELATION * strength or strength == 0.0
 
