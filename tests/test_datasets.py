@@ -71,6 +71,27 @@ def test_a_face_whose_box_has_no_size_is_counted_and_named(tmp_path: Path) -> No
     assert data.left_out == {"box has no size": ["00000/00001", "00000/00002", "00000/00003"]}
 
 
+def test_labels_that_no_network_can_learn_from_are_left_out_of_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Degrees in place of radians were learned as whatever pose is left of them after whole turns."""
+    points = np.array([[10.0, 40.0], [10.0, 40.0], [0.0, 0.0]])
+    write_pair(tmp_path, "good", (10, 20, -30), pt3d_68=points)
+    write_pair(tmp_path, "no_points", (0, 0, 0), pt3d_68=None)
+    write_pair(tmp_path, "degrees", (0, 0, 0), pt3d_68=points, Pose_Para=np.array([[20.0, 10.0, -30.0]]))
+    part = LabelledDataConfig(kind="aflw2000", root=tmp_path)
+    source = open_source(part, Places(tmp_path, tmp_path, 48))
+    assert source.rotations().shape == (1, 3, 3)
+    shown = capsys.readouterr().out
+    assert "label without a box: 1 (no_points)" in shown
+    assert "angle beyond a whole turn, as where degrees stand in place of radians: 1 (degrees)" in shown
+    (tmp_path / "good.jpg").unlink()
+    with pytest.raises(
+        DatasetError, match=r"nothing to learn from; expected labels with the box .* within 360 degrees"
+    ):
+        open_source(part, Places(tmp_path, tmp_path, 48))
+
+
 def test_what_cannot_be_used_is_counted_and_named(tmp_path: Path) -> None:
     write_pair(tmp_path, "good", (0, 0, 0))
     write_pair(tmp_path, "no_pose", (0, 0, 0), Pose_Para=None)
