@@ -493,6 +493,21 @@ def test_a_split_keeps_photographs_whole(tmp_path: Path) -> None:
         assert {group[name] for name in first}.isdisjoint(group[name] for name in second)
 
 
+def test_a_split_keeps_fsanets_mirror_images_with_what_they_are_of(tmp_path: Path) -> None:
+    """FSA-Net distributes 300W-LP as AFW.npz, AFW_Flip.npz and so on."""
+    for name in ("AFW", "AFW_Flip", "HELEN", "HELEN_Flip"):
+        np.savez(tmp_path / f"{name}.npz", image=np.zeros((3, 8, 8, 3), np.uint8), pose=np.zeros((3, 3)))
+    data = read_dataset("fsanet", tmp_path)
+    for seed in range(4):
+        parts = split(data, 0.5, 0.5, seed)
+        assert sorted({name.split("/")[0].removesuffix("_Flip") for name in names} for names in parts.values()) in (
+            [{"AFW"}, {"HELEN"}],
+            [{"HELEN"}, {"AFW"}],
+        )
+    with pytest.raises(DatasetError, match="2 photographs, people or recordings cannot be divided into 3 lists"):
+        split(data, 0.7, 0.15, seed=0)
+
+
 def test_a_split_keeps_people_whole_and_meets_the_shares(tmp_path: Path) -> None:
     for person, frame in itertools.product(range(1, 13), range(4)):
         folder = tmp_path / f"{person:02d}"

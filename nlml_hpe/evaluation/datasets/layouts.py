@@ -164,9 +164,14 @@ def _photograph_of_300w_lp(place: Path) -> str:
 
     Names are PHOTOGRAPH_FACE_INDEX (``AFW_134212_1_0``), in LFPW without the face (``LFPW_image_test_0001_0``).
     """
-    folder = place.parent.name.removesuffix("_Flip")
+    folder = _without_flip(place.parent.name)
     end = r"_\d+$" if place.name.startswith("LFPW") else r"(_\d+)?_\d+$"
     return f"{folder}/{re.sub(end, '', place.name)}"
+
+
+def _without_flip(name: str) -> str:
+    """The name of a part of 300W-LP, of a folder or a file of FSA-Net's; its mirror images lie in another one."""
+    return name.removesuffix("_Flip")
 
 
 def _box_of(points: NDArray[np.float64] | None, not_seen: float = np.nan) -> Box | None:
@@ -194,7 +199,8 @@ def _read_fsanet(data: Dataset) -> None:
             yaw, pitch, roll = (float(value) for value in pose)
             box = _inner_box(image.shape[1], image.shape[0])
             # The file does not say which photograph a crop is from, so that it cannot be divided.
-            data.add(Sample(name, (yaw, pitch, roll), partial(with_swapped_colors, image), box, path.stem))
+            group = _without_flip(path.stem)
+            data.add(Sample(name, (yaw, pitch, roll), partial(with_swapped_colors, image), box, group))
 
 
 def _inner_box(width: int, height: int) -> Box:
