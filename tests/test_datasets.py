@@ -266,6 +266,15 @@ def test_a_face_that_the_border_cuts_has_its_whole_box(tmp_path: Path, name: str
     assert boxes == {"cut": (-60.5, -7.5, 140.0, 200.0), "hidden": (10.0, 20.0, 90.0, 95.0)}
 
 
+@pytest.mark.parametrize("name", ["pt3d_68", "pt2d"])
+def test_points_that_are_rows_are_no_box(tmp_path: Path, name: str) -> None:
+    """Of (68, 2) the first two points were taken for the x and the y of two: a box somewhere in the image."""
+    points = np.random.default_rng(0).uniform(10, 90, (68, 2))
+    write_pair(tmp_path, "rows", (0, 0, 0), **{"pt3d_68": None, name: points})
+    (sample,) = read_dataset("aflw2000", tmp_path).samples
+    assert sample.box is None
+
+
 @pytest.mark.parametrize(("zeros", "count"), [(10**6, 1), (8, 3000)])
 def test_a_label_of_countless_elements_is_refused(tmp_path: Path, zeros: int, count: int) -> None:
     """Of a few kilobytes, which took seconds."""

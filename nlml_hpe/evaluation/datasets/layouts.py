@@ -176,7 +176,7 @@ def _without_flip(name: str) -> str:
 
 def _box_of(points: NDArray[np.float64] | None, not_seen: float = np.nan) -> Box | None:
     """The box of landmarks (2 or 3, n), beyond the image, too; those whose x is ``not_seen`` are left out."""
-    if points is None or points.ndim != 2 or len(points) < 2:
+    if points is None or points.ndim != 2 or len(points) not in (2, 3):
         return None
     seen = points[:2, (points[0] != not_seen) & np.isfinite(points[:2]).all(axis=0)]
     box = box_of(seen.T) if seen.size else None
