@@ -52,8 +52,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a state dict that can be read safely{reason}") from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: expected a state dict, names to tensors; received {type(state).__name__}")
+        raise WeightsError(f"{path}: expected a state dict, names to tensors; received {_described(state)}")
     return state
+
+
+def _described(content: object) -> str:
+    """What is in a file in place of a state dict; of a checkpoint, which may hold one, its first names."""
+    if not isinstance(content, dict):
+        return type(content).__name__
+    parts = [f"{name!r} ({type(value).__name__})" for name, value in content.items()]
+    return f"a dict of {', '.join(parts[:_MOST_NAMED])}{', ...' if len(parts) > _MOST_NAMED else ''}"
 
 
 def load_state(network: nn.Module, path: Path) -> None:
