@@ -277,6 +277,28 @@ def test_a_backbone_is_read_from_a_file_in_torchvisions_names(tmp_path: Path) ->
         load_backbone(build("six_d", 64), tmp_path / "resnet.pth")
 
 
+def test_a_backbone_is_read_from_a_whole_network_of_another_size_or_with_other_heads(tmp_path: Path) -> None:
+    """HopeNet's file gave its heads, too, and one that ImageTrainer wrote was refused."""
+    torch.manual_seed(5)
+    small, angles = build("six_d", 64, width=8), build("mobilenetv2", 64, answer="angles", width=8)
+    hopenet = HopeNet(64, width=8)
+    pairs = (
+        (small, build("six_d", 96, width=8)),
+        (angles, build("mobilenetv2", 64, answer="six_d", width=8)),
+        (hopenet, build("six_d", 64, backbone="resnet50", width=8)),
+        (hopenet, HopeNet(64, width=8)),
+        (build("six_d", 64, backbone="resnet50", width=8), HopeNet(64, width=8)),
+    )
+    for given, network in pairs:
+        torch.save(given.state_dict(), tmp_path / "whole.pkl")
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        load_backbone(network, tmp_path / "whole.pkl")
+        source = {name.removeprefix("backbone."): value for name, value in given.state_dict().items()}
+        for name, value in network.state_dict().items():
+            is_head = name.startswith(("fc_", "squeeze", "columns", "spread", "head"))
+            assert torch.equal(value, before[name] if is_head else source[name.removeprefix("backbone.")]), name
+
+
 def torchvisions(name: str) -> str:
     """The name that a layer of our MobileNetV2 has in torchvision's."""
     first, *rest = name.split(".")

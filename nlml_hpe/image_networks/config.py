@@ -35,7 +35,8 @@ class ImageNetworkConfig(Section):
         default=None, description="weights of the same network with half the width, whose channels are doubled"
     )
     backbone_weights: UserPath | None = Field(
-        default=None, description="the same of the backbone alone: ResNet-50's or MobileNetV2's of torchvision"
+        default=None,
+        description="the same of the backbone alone: torchvision's ResNet-50 or MobileNetV2, or a whole network's",
     )
 
     @model_validator(mode="after")
