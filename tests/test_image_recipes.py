@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scipy.io import savemat
 from nlml_hpe.evaluation.command import run
 from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
 from nlml_hpe.evaluation.options import add_arguments
+from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import write_manifest
@@ -219,6 +221,34 @@ def test_of_both_eyes_the_fused_answer_is_the_default(tmp_path: Path) -> None:
     assert [report["routes"][name]["n"] for name in ("refined", "image", "fused")] == [0, 6, 6]
     image, fused = (report["routes"][name]["geodesic"]["mean"] for name in ("image", "fused"))
     assert fused == pytest.approx(image, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("{name: hopenet, loss: huber}", "hopenet has no setting loss; it has alpha, width"),
+        ("{name: six_d, weights: gone.pth}", r"gone\.pth: no such file; correct image_network\.weights"),
+        (f"{{name: custom_cnn, weights: {REPOSITORY}/checkpoints/image_network/image_network.safetensors}}", "another"),
+    ],
+)
+def test_what_is_wrong_with_a_network_is_said_before_anybody_is_rendered(
+    tmp_path: Path, network: str, message: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    # There are no heads here: rendering would end with another error.
+    path.write_text(f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\nimage_network: {network}\n")
+    with pytest.raises((ValueError, ArtifactError), match=message):
+        run_pipeline.main(path, None, None, force=False, eye="image")
+
+
+def test_that_torchao_is_missing_is_said_before_anybody_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\nimage_model: {{int8: true}}\n")
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(MissingPackageError, match=r"image_model\.int8 needs torchao"):
+        run_pipeline.main(path, None, None, force=False, eye="image")
 
 
 def test_stages_of_the_other_eye_are_no_part_of_a_chain(tmp_path: Path) -> None:
