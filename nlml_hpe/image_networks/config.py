@@ -41,6 +41,8 @@ class ImageNetworkConfig(Section):
 
     @model_validator(mode="after")
     def _begins_once(self) -> ImageNetworkConfig:
+        if self.weights is not None and self.backbone_weights is not None:
+            raise ValueError("weights: leave out backbone_weights, which they would replace")
         if self.narrow_weights is None:
             return self
         if self.weights is not None or self.backbone_weights is not None:
