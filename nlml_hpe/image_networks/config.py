@@ -121,7 +121,10 @@ class ImageTrainerConfig(TrainingConfig):
         default=0.0, description="share of the weights that it began with in those that are kept, of one trained on"
     )
     stored_px: int = Field(
-        default=96, ge=32, le=2048, description="photographs: pixels on a side of the cut, margin included"
+        default=96,
+        ge=32,
+        le=2048,
+        description="photographs: pixels on a side of the cut, a third more than the network's size for its margin",
     )
 
     @model_validator(mode="after")
