@@ -266,6 +266,16 @@ def test_a_face_that_the_border_cuts_has_its_whole_box(tmp_path: Path, name: str
     assert boxes == {"cut": (-60.5, -7.5, 140.0, 200.0), "hidden": (10.0, 20.0, 90.0, 95.0)}
 
 
+@pytest.mark.parametrize(("folder", "layout"), [("", "aflw2000"), ("AFW", "300w_lp")])
+def test_labels_in_capitals_are_read_and_recognised(tmp_path: Path, folder: str, layout: str) -> None:
+    place = tmp_path / folder
+    write_pair(place, "a", (0, 0, 0))
+    for suffix in (".jpg", ".mat"):
+        (place / f"a{suffix}").rename(place / f"a{suffix.upper()}")
+    assert recognised_layout(tmp_path) == layout
+    assert len(read_dataset(layout, tmp_path).samples) == 1
+
+
 @pytest.mark.parametrize("name", ["pt3d_68", "pt2d"])
 def test_points_that_are_rows_are_no_box(tmp_path: Path, name: str) -> None:
     """Of (68, 2) the first two points were taken for the x and the y of two: a box somewhere in the image."""

@@ -35,6 +35,8 @@ from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
 from nlml_hpe.rotation import angles_from_rotation, is_rotation
 
 _NEAR = 200
+_MAT = ".[mM][aA][tT]"
+"""The suffix of a label, as patterns have it: it is read in capitals, too."""
 _NOT_SEEN = -1.0
 """The x of a point of ``pt2d`` that AFLW2000-3D has no place of."""
 
@@ -263,12 +265,12 @@ def _row_of(shard: Shard, row: int) -> RgbImage:
 
 LAYOUTS: dict[str, Layout] = {
     "aflw2000": Layout(
-        partial(_read_pairs, pattern="*", group=str), "image00002.jpg with image00002.mat beside it", "*.mat"
+        partial(_read_pairs, pattern="*", group=str), "image00002.jpg with image00002.mat beside it", f"*{_MAT}"
     ),
     "300w_lp": Layout(
         partial(_read_pairs, pattern="*/*", group=_photograph_of_300w_lp),
         "AFW/name.jpg with AFW/name.mat beside it",
-        "*/*.mat",
+        f"*/*{_MAT}",
     ),
     "biwi": Layout(
         read_biwi,
