@@ -10,6 +10,7 @@ import stages.guard  # noqa: F401
 
 import numpy as np
 
+from nlml_hpe.extras import needs
 from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.config import ImageTrainerConfig
@@ -35,6 +36,12 @@ def plan(config: Config) -> Plan:
     reads, others = ImageTrainer.data_read(config)
     settings = config.sections("seed", "image_network", "image_trainer", "image_quantizer")
     return Plan((work.image_network_int8,), KIND, settings, {work.image_network: IMAGE_NETWORK, **reads}, others)
+
+
+def check(config: Config) -> None:
+    """Raise ``MissingPackageError`` where torchao is not installed."""
+    with needs("quantize", "image_model.int8"):
+        import torchao  # noqa: F401
 
 
 def main(config: Config) -> Path:
@@ -79,7 +86,7 @@ def _fake_quantized(network: ImageNetwork, training: list[Weighted], seed: int) 
     return FakeQuantized(network, crops.batch(some, None)[0], seed)
 
 
-STAGE = Stage("ImageQuantizer", plan, main)
+STAGE = Stage("ImageQuantizer", plan, main, check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train an image network on in eight bits."))

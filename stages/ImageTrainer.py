@@ -31,13 +31,26 @@ def plan(config: Config) -> Plan:
     """What the network depends on."""
     work = Workdir(config.workdir)
     reads, others = data_read(config)
-    for name in ("weights", "narrow_weights", "backbone_weights"):
-        file = getattr(config.image_network, name)
-        if file is not None:
-            others[f"weights {file}"] = digest_of_weights(file, f"image_network.{name}")
+    others |= _weights_read(config)
     settings = config.sections("seed", "image_network", "image_trainer")
     kept = {folder: PHOTOGRAPH_CROPS for *_, folder in _parts(config)}
     return Plan((work.image_network,), KIND, settings, reads, others, kept)
+
+
+def check(config: Config) -> None:
+    """Raise what is wrong with the network: a setting that it does not have, or weights that are not its own."""
+    _weights_read(config)
+    initial_network(config.image_network, config.seed)
+
+
+def _weights_read(config: Config) -> dict[str, str]:
+    """Digests of the weights to begin with. Raises ``ArtifactError`` where a file is missing."""
+    files = {name: getattr(config.image_network, name) for name in ("weights", "narrow_weights", "backbone_weights")}
+    return {
+        f"weights {file}": digest_of_weights(file, f"image_network.{name}")
+        for name, file in files.items()
+        if file is not None
+    }
 
 
 def data_read(config: Config) -> tuple[dict[Path, str], dict[str, str]]:
@@ -112,7 +125,7 @@ def _range(network: ImageNetwork, parts: list[Weighted]) -> list[list[float]]:
     return [[float(low), float(high)] for low, high in zip(angles.min(axis=0), angles.max(axis=0), strict=True)]
 
 
-STAGE = Stage("ImageTrainer", plan, main)
+STAGE = Stage("ImageTrainer", plan, main, check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train an image network on labelled crops."))

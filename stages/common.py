@@ -115,11 +115,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage by name: ``plan`` says what it depends on, ``main`` does the work and returns the artefact."""
+    """A stage by name: ``plan`` says what it depends on, ``main`` does the work and returns the artefact.
+
+    ``check``, where there is one, raises what is wrong whatever the stages before it write: a chain asks it first.
+    """
 
     name: str
     plan: Callable[[Config], Plan]
     main: Callable[[Config], Path]
+    check: Callable[[Config], None] | None = None
 
 
 def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = False) -> Path:

@@ -75,6 +75,16 @@ class Config(Section):
         rest = {key: value for key, value in tucker.items() if key != "device"}
         return {"device": tucker["device"], **data, "tucker": rest}
 
+    @model_validator(mode="after")
+    def _begins_with_what_it_keeps(self) -> Config:
+        network = self.image_network
+        if self.image_trainer.start_share and network.weights is None and network.narrow_weights is None:
+            raise ValueError(
+                "image_trainer.start_share: expected weights that the training begins with, image_network.weights or "
+                "narrow_weights; random ones would be mixed into the trained ones"
+            )
+        return self
+
     @property
     def n_workers(self) -> int:
         """Number of worker processes; it never changes a result."""

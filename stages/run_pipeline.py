@@ -58,8 +58,13 @@ def main(
     start, stop = names.index(first or names[0]), names.index(last or names[-1])
     if start > stop:
         raise ValueError(f"--from {first} comes after --until {last}; the order is {' -> '.join(names)}")
-    # All of them before the first one works, for a package that is missing is to be named before hours of rendering.
-    for stage in [stage_of(name, eye) for name in needed(names[start : stop + 1], config)]:
+    # All of them before the first one works: a package that is missing is to be named before hours of rendering, and so
+    # is what a later one refuses.
+    stages = [stage_of(name, eye) for name in needed(names[start : stop + 1], config)]
+    for stage in stages:
+        if stage.check is not None:
+            stage.check(config)
+    for stage in stages:
         run_stage(stage, config, force, verify)
 
 

@@ -89,6 +89,14 @@ def test_steps_that_names_can_hold_are_read(step: float) -> None:
         ("workdir: w\nheads: &a {looks: *a}\n", ["unknown key 'heads.looks.looks'"]),
         (f"workdir: w\nx: {'[' * 5000}\n", ["nested too deeply"]),
         ("workdir: w\nworkdir_: !!python/object:os.system x\n", ["not valid YAML"]),
+        (
+            "workdir: w\nimage_network: {weights: a.pkl, backbone_weights: b.pth}\n",
+            ["line 2", "weights: leave out backbone_weights, which they would replace"],
+        ),
+        (
+            "workdir: w\nimage_network: {backbone_weights: b.pth}\nimage_trainer: {start_share: 0.15}\n",
+            ["image_trainer.start_share: expected weights that the training begins with"],
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_line_and_remedy(tmp_path: Path, text: str, expected: list[str]) -> None:

@@ -71,6 +71,27 @@ def test_a_face_whose_box_has_no_size_is_counted_and_named(tmp_path: Path) -> No
     assert data.left_out == {"box has no size": ["00000/00001", "00000/00002", "00000/00003"]}
 
 
+def test_labels_that_no_network_can_learn_from_are_left_out_of_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Degrees in place of radians were learned as whatever pose is left of them after whole turns."""
+    points = np.array([[10.0, 40.0], [10.0, 40.0], [0.0, 0.0]])
+    write_pair(tmp_path, "good", (10, 20, -30), pt3d_68=points)
+    write_pair(tmp_path, "no_points", (0, 0, 0), pt3d_68=None)
+    write_pair(tmp_path, "degrees", (0, 0, 0), pt3d_68=points, Pose_Para=np.array([[20.0, 10.0, -30.0]]))
+    part = LabelledDataConfig(kind="aflw2000", root=tmp_path)
+    source = open_source(part, Places(tmp_path, tmp_path, 48))
+    assert source.rotations().shape == (1, 3, 3)
+    shown = capsys.readouterr().out
+    assert "label without a box: 1 (no_points)" in shown
+    assert "angle beyond a whole turn, as where degrees stand in place of radians: 1 (degrees)" in shown
+    (tmp_path / "good.jpg").unlink()
+    with pytest.raises(
+        DatasetError, match=r"nothing to learn from; expected labels with the box .* within 360 degrees"
+    ):
+        open_source(part, Places(tmp_path, tmp_path, 48))
+
+
 def test_what_cannot_be_used_is_counted_and_named(tmp_path: Path) -> None:
     write_pair(tmp_path, "good", (0, 0, 0))
     write_pair(tmp_path, "no_pose", (0, 0, 0), Pose_Para=None)
@@ -243,6 +264,25 @@ def test_a_face_that_the_border_cuts_has_its_whole_box(tmp_path: Path, name: str
     write_pair(tmp_path, "hidden", (0, 0, 0), pt3d_68=None, pt2d=np.array([[10.0, -1.0, 90.0], [20.0, 452.0, 95.0]]))
     boxes = {sample.name: sample.box for sample in read_dataset("aflw2000", tmp_path).samples}
     assert boxes == {"cut": (-60.5, -7.5, 140.0, 200.0), "hidden": (10.0, 20.0, 90.0, 95.0)}
+
+
+@pytest.mark.parametrize(("folder", "layout"), [("", "aflw2000"), ("AFW", "300w_lp")])
+def test_labels_in_capitals_are_read_and_recognised(tmp_path: Path, folder: str, layout: str) -> None:
+    place = tmp_path / folder
+    write_pair(place, "a", (0, 0, 0))
+    for suffix in (".jpg", ".mat"):
+        (place / f"a{suffix}").rename(place / f"a{suffix.upper()}")
+    assert recognised_layout(tmp_path) == layout
+    assert len(read_dataset(layout, tmp_path).samples) == 1
+
+
+@pytest.mark.parametrize("name", ["pt3d_68", "pt2d"])
+def test_points_that_are_rows_are_no_box(tmp_path: Path, name: str) -> None:
+    """Of (68, 2) the first two points were taken for the x and the y of two: a box somewhere in the image."""
+    points = np.random.default_rng(0).uniform(10, 90, (68, 2))
+    write_pair(tmp_path, "rows", (0, 0, 0), **{"pt3d_68": None, name: points})
+    (sample,) = read_dataset("aflw2000", tmp_path).samples
+    assert sample.box is None
 
 
 @pytest.mark.parametrize(("zeros", "count"), [(10**6, 1), (8, 3000)])
@@ -470,6 +510,21 @@ def test_a_split_keeps_photographs_whole(tmp_path: Path) -> None:
     group = {sample.name: sample.group for sample in data.samples}
     for first, second in itertools.combinations(parts.values(), 2):
         assert {group[name] for name in first}.isdisjoint(group[name] for name in second)
+
+
+def test_a_split_keeps_fsanets_mirror_images_with_what_they_are_of(tmp_path: Path) -> None:
+    """FSA-Net distributes 300W-LP as AFW.npz, AFW_Flip.npz and so on."""
+    for name in ("AFW", "AFW_Flip", "HELEN", "HELEN_Flip"):
+        np.savez(tmp_path / f"{name}.npz", image=np.zeros((3, 8, 8, 3), np.uint8), pose=np.zeros((3, 3)))
+    data = read_dataset("fsanet", tmp_path)
+    for seed in range(4):
+        parts = split(data, 0.5, 0.5, seed)
+        assert sorted({name.split("/")[0].removesuffix("_Flip") for name in names} for names in parts.values()) in (
+            [{"AFW"}, {"HELEN"}],
+            [{"HELEN"}, {"AFW"}],
+        )
+    with pytest.raises(DatasetError, match="2 photographs, people or recordings cannot be divided into 3 lists"):
+        split(data, 0.7, 0.15, seed=0)
 
 
 def test_a_split_keeps_people_whole_and_meets_the_shares(tmp_path: Path) -> None:

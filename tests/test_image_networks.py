@@ -227,6 +227,10 @@ def test_weights_without_names_are_refused(tmp_path: Path) -> None:
     torch.save({0: torch.zeros(2)}, tmp_path / "weights.pkl")
     with pytest.raises(WeightsError, match="expected a state dict, names to tensors"):
         load_backbone(build("six_d", 64), tmp_path / "weights.pkl")
+    # As many keep a training's state: which of its names holds the weights is for the user to see.
+    torch.save({"epoch": 3, "model_state_dict": {"a": torch.zeros(2)}}, tmp_path / "checkpoint.tar")
+    with pytest.raises(WeightsError, match=r"received a dict of 'epoch' \(int\), 'model_state_dict' \(dict\)"):
+        read_state(tmp_path / "checkpoint.tar")
 
 
 class Trap:

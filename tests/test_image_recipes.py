@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scipy.io import savemat
 from nlml_hpe.evaluation.command import run
 from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
 from nlml_hpe.evaluation.options import add_arguments
+from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import write_manifest
@@ -212,6 +214,34 @@ def test_of_both_eyes_the_fused_answer_is_the_default(tmp_path: Path) -> None:
     assert fused == pytest.approx(image, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("{name: hopenet, loss: huber}", "hopenet has no setting loss; it has alpha, width"),
+        ("{name: six_d, weights: gone.pth}", r"gone\.pth: no such file; correct image_network\.weights"),
+        (f"{{name: custom_cnn, weights: {REPOSITORY}/checkpoints/image_network/image_network.safetensors}}", "another"),
+    ],
+)
+def test_what_is_wrong_with_a_network_is_said_before_anybody_is_rendered(
+    tmp_path: Path, network: str, message: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    # There are no heads here: rendering would end with another error.
+    path.write_text(f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\nimage_network: {network}\n")
+    with pytest.raises((ValueError, ArtifactError), match=message):
+        run_pipeline.main(path, None, None, force=False, eye="image")
+
+
+def test_that_torchao_is_missing_is_said_before_anybody_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\nimage_model: {{int8: true}}\n")
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(MissingPackageError, match=r"image_model\.int8 needs torchao"):
+        run_pipeline.main(path, None, None, force=False, eye="image")
+
+
 def test_stages_of_the_other_eye_are_no_part_of_a_chain(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(f"workdir: {tmp_path}\n")
@@ -266,6 +296,28 @@ def test_a_backbone_is_read_from_a_file_in_torchvisions_names(tmp_path: Path) ->
         load_backbone(build("custom_cnn", 32), tmp_path / "resnet.pth")
     with pytest.raises(WeightsError, match="weights of another network"):
         load_backbone(build("six_d", 64), tmp_path / "resnet.pth")
+
+
+def test_a_backbone_is_read_from_a_whole_network_of_another_size_or_with_other_heads(tmp_path: Path) -> None:
+    """HopeNet's file gave its heads, too, and one that ImageTrainer wrote was refused."""
+    torch.manual_seed(5)
+    small, angles = build("six_d", 64, width=8), build("mobilenetv2", 64, answer="angles", width=8)
+    hopenet = HopeNet(64, width=8)
+    pairs = (
+        (small, build("six_d", 96, width=8)),
+        (angles, build("mobilenetv2", 64, answer="six_d", width=8)),
+        (hopenet, build("six_d", 64, backbone="resnet50", width=8)),
+        (hopenet, HopeNet(64, width=8)),
+        (build("six_d", 64, backbone="resnet50", width=8), HopeNet(64, width=8)),
+    )
+    for given, network in pairs:
+        torch.save(given.state_dict(), tmp_path / "whole.pkl")
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        load_backbone(network, tmp_path / "whole.pkl")
+        source = {name.removeprefix("backbone."): value for name, value in given.state_dict().items()}
+        for name, value in network.state_dict().items():
+            is_head = name.startswith(("fc_", "squeeze", "columns", "spread", "head"))
+            assert torch.equal(value, before[name] if is_head else source[name.removeprefix("backbone.")]), name
 
 
 def torchvisions(name: str) -> str:

@@ -284,6 +284,21 @@ def test_a_mixture_with_weights_trains(folder: Path) -> None:
     assert history.epochs_run == 1
 
 
+@pytest.mark.parametrize(
+    ("size", "said"), [(36, ""), (37, "enlarged to the network's 37 px, which in use sees sharper")]
+)
+def test_that_crops_are_stored_with_too_few_pixels_is_said(
+    folder: Path, size: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network of 224 px learned from photographs that were cut with the 96 px of the smallest one."""
+    config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": 32})
+    parts = sources(folder, "train"), sources(folder, "validation")
+    train_image_network(network_of(NETWORK.model_copy(update={"size": size}), 0), *parts, config, 0, Run())
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert bool(said) == ("with 50 px (image_trainer.stored_px of photographs" in shown)
+
+
 def test_a_network_trained_on_keeps_a_share_of_what_it_began_with(folder: Path) -> None:
     """The whole: as if it had not been trained; nought: as it was trained; a quarter lies between them."""
 

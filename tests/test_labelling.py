@@ -184,6 +184,14 @@ def test_photographs_that_differ_by_their_suffix_alone_are_two(tmp_path: Path) -
         listed("b", "b.png")
 
 
+def test_hidden_files_are_no_photographs(tmp_path: Path) -> None:
+    """A Mac's were counted as photographs that do not read; and by no digest of a folder is one of them noticed."""
+    (tmp_path / "sub").mkdir()
+    for name in ("a.jpg", ".b.jpg", "sub/._c.jpg", "sub/c.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert [file.name for file in image_files(tmp_path, lambda _: FaceLabels([]))] == ["a", "sub/c"]
+
+
 def test_bad_folders_are_named(label: PseudoLabeller, places: Path, tmp_path: Path) -> None:
     for root, text in ((tmp_path / "none", "no such file or folder"), (tmp_path, "neither photographs nor videos")):
         with pytest.raises(DatasetError, match=text):

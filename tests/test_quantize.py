@@ -31,6 +31,7 @@ from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.format import METADATA
+from nlml_hpe.model.image_export import outputs_graph
 from nlml_hpe.rotation import geodesic_degrees
 from nlml_hpe.training_run import Run
 from nlml_hpe.training_state import write_checkpoint
@@ -174,6 +175,23 @@ def rounded_network() -> FakeQuantized:
 
 def noise(seed: int) -> torch.Tensor:
     return torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 255
+
+
+@pytest.mark.parametrize(("name", "width"), [("custom_cnn", None), ("hopenet", 8)])
+def test_networks_of_bins_are_written_in_eight_bits(name: str, width: int | None) -> None:
+    """After a whole training with the roundings their pooling had no translation."""
+    network = network_of(ImageNetworkConfig(name=name, size=32, width=width), seed=0)  # type: ignore[arg-type]
+    converted = FakeQuantized(network, noise(seed=0)).converted()
+    graph = outputs_graph(converted, network.size)
+    options = onnxruntime.SessionOptions()
+    # As it is written: fused to integer operations, a number at a border may be rounded the other way.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: noise(seed=1).numpy()})
+    with torch.no_grad():
+        expected = converted(noise(seed=1)).numpy()
+    assert found.shape == (8, 3, 66)
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_dropout_is_the_networks_own(prepared: FakeQuantized) -> None:

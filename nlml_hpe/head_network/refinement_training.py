@@ -21,7 +21,7 @@ from nlml_hpe.head_network.proposals import mirrored_box, proposal_crop, within_
 from nlml_hpe.head_network.refinement import RefinementNetwork, Truth, refinement_loss
 from nlml_hpe.image_networks.augment import recolored
 from nlml_hpe.image_networks.backbones import to_quickest_layout
-from nlml_hpe.image_networks.weights import load_own_backbone
+from nlml_hpe.image_networks.weights import load_backbone
 from nlml_hpe.training import train
 from nlml_hpe.training_run import History, Run
 
@@ -115,7 +115,7 @@ def initial_refinement_network(config: RefinementTrainerConfig, seed: int) -> Re
         torch.manual_seed(seed)
         network = RefinementNetwork(config.width)
     if config.image_network is not None:
-        load_own_backbone(network, config.image_network)
+        load_backbone(network, config.image_network)
     return network
 
 

@@ -35,11 +35,14 @@ class ImageNetworkConfig(Section):
         default=None, description="weights of the same network with half the width, whose channels are doubled"
     )
     backbone_weights: UserPath | None = Field(
-        default=None, description="the same of the backbone alone: ResNet-50's or MobileNetV2's of torchvision"
+        default=None,
+        description="the same of the backbone alone: torchvision's ResNet-50 or MobileNetV2, or a whole network's",
     )
 
     @model_validator(mode="after")
     def _begins_once(self) -> ImageNetworkConfig:
+        if self.weights is not None and self.backbone_weights is not None:
+            raise ValueError("weights: leave out backbone_weights, which they would replace")
         if self.narrow_weights is None:
             return self
         if self.weights is not None or self.backbone_weights is not None:
@@ -118,7 +121,10 @@ class ImageTrainerConfig(TrainingConfig):
         default=0.0, description="share of the weights that it began with in those that are kept, of one trained on"
     )
     stored_px: int = Field(
-        default=96, ge=32, le=2048, description="photographs: pixels on a side of the cut, margin included"
+        default=96,
+        ge=32,
+        le=2048,
+        description="photographs: pixels on a side of the cut, a third more than the network's size for its margin",
     )
 
     @model_validator(mode="after")

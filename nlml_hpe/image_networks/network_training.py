@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from nlml_hpe.device import resolve_precision
 from nlml_hpe.image_networks.augment import augment
 from nlml_hpe.image_networks.backbones import to_quickest_layout
 from nlml_hpe.image_networks.config import AugmentationConfig, ImageNetworkConfig, ImageTrainerConfig
+from nlml_hpe.image_networks.crop import SHARE, STORED_SHARE
 from nlml_hpe.image_networks.losses import geodesic
 from nlml_hpe.image_networks.network import ImageNetwork, Labels, normalises_points
 from nlml_hpe.image_networks.quantize import FakeQuantized
@@ -144,6 +146,7 @@ def train_image_network(
         from, where sources are stored in different sizes, and as ``training.train`` does.
     """
     shown = _crops(network, training, None, "training")
+    _warn_of_enlarged(network, shown)
     held_out = _crops(network, validation, network.size, "validation")
     left_out = (shown.left_out + held_out.left_out).total()
     counts = {"training": len(shown), "validation": len(held_out), "left_out": left_out}
@@ -255,6 +258,18 @@ def _crops(network: ImageNetwork, parts: Sequence[Weighted], size: int | None, s
     if reasons:
         print(f"{split}: {len(crops)} crops; left out: {reasons}", flush=True)
     return crops
+
+
+def _warn_of_enlarged(network: ImageNetwork, crops: Crops) -> None:
+    """Say where crops are stored in fewer pixels than the network is shown: in use it will see sharper ones."""
+    stored, enough = crops.sources[0].size, math.ceil(network.size * STORED_SHARE / SHARE)
+    if stored < enough:
+        print(
+            f"training: crops are stored with {stored} px on a side and enlarged to the network's {network.size} px, "
+            f"which in use sees sharper ones; with {enough} px (image_trainer.stored_px of photographs, crops.size of "
+            "rendered crops) they are not",
+            flush=True,
+        )
 
 
 def _require_statistics(network: ImageNetwork, count: int, batch_size: int) -> None:

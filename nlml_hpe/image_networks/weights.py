@@ -15,8 +15,9 @@ from nlml_hpe.training_state import NOT_READ
 
 MAX_WEIGHTS_BYTES = 1024**3
 _MOST_NAMED = 4
-_CLASSIFIERS = ("fc.", "classifier.")
-"""What published backbones have besides their maps: the layers that name one of a thousand things."""
+_BACKBONE = "backbone."
+_HEADS = ("fc.", "classifier.", "fc_")
+"""What published networks have besides their backbones: layers that name one of a thousand things, and HopeNet's."""
 _MOBILENET = re.compile(r"features\.(\d+)\.(?:conv\.)?(\d+)\.(?:(\d+)\.)?(\w+)")
 
 
@@ -52,8 +53,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a state dict that can be read safely{reason}") from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: expected a state dict, names to tensors; received {type(state).__name__}")
+        raise WeightsError(f"{path}: expected a state dict, names to tensors; received {_described(state)}")
     return state
+
+
+def _described(content: object) -> str:
+    """What is in a file in place of a state dict; of a checkpoint, which may hold one, its first names."""
+    if not isinstance(content, dict):
+        return type(content).__name__
+    parts = [f"{name!r} ({type(value).__name__})" for name, value in content.items()]
+    return f"a dict of {', '.join(parts[:_MOST_NAMED])}{', ...' if len(parts) > _MOST_NAMED else ''}"
 
 
 def load_state(network: nn.Module, path: Path) -> None:
@@ -73,15 +82,18 @@ def load_backbone(network: nn.Module, path: Path) -> None:
         With a ``backbone``, or a ResNet-50 with heads of its own (``HopeNet``).
     path : Path
         ResNet-50's in torchvision's or timm's names, MobileNetV2's in torchvision's, or any in those of
-        ``backbones``. Their classifier is left out.
+        ``backbones``; or a whole image network, as ImageTrainer or HopeNet's authors wrote it, of any crop size. What
+        is no backbone there is left out.
 
     Raises
     ------
     WeightsError
         As ``load_state`` does, and for a network without a backbone of that kind.
     """
-    read = {name: value for name, value in read_state(path).items() if not name.startswith(_CLASSIFIERS)}
-    state = {_own_name(name): value for name, value in read.items()}
+    read = read_state(path)
+    state = {name.removeprefix(_BACKBONE): value for name, value in read.items() if name.startswith(_BACKBONE)}
+    if not state:
+        state = {_own_name(name): value for name, value in read.items() if not name.startswith(_HEADS)}
     backbone = getattr(network, "backbone", None)
     if backbone is not None:
         _fit(backbone, state, str(path))
@@ -90,26 +102,6 @@ def load_backbone(network: nn.Module, path: Path) -> None:
     if not heads:
         raise WeightsError(f"{path}: {type(network).__name__} has no backbone; name a network that has one")
     _fit(network, {**heads, **state}, str(path))
-
-
-def load_own_backbone(network: nn.Module, path: Path) -> None:
-    """Load in place the backbone of an image network that ImageTrainer wrote, whatever its heads are.
-
-    Parameters
-    ----------
-    network : nn.Module
-        With a ``backbone``.
-    path : Path
-        The image network's weights.
-
-    Raises
-    ------
-    WeightsError
-        As ``read_state`` does, and for weights of another backbone or of none.
-    """
-    prefix = "backbone."
-    state = {name.removeprefix(prefix): value for name, value in read_state(path).items() if name.startswith(prefix)}
-    _fit(network.get_submodule("backbone"), state, str(path))
 
 
 def _own_name(name: str) -> str:

@@ -80,7 +80,7 @@ class ImageFile:
 
 
 def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None = None) -> list[ImageFile]:
-    """All photographs and videos below a folder, or one video file.
+    """All photographs and videos below a folder but hidden ones, which systems leave beside others, or one video file.
 
     Parameters
     ----------
@@ -106,7 +106,8 @@ def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None 
     """
     if not root.exists():
         raise DatasetError(f"{root}: no such file or folder")
-    paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    below = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    paths = [root] if root.is_file() else below
     places = {path.name if root.is_file() else str(path.relative_to(root)): path for path in paths}
     places = {name: path for name, path in places.items() if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)}
     owners = Counter(one for name in places for one in {name, bare_name(name)})

@@ -40,6 +40,9 @@ from nlml_hpe.model.format import CONFIG_FILE, SHIPPED
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.words import why_no_file
 
+_WHOLE_TURN_DEG = 360.0
+"""A label beyond it is no pose, but would be learned as one; of AFLW2000-3D some have 300 degrees and more, one 951."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -160,18 +163,25 @@ def _crops(part: LabelledDataConfig, places: Places) -> Source:
 
 
 def _photographs(part: LabelledDataConfig, places: Places) -> Source:
-    """The faces of a labelled data set whose label has a box; others are left out and counted."""
+    """The faces of a labelled data set whose label has a box and angles of a turn; others are left out and counted."""
     data = _labelled(part)
-    boxed: list[Sample] = [sample for sample in data.samples if sample.box is not None]
+    usable: list[Sample] = []
     for sample in data.samples:
-        if sample.box is None:
+        if max(map(abs, sample.angles)) > _WHOLE_TURN_DEG:
+            data.leave_out("angle beyond a whole turn, as where degrees stand in place of radians", sample.name)
+        elif sample.box is None:
             data.leave_out("label without a box", sample.name)
+        else:
+            usable.append(sample)
     print(data.summary(), flush=True)
-    if not boxed:
-        raise DatasetError(f"{part.root}: no label has the box of the 68 points, by which crops are cut")
-    boxes = np.array([sample.box for sample in boxed], dtype=np.float64)
-    labels = Dataset(data.name, data.root, boxed).rotations
-    return Photographs([sample.load for sample in boxed], boxes, labels, places.stored_px, str(data.root))
+    if not usable:
+        raise DatasetError(
+            f"{part.root}: nothing to learn from; expected labels with the box of the 68 points, by which crops are "
+            f"cut, and angles within {_WHOLE_TURN_DEG:g} degrees"
+        )
+    boxes = np.array([sample.box for sample in usable], dtype=np.float64)
+    labels = Dataset(data.name, data.root, usable).rotations
+    return Photographs([sample.load for sample in usable], boxes, labels, places.stored_px, str(data.root))
 
 
 def _labelled(part: LabelledDataConfig) -> Dataset:

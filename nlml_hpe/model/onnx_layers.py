@@ -113,9 +113,11 @@ def _linear(layer: nn.Linear, x: Var) -> Var:
 
 
 def _max_pool(layer: nn.MaxPool2d, x: Var) -> Var:
-    largest, _ = op.max_pool(
-        x, kernel_shape=_pair(layer.kernel_size), strides=_pair(layer.stride), pads=_pair(layer.padding) * 2
-    )
+    return _largest(x, layer.kernel_size, layer.stride, layer.padding)
+
+
+def _largest(x: Var, kernel: Any, stride: Any, padding: Any = 0) -> Var:
+    largest, _ = op.max_pool(x, kernel_shape=_pair(kernel), strides=_pair(stride), pads=_pair(padding) * 2)
     return largest
 
 
@@ -222,6 +224,7 @@ _aten = torch.ops.aten
 _OPERATIONS |= {
     _aten.conv2d.default: _aten_convolution,
     _aten.linear.default: _aten_linear,
+    _aten.max_pool2d.default: _largest,
     _aten.relu.default: op.relu,
     _aten.hardtanh.default: lambda x, low, high: op.clip(x, op.const(np.float32(low)), op.const(np.float32(high))),
     _aten.add.Tensor: _elementwise(op.add),
@@ -230,6 +233,8 @@ _OPERATIONS |= {
     _aten.mean.dim: lambda x, dim: op.reduce_mean(x, op.const(list(dim)), keepdims=0),
     _aten.flatten.using_ints: _flattened,
     _aten.cat.default: lambda parts, dim: op.concat(parts, axis=dim),
+    _aten.stack.default: _stack,
+    _aten.view.default: lambda x, shape: op.reshape(x, op.const(np.array(shape, dtype=np.int64))),
     # Of training alone, or of float32 to float32.
     _aten.dropout.default: lambda x, share, training: x,
     _aten.to.dtype: lambda x, kind: x,

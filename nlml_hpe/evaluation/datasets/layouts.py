@@ -35,6 +35,8 @@ from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
 from nlml_hpe.rotation import angles_from_rotation, is_rotation
 
 _NEAR = 200
+_MAT = ".[mM][aA][tT]"
+"""The suffix of a label, as patterns have it: it is read in capitals, too."""
 _NOT_SEEN = -1.0
 """The x of a point of ``pt2d`` that AFLW2000-3D has no place of."""
 
@@ -164,14 +166,19 @@ def _photograph_of_300w_lp(place: Path) -> str:
 
     Names are PHOTOGRAPH_FACE_INDEX (``AFW_134212_1_0``), in LFPW without the face (``LFPW_image_test_0001_0``).
     """
-    folder = place.parent.name.removesuffix("_Flip")
+    folder = _without_flip(place.parent.name)
     end = r"_\d+$" if place.name.startswith("LFPW") else r"(_\d+)?_\d+$"
     return f"{folder}/{re.sub(end, '', place.name)}"
 
 
+def _without_flip(name: str) -> str:
+    """The name of a part of 300W-LP, of a folder or a file of FSA-Net's; its mirror images lie in another one."""
+    return name.removesuffix("_Flip")
+
+
 def _box_of(points: NDArray[np.float64] | None, not_seen: float = np.nan) -> Box | None:
     """The box of landmarks (2 or 3, n), beyond the image, too; those whose x is ``not_seen`` are left out."""
-    if points is None or points.ndim != 2 or len(points) < 2:
+    if points is None or points.ndim != 2 or len(points) not in (2, 3):
         return None
     seen = points[:2, (points[0] != not_seen) & np.isfinite(points[:2]).all(axis=0)]
     box = box_of(seen.T) if seen.size else None
@@ -194,7 +201,8 @@ def _read_fsanet(data: Dataset) -> None:
             yaw, pitch, roll = (float(value) for value in pose)
             box = _inner_box(image.shape[1], image.shape[0])
             # The file does not say which photograph a crop is from, so that it cannot be divided.
-            data.add(Sample(name, (yaw, pitch, roll), partial(with_swapped_colors, image), box, path.stem))
+            group = _without_flip(path.stem)
+            data.add(Sample(name, (yaw, pitch, roll), partial(with_swapped_colors, image), box, group))
 
 
 def _inner_box(width: int, height: int) -> Box:
@@ -257,12 +265,12 @@ def _row_of(shard: Shard, row: int) -> RgbImage:
 
 LAYOUTS: dict[str, Layout] = {
     "aflw2000": Layout(
-        partial(_read_pairs, pattern="*", group=str), "image00002.jpg with image00002.mat beside it", "*.mat"
+        partial(_read_pairs, pattern="*", group=str), "image00002.jpg with image00002.mat beside it", f"*{_MAT}"
     ),
     "300w_lp": Layout(
         partial(_read_pairs, pattern="*/*", group=_photograph_of_300w_lp),
         "AFW/name.jpg with AFW/name.mat beside it",
-        "*/*.mat",
+        f"*/*{_MAT}",
     ),
     "biwi": Layout(
         read_biwi,
