@@ -36,7 +36,7 @@ class HeadFollower:
 
     A head that turns away is answered by the image eye, at the place where it is expected (``tracks``). ``found_by`` of
     its face is "track". Where the model has no image eye, or ``eye`` is "landmarks", it has no pose until its face is
-    seen again, and keeps its number.
+    seen again, and keeps its number. A black or white frame has no poses, and changes nothing.
 
     Parameters
     ----------
@@ -100,7 +100,10 @@ class HeadFollower:
             For another array.
         """
         require_rgb(image)
-        if self._is_cut(image):
+        thumb = _thumb(image)
+        if self._shape == image.shape and thumb.std() < _FLAT_LEVELS:
+            return []  # a flash, or a lost picture: the next frame may go on with what was seen before it
+        if self._is_cut(image.shape, thumb):
             self._start_anew()
         ahead = self._estimator.eyes.ahead(self._eye)
         faces = self._faces(image, ahead)
@@ -149,12 +152,10 @@ class HeadFollower:
         pairs = zip(lost, poses, strict=True)
         return [replace(pose, track=track.number) for track, pose in pairs if not track.is_doubted]
 
-    def _is_cut(self, image: RgbImage) -> bool:
-        """Whether this frame shows another scene than the last one that shows any."""
-        thumb, is_resized = _thumb(image), self._shape != image.shape
-        if not is_resized and thumb.std() < _FLAT_LEVELS:
-            return False  # a flash, or a lost picture: the next frame may go on with what was seen before it
-        before, self._thumb, self._shape = self._thumb, thumb, image.shape
+    def _is_cut(self, shape: tuple[int, ...], thumb: NDArray[np.float64]) -> bool:
+        """Whether a frame of this shape and reduced copy shows another scene than the last one that shows any."""
+        is_resized, before = shape != self._shape, self._thumb
+        self._shape, self._thumb = shape, thumb
         if is_resized:
             # What is known of heads is in pixels of frames of the other size. The first frame of all is such, too.
             return True
