@@ -74,8 +74,9 @@ def check_wardrobe(folder: Path) -> list[str]:
     return lines if all(line.startswith("found") for line in lines) else [*lines, *_HOW_TO_GET]
 
 
+_BASE_OF_MAKEHUMAN = "makehuman/data/3dobjs/base.obj of the repository makehuman"
 _HOW_TO_GET = (
-    "to get   MakeHuman's meshes (CC0) from github.com/makehumancommunity: data/3dobjs/base.obj of makehuman,",
+    f"to get   MakeHuman's meshes (CC0) from github.com/makehumancommunity: {_BASE_OF_MAKEHUMAN},",
     "         base/hair and base/clothes of makehuman-assets; or leave heads.makehuman out",
 )
 
@@ -210,7 +211,7 @@ def _extra(path: Path, first: int | None = None) -> Extra:
 def _other_base(path: Path, found: str) -> HeadDataError:
     return HeadDataError(
         f"{path}: expected MakeHuman's base mesh of {_BODY_VERTICES} vertices and more; found {found}; copy "
-        "data/3dobjs/base.obj of makehuman there"
+        f"{_BASE_OF_MAKEHUMAN} there"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numba
@@ -136,3 +137,18 @@ def test_the_command_line_names_a_detector_that_is_not_there(
     command = ["predict", "docs/photograph.jpg", "--detector", "mediapipe_tasks", "--bundle", str(tmp_path / "none")]
     assert main(command) == 1
     assert "is missing; get it from" in capfd.readouterr().err
+
+
+def test_face_alignment_that_lacks_a_package_names_all_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who had followed the advice to install it alone was given the same advice again, as torch was missing."""
+    monkeypatch.setitem(sys.modules, "face_alignment", None)
+    with pytest.raises(DetectorError, match=r"pip install --no-deps face-alignment, and .* pip install .*\[train\]"):
+        open_detector("face_alignment")
+
+
+def test_a_detector_of_other_points_is_refused_before_it_fetches_its_weights(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(FaceAlignment, "__init__", lambda *given: pytest.fail("the detector was opened"))
+    assert main(["predict", "docs/photograph.jpg", "--detector", "face_alignment"]) == 1
+    assert "the model needs points 'facemesh468'; the detector gives 'ibug68'" in capfd.readouterr().err

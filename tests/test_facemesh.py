@@ -345,6 +345,12 @@ def test_a_wheel_that_is_no_wheel_or_of_another_version_is_refused(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_what_the_conversion_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ArtifactError, match=r"^the conversion needs tflite and onnx; to make .*: pip install 'tflite"):
+        weights.make_weights(tmp_path / "out")
+
+
 def test_the_networks_are_made_of_mediapipes_and_say_so(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("mediapipe", reason="mediapipe is not installed: its wheel would have to be fetched")
     made = weights.make_weights(tmp_path / "made")

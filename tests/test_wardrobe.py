@@ -139,6 +139,8 @@ def test_people_of_a_wardrobe_are_whole_meshes(kit: Kit, wardrobe: Wardrobe) -> 
 def test_a_folder_without_the_meshes_is_said(meshes: Path, kit: Kit, tmp_path: Path) -> None:
     with pytest.raises(HeadDataError, match=r"missing .*base\.obj"):
         read_wardrobe(tmp_path, kit.skin)
+    # In the repository of that name the folder makehuman comes first, as data/README.md says.
+    assert " makehuman/data/3dobjs/base.obj of " in "".join(check_wardrobe(tmp_path))
     lines = check_wardrobe(meshes)
     # The hat is no garment of a body.
     assert [line.split()[:2] for line in lines[1:]] == [["found", "1"], ["found", "1"]]

@@ -11,7 +11,7 @@ from nlml_hpe.detection.detectors import DEFAULT_DETECTOR, DETECTORS, open_detec
 from nlml_hpe.detection.looks import LOOKS, LOOKS_HELP
 from nlml_hpe.device import DEVICE_HELP, DEVICES
 from nlml_hpe.files.images import user_path
-from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.estimator import HeadPoseEstimator, require_points
 from nlml_hpe.inference.fusion import EYES
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.format import SHIPPED
@@ -109,7 +109,9 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
             yield estimator
         return
     eyes = open_eyes(given.model, given.backend, given.device, given.providers)
-    confidence = engine_of(eyes).min_confidence
-    detector = open_detector(given.detector, max_faces, confidence, tracking, given.bundle, given.providers)
+    engine = engine_of(eyes)
+    # Before a detector is opened, for which face-alignment fetches hundreds of megabytes.
+    require_points(engine.point_set, DETECTORS[given.detector].point_set)
+    detector = open_detector(given.detector, max_faces, engine.min_confidence, tracking, given.bundle, given.providers)
     with closing(detector), HeadPoseEstimator(eyes, detector=detector, providers=given.providers, heads=heads) as own:
         yield own

@@ -25,6 +25,7 @@ from nlml_hpe.detection.search import (
     faces_of,
     reduced_copies,
 )
+from nlml_hpe.extras import how_to_install
 from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.sessions import CPU, ProviderError, resolve_providers
@@ -221,9 +222,9 @@ def _placed(face: Face, boxes: Sequence[Box]) -> Face:
 class FaceAlignment(CascadeDetector):
     """The 68 3D points of face-alignment (Bulat & Tzimiropoulos 2017); its weights are fetched by that package.
 
-    A model of its own must be trained on these points (``landmarks: {detector: face_alignment}``). Needs torch and
-    ``pip install --no-deps face-alignment`` (its OpenCV would overwrite ours). Raises ``DetectorError`` where
-    it is not installed.
+    A model of its own must be trained on these points (``landmarks: {detector: face_alignment}``). Needs the train
+    extra and ``pip install --no-deps face-alignment`` (its OpenCV would overwrite ours). Raises ``DetectorError``
+    where it, or what it needs, is not installed.
     """
 
     point_set, package = IBUG68, "face-alignment"
@@ -234,7 +235,8 @@ class FaceAlignment(CascadeDetector):
             import face_alignment
         except ImportError as error:
             raise DetectorError(
-                f"the detector 'face_alignment' is not installed ({error}): pip install --no-deps face-alignment"
+                f"the detector 'face_alignment' is not installed ({error}): pip install --no-deps face-alignment, and "
+                f"for what that needs {how_to_install('train')}"
             ) from error
         # Its detector's own threshold is the lowest that is asked for here; ours is applied to its scores.
         settings = {"filter_threshold": GIVEN_BOX_CONFIDENCE}

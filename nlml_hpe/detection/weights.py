@@ -139,7 +139,7 @@ def make_weights(folder: Path, wheel: Path | None = None) -> Path:
     """
     missing = [name for name in ("tflite", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ArtifactError(f"{', '.join(missing)} is missing, {_WANTED}")
+        raise ArtifactError(f"the conversion needs {' and '.join(missing)}; {_WANTED}")
     from nlml_hpe.detection.tflite_to_onnx import convert
 
     sources = _sources(wheel)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, open_detector_for
-from nlml_hpe.detection.landmarks import LandmarkDetector
+from nlml_hpe.detection.landmarks import LandmarkDetector, PointSet
 from nlml_hpe.detection.looks import first_seen, looks_by, seen_again
 from nlml_hpe.detection.search import CascadeDetector, require_count
 from nlml_hpe.device import DeviceName
@@ -121,11 +121,7 @@ class HeadPoseEstimator:
             # An estimator that is dropped gives its threads back; a detector that was handed in is its owner's.
             weakref.finalize(self, _close, self.detector, self._process).atexit = False
         HeadPoseEstimator._opened_in = os.getpid()
-        if self.detector.point_set != self.engine.point_set:
-            raise ValueError(
-                f"the model needs points {self.engine.point_set.name!r}; the detector gives "
-                f"{self.detector.point_set.name!r}"
-            )
+        require_points(self.engine.point_set, self.detector.point_set)
 
     @classmethod
     def from_pretrained(
@@ -419,6 +415,12 @@ def _close(detector: LandmarkDetector, process: int) -> None:
     """Close a dropped estimator's detector; in a forked child there is nothing of it to close."""
     if os.getpid() == process:
         detector.close()
+
+
+def require_points(wanted: PointSet, given: PointSet) -> None:
+    """Raise ``ValueError`` where a detector gives other points than a model needs."""
+    if given != wanted:
+        raise ValueError(f"the model needs points {wanted.name!r}; the detector gives {given.name!r}")
 
 
 def _require_detector(detector: LandmarkDetector) -> None:
