@@ -32,6 +32,7 @@ from nlml_hpe.model.card import model_card
 from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import RenderFolderError
+from renderer import grid
 from renderer.heads.photo import embedded_photo
 from stages import (
     EncoderTrainer,
@@ -388,6 +389,36 @@ def test_a_damaged_render_is_rendered_again_and_no_other(tiny_run: Config, tmp_p
     run_stage(Render.STAGE, config)
     assert digests(renders) == digests(tiny_run.workdir / "renders")
     assert [path for path, time in times.items() if path.stat().st_mtime_ns != time] == [image]
+    run_stage(Render.STAGE, config, force=True)
+    assert all(path.stat().st_mtime_ns != time for path, time in times.items())
+
+
+def test_renders_whose_run_was_stopped_at_its_very_end_are_finished(
+    tiny_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mark stayed beside the manifest, and by it a damaged image was taken for a good one, and --force did nothing."""
+    config = load_config(write_config(tmp_path))
+    renders, done = tmp_path / "work" / "renders", tiny_run.workdir / "renders"
+
+    def stopped(*arguments: Any) -> None:
+        write_manifest(*arguments)
+        (renders / ".nlml_hpe.1-0a.json").write_bytes(b"")  # what the manifest took its name from
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grid, "write_manifest", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(Render.STAGE, config)
+    mark = (renders / ".nlml_hpe.run.json").read_text()
+    image = renders / "train" / "ID2" / "ID2_(-10_0_0).jpg"
+    content = image.read_bytes()
+    image.write_bytes(content[:-100] + bytes(100))
+    times = {path: path.stat().st_mtime_ns for path in renders.rglob("ID*.jpg")}
+    run_stage(Render.STAGE, config)
+    assert digests(renders) == digests(done)
+    assert not list(renders.rglob(".nlml_hpe*"))
+    assert [path for path, time in times.items() if path.stat().st_mtime_ns != time] == [image]
+    (renders / ".nlml_hpe.run.json").write_text(mark)
     run_stage(Render.STAGE, config, force=True)
     assert all(path.stat().st_mtime_ns != time for path, time in times.items())
 
