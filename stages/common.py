@@ -78,6 +78,8 @@ class Plan:
         Digests of whatever else is read, or versions.
     kept : dict from Path to str
         What the stage keeps beside its artefacts, lest slow work be done twice, with kinds; made anew by ``--force``.
+    pictures : tuple of Path
+        What ``Stage.draw`` draws beside the artefacts, which say whether they are finished, but nothing of these.
     inputs : dict from str to str
         Digests of all that is read, by name.
 
@@ -94,6 +96,7 @@ class Plan:
     reads: Mapping[Path, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[Path, str] = field(default_factory=dict)
+    pictures: tuple[Path, ...] = ()
     inputs: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,11 +118,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage by name: ``plan`` says what it depends on, ``main`` does the work and returns the artefact."""
+    """A stage by name: ``plan`` says what it depends on, ``main`` does the work and returns the artefact.
+
+    ``draw`` draws the plan's pictures of a finished artefact, as ``main`` does at its end.
+    """
 
     name: str
     plan: Callable[[Config], Plan]
     main: Callable[[Config], Path]
+    draw: Callable[[Config], None] | None = None
 
 
 def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = False) -> Path:
@@ -131,6 +138,9 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     for folder, kind in plan.reads.items() if verify else ():
         require_intact(folder, kind, full=True)
     if plan.is_current(verify) and not force:
+        # Of a run that was killed after it had finished the artefact.
+        if stage.draw is not None and not all(path.is_file() for path in plan.pictures):
+            stage.draw(config)
         print(f"{stage.name:<16} up to date   {plan.folders[0]}", flush=True)
         return plan.folders[0]
     for folder in plan.folders:  # before hours of work, not after them
@@ -138,6 +148,8 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     for folder, kind in plan.kept.items() if force else ():
         with exclusive(folder):
             remove_own(place_of(folder), kind)
+    for path in plan.pictures:  # lest those of other people stay beside the new artefact
+        path.unlink(missing_ok=True)
     start = time.monotonic()
     written = stage.main(config)
     print(f"{stage.name:<16} {time.monotonic() - start:8.1f} s   wrote {written}", flush=True)

@@ -396,7 +396,7 @@ def test_a_damaged_render_is_rendered_again_and_no_other(tiny_run: Config, tmp_p
 def test_renders_whose_run_was_stopped_at_its_very_end_are_finished(
     tiny_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its mark stayed beside the manifest, and by it a damaged image was taken for a good one, and --force did nothing."""
+    """Their run's mark stayed: by it a damaged image was taken for a good one, and --force rendered nothing."""
     config = load_config(write_config(tmp_path))
     renders, done = tmp_path / "work" / "renders", tiny_run.workdir / "renders"
 
@@ -421,6 +421,28 @@ def test_renders_whose_run_was_stopped_at_its_very_end_are_finished(
     (renders / ".nlml_hpe.run.json").write_text(mark)
     run_stage(Render.STAGE, config, force=True)
     assert all(path.stat().st_mtime_ns != time for path, time in times.items())
+
+
+@pytest.mark.parametrize("stage", [Render.STAGE, Landmarks.STAGE])
+def test_pictures_that_a_killed_run_did_not_come_to_are_drawn(
+    tiny_run: Config, tmp_path: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They lie beside the artefact, which is up to date without them: they never came, or stayed those of others."""
+    config = load_config(copy_of(tiny_run, tmp_path))
+    pictures = stage.plan(config).pictures
+
+    def stopped(_: Config) -> Path:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(dataclasses.replace(stage, main=stopped), config, force=True)
+    assert pictures
+    assert not any(path.exists() for path in pictures)
+    run_stage(stage, config)
+    assert "up to date" in capsys.readouterr().out
+    assert [path.read_bytes() for path in pictures] == [
+        (tiny_run.workdir / path.name).read_bytes() for path in pictures
+    ]
 
 
 def test_a_tensor_that_was_damaged_is_not_used(tiny_run: Config, tmp_path: Path) -> None:
