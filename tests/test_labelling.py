@@ -19,7 +19,7 @@ from nlml_hpe.evaluation.datasets import DatasetError, write_lists
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.files.manifests import read_manifest, write_manifest
+from nlml_hpe.files.manifests import digest_of_names_and_sizes, read_manifest, write_manifest
 from nlml_hpe.image_networks.augment import PLAIN
 from nlml_hpe.image_networks.config import LabelledDataConfig, PseudoLabelConfig
 from nlml_hpe.image_networks.shards import read_shards, write_shard
@@ -182,6 +182,19 @@ def test_photographs_that_differ_by_their_suffix_alone_are_two(tmp_path: Path) -
         listed("b", "a")
     with pytest.raises(DatasetError, match=r"more than once: 1 \(b\.png\)"):
         listed("b", "b.png")
+
+
+def test_what_a_system_hides_beside_photographs_is_no_data(tmp_path: Path) -> None:
+    """What was thrown away was labelled and trained on; and of hidden files a change was not seen."""
+    for name in ("a.jpg", "b/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    digest = digest_of_names_and_sizes(tmp_path)
+    for name in (".d.jpg", "b/._c.jpg", ".Trash-1000/files/e.jpg", "b/.git/index"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "JPEG")
+    assert [file.name for file in image_files(tmp_path, lambda _: FaceLabels([]))] == ["a", "b/c"]
+    assert digest_of_names_and_sizes(tmp_path) == digest
 
 
 def test_bad_folders_are_named(label: PseudoLabeller, places: Path, tmp_path: Path) -> None:
