@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -138,9 +139,7 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     for folder, kind in plan.reads.items() if verify else ():
         require_intact(folder, kind, full=True)
     if plan.is_current(verify) and not force:
-        # Of a run that was killed after it had finished the artefact.
-        if stage.draw is not None and not all(path.is_file() for path in plan.pictures):
-            stage.draw(config)
+        _draw_missing(stage, plan, config)
         print(f"{stage.name:<16} up to date   {plan.folders[0]}", flush=True)
         return plan.folders[0]
     for folder in plan.folders:  # before hours of work, not after them
@@ -154,6 +153,19 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     written = stage.main(config)
     print(f"{stage.name:<16} {time.monotonic() - start:8.1f} s   wrote {written}", flush=True)
     return written
+
+
+def _draw_missing(stage: Stage, plan: Plan, config: Config) -> None:
+    """Draw the pictures that a run did not come to which was killed after it had finished the artefact.
+
+    Where they cannot be written, as on a disk that is only read, this is said, for the artefact is of use without them.
+    """
+    if stage.draw is None or all(path.is_file() for path in plan.pictures):
+        return
+    try:
+        stage.draw(config)
+    except OSError as error:
+        print(f"{stage.name}: a picture beside the artefact is missing: {error}", file=sys.stderr)
 
 
 def training_run(config: Config, folder: Path, plan: Plan) -> Run:

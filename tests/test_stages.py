@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -434,10 +435,15 @@ def test_pictures_that_a_killed_run_did_not_come_to_are_drawn(
     def stopped(_: Config) -> Path:
         raise KeyboardInterrupt
 
+    def read_only(_: Config) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
     with pytest.raises(KeyboardInterrupt):
         run_stage(dataclasses.replace(stage, main=stopped), config, force=True)
     assert pictures
     assert not any(path.exists() for path in pictures)
+    run_stage(dataclasses.replace(stage, draw=read_only), config)
+    assert "is missing: [Errno 30] Read-only" in capsys.readouterr().err
     run_stage(stage, config)
     assert "up to date" in capsys.readouterr().out
     assert [path.read_bytes() for path in pictures] == [
