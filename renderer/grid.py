@@ -85,7 +85,7 @@ def render_people(people: People, folder: Path, workers: int, cluster: str | Non
             "keys": person_keys(people),
         }
         write_manifest(place, KIND, settings, inputs, facts)
-        for name in (_RUN, JOURNAL):
+        for name in (JOURNAL, _RUN):
             (place / name).unlink()
     return folder
 
