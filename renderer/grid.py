@@ -85,7 +85,7 @@ def render_people(people: People, folder: Path, workers: int, cluster: str | Non
             "keys": person_keys(people),
         }
         write_manifest(place, KIND, settings, inputs, facts)
-        for name in (_RUN, JOURNAL):
+        for name in (JOURNAL, _RUN):
             (place / name).unlink()
     return folder
 
@@ -124,15 +124,15 @@ def _prepare(people: People, folder: Path) -> str:
 
 def _made(folder: Path) -> tuple[dict[str, str], list[str] | None]:
     """Keys of the people who are rendered, maybe in part, and files that were changed since; None if unfinished."""
+    if (folder / MANIFEST).is_file():  # a run that is killed right after it has written this leaves its mark, too
+        try:
+            manifest = read_manifest(folder, KIND)
+            current = manifest.get("package_version") == VERSION
+            return (manifest["facts"].get("keys", {}), changed_files(folder, manifest)) if current else ({}, None)
+        except ArtifactError:
+            return {}, None
     run = read_json(folder / _RUN) if (folder / _RUN).is_file() else {}
-    if run.get("version") == VERSION:
-        return run["keys"], None
-    try:
-        manifest = read_manifest(folder, KIND)
-        current = manifest.get("package_version") == VERSION
-        return (manifest["facts"].get("keys", {}), changed_files(folder, manifest)) if current else ({}, None)
-    except ArtifactError:
-        return {}, None
+    return (run["keys"] if run.get("version") == VERSION else {}), None
 
 
 def _clear(folder: Path, kept: Set[str], stale: Sequence[str]) -> None:
@@ -142,9 +142,9 @@ def _clear(folder: Path, kept: Set[str], stale: Sequence[str]) -> None:
         owner = "/".join(name.split("/")[:2])
         if owner not in kept or name in stale:
             (folder / name).unlink()
-    # What a killed worker was writing; nobody writes now.
+    # What a killed run or worker was writing; nobody writes now.
     for path in folder.rglob(f"{OWN_PREFIX}*"):
-        if path.parent != folder:
+        if path not in (folder / _RUN, folder / JOURNAL):
             path.unlink()
     # The deepest first; those that are not empty stay.
     for path in sorted((p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from nlml_hpe.files.manifests import digest_of
+from nlml_hpe.files.manifests import digest_of, files_below
 from renderer.accessories import Extra
 from renderer.heads import HeadDataError
 from renderer.mesh_cache import digest_of_meshes, read_cache, write_cache
@@ -178,7 +178,7 @@ def _kept(cache: Path, digest: str) -> Wardrobe | None:
 
 
 def _files(folder: Path, part: str) -> list[Path]:
-    return sorted(path for path in (folder / part).rglob("*.obj") if not path.name.startswith("."))
+    return [path for path in files_below(folder / part) if path.suffix == ".obj"]
 
 
 def _named(folder: Path, part: str) -> dict[str, Path]:

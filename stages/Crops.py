@@ -22,16 +22,25 @@ _SHEET = (8, 12)
 def plan(config: Config) -> Plan:
     """What the crops depend on."""
     people = crop_set(config, "train")
-    return Plan(tuple(folder_of(config, split) for split in _SPLITS), KIND, people.settings(), others=people.inputs())
+    folders = tuple(folder_of(config, split) for split in _SPLITS)
+    return Plan(folders, KIND, people.settings(), others=people.inputs(), pictures=(_place_of_sheet(config),))
 
 
 def main(config: Config) -> Path:
     """Render the people of both splits and a contact sheet beside them; returns the folder of the training crops."""
     splits = [(crop_set(config, split), folder_of(config, split)) for split in _SPLITS]
     render_splits(splits, config.n_workers, config.cluster)
-    training = folder_of(config, "train")
-    save_image(tiled(_sheet(training), config.crops.size), training.with_name("crops_sheet.jpg"))
-    return training
+    draw(config)
+    return folder_of(config, "train")
+
+
+def draw(config: Config) -> None:
+    """The contact sheet."""
+    save_image(tiled(_sheet(folder_of(config, "train")), config.crops.size), _place_of_sheet(config))
+
+
+def _place_of_sheet(config: Config) -> Path:
+    return folder_of(config, "train").with_name("crops_sheet.jpg")
 
 
 def crop_set(config: Config, split: Split) -> CropSet:
@@ -52,7 +61,7 @@ def _sheet(folder: Path) -> list[list[RgbImage]]:
     return [list(shard.images[shard.people == person][: _SHEET[1]]) for person in people]
 
 
-STAGE = Stage("Crops", plan, main)
+STAGE = Stage("Crops", plan, main, draw=draw)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Render crops of heads at drawn poses."))

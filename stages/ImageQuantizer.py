@@ -86,7 +86,7 @@ def _fake_quantized(network: ImageNetwork, training: list[Weighted], seed: int) 
     return FakeQuantized(network, crops.batch(some, None)[0], seed)
 
 
-STAGE = Stage("ImageQuantizer", plan, main, check)
+STAGE = Stage("ImageQuantizer", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train an image network on in eight bits."))

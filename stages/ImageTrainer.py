@@ -125,7 +125,7 @@ def _range(network: ImageNetwork, parts: list[Weighted]) -> list[list[float]]:
     return [[float(low), float(high)] for low, high in zip(angles.min(axis=0), angles.max(axis=0), strict=True)]
 
 
-STAGE = Stage("ImageTrainer", plan, main, check)
+STAGE = Stage("ImageTrainer", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train an image network on labelled crops."))

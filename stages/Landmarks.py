@@ -56,7 +56,8 @@ def plan(config: Config) -> Plan:
     others["detector"] = f"{name} of {DETECTORS[name].package} {version_of(DETECTORS[name].package)}"
     reads = {work.renders: RENDERS} if None in own.values() else {}
     folders = (work.landmarks_train, work.landmarks_validation)
-    return Plan(folders, KIND, config.sections("grid", "landmarks"), reads, others)
+    pictures = tuple(_place_of_plot(config, split) for split in SPLITS)
+    return Plan(folders, KIND, config.sections("grid", "landmarks"), reads, others, pictures=pictures)
 
 
 def main(config: Config) -> Path:
@@ -67,11 +68,26 @@ def main(config: Config) -> Path:
         # One split may be finished, by a run that was stopped in the other.
         if anew or not is_current(folder, KIND, made.settings, made.inputs):
             _extract_split(config, split, folder, made, anew)
-        tensor = LandmarkTensor.open(folder)
-        title, *by_axis = misses(tensor)
-        print("\n  ".join([f"{split}: {title}", *by_axis]))
-        plot_misses(tensor.detected, tensor.grid, work.root / f"landmarks_{split}_misses.png", f"{split}: {title}")
+        _draw_split(config, split, folder)
     return work.landmarks_train
+
+
+def draw(config: Config) -> None:
+    """Which faces of each split were missed."""
+    work = Workdir(config.workdir)
+    for split, folder in zip(SPLITS, (work.landmarks_train, work.landmarks_validation), strict=True):
+        _draw_split(config, split, folder)
+
+
+def _draw_split(config: Config, split: str, folder: Path) -> None:
+    tensor = LandmarkTensor.open(folder)
+    title, *by_axis = misses(tensor)
+    print("\n  ".join([f"{split}: {title}", *by_axis]))
+    plot_misses(tensor.detected, tensor.grid, _place_of_plot(config, split), f"{split}: {title}")
+
+
+def _place_of_plot(config: Config, split: str) -> Path:
+    return config.workdir / f"landmarks_{split}_misses.png"
 
 
 def _extract_split(config: Config, split: str, folder: Path, made: Plan, anew: bool) -> None:
@@ -131,7 +147,7 @@ def _rendered_rows(people: People, split: str, person: int, landmarks: Landmarks
     return person, person_rows((next(drawn) for _ in on_grid), drawn, people.grid.shape, landmarks)
 
 
-STAGE = Stage("Landmarks", plan, main)
+STAGE = Stage("Landmarks", plan, main, draw=draw)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Detect landmarks on rendered images."))

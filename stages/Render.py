@@ -24,16 +24,25 @@ from stages.config import Config
 
 def plan(config: Config) -> Plan:
     """What the rendered images depend on."""
-    people = config.people()
-    return Plan((Workdir(config.workdir).renders,), KIND, people.settings(), others=people.inputs())
+    people, renders = config.people(), Workdir(config.workdir).renders
+    return Plan((renders,), KIND, people.settings(), others=people.inputs(), pictures=(_place_of_sheet(renders),))
 
 
 def main(config: Config) -> Path:
     """Render every person and a contact sheet beside them; returns the folder of images."""
     people = config.people()
     renders = render_people(people, Workdir(config.workdir).renders, config.n_workers, config.cluster)
-    save_image(tiled(_sheet(people), 128), renders.with_name("renders_sheet.jpg"))
+    draw(config)
     return renders
+
+
+def draw(config: Config) -> None:
+    """The contact sheet."""
+    save_image(tiled(_sheet(config.people()), 128), _place_of_sheet(Workdir(config.workdir).renders))
+
+
+def _place_of_sheet(renders: Path) -> Path:
+    return renders.with_name("renders_sheet.jpg")
 
 
 def _sheet(people: People) -> list[list[RgbImage]]:
@@ -65,7 +74,7 @@ def require_renderable(config: Config) -> None:
         people.require_before_camera(person, heads.head(person), poses)
 
 
-STAGE = Stage("Render", plan, main)
+STAGE = Stage("Render", plan, main, draw=draw)
 
 
 def work(given: argparse.Namespace) -> None:

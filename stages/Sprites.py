@@ -25,21 +25,30 @@ _SHEET = (4, 6)
 def plan(config: Config) -> Plan:
     """What the sprites depend on."""
     people = sprite_set(config, "train")
-    return Plan(tuple(folder_of(config, split) for split in _SPLITS), KIND, people.settings(), others=people.inputs())
+    folders = tuple(folder_of(config, split) for split in _SPLITS)
+    return Plan(folders, KIND, people.settings(), others=people.inputs(), pictures=(_place_of_sheet(config),))
 
 
 def main(config: Config) -> Path:
     """Render the people of both splits, and a sheet of scenes; returns the folder of the training sprites."""
     splits = [(sprite_set(config, split), folder_of(config, split)) for split in _SPLITS]
     render_splits(splits, config.n_workers, config.cluster)
-    training = folder_of(config, "train")
+    draw(config)
+    return folder_of(config, "train")
+
+
+def draw(config: Config) -> None:
+    """The sheet of scenes."""
     scenes = scenes_of(config, "train")
     rows = [
         [scenes.draw(np.random.default_rng([config.seed, row, column])).image for column in range(_SHEET[1])]
         for row in range(_SHEET[0])
     ]
-    save_image(tiled(rows, config.scenes.size), training.with_name("scenes_sheet.jpg"))
-    return training
+    save_image(tiled(rows, config.scenes.size), _place_of_sheet(config))
+
+
+def _place_of_sheet(config: Config) -> Path:
+    return folder_of(config, "train").with_name("scenes_sheet.jpg")
 
 
 def sprite_set(config: Config, split: Split) -> SpriteSet:
@@ -64,7 +73,7 @@ def folder_of(config: Config, split: Split) -> Path:
     return workdir.sprites_train if split == "train" else workdir.sprites_validation
 
 
-STAGE = Stage("Sprites", plan, main)
+STAGE = Stage("Sprites", plan, main, draw=draw)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Render heads without anything behind them."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,6 +79,8 @@ class Plan:
         Digests of whatever else is read, or versions.
     kept : dict from Path to str
         What the stage keeps beside its artefacts, lest slow work be done twice, with kinds; made anew by ``--force``.
+    pictures : tuple of Path
+        What ``Stage.draw`` draws beside the artefacts, which say whether they are finished, but nothing of these.
     inputs : dict from str to str
         Digests of all that is read, by name.
 
@@ -94,6 +97,7 @@ class Plan:
     reads: Mapping[Path, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[Path, str] = field(default_factory=dict)
+    pictures: tuple[Path, ...] = ()
     inputs: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,12 +122,14 @@ class Stage:
     """A stage by name: ``plan`` says what it depends on, ``main`` does the work and returns the artefact.
 
     ``check``, where there is one, raises what is wrong whatever the stages before it write: a chain asks it first.
+    ``draw`` draws the plan's pictures of a finished artefact, as ``main`` does at its end.
     """
 
     name: str
     plan: Callable[[Config], Plan]
     main: Callable[[Config], Path]
     check: Callable[[Config], None] | None = None
+    draw: Callable[[Config], None] | None = None
 
 
 def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = False) -> Path:
@@ -135,6 +141,7 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     for folder, kind in plan.reads.items() if verify else ():
         require_intact(folder, kind, full=True)
     if plan.is_current(verify) and not force:
+        _draw_missing(stage, plan, config)
         print(f"{stage.name:<16} up to date   {plan.folders[0]}", flush=True)
         return plan.folders[0]
     for folder in plan.folders:  # before hours of work, not after them
@@ -142,10 +149,25 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     for folder, kind in plan.kept.items() if force else ():
         with exclusive(folder):
             remove_own(place_of(folder), kind)
+    for path in plan.pictures:  # lest those of other people stay beside the new artefact
+        path.unlink(missing_ok=True)
     start = time.monotonic()
     written = stage.main(config)
     print(f"{stage.name:<16} {time.monotonic() - start:8.1f} s   wrote {written}", flush=True)
     return written
+
+
+def _draw_missing(stage: Stage, plan: Plan, config: Config) -> None:
+    """Draw the pictures that a run did not come to which was killed after it had finished the artefact.
+
+    Where they cannot be written, as on a disk that is only read, this is said, for the artefact is of use without them.
+    """
+    if stage.draw is None or all(path.is_file() for path in plan.pictures):
+        return
+    try:
+        stage.draw(config)
+    except OSError as error:
+        print(f"{stage.name}: a picture beside the artefact is missing: {error}", file=sys.stderr)
 
 
 def training_run(config: Config, folder: Path, plan: Plan) -> Run:

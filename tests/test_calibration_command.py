@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.evaluation import calibration, calibration_run
+from nlml_hpe.evaluation.calibration_fit import fit
 from nlml_hpe.evaluation.calibration_run import answered_faces, in_label_box, labelled_faces
 from nlml_hpe.evaluation.calibration_run import answers as answers_of
 from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
@@ -20,9 +22,10 @@ from nlml_hpe.evaluation.faces import annotated_face
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.score_tables import answers
 from nlml_hpe.files.images import RgbImage, read_image
+from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION
 from nlml_hpe.inference.fusion import Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
-from nlml_hpe.model.components import read_components
+from nlml_hpe.model.components import put_component, read_components
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import (
     Angles,
@@ -112,6 +115,30 @@ def test_ranges_of_too_few_faces_are_refused_before_the_first_is_answered(
     given = ["--dataset", "aflw2000", "--root", str(few), "--model", str(tmp_path / "model"), "--fit", "turned"]
     assert calibration.main(given) == 1
     assert "of each range; turned has 0" in capsys.readouterr().err
+
+
+def test_what_others_write_into_the_model_meanwhile_is_not_lost(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two fits of different ranges side by side the one that ended last wrote back what it had begun with."""
+    model = tmp_path / "model"
+    two_eyes(model)
+    other = DEFAULT_CALIBRATION.with_numbers("turned", fit(faces()).numbers("in_range"))
+    meanwhile = partial(put_component, model, "calibration", {**other.settings(), "fitted_on": {"turned": "others"}})
+
+    monkeypatch.setattr(calibration_run, "answered_faces", lambda *_: meanwhile())
+    monkeypatch.setattr(calibration_run, "labelled_faces", lambda *_: faces())
+    monkeypatch.setattr(calibration_run, "in_label_box", lambda _: 0)
+    given = ["--dataset", "aflw2000", "--root", str(few), "--model", str(model), "--fit"]
+    assert calibration.main(given) == 0
+    written = read_components(model)["calibration"].settings
+    assert written["turned"] == other.settings()["turned"]
+    assert set(written["fitted_on"]) == {"in_range", "wide", "turned"}
+    settings = read_components(model)["image_eye"].settings
+    meanwhile = partial(put_component, model, "image_eye", {**settings, "range": [[-9, 9]] * 3})
+    assert calibration.main(given) == 1
+    assert "its eyes are not those that have answered" in capsys.readouterr().err
+    assert "calibration" not in read_components(model)
 
 
 def test_doubt_that_tells_nothing_has_no_rank_and_no_surest() -> None:

@@ -230,7 +230,10 @@ def test_the_stage_writes_both_splits_and_a_sheet(folder: Path, tmp_path: Path) 
     run_stage(Crops.STAGE, config)
     workdir = Workdir(tmp_path)
     assert [len(read_shards(place)) for place in (workdir.crops_train, workdir.crops_validation)] == [2, 1]
-    assert (tmp_path / "crops_sheet.jpg").is_file()
+    sheet = (tmp_path / "crops_sheet.jpg").read_bytes()
+    (tmp_path / "crops_sheet.jpg").unlink()
+    run_stage(Crops.STAGE, config)
+    assert (tmp_path / "crops_sheet.jpg").read_bytes() == sheet
     assert Crops.STAGE.plan(config).is_current()
     assert not Crops.STAGE.plan(config.model_copy(update={"seed": 6})).is_current()
 

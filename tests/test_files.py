@@ -251,6 +251,27 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".thing.lock", "thing"]
 
 
+def test_what_is_written_into_a_folder_whose_run_was_killed_at_its_end_is_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal of the run stayed in it, listed what came later, and the next run removed that."""
+    folder, rename = tmp_path / "thing", os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        rename(source, target)
+        if target == folder:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(folder)
+    write_bytes(folder / "poses.csv", b"mine")
+    with pytest.raises(ArtifactError, match=r"has written: poses\.csv"):
+        make(folder)
+    assert (folder / "poses.csv").read_bytes() == b"mine"
+
+
 def test_a_folder_without_a_manifest_never_takes_its_place(tmp_path: Path) -> None:
     def forget() -> None:
         with fresh_folder(tmp_path / "thing", "thing") as partial:

@@ -19,7 +19,7 @@ from nlml_hpe.evaluation.datasets import DatasetError, write_lists
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.files.manifests import read_manifest, write_manifest
+from nlml_hpe.files.manifests import digest_of_names_and_sizes, read_manifest, write_manifest
 from nlml_hpe.image_networks.augment import PLAIN
 from nlml_hpe.image_networks.config import LabelledDataConfig, PseudoLabelConfig
 from nlml_hpe.image_networks.shards import read_shards, write_shard
@@ -184,12 +184,17 @@ def test_photographs_that_differ_by_their_suffix_alone_are_two(tmp_path: Path) -
         listed("b", "b.png")
 
 
-def test_hidden_files_are_no_photographs(tmp_path: Path) -> None:
-    """A Mac's were counted as photographs that do not read; and by no digest of a folder is one of them noticed."""
-    (tmp_path / "sub").mkdir()
-    for name in ("a.jpg", ".b.jpg", "sub/._c.jpg", "sub/c.jpg"):
+def test_what_a_system_hides_beside_photographs_is_no_data(tmp_path: Path) -> None:
+    """What was thrown away was labelled and trained on; and of hidden files a change was not seen."""
+    for name in ("a.jpg", "b/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    assert [file.name for file in image_files(tmp_path, lambda _: FaceLabels([]))] == ["a", "sub/c"]
+    digest = digest_of_names_and_sizes(tmp_path)
+    for name in (".d.jpg", "b/._c.jpg", ".Trash-1000/files/e.jpg", "b/.git/index"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "JPEG")
+    assert [file.name for file in image_files(tmp_path, lambda _: FaceLabels([]))] == ["a", "b/c"]
+    assert digest_of_names_and_sizes(tmp_path) == digest
 
 
 def test_bad_folders_are_named(label: PseudoLabeller, places: Path, tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_sprites_are_an_artefact_of_their_own_kind_and_up_to_date(config: Config
     assert Sprites.STAGE.plan(config).is_current()
     other = config.model_copy(update={"sprites": SMALL.model_copy(update={"share": 3.0})})
     assert not Sprites.STAGE.plan(other).is_current()
+    assert Sprites.STAGE.plan(config).pictures == (config.workdir / "scenes_sheet.jpg",)
     assert config.workdir.joinpath("scenes_sheet.jpg").is_file()
 
 

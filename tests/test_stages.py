@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ from nlml_hpe.model.card import model_card
 from nlml_hpe.model.folder import load_model, official_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import RenderFolderError
+from renderer import grid
 from renderer.heads.photo import embedded_photo
 from stages import (
     EncoderTrainer,
@@ -390,6 +392,63 @@ def test_a_damaged_render_is_rendered_again_and_no_other(tiny_run: Config, tmp_p
     assert [path for path, time in times.items() if path.stat().st_mtime_ns != time] == [image]
     run_stage(Render.STAGE, config, force=True)
     assert all(path.stat().st_mtime_ns != time for path, time in times.items())
+
+
+def test_renders_whose_run_was_stopped_at_its_very_end_are_finished(
+    tiny_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their run's mark stayed: by it a damaged image was taken for a good one, and --force rendered nothing."""
+    config = load_config(write_config(tmp_path))
+    renders, done = tmp_path / "work" / "renders", tiny_run.workdir / "renders"
+
+    def stopped(*arguments: Any) -> None:
+        write_manifest(*arguments)
+        (renders / ".nlml_hpe.1-0a.json").write_bytes(b"")  # what the manifest took its name from
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grid, "write_manifest", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(Render.STAGE, config)
+    mark = (renders / ".nlml_hpe.run.json").read_text()
+    image = renders / "train" / "ID2" / "ID2_(-10_0_0).jpg"
+    content = image.read_bytes()
+    image.write_bytes(content[:-100] + bytes(100))
+    times = {path: path.stat().st_mtime_ns for path in renders.rglob("ID*.jpg")}
+    run_stage(Render.STAGE, config)
+    assert digests(renders) == digests(done)
+    assert not list(renders.rglob(".nlml_hpe*"))
+    assert [path for path, time in times.items() if path.stat().st_mtime_ns != time] == [image]
+    (renders / ".nlml_hpe.run.json").write_text(mark)
+    run_stage(Render.STAGE, config, force=True)
+    assert all(path.stat().st_mtime_ns != time for path, time in times.items())
+
+
+@pytest.mark.parametrize("stage", [Render.STAGE, Landmarks.STAGE])
+def test_pictures_that_a_killed_run_did_not_come_to_are_drawn(
+    tiny_run: Config, tmp_path: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They lie beside the artefact, which is up to date without them: they never came, or stayed those of others."""
+    config = load_config(copy_of(tiny_run, tmp_path))
+    pictures = stage.plan(config).pictures
+
+    def stopped(_: Config) -> Path:
+        raise KeyboardInterrupt
+
+    def read_only(_: Config) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(dataclasses.replace(stage, main=stopped), config, force=True)
+    assert pictures
+    assert not any(path.exists() for path in pictures)
+    run_stage(dataclasses.replace(stage, draw=read_only), config)
+    assert "is missing: [Errno 30] Read-only" in capsys.readouterr().err
+    run_stage(stage, config)
+    assert "up to date" in capsys.readouterr().out
+    assert [path.read_bytes() for path in pictures] == [
+        (tiny_run.workdir / path.name).read_bytes() for path in pictures
+    ]
 
 
 def test_a_tensor_that_was_damaged_is_not_used(tiny_run: Config, tmp_path: Path) -> None:

@@ -126,6 +126,25 @@ def test_a_file_without_times_begins_at_nought(tmp_path: Path, photo: RgbImage) 
         np.testing.assert_allclose(seconds, np.arange(5) / source.fps, atol=1e-9)
 
 
+def test_the_copy_of_a_video_is_the_same_at_every_run_and_the_window_says_how_long_a_frame_took(
+    estimator: HeadPoseEstimator, video: Path, tmp_path: Path
+) -> None:
+    """The time stood in the copy, too."""
+    shown: list[RgbImage] = []
+
+    def show(_: FrameResult, image: RgbImage) -> bool:
+        shown.append(image)
+        return True
+
+    for name in ("one.mp4", "other.mp4"):
+        with VideoSource(video) as source:
+            list(process(source, estimator, tmp_path / name, show=show))
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "other.mp4").read_bytes()
+    with VideoSource(tmp_path / "one.mp4") as copy:
+        written = next(iter(copy)).image
+    assert np.abs(shown[0].astype(int) - written)[:24].max() > 150
+
+
 def test_paths_may_be_text(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
     with VideoSource(str(video)) as source:
         assert source.expected == COUNT

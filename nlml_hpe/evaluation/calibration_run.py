@@ -19,7 +19,7 @@ from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
 from nlml_hpe.evaluation.faces import Answered, Answerer, ask, is_known, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
-from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.atomic import ArtifactError, write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, ON_PHOTOGRAPHS, RANGES, Calibration
@@ -27,7 +27,7 @@ from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import EYES, Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
-from nlml_hpe.model.components import put_component, read_components
+from nlml_hpe.model.components import Component, put_component, read_components
 from nlml_hpe.view.doubt_plots import plot_held, plot_risk
 
 KIND = "calibration"
@@ -47,11 +47,17 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     if given.fit is not None:
         # The labels alone say it, before all faces are answered.
         require_enough(_counting(data).rotations, ranges)
+    answering = {} if given.fit is None else _eyes_in(given.model)
     eyes = open_eyes(given.model)
     answered = answered_faces(eyes, data, given.looks)
     faces = labelled_faces(eyes, data, answered)
     if given.fit is not None:
-        calibration = fit(faces, ranges, eyes.calibration or DEFAULT_CALIBRATION)
+        if _eyes_in(given.model) != answering:
+            raise ArtifactError(
+                f"{given.model}: its eyes are not those that have answered the faces; run the same command again"
+            )
+        # As it stands now: another run may have fitted other ranges meanwhile.
+        calibration = fit(faces, ranges, open_eyes(given.model).calibration or DEFAULT_CALIBRATION)
         origin = _fitted_on(given.model) | dict.fromkeys(ranges, _about(given, faces))
         put_component(given.model, "calibration", {**calibration.settings(), "fitted_on": origin})
         print(numbers_text(calibration))
@@ -163,6 +169,11 @@ def numbers_text(calibration: Calibration) -> str:
         wider = ", ".join(f"{axis} {value:.2f}" for axis, value in numbers.widening["both"].items())
         lines.append(f"{name}: {own}; shared {shared} deg; widened (both) {wider}")
     return "\n".join(lines)
+
+
+def _eyes_in(model: Path) -> dict[str, Component]:
+    """What a model folder says of its eyes, whose numbers the calibration's are."""
+    return {kind: component for kind, component in read_components(model).items() if kind != "calibration"}
 
 
 def _fitted_on(model: Path) -> dict[str, Any]:

@@ -174,6 +174,8 @@ def replace_folder(partial: Path, folder: Path, kind: str) -> None:
     read_manifest(partial, kind)
     require_replaceable(folder, kind)
     place, aside = place_of(folder), _aside_of(folder)
+    # The manifest lists all of it; by a journal in the finished folder what its user writes there would count as ours.
+    (partial / JOURNAL).unlink(missing_ok=True)
     if place.exists():
         os.replace(place, aside)
     os.replace(partial, place)

@@ -48,15 +48,32 @@ def require_digest(path: Path, digest: str) -> None:
         raise ArtifactError(f"{path} was changed after the model was built (SHA-256 differs); build it again")
 
 
-def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: bool = False) -> str:
-    """A quick fingerprint of a folder of many files: relative names and sizes, not contents.
+def files_below(folder: Path) -> list[Path]:
+    """Files of a folder and of those in it, by their paths, without hidden ones, which systems leave beside others.
 
-    Hidden files, which systems leave beside others, are not looked at.
+    Nor is anything in a hidden folder looked at: thumbnails, what was thrown away, a repository's own files.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     for file in ("b.jpg", "c/a.jpg", "c/._a.jpg", ".Trash-1000/files/d.jpg"):
+    ...         (path := Path(name, file)).parent.mkdir(parents=True, exist_ok=True)
+    ...         path.touch()
+    ...     [path.relative_to(name).as_posix() for path in files_below(Path(name))]
+    ['b.jpg', 'c/a.jpg']
+    """
+    seen = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+    return sorted(path for path in seen if path.is_file())
+
+
+def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: bool = False) -> str:
+    """A quick fingerprint of a folder of many files, as ``files_below``: relative names and sizes, not contents.
 
     Parameters
     ----------
     folder : Path
-        Looked through with all folders in it.
+        Looked through with the folders in it.
     without : str, optional
         A suffix with its dot; files that have it are not looked at.
     times : bool
@@ -67,8 +84,7 @@ def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: b
     str
         A hexadecimal digest.
     """
-    files = [path for path in folder.rglob("*") if path.suffix != without and not path.name.startswith(".")]
-    files = [path for path in files if path.is_file()]
+    files = (path for path in files_below(folder) if path.suffix != without)
     stats = ((str(path.relative_to(folder)), path.stat()) for path in files)
     return digest_of(sorted((name, stat.st_size, *([stat.st_mtime_ns] if times else ())) for name, stat in stats))
 

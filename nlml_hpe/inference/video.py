@@ -126,7 +126,7 @@ def process(
     estimator : HeadPoseEstimator
         Best one with ``tracking``.
     output : str or pathlib.Path, optional
-        A copy with axes, rate and latency drawn.
+        A copy with axes drawn.
     smooth : bool
         Smooth every head's rotation over time; never use it to measure.
     smoother : "one_euro" or "kalman"
@@ -134,7 +134,7 @@ def process(
     refine, eye
         As of ``HeadPoseEstimator.predict``.
     show : callable, optional
-        Called with every result and its drawn frame; false ends the work.
+        Called with every result and its drawn frame, on which rate and latency stand, too; false ends the work.
     looks : int, optional
         As of ``HeadPoseEstimator.predict``.
     boxes : callable, optional
@@ -206,14 +206,13 @@ def _shown(
     """Draw a frame where that is wanted; whether to go on."""
     if writer is None and show is None:
         return True
-    drawn = drawn_frame(result, cone)
+    drawn = draw_poses(result.frame.image, result.poses, cone)
     if writer is not None:
         writer.put(drawn, result.frame.seconds)
-    return show is None or show(result, drawn)
+    # Not in the copy: that of the same video would be another one at every run.
+    return show is None or show(result, _timed(drawn, result.milliseconds))
 
 
-def drawn_frame(result: FrameResult, cone: bool = False) -> RgbImage:
-    """The frame with every head's axes, angles and number, and how long it took."""
-    image = draw_poses(result.frame.image, result.poses, cone)
-    rate = 1000 / max(result.milliseconds, 1e-3)
-    return draw_text(image, f"{rate:.0f} fps, {result.milliseconds:.1f} ms", (8, 22))
+def _timed(image: RgbImage, milliseconds: float) -> RgbImage:
+    """With how long the frame took."""
+    return draw_text(image, f"{1000 / max(milliseconds, 1e-3):.0f} fps, {milliseconds:.1f} ms", (8, 22))

@@ -23,7 +23,7 @@ from nlml_hpe.files.atomic import OWN_PREFIX, ArtifactError, read_json, write_js
 from nlml_hpe.files.folders import begun_folder, replace_folder
 from nlml_hpe.files.images import IMAGE_SUFFIXES, ImageReadError, RgbImage, read_image
 from nlml_hpe.files.locks import exclusive
-from nlml_hpe.files.manifests import digest_of, is_current, read_manifest, write_manifest
+from nlml_hpe.files.manifests import digest_of, files_below, is_current, read_manifest, write_manifest
 from nlml_hpe.image_networks.crop import STORED_SHARE, stored_crop
 from nlml_hpe.image_networks.shards import Shard, is_written, read_shards, write_shard
 from nlml_hpe.inference.video_files import VideoError, VideoSource
@@ -80,7 +80,7 @@ class ImageFile:
 
 
 def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None = None) -> list[ImageFile]:
-    """All photographs and videos below a folder but hidden ones, which systems leave beside others, or one video file.
+    """All photographs and videos below a folder, as ``files_below`` finds them, or one video file.
 
     Parameters
     ----------
@@ -106,8 +106,7 @@ def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None 
     """
     if not root.exists():
         raise DatasetError(f"{root}: no such file or folder")
-    below = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
-    paths = [root] if root.is_file() else below
+    paths = [root] if root.is_file() else files_below(root)
     places = {path.name if root.is_file() else str(path.relative_to(root)): path for path in paths}
     places = {name: path for name, path in places.items() if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)}
     owners = Counter(one for name in places for one in {name, bare_name(name)})

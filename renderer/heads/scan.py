@@ -10,6 +10,7 @@ import trimesh
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import RgbImage, images_in, read_image
+from nlml_hpe.files.manifests import files_below
 from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError, place_in_order, require_people
 from renderer.heads.placement import placed_by_face
@@ -59,7 +60,7 @@ def check(folder: Path) -> list[str]:
 
 def _scans(folder: Path) -> list[Path]:
     """The scans below a folder in the order of their names; none where it is not there."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".glb" and not p.name.startswith("."))
+    return [path for path in files_below(folder) if path.suffix.lower() == ".glb"]
 
 
 def read_glb(path: Path) -> Mesh:

@@ -29,6 +29,7 @@ from nlml_hpe.face import Box, box_of, has_size
 from nlml_hpe.files.arrays import read_npz
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import IMAGE_SUFFIXES, RgbImage, read_image, with_swapped_colors
+from nlml_hpe.files.manifests import files_below
 from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.shards import LABEL_TOLERANCE, NO_ROTATION, Shard, crop_names, read_shards
 from nlml_hpe.pose_grid import RenderFolderError, parse_image_name
@@ -227,7 +228,7 @@ def _fsanet_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
 
 
 def _read_rendered(data: Dataset) -> None:
-    for path in sorted(p for p in data.root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
+    for path in (p for p in files_below(data.root) if p.suffix.lower() in IMAGE_SUFFIXES):
         name = str(path.relative_to(data.root))
         try:
             identity, pose = parse_image_name(path.name)
