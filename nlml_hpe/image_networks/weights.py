@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -40,13 +41,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    if path.stat().st_size > MAX_WEIGHTS_BYTES:
-        raise WeightsError(f"{path}: larger than {MAX_WEIGHTS_BYTES} bytes; these are no weights of an image network")
     try:
+        if _unpacked_bytes(path) > MAX_WEIGHTS_BYTES:
+            raise WeightsError(
+                f"{path}: larger than {MAX_WEIGHTS_BYTES} bytes; these are no weights of an image network"
+            )
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, *NOT_READ) as error:
+    except WeightsError:
+        raise
+    except (SafetensorError, zipfile.BadZipFile, *NOT_READ) as error:
         # What torch says of a file that it refuses advises to run the file's code.
         reason = "" if "weights_only" in str(error) else f" ({str(error).partition(chr(10))[0]})"
         raise WeightsError(f"{path}: not a state dict that can be read safely{reason}") from error
@@ -54,6 +59,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: expected a state dict, names to tensors; received {type(state).__name__}")
     return state
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """How large a file is, and what it unpacks to: torch's are zip archives, whose members it would inflate, too."""
+    packed = path.stat().st_size
+    if not zipfile.is_zipfile(path):
+        return packed
+    with zipfile.ZipFile(path) as archive:
+        return max(packed, sum(member.file_size for member in archive.infolist()))
 
 
 def load_state(network: nn.Module, path: Path) -> None:
