@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -237,6 +238,38 @@ def test_a_scan_that_the_parser_stumbles_over_is_named(shared_data: Path, tmp_pa
     described["buffer_views"] = described.pop("bufferViews")
     write_glb(tmp_path / "a.glb", described, binary)
     with pytest.raises(HeadDataError, match=r"a\.glb: not a readable"):
+        read_glb(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize("kind", ["zeros", "instances"])
+def test_a_scan_that_fills_the_memory_is_refused(shared_data: Path, tmp_path: Path, kind: str) -> None:
+    """What an accessor without a view announces is zeros, and a part may be shown by many nodes."""
+    described, binary = scan(shared_data)
+    if kind == "zeros":
+        described["accessors"].append({"componentType": 5126, "count": 10**8, "type": "SCALAR"})
+    else:
+        described["nodes"] += [{"mesh": 0}] * 2000
+        described["scenes"][0]["nodes"] = list(range(len(described["nodes"])))
+    write_glb(tmp_path / "a.glb", described, binary)
+    shutil.copy(shared_data / "lee_perry_smith" / "Map-COL.jpg", tmp_path)
+    with pytest.raises(HeadDataError, match=r"a\.glb: not a readable .* far more numbers than it holds"):
+        read_glb(tmp_path / "a.glb")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("form", "side"), [("EPS", 8), ("PNG", 9500)])
+def test_a_scan_whose_image_is_none_that_is_read_is_refused(
+    shared_data: Path, tmp_path: Path, form: str, side: int
+) -> None:
+    """For EPS Pillow runs another program, and a vast image of one colour has a few kilobytes."""
+    described, binary = scan(shared_data)
+    stream = io.BytesIO()
+    Image.new("L", (side, side)).save(stream, form)
+    described["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(stream.getvalue())})
+    described["images"], described["textures"] = [{"bufferView": len(described["bufferViews"]) - 1}], [{"source": 0}]
+    described["materials"][0]["pbrMetallicRoughness"] = {"baseColorTexture": {"index": 0}}
+    write_glb(tmp_path / "a.glb", described, bytes(binary) + stream.getvalue() + bytes(-len(stream.getvalue()) % 4))
+    with pytest.raises(HeadDataError, match=rf"its baseColorTexture is {form} of {side} x {side}"):
         read_glb(tmp_path / "a.glb")
 
 
