@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import struct
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
 from renderer.config import HeadsConfig, RenderConfig
 from renderer.drawing import render_pose
 from renderer.heads import HeadDataError, check_heads, open_heads
-from renderer.heads.facescape import check
+from renderer.heads.facescape import _texture_path, check
 from renderer.heads.photo import PhotoHeads
 from renderer.heads.placement import placed_by_face
 from renderer.heads.scan import read_glb
@@ -239,6 +240,19 @@ def test_a_scan_that_the_parser_stumbles_over_is_named(shared_data: Path, tmp_pa
     write_glb(tmp_path / "a.glb", described, binary)
     with pytest.raises(HeadDataError, match=r"a\.glb: not a readable"):
         read_glb(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n" * 999_000, "map_Kd" + " " * 999_000, "map_Kd /\n", " map_Kd \t b/a c.jpg \r\n"],
+    ids=["lines", "spaces", "no name", "a name"],
+)
+def test_a_material_of_any_kind_is_read_at_once(tmp_path: Path, text: str) -> None:
+    """Of a megabyte of empty lines the pattern for a texture's name went back over them for an hour."""
+    (tmp_path / "1.mtl").write_text(text)
+    start = time.monotonic()
+    assert _texture_path(tmp_path / "1.obj", "/").name == ("a c.jpg" if "c.jpg" in text else "1.jpg")
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("kind", ["zeros", "instances"])
