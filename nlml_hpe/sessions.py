@@ -6,9 +6,12 @@ for CUDA wants to know that it does not compute.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nlml_hpe.files.atomic import ArtifactError
 
@@ -128,3 +131,51 @@ def open_session(source: Path | bytes, providers: Sequence[str] | str = CPU, thr
             "a library is missing or of another version); mend that, or use 'cpu'"
         )
     return session
+
+
+def answers(
+    session: InferenceSession, inputs: Mapping[str, NDArray[Any]], **shapes: tuple[int, ...]
+) -> list[NDArray[np.float64]]:
+    """What a network that anybody may have made says, once it is known to be what it should be.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        Of the network.
+    inputs : mapping of str to array
+        What it is shown.
+    **shapes : tuple of int
+        Of each answer that is wanted, by its name.
+
+    Returns
+    -------
+    list of float64 arrays
+        In the order of ``shapes``.
+
+    Raises
+    ------
+    ArtifactError
+        Where it does not have such an answer, or fails while it computes.
+
+    Examples
+    --------
+    >>> from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+    >>> shown = {"landmarks": np.zeros((1, 468, 3), dtype=np.float32), "refine": np.array(False)}
+    >>> answers(open_session(SHIPPED / ONNX_FILE), shown, angle=(1, 3))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    nlml_hpe.files.atomic.ArtifactError: the model's network cannot be computed (...Invalid output name:angle...
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as failures
+
+    try:
+        values = session.run(list(shapes), inputs)
+    except (failures.Fail, failures.InvalidArgument, failures.NotImplemented, failures.RuntimeException) as error:
+        raise ArtifactError(f"the model's network cannot be computed ({error}); export it again") from error
+    for (name, shape), value in zip(shapes.items(), values, strict=True):
+        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype.kind != "f":
+            kind = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise ArtifactError(
+                f"the model's network says {kind} as its {name}; expected floats of shape {shape}; export it again"
+            )
+    return [value.astype(np.float64) for value in values]

@@ -27,6 +27,7 @@ NOT_READ = (
     TypeError,
     AttributeError,
     AssertionError,
+    MemoryError,
 )
 """What comes of reading a file of ``torch.save`` that is damaged: torch checks little, so that a wrong byte is noticed
 wherever it is used, as a name, an index, a type, or a state that does not fit."""

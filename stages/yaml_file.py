@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import reprlib
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -11,8 +12,12 @@ import yaml
 from pydantic import ValidationError
 
 from nlml_hpe.config import Section
+from nlml_hpe.words import counted
 
 MAX_CONFIG_BYTES = 1_000_000
+_MOST_VALUES = 100_000
+"""Of a file with its aliases written out: with a few lines of them it would fill the memory."""
+_MOST_PROBLEMS = 20
 AnySection = TypeVar("AnySection", bound=Section)
 
 
@@ -41,7 +46,13 @@ def read_section(source: Path, section: type[AnySection]) -> AnySection:
     try:
         text = source.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _unfolded(node, {}) > _MOST_VALUES:
+            raise ConfigError(
+                f"{source}: more than {_MOST_VALUES} values, aliases written out; this is no configuration"
+            )
         data = yaml.safe_load(text)
+    except ConfigError:
+        raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date or a number that is none
         raise ConfigError(f"{source}: not valid YAML ({error})") from error
     except RecursionError as error:
@@ -52,8 +63,24 @@ def read_section(source: Path, section: type[AnySection]) -> AnySection:
     try:
         return section.model_validate(data)
     except ValidationError as error:
-        problems = "\n".join(_problem(source, section, lines, entry) for entry in _own_errors(error))
-        raise ConfigError(problems) from error
+        entries = _own_errors(error)
+        problems = [_problem(source, section, lines, entry) for entry in entries[:_MOST_PROBLEMS]]
+        if more := len(entries) - len(problems):
+            problems.append(f"{source}: and {counted(more, 'mistake')} more")
+        raise ConfigError("\n".join(problems)) from error
+
+
+def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values there are where every alias is written out; one that points to what holds it counts once.
+
+    ``known`` holds the numbers of nodes that were counted.
+    """
+    if id(node) not in known:
+        known[id(node)] = 1
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = itertools.chain(*parts) if isinstance(node, yaml.MappingNode) else parts
+        known[id(node)] += sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _lines(

@@ -89,14 +89,27 @@ def test_a_compression_that_is_not_numpys_is_refused(tmp_path: Path, compression
 
 
 @pytest.mark.parametrize(
-    "text", ["{'descr': ','", "{'descr': ('|u1',)", "{'shape': (0, 10**30)", "[", "{'x': " + "(" * 90]
+    "text",
+    [
+        "{'descr': ','",
+        "{'descr': ('|u1',)",
+        "{'shape': (0, 10**30)",
+        "[",
+        "{'x': " + "(" * 90,
+        "-" * 9000 + "1",
+        "a" + ".a" * 4000,
+    ],
 )
 def test_a_header_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     header = text.encode().ljust(118) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        archive.writestr("x.npy", content)
     with pytest.raises(ArtifactError, match=r"a\.npz: damaged"):
         read_npz(tmp_path / "a.npz")
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="header"):
+        map_npy(tmp_path / "a.npy", "r")
 
 
 def test_a_file_with_any_wrong_byte_in_its_header_is_refused_or_read(tmp_path: Path) -> None:

@@ -106,6 +106,21 @@ def test_a_mistake_is_named_with_file_line_and_remedy(tmp_path: Path, text: str,
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["a{0}: &a{0} {{<<: [{1}]}}\n", "a{0}: &a{0} [{1}]\n"])
+def test_aliases_that_fill_the_memory_are_refused(tmp_path: Path, form: str) -> None:
+    """Each line has ten times what the line before has; PyYAML writes out what is merged."""
+    lines = (form.format(number, ", ".join([f"*a{number - 1}"] * 10)) for number in range(1, 12))
+    with pytest.raises(ConfigError, match=r"some\.yaml: more than 100000 values, aliases written out"):
+        load(tmp_path, "workdir: w\na0: &a0 {x: 1}\n" + "".join(lines))
+
+
+def test_of_very_many_mistakes_some_are_named(tmp_path: Path) -> None:
+    """The nearest valid key was looked for to each: minutes."""
+    with pytest.raises(ConfigError, match="and 19980 mistakes more") as caught:
+        load(tmp_path, "workdir: w\n" + "".join(f"k{number}: 1\n" for number in range(20_000)))
+    assert len(str(caught.value).splitlines()) == 21
+
+
 def test_a_list_with_a_mistake_is_not_called_too_short(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "workdir: w\nimage_trainer: {data: [{kind: crops, foo: 1}]}\n")

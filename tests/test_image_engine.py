@@ -239,6 +239,47 @@ def test_a_file_that_does_not_say_what_must_be_known_is_refused(
         ImageEngine(tmp_path / "odd.onnx")
 
 
+def test_crops_that_fill_the_memory_are_refused(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / IMAGE_EYE_FILE)
+    (said,) = (each for each in model.metadata_props if each.key == METADATA)
+    said.value = json.dumps({**json.loads(said.value), "size": 60_000})
+    for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        axis.dim_value = 60_000
+    del model.graph.node[:], model.graph.output[:]
+    model.graph.node.append(onnx.helper.make_node("Identity", ["crops"], ["rotation"]))
+    model.graph.output.append(onnx.ValueInfoProto(name="rotation"))
+    onnx.save(model, tmp_path / "odd.onnx")
+    with pytest.raises(ArtifactError, match=r"odd\.onnx: .* crops have 60000 px, of which 1024 are the most"):
+        ImageEngine(tmp_path / "odd.onnx")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([], "cannot be computed .*rotation"),
+        ([("Identity", ["crops"], "rotation")], r"says float32 of shape \(\d+, 3, 32, 32\) as its rotation"),
+        ([("Shape", ["own"], "rotation")], "says int64 of shape"),
+        ([("Shape", ["crops"], "seven"), ("Reshape", ["own", "seven"], "rotation")], "cannot be computed .*Reshape"),
+        ([("Sub", ["own", "own"], "zero"), ("Div", ["zero", "zero"], "rotation")], "says NaN"),
+    ],
+)
+def test_a_network_that_answers_something_else_is_named(
+    folder: Path, tmp_path: Path, nodes: list[tuple[str, list[str], str]], message: str
+) -> None:
+    """Its metadata may say anything, and onnxruntime's own errors are of no kind that anybody catches."""
+    model = onnx.load(folder / IMAGE_EYE_FILE)
+    for names in (each for node in model.graph.node for each in (node.input, node.output)):
+        names[:] = ["own" if name == "rotation" else name for name in names]
+    model.graph.node.extend(onnx.helper.make_node(kind, taken, [made]) for kind, taken, made in nodes)
+    kept = [output for output in model.graph.output if output.name != "rotation"]
+    del model.graph.output[:]
+    model.graph.output.extend([*kept, *(onnx.ValueInfoProto(name="rotation") for _ in nodes[:1])])
+    onnx.save(model, tmp_path / "odd.onnx")
+    engine = ImageEngine(tmp_path / "odd.onnx")
+    with pytest.raises(ArtifactError, match=message):
+        engine.estimate([Face(np.zeros((64, 64, 3), dtype=np.uint8), (10.0, 10.0, 40.0, 40.0))])
+
+
 def test_the_crop_is_cut_around_the_68_of_the_landmarks() -> None:
     points = np.random.default_rng(0).normal(100, 20, size=(FACEMESH.n_points, 3))
     points[10] = (500, 500, 0)  # the top of the forehead is none of them

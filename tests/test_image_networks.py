@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,34 @@ def test_weights_without_names_are_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "model_state_dict": {"a": torch.zeros(2)}}, tmp_path / "checkpoint.tar")
     with pytest.raises(WeightsError, match=r"received a dict of 'epoch' \(int\), 'model_state_dict' \(dict\)"):
         read_state(tmp_path / "checkpoint.tar")
+
+
+def test_a_file_of_weights_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of torch's zip archives members may be compressed: a megabyte of zeros made gigabytes."""
+    monkeypatch.setattr("nlml_hpe.image_networks.weights.MAX_WEIGHTS_BYTES", 1_000_000)
+    torch.save({"conv1.weight": torch.zeros(1_000_000)}, tmp_path / "whole.pkl")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pkl") as whole,
+        zipfile.ZipFile(tmp_path / "weights.pkl", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    assert (tmp_path / "weights.pkl").stat().st_size < 100_000
+    with pytest.raises(WeightsError, match=r"weights\.pkl: larger than 1000000 bytes"):
+        read_state(tmp_path / "weights.pkl")
+
+
+class Room:
+    """What torch takes from a pickle, and makes room for."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return (bytearray, (2**62,))
+
+
+def test_weights_that_ask_for_more_memory_than_there_is_are_named(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": Room()}, tmp_path / "weights.pkl")
+    with pytest.raises(WeightsError, match=r"weights\.pkl: not a state dict"):
+        read_state(tmp_path / "weights.pkl")
 
 
 class Trap:

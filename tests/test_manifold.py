@@ -180,6 +180,23 @@ def test_a_damaged_manifold_is_refused(tiny: PoseManifold, tmp_path: Path, damag
         read_manifold(path)
 
 
+@pytest.mark.parametrize("damage", ["longer", "number", "nan", "truth"])
+@pytest.mark.parametrize("array", ["core", "basis", "factor_yaw", "cosine_pitch", "identity_mean", "noise_covariance"])
+def test_arrays_of_a_manifold_that_do_not_fit_are_refused(
+    tiny: PoseManifold, tmp_path: Path, array: str, damage: str
+) -> None:
+    """It was taken for a model, and the first face that it was shown ended in a traceback."""
+    path = tmp_path / "manifold.npz"
+    write_manifold(path, tiny)
+    with np.load(path) as file:
+        arrays = dict(file)
+    whole = arrays[array]
+    changed = {"longer": np.concatenate([whole, whole]), "number": 1.0, "nan": whole * np.nan, "truth": whole > 0}
+    np.savez(path, **{**arrays, array: changed[damage]})
+    with pytest.raises(ArtifactError, match=r"manifold\.npz is no manifold .*expected .* found "):
+        read_manifold(path)
+
+
 @pytest.mark.parametrize("array", ["W", "optimized_roll", "U_roll", "U_id"])
 def test_published_arrays_that_do_not_fit_one_another_are_refused(tmp_path: Path, array: str) -> None:
     trained = {"W": np.ones((5, 3, 3, 2, 12)), **{f"optimized_{axis}": np.ones((3, 4)) for axis in ("yaw", "pitch")}}

@@ -29,6 +29,10 @@ def model() -> HeadPoseModel:
     return load_model(SHIPPED)
 
 
+VAST = {"feature_length": 1404, "row_lengths": [3, 3, 3], "encoder_hidden": [10**9, 10**9], "head_hidden": [1]}
+"""A network of petabytes; one of a few gigabytes was made before it was compared with what the file holds."""
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -53,6 +57,7 @@ def test_parts_that_do_not_fit_make_no_model(model: HeadPoseModel, changes: dict
         ({"point_set": "points"}, "does not read"),
         ({"min_confidence": 10**400}, "does not read"),
         ({"network": {"feature_length": float("inf"), "row_lengths": [3, 3, 3]}}, "does not read"),
+        ({"network": VAST}, "holds the weights of another network than its settings describe"),
     ],
 )
 def test_a_changed_config_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

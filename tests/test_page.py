@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -199,6 +200,22 @@ UPLOAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\
 
 def test_an_upload_that_breaks_off_is_answered(server: DemoServer) -> None:
     assert b"broke off after 4 of 1000 bytes" in raw(server, UPLOAD, close=True)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: loc"])
+def test_whoever_leaves_amid_the_headers_leaves_no_traceback(
+    server: DemoServer, sent: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connection = socket.create_connection(server.server_address[:2], timeout=30)
+    connection.sendall(sent)
+    # Closed at once, with a reset in place of the end of what was sent.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    deadline = time.monotonic() + 10
+    while server._open and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ask(server, "GET", "/")[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_an_upload_that_does_not_come_is_answered(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:

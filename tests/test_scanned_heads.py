@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from nlml_hpe.rotation import IMAGE_FROM_CAMERA, angles_from_rotation, kabsch
 from renderer.config import HeadsConfig, RenderConfig
 from renderer.drawing import render_pose
 from renderer.heads import HeadDataError, check_heads, open_heads
-from renderer.heads.facescape import check
+from renderer.heads.facescape import _texture_path, check
 from renderer.heads.photo import PhotoHeads
 from renderer.heads.placement import placed_by_face
 from renderer.heads.scan import read_glb
@@ -237,6 +239,51 @@ def test_a_scan_that_the_parser_stumbles_over_is_named(shared_data: Path, tmp_pa
     described["buffer_views"] = described.pop("bufferViews")
     write_glb(tmp_path / "a.glb", described, binary)
     with pytest.raises(HeadDataError, match=r"a\.glb: not a readable"):
+        read_glb(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n" * 999_000, "map_Kd" + " " * 999_000, "map_Kd /\n", " map_Kd \t b/a c.jpg \r\n"],
+    ids=["lines", "spaces", "no name", "a name"],
+)
+def test_a_material_of_any_kind_is_read_at_once(tmp_path: Path, text: str) -> None:
+    """Of a megabyte of empty lines the pattern for a texture's name went back over them for an hour."""
+    (tmp_path / "1.mtl").write_text(text)
+    start = time.monotonic()
+    assert _texture_path(tmp_path / "1.obj", "/").name == ("a c.jpg" if "c.jpg" in text else "1.jpg")
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("kind", ["zeros", "instances"])
+def test_a_scan_that_fills_the_memory_is_refused(shared_data: Path, tmp_path: Path, kind: str) -> None:
+    """What an accessor without a view announces is zeros, and a part may be shown by many nodes."""
+    described, binary = scan(shared_data)
+    if kind == "zeros":
+        described["accessors"].append({"componentType": 5126, "count": 10**8, "type": "SCALAR"})
+    else:
+        described["nodes"] += [{"mesh": 0}] * 2000
+        described["scenes"][0]["nodes"] = list(range(len(described["nodes"])))
+    write_glb(tmp_path / "a.glb", described, binary)
+    shutil.copy(shared_data / "lee_perry_smith" / "Map-COL.jpg", tmp_path)
+    with pytest.raises(HeadDataError, match=r"a\.glb: not a readable .* far more numbers than it holds"):
+        read_glb(tmp_path / "a.glb")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("form", "side"), [("EPS", 8), ("PNG", 9500)])
+def test_a_scan_whose_image_is_none_that_is_read_is_refused(
+    shared_data: Path, tmp_path: Path, form: str, side: int
+) -> None:
+    """For EPS Pillow runs another program, and a vast image of one colour has a few kilobytes."""
+    described, binary = scan(shared_data)
+    stream = io.BytesIO()
+    Image.new("L", (side, side)).save(stream, form)
+    described["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(stream.getvalue())})
+    described["images"], described["textures"] = [{"bufferView": len(described["bufferViews"]) - 1}], [{"source": 0}]
+    described["materials"][0]["pbrMetallicRoughness"] = {"baseColorTexture": {"index": 0}}
+    write_glb(tmp_path / "a.glb", described, bytes(binary) + stream.getvalue() + bytes(-len(stream.getvalue()) % 4))
+    with pytest.raises(HeadDataError, match=rf"its baseColorTexture is {form} of {side} x {side}"):
         read_glb(tmp_path / "a.glb")
 
 

@@ -88,6 +88,36 @@ def test_what_is_no_video_is_named(tmp_path: Path, damage: str) -> None:
         VideoSource(path)
 
 
+@pytest.mark.parametrize("before", [b"", b"ID3\4\0\0\0\0\0\n" + bytes(10)])
+@pytest.mark.parametrize(
+    "text", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile a.mp4\n"]
+)
+def test_a_playlist_does_not_show_other_files(video: Path, tmp_path: Path, before: bytes, text: str) -> None:
+    """FFmpeg goes by the contents and not by the name: what was uploaded as a video could show any on the machine."""
+    (tmp_path / "a.mp4").write_bytes(video.read_bytes())
+    path = tmp_path / "talk.mp4"
+    path.write_bytes(before + text.format(video).encode())
+    with pytest.raises(VideoError, match=r"talk\.mp4: a playlist"):
+        VideoSource(path)
+
+
+def test_an_image_does_not_show_those_of_the_next_numbers(tmp_path: Path) -> None:
+    """What FFmpeg does not read OpenCV takes for the first of numbered images, whatever the suffix."""
+    for number in (1, 2):
+        (tmp_path / f"talk{number}.mp4").write_bytes(
+            b"P7\nWIDTH 8\nHEIGHT 8\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(192)
+        )
+    assert cv2.VideoCapture(str(tmp_path / "talk1.mp4")).getBackendName() == "CV_IMAGES"
+    with pytest.raises(VideoError, match=r"talk1\.mp4 cannot be opened"):
+        VideoSource(tmp_path / "talk1.mp4")
+
+
+def test_frames_that_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    Image.new("1", (9500, 9500)).save(tmp_path / "talk.mp4", "PNG")  # of 25 kB
+    with pytest.raises(VideoError, match=r"talk\.mp4: frames of at most .* these have 9500 x 9500"):
+        VideoSource(tmp_path / "talk.mp4")
+
+
 def turn_stored(path: Path, image: RgbImage) -> None:
     """A video as a telephone that is held upright makes it: frames lie on their side, the header turns them back."""
     stored = np.ascontiguousarray(np.rot90(image)[..., ::-1])

@@ -21,7 +21,15 @@ from nlml_hpe.files.atomic import ArtifactError
 
 MAX_NPZ_BYTES = 4 * 1024**3
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_DAMAGED_HEADER = (tokenize.TokenError, SyntaxError, OverflowError, LookupError, TypeError)
+_DAMAGED_HEADER = (
+    tokenize.TokenError,
+    SyntaxError,
+    OverflowError,
+    LookupError,
+    TypeError,
+    RecursionError,
+    MemoryError,  # Python's parser, of what is nested too deeply
+)
 """What numpy's parser of headers raises, beside ValueError, where they are no headers."""
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -41,13 +42,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    if path.stat().st_size > MAX_WEIGHTS_BYTES:
-        raise WeightsError(f"{path}: larger than {MAX_WEIGHTS_BYTES} bytes; these are no weights of an image network")
     try:
+        if _unpacked_bytes(path) > MAX_WEIGHTS_BYTES:
+            raise WeightsError(
+                f"{path}: larger than {MAX_WEIGHTS_BYTES} bytes; these are no weights of an image network"
+            )
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, *NOT_READ) as error:
+    except WeightsError:
+        raise
+    except (SafetensorError, zipfile.BadZipFile, *NOT_READ) as error:
         # What torch says of a file that it refuses advises to run the file's code.
         reason = "" if "weights_only" in str(error) else f" ({str(error).partition(chr(10))[0]})"
         raise WeightsError(f"{path}: not a state dict that can be read safely{reason}") from error
@@ -63,6 +68,15 @@ def _described(content: object) -> str:
         return type(content).__name__
     parts = [f"{name!r} ({type(value).__name__})" for name, value in content.items()]
     return f"a dict of {', '.join(parts[:_MOST_NAMED])}{', ...' if len(parts) > _MOST_NAMED else ''}"
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """How large a file is, and what it unpacks to: torch's are zip archives, whose members it would inflate, too."""
+    packed = path.stat().st_size
+    if not zipfile.is_zipfile(path):
+        return packed
+    with zipfile.ZipFile(path) as archive:
+        return max(packed, sum(member.file_size for member in archive.infolist()))
 
 
 def load_state(network: nn.Module, path: Path) -> None:

@@ -34,7 +34,7 @@ from nlml_hpe.rotation import (
     rotation_from_angles,
     sigma_from_covariance,
 )
-from nlml_hpe.sessions import open_session
+from nlml_hpe.sessions import answers, open_session
 from nlml_hpe.threads import begin, thread_count
 
 Route = Literal["network", "exact", "refined", "powell"]
@@ -250,7 +250,8 @@ class OnnxEngine:
     def _answers(self, points: NDArray[np.float64], route: Route) -> Estimates:
         """What the file says of landmarks (M, P, 3)."""
         inputs = {"landmarks": points.astype(np.float32), "refine": np.array(route == "refined")}
-        angles, sigma = (values.astype(np.float64) for values in self._session.run([route, "sigma"], inputs))
+        shape = (len(points), 3)
+        angles, sigma = answers(self._session, inputs, **{route: shape, "sigma": shape})
         if not np.isfinite(angles).all():
             raise ValueError(COINCIDE)
         rotation = rotation_from_angles(Angles.from_columns(angles))

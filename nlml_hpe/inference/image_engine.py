@@ -19,7 +19,7 @@ from nlml_hpe.inference.refinement import HeadRefiner, PlacesAhead
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
 from nlml_hpe.rotation import CONVENTION, MIRROR_SIGNS, mean_rotation, vector_from_rotation
-from nlml_hpe.sessions import CPU, open_session, resolve_providers
+from nlml_hpe.sessions import CPU, answers, open_session, resolve_providers
 from nlml_hpe.threads import begin, thread_count
 
 if TYPE_CHECKING:  # loaded with the first session
@@ -39,6 +39,8 @@ CROPS_OF_A_FACE = (CropOfFace(0.95, 12.0), CropOfFace(0.95, -12.0, mirrored=True
 """The crops of each face. In the picture's mirror image each shows what the other shows here, so that both pictures
 have mirrored poses. Chosen on development photographs and on rendered people; see docs/ablations.md."""
 _WIDEST_SHARE = 10.0
+_LARGEST_PX = 1024
+"""Twice what a configuration takes; crops of more would fill the memory."""
 _BATCH = 16
 """So many crops at most go through the network together."""
 Floats = NDArray[np.float64]
@@ -232,8 +234,11 @@ class ImageEngine:
             for image, box, each in views
         ]
         pixels = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
-        rotation, covariance = self._session.run(["rotation", "covariance"], {IMAGE_INPUT: pixels})
-        return rotation.astype(np.float64), covariance.astype(np.float64)
+        shape = (len(views), 3, 3)
+        rotation, covariance = answers(self._session, {IMAGE_INPUT: pixels}, rotation=shape, covariance=shape)
+        if not np.isfinite(rotation).all():
+            raise ArtifactError(f"the image eye's network {self.name!r} says NaN as a rotation; export it again")
+        return rotation, covariance
 
     def _upright(self, parts: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
         """Turns and mirror taken back: from parts of (N C, 3, 3) to (N, C, 3, 3)."""
@@ -285,9 +290,10 @@ def _about(path: Path, session: InferenceSession) -> dict[str, Any]:
         )
     size, share = about.get("size"), about.get("share")
     shown = {each.name: each.shape[1:] for each in session.get_inputs()}.get(IMAGE_INPUT)
-    if not isinstance(size, int) or shown != [3, size, size]:
+    if not isinstance(size, int) or not 0 < size <= _LARGEST_PX or shown != [3, size, size]:
         raise ArtifactError(
-            f"{path}: it says that its crops have {size!r} px; its graph takes {shown}; export it again"
+            f"{path}: it says that its crops have {size!r} px, of which {_LARGEST_PX} are the most; its graph takes "
+            f"{shown}; export it again"
         )
     if not isinstance(share, (int, float)) or not 0 < share <= _WIDEST_SHARE:
         raise ArtifactError(

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from nlml_hpe.files.atomic import atomic_path
-from nlml_hpe.files.images import RgbImage, user_path, with_swapped_colors
+from nlml_hpe.files.images import MAX_PIXELS, RgbImage, user_path, with_swapped_colors
 from nlml_hpe.threads import submitted
 from nlml_hpe.words import why_no_file
 
@@ -38,6 +38,11 @@ _COUNTED_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
 """Of containers whose header says how many frames there are."""
 _MOST_HEADER_BYTES = 1 << 26
 """Of a box of a header that is read: an hour of video has a few megabytes."""
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<", b"ID3")
+"""How files begin that FFmpeg takes for lists of videos, whatever their name, and that have it read other files of this
+machine: HLS, its own lists, and DASH in XML. A tag of sound (ID3), which it passes over, may stand before them."""
+_BEFORE_XML = b"\xef\xbb\xbf \t\r\n"
+_HEAD_BYTES = 64
 _FPS_LIMITS = (0.01, 250.0)
 """Of a header that can be believed: that of slow motion, whose mean rate may lie above its 240, can, while that of a
 file which has no rate often says a thousand."""
@@ -90,7 +95,8 @@ class VideoSource:
     Raises
     ------
     VideoError
-        Where there is nothing to read, and where a file's frames are asked for a second time.
+        Where there is nothing to read, as of a playlist, which names other files, for frames of more than
+        ``files.images.MAX_PIXELS``, and where a file's frames are asked for a second time.
 
     Examples
     --------
@@ -110,7 +116,8 @@ class VideoSource:
         elif not 0 <= place <= _LAST_CAMERA:
             raise VideoError(f"{self._name}: expected the number of a camera, from 0 on")
         self._capture = cv2.VideoCapture(place if isinstance(place, int) else _file_name(place))
-        if not self._capture.isOpened():
+        # What no other reader knows OpenCV takes for the first of numbered images, and goes on with those beside it.
+        if not self._capture.isOpened() or (not self.is_camera and self._capture.getBackendName() == "CV_IMAGES"):
             self._capture.release()
             hint = "is it there, and free?" if self.is_camera else "not a video in a format that is known here"
             raise VideoError(f"{self._name} cannot be opened: {hint}")
@@ -122,6 +129,12 @@ class VideoSource:
         self.fps = fps if _FPS_LIMITS[0] <= fps <= _FPS_LIMITS[1] else _USUAL_FPS
         width, height = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         self.size = int(width), int(height)
+        if width * height > MAX_PIXELS:  # a few kilobytes of which can fill the memory
+            self._capture.release()
+            raise VideoError(
+                f"{self._name}: frames of at most {MAX_PIXELS} pixels are read, and these have {self.size[0]} x "
+                f"{self.size[1]}; make the video smaller"
+            )
         # Of other containers OpenCV's number is their duration times the rate, and sound may outlast the pictures.
         is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES and not _is_trimmed(place)
         # Every frame of an AVI has its place in time, one that was dropped when it was recorded, too.
@@ -194,6 +207,13 @@ def _require_video_file(path: Path) -> None:
         raise VideoError(f"{path}: {why_no_file(path, 'video file')}")
     if not _is_utf8(str(path)):
         raise VideoError(f"{str(path)!a}: OpenCV opens names in UTF-8 alone; rename the file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise VideoError(f"{path} cannot be opened: {error.strerror}") from error
+    if head.lstrip(_BEFORE_XML).startswith(_PLAYLISTS):
+        raise VideoError(f"{path}: a playlist or sound, where a video file is wanted; name the video itself")
 
 
 def _is_utf8(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,14 @@ def read_manifold(path: str | Path) -> PoseManifold:
                 f"{path}: expected {FORMAT!r} with {CONVENTION!r}; found {header['format']!r} with "
                 f"{header['convention']!r}; run TD_main again"
             )
-        known = "noise_covariance" in arrays
+        known, grid = "noise_covariance" in arrays, PoseGrid.from_dict(header["grid"])
+        _require_fit(arrays, grid)
         return PoseManifold(
             arrays["core"],
             arrays["basis"].astype(np.float64),
             (arrays["factor_yaw"], arrays["factor_pitch"], arrays["factor_roll"]),
             (arrays["cosine_yaw"], arrays["cosine_pitch"], arrays["cosine_roll"]),
-            PoseGrid.from_dict(header["grid"]),
+            grid,
             header["feature"],
             IdentityPrior(arrays["identity_mean"], arrays["identity_covariance"]),
             Noise(arrays["noise_covariance"], arrays["sigma_scale"]) if known else None,
@@ -106,6 +107,28 @@ def read_manifold(path: str | Path) -> PoseManifold:
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is no manifold of this project ({error}); run TD_main again") from error
+
+
+def _require_fit(arrays: Mapping[str, NDArray[Any]], grid: PoseGrid) -> None:
+    """Raise ``ValueError`` unless all arrays are floats, finite ones, of shapes that fit one another and the grid."""
+    core, basis = arrays["core"].shape, arrays["basis"].shape
+    if len(core) != 5 or 0 in core:
+        raise ValueError(f"expected a core of five axes; found shape {core}")
+    people, *ranks, kept = core
+    expected = {"core": core, "basis": (kept, *basis[-1:])}
+    expected |= {"identity_mean": (people,), "identity_covariance": (people, people)}
+    for axis, angles, rank in zip(AXES, grid.axes, ranks, strict=True):
+        expected |= {f"factor_{axis}": (len(angles), rank), f"cosine_{axis}": (rank, 4)}
+    if "noise_covariance" in arrays:
+        expected |= {"noise_covariance": (kept, kept), "sigma_scale": (len(AXES),)}
+    for name, shape in expected.items():
+        values = arrays[name]
+        # A scale may be NaN, of an axis of one angle: that has no error and no deviation.
+        finite = values.dtype.kind == "f" and (name == "sigma_scale" or np.isfinite(values).all())
+        if values.shape != shape or not finite:
+            raise ValueError(
+                f"expected {name} of finite floats, of shape {shape}; found {values.dtype} of shape {values.shape}"
+            )
 
 
 def _arrays(manifold: PoseManifold) -> Iterator[tuple[str, NDArray[Any]]]:

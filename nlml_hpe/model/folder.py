@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -196,9 +197,7 @@ def load_model(folder: str | Path) -> HeadPoseModel:
     if missing := {WEIGHTS_FILE, MANIFOLD_FILE} - component.sha256.keys():
         raise ArtifactError(f"{place}: the model has no {' and no '.join(sorted(missing))}; build it again")
     try:
-        shape = _network_shape(config["network"])
-        network = HeadPoseNetwork(shape)
-        network.load_state_dict(load_file(place / WEIGHTS_FILE))
+        network = _network(_network_shape(config["network"]), place / WEIGHTS_FILE)
         point_set = POINT_SETS[config["point_set"]]
         manifold = read_manifold(place / MANIFOLD_FILE)
         model = HeadPoseModel(
@@ -272,6 +271,18 @@ def official_model(folder: str | Path) -> HeadPoseModel:
 
 def _head_frame(data: dict[str, Any]) -> HeadFrame:
     return HeadFrame(str(data["name"]), *(float(data[axis]) for axis in AXES))
+
+
+def _network(shape: NetworkShape, path: Path) -> HeadPoseNetwork:
+    """The network with its weights. Raises ``ValueError``, before it takes memory, where the file's are others."""
+    weights = load_file(path)
+    with torch.device("meta"):
+        expected = HeadPoseNetwork(shape).state_dict()
+    if {name: value.shape for name, value in expected.items()} != {name: each.shape for name, each in weights.items()}:
+        raise ValueError(f"{path.name} holds the weights of another network than its settings describe")
+    network = HeadPoseNetwork(shape)
+    network.load_state_dict(weights)
+    return network
 
 
 def _network_shape(data: dict[str, Any]) -> NetworkShape:

@@ -200,6 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.close()
         self.rfile = io.BufferedReader(_ReadUntil(self.connection, time.monotonic() + TIMEOUT_SECONDS))
 
+    def handle(self) -> None:
+        """Answer a request; of one that breaks off before all its headers are there nobody needs to know."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def do_GET(self) -> None:
         """The page, and nothing else."""
         self._guarded(self._get)

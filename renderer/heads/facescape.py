@@ -125,9 +125,13 @@ def _texture(model: Path, material_file: str | None) -> RgbImage:
 
 def _texture_path(model: Path, material_file: str | None) -> Path:
     """The image that the material names (its last component only: no path of a file is followed), or ``.jpg``."""
-    material = model.with_name(Path(material_file).name) if material_file else model.with_suffix(".mtl")
+    called = Path(material_file or "").name
+    material = model.with_name(called) if called else model.with_suffix(".mtl")
     if material.is_file() and material.stat().st_size <= _MAX_MTL_BYTES:
-        named = re.search(r"^\s*map_Kd\s+(.+?)\s*$", material.read_text(encoding="utf-8", errors="replace"), re.M)
-        if named:
-            return model.with_name(Path(named[1].replace("\\", "/")).name)
+        # By lines: a pattern over all the text goes back again and again over spaces and empty lines, for an hour.
+        for line in material.read_text(encoding="utf-8", errors="replace").split("\n"):
+            keyword, *named = line.split(maxsplit=1) or [""]
+            name = Path(named[0].strip().replace("\\", "/")).name if named else ""
+            if keyword == "map_Kd" and name:
+                return model.with_name(name)
     return model.with_suffix(".jpg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import trimesh
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
-from nlml_hpe.files.images import RgbImage, images_in, read_image
+from nlml_hpe.files.atomic import MAX_JSON_BYTES
+from nlml_hpe.files.images import FORMATS, MAX_PIXELS, RgbImage, images_in, read_image
 from nlml_hpe.files.manifests import files_below
 from renderer.config import HeadsConfig
 from renderer.heads import HeadDataError, place_in_order, require_people
@@ -18,6 +20,11 @@ from renderer.mesh import Mesh
 
 MAX_GLB_BYTES = 512 * 1024 * 1024
 _MOST_TILES = 16
+_FEW_ELEMENTS = 20_000_000
+"""Vertices, texture coordinates, corners of triangles: of so many nothing is asked."""
+_PART_ELEMENTS = 10_000
+"""What a part costs besides its own."""
+_TEXTURES = ("baseColorTexture", "emissiveTexture", "metallicRoughnessTexture", "normalTexture", "occlusionTexture")
 _ROUNDING = 1e-4
 """Of texture coordinates: so far beyond 0..1 is not meant."""
 
@@ -73,7 +80,10 @@ def read_glb(path: Path) -> Mesh:
     if not path.is_file() or path.stat().st_size > MAX_GLB_BYTES:
         raise HeadDataError(f"{path}: expected a .glb file of at most {MAX_GLB_BYTES} bytes")
     try:
-        loaded = trimesh.load_scene(path, file_type="glb").to_mesh()
+        _require_modest(path)
+        scene = trimesh.load_scene(path, file_type="glb")
+        _require_known_images(scene)
+        loaded = scene.to_mesh()
     except Exception as error:
         # A foreign parser of files of anybody's: on damaged ones it fails by whatever its code comes to.
         raise HeadDataError(f"{path}: not a readable binary glTF file ({error})") from error
@@ -92,6 +102,36 @@ def read_glb(path: Path) -> Mesh:
         return _within_texture(mesh)
     except ValueError as error:
         raise HeadDataError(f"{path}: {error}") from error
+
+
+def _require_modest(path: Path) -> None:
+    """Raise ``ValueError`` where a file of kilobytes announces, or shows again and again, what fills the memory."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(20)[12:16], "little")
+        described = json.loads(stream.read(min(length, MAX_JSON_BYTES)))
+    counts = [abs(int(accessor["count"])) for accessor in described.get("accessors", [])]
+    parts = [
+        _PART_ELEMENTS + sum(counts[place] for place in (*part.get("attributes", {}).values(), part.get("indices", 0)))
+        for node in described.get("nodes", [])
+        if "mesh" in node
+        for part in described["meshes"][node["mesh"]]["primitives"]
+    ]
+    if sum(counts) + sum(parts) > max(_FEW_ELEMENTS, 2 * path.stat().st_size):
+        raise ValueError("it announces far more numbers than it holds, or shows its parts very often")
+
+
+def _require_known_images(scene: trimesh.Scene) -> None:
+    """Raise ``ValueError`` for an image that ``read_image`` would not take: trimesh opens all that Pillow knows."""
+    for geometry in scene.geometry.values():
+        for name in _TEXTURES:
+            image = getattr(getattr(geometry.visual, "material", None), name, None)
+            if image is None:
+                continue
+            if image.format not in FORMATS or image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"its {name} is {image.format} of {image.width} x {image.height}; expected PNG or JPEG of at most "
+                    f"{MAX_PIXELS} pixels"
+                )
 
 
 def _within_texture(mesh: Mesh) -> Mesh:
