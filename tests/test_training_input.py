@@ -30,7 +30,9 @@ from stages import ImageModelBuilder, ImageQuantizer, ImageTrainer
 from stages.common import run_stage
 from stages.config import Config
 from tests.conftest import REPOSITORY
-from tests.test_image_trainer import NETWORK, SHORT, folder, one_thread, riddle, sources  # noqa: F401
+from tests.test_image_trainer import NETWORK, SHORT, folder, riddle, sources  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 _BOTH_AT_WIDTH_8 = """
 import sys
