@@ -118,6 +118,14 @@ def test_a_training_of_one_epoch_is_seen(figures: list[Figure]) -> None:
         assert [tick for tick in panel.get_xticks() if 0.9 < tick < 1.1] == [1.0]
 
 
+def test_of_few_faces_no_half_ones_are_counted(figures: list[Figure]) -> None:
+    rows = [{"from": 0.0, "to": 10.0, "n": 1, "mae": 2.0}, {"from": 10.0, "to": 20.0, "n": 3, "mae": 2.5}]
+    error_plots.plot_intervals({"refined": dict.fromkeys(AXES, rows)}, NOWHERE)
+    counts = [panel.get_yticks() for panel in figures[0].axes if panel.get_ylabel() == "faces"]
+    assert len(counts) == 3
+    assert all((ticks == ticks.round()).all() for ticks in counts)
+
+
 @pytest.mark.parametrize(("errors", "shares"), [([3.0], [0, 1, 1]), ([30.0, 40.0], [0, 0]), ([1, 30], [0, 0.5, 0.5])])
 def test_errors_of_few_faces_or_beyond_the_axis_are_seen(
     errors: list[float], shares: list[float], figures: list[Figure]

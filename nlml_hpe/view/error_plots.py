@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nlml_hpe.rotation import AXES
@@ -60,6 +61,7 @@ def _draw_counts(panel: Axes, table: Sequence[Mapping[str, float]]) -> None:
     middle, width = ([(row["from"] + row["to"]) / 2 for row in table], [row["to"] - row["from"] for row in table])
     counts.bar(middle, [row["n"] for row in table], [0.9 * each for each in width], color="0.9")
     counts.set_ylabel("faces", color="0.6")
+    counts.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     counts.tick_params(labelcolor="0.6")
     panel.set_zorder(counts.get_zorder() + 1)
     panel.set_frame_on(False)
