@@ -3,10 +3,10 @@
 "use strict";
 const fs = require("fs"), vm = require("vm");
 
-const log = [], elements = {}, streams = [], asked = [];
+const log = [], elements = {}, streams = [], asked = [], widths = [];
 const wait = ms => new Promise(done => setTimeout(done, ms));
 
-const pen = new Proxy({ drawImage: image => log.push(`picture ${image.of}`) }, { get: (own, key) => own[key] || (() => {}), set: () => true });
+const pen = new Proxy({ drawImage: image => log.push(`picture ${image.of}`) }, { get: (own, key) => own[key] || (() => {}), set(own, key, value) { if (key === "lineWidth") widths.push(value); return true; } });
 const make = () => ({
   listeners: {}, style: {}, dataset: {}, value: "both", checked: false, files: [], classList: { toggle() {} }, textContent: "",
   addEventListener(name, work) { this.listeners[name] = work; },
@@ -27,7 +27,7 @@ const page = {
     asked.push(body.name);
     if (!server.isThere) throw new Error("Failed to fetch");
     await wait(body.delay);
-    return { ok: true, json: async () => ({ width: body.width, height: 1, faces: [], reconstruction: null }) };
+    return { ok: true, json: async () => ({ width: body.width, height: 1, faces: body.faces || [], reconstruction: null }) };
   },
   navigator: { mediaDevices: { async getUserMedia() {
     await wait(20);
@@ -41,7 +41,7 @@ const script = fs.readFileSync(process.argv[2], "utf8").match(/<script>([\s\S]*)
 vm.runInContext(`${script}; globalThis.shown = () => ({ picture: bitmap && bitmap.of, width: answer && answer.width });`, page);
 
 const Scenario = (async () => {}).constructor;
-const names = { page, image, wait, log, elements, streams, asked, server };
+const names = { page, image, wait, log, elements, streams, asked, server, widths };
 new Scenario(...Object.keys(names), process.argv[3])(...Object.values(names)).then(result => {
   console.log(JSON.stringify(result));
   process.exit();

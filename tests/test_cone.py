@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from nlml_hpe.face import HeadPose
+from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import Angles, nose_cone, rotation_from_angles, rotation_from_vector
-from nlml_hpe.view.draw import AXIS_COLORS, draw_cone, draw_pose, draw_poses
+from nlml_hpe.view.draw import AXIS_COLORS, draw_cone, draw_pose, draw_poses, draw_text
 
 
 def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> NDArray[np.float64]:
@@ -87,6 +88,69 @@ def test_angles_are_not_cut_off_by_the_pictures_edge(side: int, left: float) -> 
 
     expected = letters(450, 100.0)
     assert letters(side, left) == expected if side == 450 else 0 < letters(side, left) < expected
+
+
+def posed(left: float, top: float, side: float, yaw: float = 40.0) -> HeadPose:
+    """A head that looks to image left by ``yaw`` degrees, in a square box."""
+    box = (left, top, left + side, top + side)
+    return HeadPose(*(yaw, -0.4, 0.3, rotation(yaw), (8.0, 8.0, 8.0), True, np.empty((0, 3)), box, 0.3))
+
+
+def white(image: RgbImage) -> NDArray[np.bool_]:
+    return np.asarray((image > 240).all(axis=-1))
+
+
+def texts(monkeypatch: pytest.MonkeyPatch, side: int, poses: list[HeadPose]) -> list[str]:
+    """What is written on a picture of this many pixels, the last head's first."""
+    written: list[str] = []
+    monkeypatch.setattr("nlml_hpe.view.draw._put_text", lambda drawn, text, place, size: written.append(text))
+    draw_poses(np.full((side, side, 3), 128, dtype=np.uint8), poses)
+    return written
+
+
+def test_angles_of_heads_side_by_side_do_not_lie_over_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four of 180 pixels had four long texts, each over the next head's and its own text: none could be read."""
+    beside = [posed(20.0 + 300 * number, 100.0, 180.0) for number in range(4)]
+    assert texts(monkeypatch, 1200, beside) == ["+40 +0 +0"] * 4
+    alone = "yaw +40 pitch +0 roll +0 (+-8)"
+    assert texts(monkeypatch, 1200, beside[:1]) == [alone]
+    # Of one below another each has room for its own.
+    assert texts(monkeypatch, 1200, [posed(20, 100, 180), posed(20, 600, 180)]) == [alone] * 2
+
+
+def test_short_angles_of_a_small_head_in_a_large_picture_are_not_smaller_than_it_needs() -> None:
+    heights = []
+    for side in (60, 240):
+        beside = [posed(100.0 + 2 * number * side, 1000, side) for number in range(3)]
+        rows = np.flatnonzero(white(draw_poses(np.full((3000, 4000, 3), 128, dtype=np.uint8), beside)).any(axis=1))
+        heights.append(np.ptp(rows))
+    assert heights[1] > 2 * heights[0]
+
+
+@pytest.mark.parametrize("side", [16, 32, 48, 64, 80, 100])
+def test_no_number_is_cut_off_in_a_tiny_picture(side: int) -> None:
+    """Of -18 and of +0 only -1 and + were seen: another answer. What has no room is not written."""
+    drawn = draw_pose(np.full((side, side, 3), 128, dtype=np.uint8), posed(side / 4, side / 4, side / 2))
+    assert not white(drawn)[:, [0, 1, -2, -1]].any()
+    assert white(drawn).any() == (side >= 80)
+
+
+def test_letters_in_a_large_picture_are_as_bold_as_in_a_small_one() -> None:
+    """They were a pixel wide: in a photograph of twelve megapixels one could not read them."""
+    shares = []
+    for scale in (1, 8):
+        picture = np.full((500 * scale, 500 * scale, 3), 128, dtype=np.uint8)
+        drawn = white(draw_pose(picture, posed(200.0 * scale, 150.0 * scale, 90.0 * scale)))
+        shares.append(drawn.sum() / scale**2)
+    assert shares[1] > 0.6 * shares[0]
+
+
+@pytest.mark.parametrize("side", [480, 1080, 2160])
+def test_text_at_the_upper_edge_is_whole(side: int) -> None:
+    """Of the milliseconds on a webcam's frame of 2160 rows the upper half was missing."""
+    picture = np.full((side, side, 3), 128, dtype=np.uint8)
+    at_edge, below = (white(draw_text(picture, "30 fps", (8, line))) for line in (22, 200))
+    assert at_edge.sum() == below.sum()
 
 
 def test_an_image_is_copied_once_for_all_its_heads() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ _AXIS, _CUBE = 0.32, 0.42
 """Length of an axis and of a cube's side, over the picture's side."""
 _HEADER, _GREY = 46, 70
 _MARKS = "os^Dv"
+_DECADE = 10
 _BARS = "MAE (degrees); line: 95% interval, mark: misses charged"
 
 
@@ -47,7 +49,7 @@ def plot_comparison(reports: Mapping[str, Mapping[str, Any]], ms: Mapping[str, f
         ``path``.
     """
     count = len(next(iter(reports.values()))["routes"])
-    size = (12, len(reports) * (1.4 + 0.36 * count))
+    size = (12, len(reports) * max(2.2, 1.4 + 0.36 * count))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(reports), 2, squeeze=False)
     for (bars, points), (faces, report) in zip(panels, reports.items(), strict=True):
@@ -72,11 +74,23 @@ def plot_comparison(reports: Mapping[str, Mapping[str, Any]], ms: Mapping[str, f
         for name, error, color, mark in zip(routes, charged, colors, marks, strict=True):
             if ms.get(name):
                 points.plot(ms[name], error, mark, color=color, label=name)
-        points.set(xscale="log", xlabel="ms a face, detection included", ylabel="MAE, misses charged (degrees)")
-        points.xaxis.set_major_formatter("{x:g}")
-        points.xaxis.set_minor_formatter("{x:g}")
-        points.legend(fontsize=7)
+        _label_costs(points)
     return save_figure(figure, path)
+
+
+def _label_costs(points: Axes) -> None:
+    """Axes of errors over milliseconds; nothing where no time was measured."""
+    if not points.lines:
+        points.set(title="no time was measured")
+        points.set_axis_off()
+        return
+    points.set(xscale="log", xlabel="ms a face, detection included", ylabel="MAE, misses charged\n(degrees)")
+    low, high = points.get_xlim()
+    # Over more than a decade the labels of all digits would lie over one another.
+    labelled = "25" if high > _DECADE * low else "23456789"
+    points.xaxis.set_major_formatter("{x:g}")
+    points.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in labelled else "")
+    points.legend(fontsize=7)
 
 
 def pose_sheet(

@@ -76,10 +76,15 @@ def plot_risk(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def _panels(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, list[tuple[Axes, list[Mapping[str, Any]]]]]:
-    """A figure with a panel for each set of faces, and the rows of the eyes that answer some of them."""
+    """A figure with a panel for each set of faces, and the rows of the eyes that answer some of them, if any does."""
     sets = list(dict.fromkeys(row["faces"] for row in rows))
-    figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 4.2), squeeze=False)
+    figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 4.2), squeeze=False, layout="constrained")
+    shown = []
     for panel, faces in zip(panels[0], sets, strict=True):
-        panel.set_title(faces)
-    answered = [[row for row in rows if row["faces"] == faces and row["n"]] for faces in sets]
-    return figure, list(zip(panels[0], answered, strict=True))
+        if answered := [row for row in rows if row["faces"] == faces and row["n"]]:
+            panel.set_title(faces)
+            shown.append((panel, answered))
+        else:
+            panel.set_title(f"{faces}: no answer")
+            panel.set_axis_off()
+    return figure, shown

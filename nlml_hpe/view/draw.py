@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nlml_hpe.face import HeadPose
+from nlml_hpe.face import Box, HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, nose_cone
 
 AXIS_COLORS = ((220, 40, 40), (40, 180, 40), (50, 90, 240))
 """RGB of the head's x (image right of a frontal face), y (up) and z (out of the face)."""
 _OUTLINE, _INK = (0, 0, 0), (255, 255, 255)
-_LETTER_PX, _WIDEST, _SMALL = 18, 4.2, 0.4
-"""Width of a letter of size 1; the widest text, in sides of the head's box; size of the short one in its place."""
+_WIDEST, _SHORT_WIDEST = 4.2, 1.1
+"""The widest text and the widest short one that takes its place, in sides of the head's box."""
+_SMALL, _LEAST = 0.4, 0.3
+"""Size down to which a short text follows that width, and the least, in pictures that are narrower still."""
+_STROKE = 1.5
+"""Pixels of a letter's stroke, over its size; of size 1 a letter is 22 pixels high."""
+_BELOW_PX, _BELOW = 20, 30
+"""From the box down to the text's line: pixels at least, and pixels over the text's size."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _EDGE_PX = 4
-"""Least distance of text from the picture's left and right edges."""
+"""Least distance of text from the picture's left, right and upper edges."""
+_LINE_PX = 6
+"""Least distance of the line that text stands on from the picture's lower edge."""
 _FILL = 0.35
 """How opaque the cube's front is."""
 _BRIM = 2
@@ -156,7 +165,7 @@ def _put_cone(
     edge = nose_cone(rotation, covariance)[:, :2] * [1, -1] * length + origin
     places = np.rint(np.concatenate([edge, [origin]])).astype(np.int32)
     _put_tint(drawn, cv2.convexHull(places)[:, 0])
-    cv2.polylines(drawn, [places[:-1]], True, AXIS_COLORS[2], 1, cv2.LINE_AA)
+    cv2.polylines(drawn, [places[:-1]], True, AXIS_COLORS[2], max(1, round(length / 100)), cv2.LINE_AA)
 
 
 def _put_tint(drawn: RgbImage, corners: NDArray[np.integer]) -> None:
@@ -204,27 +213,101 @@ def draw_pose(image: RgbImage, pose: HeadPose, cone: bool = False) -> RgbImage:
     True
     """
     drawn = _copied(image)
-    _put_pose(drawn, pose, cone)
+    _put_pose(drawn, pose, _labels(drawn, [pose])[0], cone)
     return drawn
 
 
-def _put_pose(drawn: RgbImage, pose: HeadPose, cone: bool) -> None:
+def _put_pose(drawn: RgbImage, pose: HeadPose, label: _Label | None, cone: bool) -> None:
     left, top, right, bottom = pose.box
     middle = ((left + right) / 2, (top + bottom) / 2)
-    length = 0.7 * max(right - left, bottom - top)
+    length = 0.7 * _side(pose)
     if cone and pose.covariance is not None:
         _put_cone(drawn, pose.rotation, pose.covariance, middle, length)
     _put_axes(drawn, pose.rotation, middle, length)
+    if label is not None:
+        _put_text(drawn, label.text, (label.left, label.line), label.size)
+
+
+class _Label(NamedTuple):
+    """A line of text below a head."""
+
+    text: str
+    size: float
+    left: int
+    line: int
+    width: int
+    height: int
+
+    @property
+    def box(self) -> Box:
+        """What the letters cover, in pixels."""
+        return (self.left, self.line - self.height, self.left + self.width, self.line + self.height / 2)
+
+
+def _labels(image: RgbImage, poses: Sequence[HeadPose]) -> list[_Label | None]:
+    """The angles of every head; short where the long text would lie over another head or over its text.
+
+    A number of which a part is cut off is another number: where even the short text has no room there is none.
+    """
+    short = [_short_label(image, pose) for pose in poses]
+    long = [_long_label(image, pose) for pose in poses]
+    taken = np.array([pose.box for pose in poses]).reshape(-1, 4)
+    written = [(wide or brief) for wide, brief in zip(long, short, strict=True)]
+    texts = np.array([label.box if label else (np.inf,) * 4 for label in written]).reshape(-1, 4)
+
+    def is_free(number: int, label: _Label) -> bool:
+        others = np.arange(len(poses)) != number
+        return not any(_touched(label.box, boxes[others]).any() for boxes in (taken, texts))
+
+    chosen = zip(long, short, strict=True)
+    return [wide if wide and is_free(number, wide) else brief for number, (wide, brief) in enumerate(chosen)]
+
+
+def _touched(box: Box, others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of boxes (n, 4) a box overlaps."""
+    left, top, right, bottom = box
+    beside = (others[:, 0] >= right) | (others[:, 2] <= left)
+    return ~(beside | (others[:, 1] >= bottom) | (others[:, 3] <= top))
+
+
+def _long_label(image: RgbImage, pose: HeadPose) -> _Label | None:
+    yaw, pitch, roll = (round(angle) for angle in (pose.yaw, pose.pitch, pose.roll))  # whole numbers have no -0
     sigma = "" if pose.sigma is None else f" (+-{max(pose.sigma):.0f})"
-    number = "" if pose.track is None else f"#{pose.track} "
-    side, size = max(right - left, bottom - top), _text_size(drawn)
-    text = f"{number}yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}{sigma}"
-    # Of many small heads no text lies over the head beside, and none is wider than the picture.
-    if size * _LETTER_PX * len(text) > min(_WIDEST * side, drawn.shape[1]):
-        text, size = f"{number}{pose.yaw:+.0f} {pose.pitch:+.0f} {pose.roll:+.0f}", min(size, _SMALL)
-    last = drawn.shape[1] - _EDGE_PX - cv2.getTextSize(text, _FONT, size, 1)[0][0]
-    place = max(min(left, last), _EDGE_PX), min(bottom + 20, drawn.shape[0] - 6)
-    _put_text(drawn, text, (round(place[0]), round(place[1])), size)
+    text = f"{_number(pose)}yaw {yaw:+d} pitch {pitch:+d} roll {roll:+d}{sigma}"
+    label = _label(image, pose, text, _text_size(image))
+    return label if label.width <= min(_WIDEST * _side(pose), _room(image)) else None
+
+
+def _short_label(image: RgbImage, pose: HeadPose) -> _Label | None:
+    text = _number(pose) + " ".join(f"{round(angle):+d}" for angle in (pose.yaw, pose.pitch, pose.roll))
+    size = _text_size(image)
+    size = max(_SMALL, min(size, size * _SHORT_WIDEST * _side(pose) / _label(image, pose, text, size).width))
+    for tried in (size, _SMALL, _LEAST):
+        label = _label(image, pose, text, tried)
+        if label.width <= _room(image):
+            return label
+    return None
+
+
+def _label(image: RgbImage, pose: HeadPose, text: str, size: float) -> _Label:
+    """The text below a head's box, moved so that the picture's edges do not cut it off."""
+    (width, height), below = cv2.getTextSize(text, _FONT, size, _thickness(size))
+    left = max(min(pose.box[0], image.shape[1] - _EDGE_PX - width), _EDGE_PX)
+    line = min(pose.box[3] + max(_BELOW_PX, _BELOW * size), image.shape[0] - max(_LINE_PX, below))
+    return _Label(text, size, round(left), round(line), width, height)
+
+
+def _number(pose: HeadPose) -> str:
+    return "" if pose.track is None else f"#{pose.track} "
+
+
+def _side(pose: HeadPose) -> float:
+    left, top, right, bottom = pose.box
+    return max(right - left, bottom - top)
+
+
+def _room(image: RgbImage) -> int:
+    return image.shape[1] - 2 * _EDGE_PX
 
 
 def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -> RgbImage:
@@ -253,8 +336,8 @@ def draw_poses(image: RgbImage, poses: Sequence[HeadPose], cone: bool = False) -
     True
     """
     drawn = _copied(image)
-    for pose in reversed(poses):
-        _put_pose(drawn, pose, cone)
+    for pose, label in reversed(list(zip(poses, _labels(drawn, poses), strict=True))):
+        _put_pose(drawn, pose, label, cone)
     return drawn
 
 
@@ -268,7 +351,7 @@ def draw_text(image: RgbImage, text: str, place: tuple[int, int], size: float | 
     text : str
         One line, of ASCII letters.
     place : (int, int)
-        The text's lower left corner in pixels.
+        The text's lower left corner in pixels; lower where letters would be cut off by the image's upper edge.
     size : float, optional
         Of the letters, in OpenCV's unit of some 20 pixels; by default by the image's size.
 
@@ -283,18 +366,25 @@ def draw_text(image: RgbImage, text: str, place: tuple[int, int], size: float | 
     >>> bool((draw_text(grey, "yaw", (5, 30)) != grey).any())
     True
     """
-    drawn = _copied(image)
-    _put_text(drawn, text, place, size or _text_size(image))
+    drawn, size = _copied(image), size or _text_size(image)
+    (_, height), _ = cv2.getTextSize(text, _FONT, size, _thickness(size))
+    _put_text(drawn, text, (place[0], max(place[1], height + _EDGE_PX)), size)
     return drawn
 
 
 def _put_text(drawn: RgbImage, text: str, place: tuple[int, int], size: float) -> None:
     # The outline is the text itself around its place: OpenCV 5 sets thicker letters wider apart, OpenCV 4 does not.
-    around = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
-    for color, shifts in ((_OUTLINE, around), (_INK, [(0, 0)])):
-        for x, y in shifts:
+    thickness = _thickness(size)
+    shifts = (-thickness, 0, thickness)
+    around = [(x, y) for x in shifts for y in shifts if (x, y) != (0, 0)]
+    for color, moves in ((_OUTLINE, around), (_INK, [(0, 0)])):
+        for x, y in moves:
             at = (place[0] + x, place[1] + y)
-            cv2.putText(drawn, text, at, _FONT, size, color, 1, cv2.LINE_AA)
+            cv2.putText(drawn, text, at, _FONT, size, color, thickness, cv2.LINE_AA)
+
+
+def _thickness(size: float) -> int:
+    return max(1, round(_STROKE * size))
 
 
 def _text_size(image: RgbImage) -> float:

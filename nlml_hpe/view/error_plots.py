@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nlml_hpe.rotation import AXES
 from nlml_hpe.view.figures import save_figure
+
+_COLUMNS = 5
+"""Names of routes on a line of the legend."""
 
 
 def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
@@ -37,7 +41,7 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     ...     plot_intervals({"refined": dict.fromkeys(AXES, rows)}, Path(folder) / "intervals.png").name
     'intervals.png'
     """
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.4), sharey=True)
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.7), sharey=True, layout="constrained")
     for panel, name in zip(panels, AXES, strict=True):
         _draw_counts(panel, next(iter(tables.values()))[name])
         for route, table in tables.items():
@@ -46,7 +50,8 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
         panel.set(xlabel=f"true {name} (degrees)", title=name)
     panels[0].set_ylim(bottom=0)  # shared, so after all panels have scaled it
     panels[0].set_ylabel("MAE (degrees)")
-    panels[0].legend(fontsize=8)
+    # Below the panels: in one of them there is no place that lines of many routes leave free.
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=_COLUMNS, fontsize=8)
     return save_figure(figure, path)
 
 
@@ -56,6 +61,7 @@ def _draw_counts(panel: Axes, table: Sequence[Mapping[str, float]]) -> None:
     middle, width = ([(row["from"] + row["to"]) / 2 for row in table], [row["to"] - row["from"] for row in table])
     counts.bar(middle, [row["n"] for row in table], [0.9 * each for each in width], color="0.9")
     counts.set_ylabel("faces", color="0.6")
+    counts.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     counts.tick_params(labelcolor="0.6")
     panel.set_zorder(counts.get_zorder() + 1)
     panel.set_frame_on(False)
@@ -87,7 +93,11 @@ def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit:
     """
     figure, panel = plt.subplots(figsize=(5.5, 3.6))
     for route, values in errors.items():
-        panel.plot(np.sort(values), (np.arange(len(values)) + 1) / len(values), label=route)
+        # A step at each error, from none to the end of the axis: one face, or all beyond it, are seen so, too.
+        below = np.sort(values[values <= limit])
+        share = np.arange(len(below) + 1) / len(values)
+        steps = (np.concatenate([[0.0], below, [limit]]), np.append(share, share[-1]))
+        panel.plot(*steps, drawstyle="steps-post", clip_on=False, zorder=3, label=route)  # above the frame
     panel.set(
         xlim=(0, limit),
         ylim=(0, 1),

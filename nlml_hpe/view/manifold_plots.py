@@ -51,7 +51,7 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
     ...     plot_factors(model, fit_axes(grid, model.factors[1:]), grid, Path(folder) / "factors.png").name
     'factors.png'
     """
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6))
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     for panel, name, axis, factor, fit in zip(panels, AXES, grid.axes, model.factors[1:], cosines, strict=True):
         dense = np.linspace(axis[0], axis[-1], 200)
         curves = fit(dense)
@@ -94,7 +94,7 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
     ...     plot_energy(model, Path(folder) / "energy.png").name
     'energy.png'
     """
-    figure, panels = plt.subplots(1, 4, figsize=(14, 3.2))
+    figure, panels = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
     for panel, name, shares, factor in zip(panels, ("identity", *AXES), model.energy, model.factors, strict=True):
         shown = np.maximum(shares[:15], 1e-12)
         kept = np.arange(len(shown)) < factor.shape[1]
@@ -133,15 +133,16 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
     'misses.png'
     """
     missed = 1 - detected.mean(axis=0)
-    figure, panels = plt.subplots(1, len(grid.roll), figsize=(2.2 * len(grid.roll) + 1, 2.6), squeeze=False)
+    size = (2 * len(grid.roll) + 2, 3)
+    figure, panels = plt.subplots(1, len(grid.roll), figsize=size, squeeze=False, layout="constrained")
     for index, (panel, roll) in enumerate(zip(panels[0], grid.roll, strict=True)):
         picture = panel.imshow(missed[:, :, index].T, origin="lower", vmin=0, vmax=1, cmap="magma_r", aspect="auto")
-        panel.set(title=f"roll {roll:g}", xlabel="yaw")
+        panel.set(title=f"roll {roll:g}", xlabel="yaw (degrees)")
         panel.set_xticks([0, len(grid.yaw) - 1], [f"{grid.yaw[0]:g}", f"{grid.yaw[-1]:g}"])
         panel.set_yticks(
             [0, len(grid.pitch) - 1], [f"{p:g}" for p in (grid.pitch[0], grid.pitch[-1])] if not index else []
         )
-    panels[0, 0].set_ylabel("pitch")
+    panels[0, 0].set_ylabel("pitch (degrees)")
     figure.colorbar(picture, ax=panels.ravel().tolist(), label="share missed")
-    figure.suptitle(title, y=1.08)
+    figure.suptitle(title)
     return save_figure(figure, path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from nlml_hpe.view.figures import save_figure
 
@@ -38,15 +40,22 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
     ...     plot_history({"encoder": history}, Path(folder) / "losses.png").name
     'losses.png'
     """
-    figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.2), squeeze=False)
+    size = (4.5 * len(histories), 3.2)
+    figure, panels = plt.subplots(1, len(histories), figsize=size, squeeze=False, layout="constrained")
     for panel, (name, history) in zip(panels[0], histories.items(), strict=True):
-        epochs = range(1, len(history.train) + 1)
-        panel.plot(epochs, history.train, label="train")
-        panel.plot(epochs, history.validation, label="validation")
-        panel.axvline(history.best_epoch + 1, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
-        panel.set(title=name, xlabel="epoch", ylabel="loss", yscale="log")
-        panel.legend(fontsize=8)
+        _draw_curves(panel, {"train": history.train, "validation": history.validation}, history.best_epoch)
+        panel.set(title=name, ylabel="loss", yscale="log")
     return save_figure(figure, path)
+
+
+def _draw_curves(panel: Axes, curves: Mapping[str, Sequence[float]], best_epoch: int) -> None:
+    """Lines over the epochs; of a single epoch a line would show nothing, so it is a dot."""
+    for name, values in curves.items():
+        panel.plot(range(1, len(values) + 1), values, marker="o" if len(values) == 1 else "", label=name)
+    panel.axvline(best_epoch + 1, color="grey", ls=":", zorder=1, label=f"kept: epoch {best_epoch + 1}")
+    panel.set_xlabel("epoch")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panel.legend(fontsize=8)
 
 
 def plot_measures(history: History, path: Path) -> Path:
@@ -80,9 +89,6 @@ def plot_measures(history: History, path: Path) -> Path:
     size = (4.5 * len(curves), 3.2)
     figure, panels = plt.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
     for panel, (title, lines) in zip(panels[0], curves.items(), strict=True):
-        for name, values in lines.items():
-            panel.plot(range(1, len(values) + 1), values, label=name)
-        panel.axvline(history.best_epoch + 1, color="grey", ls=":", label=f"kept: epoch {history.best_epoch + 1}")
-        panel.set(title=title, xlabel="epoch")
-        panel.legend(fontsize=8)
+        _draw_curves(panel, lines, history.best_epoch)
+        panel.set_title(title)
     return save_figure(figure, path)
