@@ -95,7 +95,7 @@ def open_estimator(given: argparse.Namespace, max_faces: int, tracking: bool) ->
     if max_faces < 1:
         raise ValueError(f"--max-faces: expected at least 1; received {max_faces}")
     # A video's heads are searched for now and then (``inference.following``), an image's by the estimator itself.
-    heads = given.heads and not tracking
+    heads = True if given.heads and not tracking else None
     if given.detector is None:
         with HeadPoseEstimator(
             given.model,

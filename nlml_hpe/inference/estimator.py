@@ -7,13 +7,13 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, open_detector_for
-from nlml_hpe.detection.landmarks import LandmarkDetector, PointSet
+from nlml_hpe.detection.landmarks import AT_ONCE, LandmarkDetector, PointSet
 from nlml_hpe.detection.looks import first_seen, looks_by, seen_again
 from nlml_hpe.detection.search import CascadeDetector, require_count
 from nlml_hpe.device import DeviceName
@@ -57,10 +57,11 @@ class HeadPoseEstimator:
         At most so many faces are found in an image; 1 or more.
     tracking : bool
         Images are the frames of one video, in order.
-    heads : bool, str or Path
+    heads : bool, str or Path, optional
         Whether heads that show no face (turned away, bowed, masked) are looked for, too, by a detector of their own,
         and answered by the image eye, which the model must have and ``eye`` must ask for; a face of which neither
-        knows is left out.
+        knows is left out. By default in images alone where no face is seen at once, if the model has an image eye, not
+        with ``tracking``, and not with a detector that is handed in.
         A path names the ONNX file of another head detector's first stage; see ``inference.heads.HeadSearch``.
     device : "auto", "cpu", "cuda" or "mps"
         Where "torch" computes; ``auto`` is the first of cuda, mps and cpu that is there. "onnx" runs on the CPU.
@@ -101,7 +102,7 @@ class HeadPoseEstimator:
         tracking: bool = False,
         device: DeviceName = "auto",
         providers: Sequence[str] | str = CPU,
-        heads: bool | str | Path = False,
+        heads: bool | str | Path | None = None,
     ) -> None:
         require_count(max_faces)
         _require_no_fork(HeadPoseEstimator._opened_in)
@@ -112,6 +113,8 @@ class HeadPoseEstimator:
         self.eyes = model if isinstance(model, Eyes) else open_eyes(model, backend, device, providers)
         self.engine = engine_of(self.eyes)
         self._heads = _head_search(heads, self.eyes, providers)
+        self._looks_for_heads_last = heads is None and detector is None and not tracking
+        self._providers = providers
         self.max_faces = detector.max_faces if isinstance(detector, CascadeDetector) else max_faces
         self.detector = detector or open_detector_for(
             self.engine.point_set, self.engine.min_confidence, max_faces, tracking, providers
@@ -304,13 +307,26 @@ class HeadPoseEstimator:
             answer = self.eyes.answer(faces, route, eye, again, ahead)
         return found, iter(head_poses(faces, answer, self.engine))
 
+    @cached_property
+    def _last_search(self) -> HeadSearch:
+        """The head detector, opened by the first image that needs it."""
+        return HeadSearch(providers=self._providers)
+
     def _first_seen(
         self, images: Sequence[RgbImage], turned: bool, boxes: bool, ahead: PlacesAhead | None
     ) -> list[list[Face]]:
         """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
         found = first_seen(self.detector, images, turned, boxes, None if ahead is None else ahead.tell)
-        if boxes and self._heads is not None and self.eyes.image is not None:
-            found = with_heads(self._heads, self.eyes.image, images, found, self.max_faces)
+        if not boxes or self.eyes.image is None:
+            return found
+        if self._heads is not None:
+            return with_heads(self._heads, self.eyes.image, images, found, self.max_faces)
+        if self._looks_for_heads_last:
+            hidden = [row for row, faces in enumerate(found) if not any(face.found_by in AT_ONCE for face in faces)]
+            for row in hidden:
+                (found[row],) = with_heads(
+                    self._last_search, self.eyes.image, [images[row]], [found[row]], self.max_faces
+                )
         return found
 
     def poses(
@@ -432,10 +448,10 @@ def _require_detector(detector: LandmarkDetector) -> None:
         )
 
 
-def _head_search(heads: bool | str | Path, eyes: Eyes, providers: Sequence[str] | str) -> HeadSearch | None:
-    if not isinstance(heads, (bool, str, Path)):
+def _head_search(heads: bool | str | Path | None, eyes: Eyes, providers: Sequence[str] | str) -> HeadSearch | None:
+    if not isinstance(heads, (bool, str, Path, NoneType)):
         raise ValueError(f"heads: expected True, False or the path of a head detector's file; received {heads!r}")
-    if heads is False:
+    if heads is None or heads is False:
         return None
     eyes.require_image()
     return HeadSearch(None if heads is True else user_path(heads), providers)
