@@ -195,6 +195,18 @@ def test_names_of_other_outputs_are_no_routes(photo: RgbImage) -> None:
             engine.estimate([Face(photo, (0.0, 0.0, 9.0, 9.0))], "network")
 
 
+def test_who_writes_into_a_pose_changes_no_later_answer(photo: RgbImage) -> None:
+    with HeadPoseEstimator(max_faces=1) as estimator:
+        faces = estimator.detect(photo)
+        (pose,) = estimator.poses(faces)
+        expected = pose.rotation.copy()
+        for array in (pose.rotation, pose.landmarks, pose.covariance):
+            assert array is not None
+            array[...] *= -1
+        (again,) = estimator.poses(faces)
+    np.testing.assert_array_equal(again.rotation, expected)
+
+
 def test_poses_are_not_compared_by_value(photo: RgbImage) -> None:
     with HeadPoseEstimator() as estimator:
         (first,), (second,) = (estimator.predict(photo) for _ in range(2))

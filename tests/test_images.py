@@ -6,12 +6,15 @@ import io
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
+from nlml_hpe.cli import main
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import (
     FORMATS,
@@ -92,11 +95,29 @@ def test_one_pixel_and_very_wide_images_read(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "wide.png", "RGB", (20_000, 40))).shape == (40, 20_000, 3)
 
 
-def test_a_gigantic_image_is_refused_before_it_is_decoded(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+@pytest.mark.parametrize("action", ["ignore", "error"])
+def test_a_gigantic_image_is_refused_before_it_is_decoded(
+    tmp_path: Path, action: Literal["ignore", "error"], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its user has made of warnings, of which Pillow gives one; the command line says it in one line."""
     path = save(tmp_path / "huge.png", "1", (20_000, MAX_PIXELS // 20_000 + 1))
+    warnings.simplefilter(action)
     with pytest.raises(ImageReadError, match="at most"):
         read_image(path)
-    assert not recwarn.list  # one message, not Pillow's beside it
+    warnings.simplefilter("error")
+    assert main(["predict", str(path)]) == 1
+    assert "at most" in capfd.readouterr().err
+
+
+def test_to_read_an_image_changes_nothing_of_how_the_process_takes_warnings(tmp_path: Path) -> None:
+    """Its filters are shared by all threads: those of another one stayed for ever, and what is said once came again."""
+    path = save(tmp_path / "a.png", "RGB")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            warnings.warn("said once", UserWarning, stacklevel=1)
+            read_image(path)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import pytest
 from PIL import Image
 
 from nlml_hpe.detection.landmarks import normalize_landmarks
+from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.model.format import SHIPPED
@@ -290,6 +292,34 @@ def test_sixty_visitors_may_wait() -> None:
     with serve(SHIPPED, port=0) as opened, ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(socket.create_connection(opened.server_address[:2], timeout=5))
+
+
+def test_the_image_in_hand_is_answered_before_the_page_closes_and_no_other(
+    photo: RgbImage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A webcam's frame was in hand at most Ctrl-Cs: its network was taken away, or outlived the program (SIGABRT)."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    with served(LOOPBACK) as opened, ThreadPoolExecutor(2) as pool:
+        predictor = opened._predictor
+        detect = predictor._of_heads.detect
+
+        def slowly(image: RgbImage) -> list[Face]:
+            begun.set()
+            assert may_go_on.wait(30)
+            return detect(image)
+
+        monkeypatch.setattr(predictor._of_heads, "detect", slowly)
+        answer = pool.submit(ask, opened, "POST", "/predict?heads", jpeg(photo), Content_Type="image/jpeg")
+        assert begun.wait(30)
+        opened.shutdown()
+        closing = pool.submit(opened.server_close)
+        wait([closing], timeout=0.5)
+        may_go_on.set()
+        closing.result()
+        assert answer.result()[0] == 200
+        with pytest.raises(ConnectionAbortedError):
+            predictor(jpeg(photo))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("absent", ["safetensors", "scipy"])

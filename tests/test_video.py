@@ -6,6 +6,7 @@ import dataclasses
 import os
 import struct
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+import nlml_hpe.inference.video
 from nlml_hpe.cli import main
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -67,6 +69,18 @@ def test_every_frame_has_its_time_and_faces(estimator: HeadPoseEstimator, video:
     # Axes were drawn: strong colours that the photograph does not have there.
     assert np.abs(drawn[0].image.astype(int) - frames[0].frame.image).max() > 100
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_camera_that_runs_for_months_does_not_fill_the_memory(
+    estimator: HeadPoseEstimator, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each frame's time was kept: 80 MB a day."""
+    monkeypatch.setattr(nlml_hpe.inference.video, "_TIMED_FRAMES", 3)
+    with VideoSource(video) as source:
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (summary.frames, len(summary.milliseconds)) == (COUNT, 3)
+    assert f"{COUNT} frames" in summary.text()
 
 
 def test_tracking_gives_what_detection_gives(photo: RgbImage) -> None:
@@ -472,7 +486,7 @@ def test_a_damaged_time_does_not_fill_the_disk_and_is_said(tmp_path: Path) -> No
     levels, seconds = written(path)
     assert seconds == pytest.approx(LONGEST_GAP_SECONDS + 0.2, abs=0.01)
     assert levels[-3:] == sorted(levels[-3:])
-    text = Summary(3, 0, [1.0] * 3, seconds_cut=writer.seconds_cut).text()
+    text = Summary(3, frames=3, milliseconds=deque([1.0] * 3), seconds_cut=writer.seconds_cut).text()
     assert "the copy is 5000 s shorter" in text
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+
+from PIL import Image
 
 from nlml_hpe import __version__
 from nlml_hpe.cli import other, predict, video
@@ -49,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     1
     """
     try:
-        with standard_streams():
+        with standard_streams(), warnings.catch_warnings():
+            # Pillow's advice on large images, which are refused here with a reason, would be a line more. How warnings
+            # are taken belongs to the whole process, all its threads: it is a program's to say, not the library's.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             given = parser().parse_args(arguments)
             work: Callable[[argparse.Namespace], int] = given.work
             return work(given)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,8 +44,6 @@ _DAMAGED = (
     struct.error,
 )
 """What Pillow raises of damaged files: beside its own errors whatever a decoder's or a tag's code stumbles over."""
-_OPENING = threading.Lock()
-"""What a warning is answered with belongs to the whole process, so one image is opened at a time."""
 
 RgbImage = NDArray[np.uint8]
 ImageLike = Any
@@ -286,13 +282,13 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
     nlml_hpe.files.images.ImageReadError: upload: not an image in a format that is read here (JPEG, PNG, ...)
     """
     try:
-        with _opened(source) as image:
+        with Image.open(source, formats=_formats()) as image:
             _require_quick(image, name)
             return _decoded(image, name, max_pixels, is_ours=True)
     except UnidentifiedImageError as error:
         text = f"{name}: not an image in a format that is read here ({', '.join(_formats())})"
         raise ImageReadError(text) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(name, max_pixels) from error
     except ImageReadError:
         raise
@@ -300,14 +296,6 @@ def decode_image(source: Path | BinaryIO, name: str, max_pixels: int = MAX_PIXEL
         raise ImageReadError(f"{name}: the file may not be read ({error.strerror})") from error
     except _DAMAGED as error:
         raise ImageReadError(f"{name}: the image is truncated or damaged ({error})") from error
-
-
-def _opened(source: Path | BinaryIO) -> ImageFile:
-    """The image, of which only the header was read."""
-    with _OPENING, warnings.catch_warnings():
-        # Pillow's advice on large images is a line on stderr; here such an image is refused, with a reason.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(source, formats=_formats())
 
 
 def _formats() -> list[str]:

@@ -69,7 +69,8 @@ def _pose(
         estimates.rotation[index],
         (sigma[0], sigma[1], sigma[2]) if np.isfinite(sigma).all() else None,
         in_range,
-        np.empty((0, 3)) if face.points is None else face.points,
+        # A copy: whoever writes into it does not change the face, which may be asked about again.
+        np.empty((0, 3)) if face.points is None else face.points.copy(),
         face.box,
         score if np.isfinite(score) else None,
         str(answer.eye[index]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from nlml_hpe.inference.smoothing import PoseSmoother, SmootherName
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoSource, VideoWriter, require_video_size
 from nlml_hpe.view.draw import draw_poses, draw_text
 from nlml_hpe.words import counted
+
+_TIMED_FRAMES = 100_000
+"""An hour of a camera, which may run for months."""
 
 
 @dataclass
@@ -41,8 +45,8 @@ class Summary:
         Frames that the file's header announces; 0 where that is not known.
     with_face : int
         Frames with a pose.
-    milliseconds : list of float
-        How long each frame took.
+    milliseconds : deque of float
+        How long each frame took; of the last hundred thousand alone.
     stopped : bool
         Whether the user ended the work before the end.
     seconds_cut : float
@@ -53,27 +57,25 @@ class Summary:
         Whether the frames came from a camera, which ends only where the user ends it.
     dropped : int
         Frames that the header announces and the file has no picture of; see ``VideoSource``.
+    frames : int
+        How many frames were read.
 
     Examples
     --------
-    >>> Summary(expected=3, with_face=1, heads=1, milliseconds=[10.0]).text()
+    >>> Summary(expected=3, frames=1, with_face=1, heads=1, milliseconds=deque([10.0])).text()
     '1 frame, 1 with a face; 1 head; 10.0 ms a frame (95%: 10.0 ms), 100 frames a second; \
 the video ends early: its header announces 3 frames'
     """
 
     expected: int = 0
     with_face: int = 0
-    milliseconds: list[float] = field(default_factory=list)
+    milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMED_FRAMES))
     stopped: bool = False
     seconds_cut: float = 0.0
     heads: int = 0
     is_camera: bool = False
     dropped: int = 0
-
-    @property
-    def frames(self) -> int:
-        """How many frames were read."""
-        return len(self.milliseconds)
+    frames: int = 0
 
     @property
     def ends_early(self) -> bool:
@@ -187,6 +189,7 @@ def process(
                 poses = follow(frame.image, frame.seconds)
                 poses = smoothed(poses, frame.seconds) if smooth else poses
                 result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
+                summary.frames += 1
                 summary.milliseconds.append(result.milliseconds)
                 summary.with_face += bool(poses)
                 summary.heads = follow.count

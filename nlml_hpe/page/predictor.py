@@ -32,7 +32,7 @@ class Predictor:
     """
 
     def __init__(self, estimator: HeadPoseEstimator) -> None:
-        self.estimator, self._lock = estimator, threading.Lock()
+        self.estimator, self._lock, self._is_closed = estimator, threading.Lock(), False
         has_image_eye = estimator.eyes.image is not None
         # The same eyes and detector, and the head detector beside them.
         self._of_heads = HeadPoseEstimator(estimator.eyes, detector=estimator.detector, heads=has_image_eye)
@@ -64,8 +64,12 @@ class Predictor:
         ------
         ImageReadError
             Where it is no image, or one of more than ``MAX_UPLOAD_PIXELS``.
+        ConnectionAbortedError
+            After ``close``.
         """
         with self._lock:
+            if self._is_closed:
+                raise ConnectionAbortedError("the page is closed")
             image = decode_image(BytesIO(content), "the upload", MAX_UPLOAD_PIXELS)
             faces = (self._of_heads if heads else self.estimator).detect(image)
             poses = self.estimator.poses(faces, DEFAULT_ROUTE)
@@ -80,6 +84,13 @@ class Predictor:
             ],
             "reconstruction": self.reconstruction(largest) if rebuild and largest else None,
         }
+
+    def close(self) -> None:
+        """Release the model, once the image in hand is answered: a network's run cannot outlive the program."""
+        with self._lock:
+            self._is_closed = True
+            self._of_heads.close()
+            self.estimator.close()
 
     def _alone(self, faces: Sequence[Face], poses: Sequence[HeadPose]) -> list[dict[str, Any]]:
         """What each eye says of each face, only of faces that it can answer; a model's one eye has said it already."""

@@ -97,9 +97,9 @@ class DemoServer(ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def server_close(self) -> None:
-        """Stop listening, and release the model."""
+        """Stop listening, and release the model; who still waits for an answer gets none."""
         super().server_close()
-        self._predictor.estimator.close()
+        self._predictor.close()
 
 
 def is_loopback(host: str) -> bool:
