@@ -280,8 +280,26 @@ def test_a_head_without_a_face_is_answered_by_the_image_eye_where_heads_are_aske
         (face,) = [face for face in faces if face.found_by == "whole"]
         others = np.array([box_of_68(other) for other in faces if other is not face]).reshape(-1, 4)
         assert (overlaps(others, np.array(box_of_68(face))) < 0.25).all()
-    with HeadPoseEstimator() as without:
+    with HeadPoseEstimator(heads=False) as without:
         assert {face.found_by for face in without.detect(image)} <= {"whole", "mirrored", "bordered", "crop", "box"}
+
+
+def test_where_no_face_is_seen_at_once_heads_are_looked_for(photo: RgbImage) -> None:
+    """Eight people whose faces have a tenth of the image's height: the search found one face, and that was a chest."""
+    person = cv2.resize(photo, None, fx=0.35, fy=0.35, interpolation=cv2.INTER_AREA)
+    group = np.tile(np.concatenate([person, person[:, ::-1]], axis=1), (2, 2, 1))
+    with HeadPoseEstimator() as estimator, HeadPoseEstimator(heads=False) as without:
+        (alone,) = without.predict(photo)
+        poses = [pose for pose in estimator.predict(group) if abs(pose.yaw) + abs(pose.pitch) < 15]
+        sides = [pose.box[2] - pose.box[0] for pose in poses]
+        np.testing.assert_allclose(sides, 0.35 * (alone.box[2] - alone.box[0]), rtol=0.3)
+        assert len(poses) == 8
+        assert not np.any([overlap(pose.box, face.box) for pose in poses for face in without.detect(group)])
+        # By landmarks alone nobody answers a head, and of a face that is seen nothing changes.
+        assert len(estimator.predict(group, eye="landmarks")) == len(without.predict(group, eye="landmarks"))
+        assert [pose.as_dict() for pose in estimator.predict(photo)] == [alone.as_dict()]
+    with HeadPoseEstimator(tracking=True) as following:
+        assert len(following.detect(group)) < 8
 
 
 def test_heads_that_nobody_could_answer_are_refused(everywhere: Path, landmark_eye_alone: Path) -> None:

@@ -27,7 +27,7 @@ MIN_CONFIDENCE = 0.3
 COINCIDE = "landmarks coincide: a face without size has no pose"
 SEARCHES = ("none", "whole", "mirrored", "bordered", "crop", "box")
 """Which step of the search found a face; artefacts record the index."""
-AT_ONCE = ("whole", "mirrored", "bordered")
+AT_ONCE = ("whole", "mirrored", "bordered", "box")
 """Those that show the whole image: what others find is small, turned, or no face at all now and then."""
 
 
