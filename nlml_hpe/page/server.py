@@ -163,8 +163,8 @@ def serve(model: Path, host: str = LOOPBACK, port: int = 8000, heads: bool = Fal
 def _open_estimator(model: Path, heads: bool) -> HeadPoseEstimator:
     if (model / WEIGHTS_FILE).is_file():
         with suppress(MissingPackageError):  # a part of the torch extra, of which only ``needs`` knows all
-            return HeadPoseEstimator(model, "torch", heads=heads or None)
-    return HeadPoseEstimator(model, "onnx", heads=heads or None)
+            return HeadPoseEstimator(model, "torch", heads=heads)
+    return HeadPoseEstimator(model, "onnx", heads=heads)
 
 
 class _ReadUntil(socket.SocketIO):
