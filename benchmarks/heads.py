@@ -245,14 +245,19 @@ def of_photographs(root: Path) -> list[dict[str, Any]]:
     samples = [sample for sample in read_dataset("aflw2000", root).samples if sample.box is not None]
     inside = PROTOCOLS["aflw2000"].includes(Angles.from_columns(np.array([sample.angles for sample in samples])))
     ways: dict[str, list[Searched]] = {}
-    with HeadPoseEstimator(heads=True) as estimator, HeadPoseEstimator() as plain:
+    with (
+        HeadPoseEstimator(heads=True) as estimator,
+        HeadPoseEstimator() as default,
+        HeadPoseEstimator(heads=False) as plain,
+    ):
         for sample in tqdm(samples, desc=root.name, unit="image"):
             image = sample.load()
             own = plain.detect(image)
             for name, faces in {
                 "landmarks": [face for face in own if face.points is not None],
-                "and the face detector's boxes, as by default": own,
-                "and the head detector's (`heads=True`)": estimator.detect(image),
+                "and the face detector's boxes (`heads=False`)": own,
+                "and the head detector's, where no face is seen at once, as by default": default.detect(image),
+                "and the head detector's in every image (`heads=True`)": estimator.detect(image),
             }.items():
                 ways.setdefault(name, []).append(_searched(estimator, faces, sample))
     return [{"boxes": name, **_row(each, inside)} for name, each in ways.items()]

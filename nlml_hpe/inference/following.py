@@ -28,7 +28,8 @@ _THUMB_PX, _REDUCED_PX = 32, 256
 _CUT_CORRELATION, _CUT_LEVELS = 0.4, 12.0
 """Two frames whose reduced copies correlate less, and differ by more grey levels on average, are of two scenes."""
 _FLAT_LEVELS = 2.0
-"""A frame whose grey levels deviate less from their mean is black or white, and shows no scene."""
+"""A frame whose grey levels deviate less from their mean is black or white, and shows no scene: of the embedded
+photograph, made darker or greyer, no face is found from 2.7 on down."""
 
 
 class HeadFollower:
