@@ -41,7 +41,7 @@ from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration
 from nlml_hpe.inference.engines import Estimates, OnnxEngine
 from nlml_hpe.inference.eyes import Answer
 from nlml_hpe.inference.fusion import EYES, Gaussians
-from nlml_hpe.inference.looks import with_looks
+from nlml_hpe.inference.looks import mean_and_scatter, with_looks
 from nlml_hpe.inference.opening import open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, require_component
 from nlml_hpe.model.folder import HeadFrame
@@ -344,7 +344,8 @@ def test_looks_are_joined_in_the_graph_as_by_the_library() -> None:
     made = build(names, {"rotation": said.rotation, "covariances": said.covariance})
     inputs = {"exact": exact, "covariance": covariance, "rough": rough, "seen": is_look}
     rotation, several = onnxruntime.InferenceSession(made.SerializeToString()).run(None, inputs)
-    expected = with_looks(exact, covariance, rough[is_look], sizes.tolist())
+    seen = sizes.tolist()
+    expected = with_looks(exact, covariance, *mean_and_scatter(rough[is_look], seen), seen)
     assert geodesic_degrees(rotation, expected[0]).max() < 1e-6
     np.testing.assert_allclose(several, expected[1], rtol=1e-6, atol=1e-12)
 

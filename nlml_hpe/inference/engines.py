@@ -14,7 +14,7 @@ from nlml_hpe.detection.landmarks import COINCIDE, POINT_SETS, PointSet, check_l
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_digest
-from nlml_hpe.inference.looks import mean_of_looks, score_of, with_looks
+from nlml_hpe.inference.looks import mean_and_scatter, mean_of_looks, score_of, with_looks
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.format import (
     CONFIG_FILE,
@@ -183,10 +183,14 @@ def by_looks(
         return estimate(points, route).joined(counts)
     sizes = np.asarray(counts)
     mean = np.add.reduceat(points, np.cumsum(sizes) - sizes) / sizes[:, None, None]
+
+    def rough() -> Estimates:
+        """Of each face the mean of the network's answers to its looks, and their scatter as its covariance."""
+        return Estimates(*mean_and_scatter(estimate(points, "network").rotation, counts))
+
     # The exact step, which takes longer, is last: with that this thread begins.
-    asked: list[tuple[NDArray[np.float64], Route]] = [(points, "network"), (mean, "refined")]
-    rough, exact = begin(lambda each: estimate(*each), asked, threads).results()
-    return Estimates(*with_looks(exact.rotation, exact.covariance, rough.rotation, counts))
+    looks, exact = begin(lambda work: work(), [rough, lambda: estimate(mean, "refined")], threads).results()
+    return Estimates(*with_looks(*exact, *looks, counts))
 
 
 def n_looks(faces: Sequence[Face]) -> list[int]:

@@ -57,12 +57,15 @@ def mean_of_looks(rotation: Floats, covariance: Floats, counts: Sequence[int]) -
     >>> angles_from_rotation(mean).yaw.round(6).tolist()
     [15.0, 5.0]
     """
-    mean, scatter, (index, is_look) = _mean_and_scatter(rotation, counts)
+    mean, scatter = mean_and_scatter(rotation, counts)
+    index, is_look = _rows(counts)
     own = _mean_known(covariance[index], is_look)
     return mean, _of_several(own, scatter, counts)
 
 
-def with_looks(rotation: Floats, covariance: Floats, rough: Floats, counts: Sequence[int]) -> tuple[Floats, Floats]:
+def with_looks(
+    rotation: Floats, covariance: Floats, mean: Floats, scatter: Floats, counts: Sequence[int]
+) -> tuple[Floats, Floats]:
     """Answers to the mean landmarks of all looks, with what the looks themselves say.
 
     Parameters
@@ -71,17 +74,16 @@ def with_looks(rotation: Floats, covariance: Floats, rough: Floats, counts: Sequ
         Of the mean landmarks of N faces, by the exact step.
     covariance : float array (N, 3, 3)
         As it states them; NaN where it does not reach.
-    rough : float array (M, 3, 3)
-        The network's answer to every look, those of a face side by side.
+    mean, scatter : float arrays (N, 3, 3)
+        Of the network's answers to every look, as of ``mean_and_scatter``.
     counts : sequence of int
-        How many looks there are at each face; their sum is M.
+        How many looks there are at each face.
 
     Returns
     -------
     rotation, covariance : float arrays (N, 3, 3)
         The answers, and, of faces that were seen once, as they were.
     """
-    mean, scatter, _ = _mean_and_scatter(rough, counts)
     is_reached = np.isfinite(covariance).all(axis=(-2, -1))
     # At the edge of its reach the exact step may answer a face and not its mirror image: no covariance, but not the
     # network's answer. What a face that was seen once is answered must not depend on how often others were seen.
@@ -89,19 +91,43 @@ def with_looks(rotation: Floats, covariance: Floats, rough: Floats, counts: Sequ
     return np.where(is_kept[:, None, None], rotation, mean), _of_several(covariance, scatter, counts)
 
 
-def _mean_and_scatter(
-    rotation: Floats, counts: Sequence[int]
-) -> tuple[Floats, Floats, tuple[NDArray[np.int_], NDArray[np.bool_]]]:
-    """Means and scatters (N, 3, 3) of each face's looks; and which rows (N, K) they are, of which some repeat."""
+def mean_and_scatter(rotation: Floats, counts: Sequence[int]) -> tuple[Floats, Floats]:
+    """How the looks at each of N faces lie together.
+
+    Parameters
+    ----------
+    rotation, counts
+        As of ``mean_of_looks``.
+
+    Returns
+    -------
+    mean : float array (N, 3, 3)
+        The chordal mean of each face's looks.
+    scatter : float array (N, 3, 3)
+        The covariance of their rotation vectors about it, in square radians; nought of a face that was seen once.
+
+    Examples
+    --------
+    >>> from nlml_hpe.rotation import Angles, rotation_from_angles
+    >>> looks = rotation_from_angles(Angles.from_columns([(8, 0, 0), (12, 0, 0), (5, 0, 0)]))
+    >>> _, scatter = mean_and_scatter(looks, [2, 1])
+    >>> np.degrees(np.sqrt(scatter[:, 1, 1])).round(6).tolist()  # about y, of two looks 2 degrees from their mean
+    [2.828427, 0.0]
+    """
+    index, is_look = _rows(counts)
+    mean = mean_rotation(rotation[index], is_look)
+    away = vector_from_rotation(rotation[index] @ np.swapaxes(mean, -1, -2)[:, None]) * is_look[..., None]
+    further = np.maximum(np.asarray(counts) - 1, 1)
+    return mean, np.einsum("nki,nkj->nij", away, away) / further[:, None, None]
+
+
+def _rows(counts: Sequence[int]) -> tuple[NDArray[np.int_], NDArray[np.bool_]]:
+    """Which rows (N, K) the looks at each face are, of which some repeat, and which of them count."""
     sizes = np.asarray(counts, dtype=int)
     position = np.arange(sizes.max(initial=1))
     is_look = position < sizes[:, None]
     # Rows of one length: a place beyond a face's last look repeats it, and counts nothing.
-    index = (np.cumsum(sizes) - sizes)[:, None] + np.minimum(position, sizes[:, None] - 1)
-    mean = mean_rotation(rotation[index], is_look)
-    away = vector_from_rotation(rotation[index] @ np.swapaxes(mean, -1, -2)[:, None]) * is_look[..., None]
-    scatter = np.einsum("nki,nkj->nij", away, away) / np.maximum(sizes - 1, 1)[:, None, None]
-    return mean, scatter, (index, is_look)
+    return (np.cumsum(sizes) - sizes)[:, None] + np.minimum(position, sizes[:, None] - 1), is_look
 
 
 def _of_several(stated: Floats, scatter: Floats, counts: Sequence[int]) -> Floats:
