@@ -331,9 +331,18 @@ def test_a_fifo_is_written_into(tmp_path: Path) -> None:
     assert fifo.is_fifo()
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals on this system")
 def test_a_device_stays_a_device() -> None:
-    write_bytes(Path(os.devnull), b"table")
-    assert Path(os.devnull).is_char_device()
+    """A terminal: nobody can remove one, as code that goes wrong removes the null device of whoever is root."""
+    reader, writer = os.openpty()
+    try:
+        terminal = Path(os.ttyname(writer))
+        write_bytes(terminal, b"table")
+        assert terminal.is_char_device()
+        assert os.read(reader, 16) == b"table"
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
