@@ -97,6 +97,18 @@ def test_a_mapped_file_gives_what_memory_gives(people: np.ndarray, tmp_path: Pat
     assert (mapped.core == loaded.core).all()
 
 
+def test_features_of_another_type_are_taken_for_what_they_are_or_refused(people: np.ndarray, tmp_path: Path) -> None:
+    """The bytes of a mapped float64 file were read as float32, and whole numbers overflowed without a word."""
+    wide = people.astype(np.float64)
+    np.save(tmp_path / "tensor.npy", wide)
+    for mode in ("r", "c"):
+        mapped = decompose(np.load(tmp_path / "tensor.npy", mmap_mode=mode), (3, 3, 3, 3), GRID)
+        assert (mapped.core == decompose(wide, (3, 3, 3, 3), GRID).core).all()
+    for kind in ("i4", ">f4", "f2"):
+        with pytest.raises(TensorError, match="expected features of float32; received"):
+            decompose((100 * people).astype(kind), (3, 3, 3, 3), GRID)
+
+
 def test_missing_corners_hardly_turn_the_subspaces(people: np.ndarray) -> None:
     """15% of cells gone by pattern, whole corners of the grid as detectors leave them."""
     rng = np.random.default_rng(3)

@@ -120,7 +120,8 @@ def decompose(
     Parameters
     ----------
     features : ndarray of shape (I, Y, P, R, F), float32, or a list of such
-        The tensor, or shards of its people in order. A memory-mapped array is read from its file.
+        The tensor, or shards of its people in order; float64 is taken, too. A memory-mapped array is read from its
+        file, whatever was written into it in memory.
     ranks : tuple of four int
         Of identity, yaw, pitch and roll.
     grid : PoseGrid
@@ -147,8 +148,8 @@ def decompose(
     Raises
     ------
     TensorError
-        For ranks that do not fit, for values that are not finite, and for a person or a line of the grid without
-        any detected cell.
+        For ranks that do not fit, for features of another type, for values that are not finite, and for a person or
+        a line of the grid without any detected cell.
 
     Examples
     --------
