@@ -147,6 +147,21 @@ def test_ranks_that_do_not_fit_are_named(ranks: tuple[int, int, int, int], messa
         decompose(smooth_people(6, SMALL), ranks, SMALL)
 
 
+@pytest.mark.parametrize("ranks", [(0, 3, 3, 3), (3, 3, 3)])
+def test_ranks_that_are_none_are_named(ranks: tuple) -> None:
+    with pytest.raises(TensorError, match="expected ranks of identity, yaw, pitch and roll, 1 or more each"):
+        decompose(smooth_people(6, SMALL), ranks, SMALL)
+
+
+@pytest.mark.parametrize("kind", ["u1", "f8"])
+def test_a_mask_of_numbers_is_refused(kind: str) -> None:
+    """As ``routes`` are: the complement of one is 254, which was taken for a cell's place."""
+    seen = np.ones((6, *SMALL.shape), dtype=kind)
+    seen[1, 0, 0, 0] = 0
+    with pytest.raises(TensorError, match=r"expected a mask of shape \(6, .*bool; received"):
+        decompose(smooth_people(6, SMALL), (3, 3, 3, 3), SMALL, seen)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     tensor = smooth_people(6, SMALL)
