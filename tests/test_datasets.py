@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -580,3 +581,18 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         read_list(tmp_path / "l.txt")
     with pytest.raises(DatasetError, match="cannot be read"):
         read_list(tmp_path / "none.txt")
+
+
+def test_labels_of_a_table_become_those_of_aflw2000_as_the_page_says(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    folder = tmp_path / "my_photographs"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "a.jpg")
+    table = "image,yaw,pitch,roll,left,top,right,bottom\na.jpg,-30.5,10,2,8,12.5,40,50\n"
+    (folder / "labels.csv").write_text(table)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (sample,) = read_dataset("aflw2000", folder).samples
+    assert sample.angles == pytest.approx((-30.5, 10, 2))
+    assert sample.box == (8, 12.5, 40, 50)
