@@ -195,6 +195,14 @@ def test_fsanet_files_hold_bgr_images_and_angles(tmp_path: Path) -> None:
     assert list(data.left_out.values()) == [["other.npz"]]
 
 
+def test_a_file_that_is_none_of_fsanets_is_not_taken_for_its_folder(tmp_path: Path) -> None:
+    """It said "did you mean", and named the folder that the file lies in."""
+    np.savez(tmp_path / "a.npz", images=np.zeros((1, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(DatasetError, match=r"the array 'image' is missing") as error:
+        read_dataset("fsanet", tmp_path / "a.npz")
+    assert "did you mean" not in str(error.value)
+
+
 def test_rendered_folders_carry_their_angles_in_their_names(tiny_run: Config) -> None:
     data = read_dataset("rendered", tiny_run.workdir / "renders" / "train")
     assert len(data.samples) == 5 * 36
