@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import stages.guard  # noqa: F401
@@ -28,6 +29,8 @@ from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
 from stages.ModelBuilder import KIND
 
+_ANY = ((-180.0, 180.0), (-180.0, 180.0), (-180.0, 180.0))
+
 
 def plan(config: Config) -> Plan:
     """What the model folder depends on."""
@@ -44,6 +47,15 @@ def plan(config: Config) -> Plan:
             )
         reads[work.image_network_int8] = ImageQuantizer.KIND
     return Plan((work.image_model,), KIND, settings, reads, others)
+
+
+def check(config: Config) -> None:
+    """Raise ``ValueError`` for a network of which a layer, or the answer, has no translation to ONNX."""
+    if config.image_model.int8:  # its layers are other ones, which ImageQuantizer writes
+        return
+    network = network_of(config.image_network, config.seed).eval()
+    with TemporaryDirectory() as folder:
+        export_image_eye(ImageEye(network, config.image_network.name, HeadFrame(), _ANY), Path(folder) / IMAGE_EYE_FILE)
 
 
 def _landmark_eye(folder: Path) -> Component:
@@ -114,7 +126,7 @@ def _copied(source: Path, folder: Path) -> Component:
     return component
 
 
-STAGE = Stage("ImageModelBuilder", plan, main)
+STAGE = Stage("ImageModelBuilder", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Build the model folder of the image eye."))

@@ -107,6 +107,15 @@ def test_what_cannot_be_calibrated_is_said(tmp_path: Path, capsys: pytest.Captur
     assert "error:" in capsys.readouterr().err
 
 
+def test_the_shipped_model_is_measured_and_never_fitted_in_place(
+    few: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--fit`` without ``--model`` wrote into the package's own checkpoint."""
+    monkeypatch.delattr(calibration_run, "put_component")
+    assert calibration.main(["--dataset", "aflw2000", "--root", str(few), "--fit"]) == 1
+    assert f"copy {SHIPPED} and name the copy by --model" in capsys.readouterr().err
+
+
 def test_ranges_of_too_few_faces_are_refused_before_the_first_is_answered(
     few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -192,6 +193,14 @@ def test_fsanet_files_hold_bgr_images_and_angles(tmp_path: Path) -> None:
     assert isinstance(source, Photographs)
     np.testing.assert_allclose(source.boxes, [box, box])
     assert list(data.left_out.values()) == [["other.npz"]]
+
+
+def test_a_file_that_is_none_of_fsanets_is_not_taken_for_its_folder(tmp_path: Path) -> None:
+    """It said "did you mean", and named the folder that the file lies in."""
+    np.savez(tmp_path / "a.npz", images=np.zeros((1, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(DatasetError, match=r"the array 'image' is missing") as error:
+        read_dataset("fsanet", tmp_path / "a.npz")
+    assert "did you mean" not in str(error.value)
 
 
 def test_rendered_folders_carry_their_angles_in_their_names(tiny_run: Config) -> None:
@@ -580,3 +589,18 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         read_list(tmp_path / "l.txt")
     with pytest.raises(DatasetError, match="cannot be read"):
         read_list(tmp_path / "none.txt")
+
+
+def test_labels_of_a_table_become_those_of_aflw2000_as_the_page_says(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    folder = tmp_path / "my_photographs"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "a.jpg")
+    table = "image,yaw,pitch,roll,left,top,right,bottom\na.jpg,-30.5,10,2,8,12.5,40,50\n"
+    (folder / "labels.csv").write_text(table)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (sample,) = read_dataset("aflw2000", folder).samples
+    assert sample.angles == pytest.approx((-30.5, 10, 2))
+    assert sample.box == (8, 12.5, 40, 50)

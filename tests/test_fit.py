@@ -10,13 +10,13 @@ from nlml_hpe.manifold.blocks import TensorError
 from nlml_hpe.manifold.fit import FittedManifold, fit_manifold
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.pose_grid import PoseGrid
-from nlml_hpe.rotation import rotate_image_points, rotation_from_angles
+from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 
 GRID = PoseGrid((-30.0, -15.0, 0.0, 15.0, 30.0), (-20.0, 0.0, 20.0), (-10.0, 0.0, 10.0))
 PEOPLE = tuple(range(11, 19))
 
 
-def fitted(found: np.ndarray, rotated: bool = False) -> FittedManifold:
+def fitted(found: np.ndarray, rotated: bool = False, pose_rank: int = 3) -> FittedManifold:
     """The manifold of eight people of twenty points, where ``found`` (people, yaw, pitch, roll) is not zero."""
     rng = np.random.default_rng(0)
     people = rng.normal(size=(20, 3)) + 0.1 * rng.normal(size=(8, 20, 3))
@@ -25,7 +25,7 @@ def fitted(found: np.ndarray, rotated: bool = False) -> FittedManifold:
     features[found == 0] = 0
     none = np.zeros((8, 0, 60), np.float32), np.zeros((8, 0), np.uint8), np.zeros((8, 0, 3))
     tensor = LandmarkTensor(GRID, "twenty points", PEOPLE, features.astype(np.float32), found, *none)
-    ranks = RanksConfig(identity=3, yaw=3, pitch=3, roll=3)
+    ranks = RanksConfig(identity=3, yaw=pose_rank, pitch=pose_rank, roll=pose_rank)
     return fit_manifold(tensor, TuckerConfig(ranks=ranks, use_rotation_features=rotated), seed=0)
 
 
@@ -70,3 +70,11 @@ def test_where_everybody_is_needed_all_are_explained_by_all(found: np.ndarray) -
 
 def test_the_noise_of_a_whole_tensor_is_measured_by_everybody(found: np.ndarray) -> None:
     assert fitted(found).never_held_out == ()
+
+
+def test_angles_that_nothing_determines_have_no_narrow_error_bars(found: np.ndarray) -> None:
+    """With one column an angle, which scales the face alone, deviations of 0.0 were stated."""
+    manifold = fitted(found, pose_rank=1).manifold
+    face = manifold.synthesize(manifold.prior.mean[None], Angles.from_columns([(10.0, 5.0, 0.0)]))
+    assert (manifold.infer(face).sigma > 90).all()
+    assert (fitted(found).manifold.infer(face).sigma < 30).all()

@@ -179,3 +179,32 @@ def test_a_layer_without_a_translation_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"GELU.* has no translation to ONNX"):
         export_image_eye(ImageEye(network, "six_d", FRAME, RANGE), tmp_path / "eye.onnx")
     assert not (tmp_path / "eye.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), "Conv2d with padding_mode 'reflect'"),
+        (nn.Conv2d(8, 8, 3, padding="same"), "Conv2d with padding 'same'"),
+        (nn.MaxPool2d(2, ceil_mode=True), "MaxPool2d with ceil_mode True"),
+        (nn.MaxPool2d(2, dilation=(2, 2)), r"MaxPool2d with dilation \(2, 2\)"),
+        (nn.BatchNorm2d(8, affine=False), "BatchNorm2d with affine False"),
+        (nn.Flatten(2), "Flatten with start_dim 2"),
+    ],
+)
+def test_settings_that_a_translation_leaves_out_are_refused(layer: nn.Module, message: str, tmp_path: Path) -> None:
+    """In a network of one's own: the file padded by zeros and pooled by whole windows, and answered something else."""
+    network = build("six_d", 32, width=8)
+    network.backbone[2] = layer
+    with pytest.raises(ValueError, match=f"{message} has no translation to ONNX; expected"):
+        export_image_eye(ImageEye(network, "six_d", FRAME, RANGE), tmp_path / "eye.onnx")
+
+
+def test_a_linear_layer_without_a_bias_is_written(tmp_path: Path) -> None:
+    crops = pictures(rotation_from_degrees(poses(8)), 32)
+    network = build("custom_cnn", 32)
+    network.heads = nn.Linear(network.heads.in_features, network.heads.out_features, bias=False)
+    network = lively(network, crops)
+    written = session(export_image_eye(ImageEye(network, "custom_cnn", HeadFrame(), RANGE), tmp_path / "eye.onnx"))
+    (rotation,) = written.run(["rotation"], {"crops": crops.numpy()})
+    assert geodesic_degrees(rotation, exact_of(network, crops).rotation.detach().numpy()).max() < 0.1

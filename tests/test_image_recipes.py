@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
+from torch import nn
 
 from nlml_hpe.evaluation.command import run
 from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
@@ -25,10 +26,11 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.backbones import backbone_of
 from nlml_hpe.image_networks.config import ImageNetworkConfig, LabelledDataConfig
+from nlml_hpe.image_networks.custom_cnn import CustomCNN
 from nlml_hpe.image_networks.hopenet import HopeNet
 from nlml_hpe.image_networks.network import WeightsError
 from nlml_hpe.image_networks.network_training import initial_network
-from nlml_hpe.image_networks.registry import build
+from nlml_hpe.image_networks.registry import NETWORKS, build
 from nlml_hpe.image_networks.weights import load_backbone
 from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
@@ -229,6 +231,26 @@ def test_what_is_wrong_with_a_network_is_said_before_anybody_is_rendered(
     # There are no heads here: rendering would end with another error.
     path.write_text(f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\nimage_network: {network}\n")
     with pytest.raises((ValueError, ArtifactError), match=message):
+        run_pipeline.main(path, None, None, force=False, eye="image")
+
+
+def test_a_layer_that_no_model_folder_can_have_is_said_before_anybody_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network of one's own: it was trained to the end, and then its model could not be built."""
+
+    class Leaky(CustomCNN):
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            self.hidden[2] = nn.LeakyReLU()
+
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\n"
+        "image_network: {name: custom_cnn, size: 32}\n"
+    )
+    monkeypatch.setitem(NETWORKS, "custom_cnn", Leaky)
+    with pytest.raises(ValueError, match=r"LeakyReLU.* has no translation to ONNX"):
         run_pipeline.main(path, None, None, force=False, eye="image")
 
 

@@ -8,17 +8,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from nlml_hpe.detection.landmarks import IBUG68
+from nlml_hpe.detection.landmarks import IBUG68, POINT_SETS, PointSet, mirrored_features
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import is_current, manifest_digest, write_manifest
 from nlml_hpe.inference.backends import open_engine
+from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.components import FORMAT, IMAGE_EYE_FILE, put_component, read_components, require_component
 from nlml_hpe.model.folder import HeadPoseModel, load_model, load_weights, save_model
 from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, SHIPPED
-from nlml_hpe.rotation import CONVENTION
+from nlml_hpe.rotation import CONVENTION, Angles, geodesic_degrees, rotation_from_angles
 from stages import ImageModelBuilder, ModelBuilder
 from stages.common import Workdir
 from stages.config import Config
@@ -124,6 +127,30 @@ def test_another_network_needs_its_training_again(tiny_run: Config, section: str
 def test_weights_of_another_network_are_named() -> None:
     with pytest.raises(ArtifactError, match=r"(?s)does not fit.*run EncoderTrainer"):
         load_weights(nn.Linear(3, 2), SHIPPED / "model.safetensors", "run EncoderTrainer")
+
+
+def test_points_of_a_detector_of_ones_own_are_answered_and_saved_where_they_are_known(
+    model: HeadPoseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their mirror images were those of the 68 points, and their folder could be written but never read."""
+    points = PointSet("own", 468, nose_tip=1, eye_corners=(33, 263))
+    manifold = dataclasses.replace(model.manifold, feature="own/nose_eye_corners")
+    own = dataclasses.replace(model, point_set=points, manifold=manifold)
+    label = Angles.from_columns([(20.0, -10.0, 5.0)])
+    faces = manifold.synthesize(manifold.prior.mean[None], label).astype(np.float32)
+    with pytest.raises(ValueError, match="which of the points 'own' mirror one another is not known"):
+        mirrored_features(faces, points)
+    answer = TorchEngine(own, torch.device("cpu")).own_estimates(faces, "refined")
+    assert geodesic_degrees(answer.rotation, rotation_from_angles(label)).max() < 2
+    with pytest.raises(ValueError, match=r"landmarks 'own', known are .*POINT_SETS before it is saved"):
+        save_model(tmp_path, own)
+    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as entered:
+        entered.setitem(POINT_SETS, "own", points)
+        save_model(tmp_path, own)
+        assert load_model(tmp_path).point_set == points
+    with pytest.raises(ArtifactError, match="POINT_SETS before it is read"):
+        load_model(tmp_path)
 
 
 def test_folders_of_both_formats_are_read(model: HeadPoseModel, tmp_path: Path) -> None:

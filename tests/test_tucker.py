@@ -97,6 +97,18 @@ def test_a_mapped_file_gives_what_memory_gives(people: np.ndarray, tmp_path: Pat
     assert (mapped.core == loaded.core).all()
 
 
+def test_features_of_another_type_are_taken_for_what_they_are_or_refused(people: np.ndarray, tmp_path: Path) -> None:
+    """The bytes of a mapped float64 file were read as float32, and whole numbers overflowed without a word."""
+    wide = people.astype(np.float64)
+    np.save(tmp_path / "tensor.npy", wide)
+    for mode in ("r", "c"):
+        mapped = decompose(np.load(tmp_path / "tensor.npy", mmap_mode=mode), (3, 3, 3, 3), GRID)
+        assert (mapped.core == decompose(wide, (3, 3, 3, 3), GRID).core).all()
+    for kind in ("i4", ">f4", "f2"):
+        with pytest.raises(TensorError, match="expected features of float32; received"):
+            decompose((100 * people).astype(kind), (3, 3, 3, 3), GRID)
+
+
 def test_missing_corners_hardly_turn_the_subspaces(people: np.ndarray) -> None:
     """15% of cells gone by pattern, whole corners of the grid as detectors leave them."""
     rng = np.random.default_rng(3)
@@ -133,6 +145,21 @@ def test_one_bin_of_an_axis_is_a_defined_case() -> None:
 def test_ranks_that_do_not_fit_are_named(ranks: tuple[int, int, int, int], message: str) -> None:
     with pytest.raises(TensorError, match=message):
         decompose(smooth_people(6, SMALL), ranks, SMALL)
+
+
+@pytest.mark.parametrize("ranks", [(0, 3, 3, 3), (3, 3, 3)])
+def test_ranks_that_are_none_are_named(ranks: tuple) -> None:
+    with pytest.raises(TensorError, match="expected ranks of identity, yaw, pitch and roll, 1 or more each"):
+        decompose(smooth_people(6, SMALL), ranks, SMALL)
+
+
+@pytest.mark.parametrize("kind", ["u1", "f8"])
+def test_a_mask_of_numbers_is_refused(kind: str) -> None:
+    """As ``routes`` are: the complement of one is 254, which was taken for a cell's place."""
+    seen = np.ones((6, *SMALL.shape), dtype=kind)
+    seen[1, 0, 0, 0] = 0
+    with pytest.raises(TensorError, match=r"expected a mask of shape \(6, .*bool; received"):
+        decompose(smooth_people(6, SMALL), (3, 3, 3, 3), SMALL, seen)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -81,6 +81,8 @@ class PointSet:
 FACEMESH = PointSet("facemesh468", 468, nose_tip=1, eye_corners=(33, 263))
 IBUG68 = PointSet("ibug68", 68, nose_tip=30, eye_corners=(36, 45))
 POINT_SETS = {points.name: points for points in (FACEMESH, IBUG68)}
+"""By the name under which a model folder has them; those of a detector of your own are entered before one is saved or
+read."""
 
 
 class LandmarkDetector(Protocol):
@@ -294,8 +296,21 @@ _IBUG68_MIRROR = np.concatenate(
 )
 
 
+def has_mirror(points: PointSet) -> bool:
+    """Whether it is known which point is the mirror image of which."""
+    return points in (FACEMESH, IBUG68)
+
+
 def mirror_of(points: PointSet) -> NDArray[np.int64]:
-    """Permutation ``(N,)``: the index of every point's mirror image in the sagittal plane."""
+    """Permutation ``(N,)``: the index of every point's mirror image in the sagittal plane.
+
+    Raises ``ValueError`` for points of which it is not known.
+    """
+    if not has_mirror(points):
+        raise ValueError(
+            f"which of the points {points.name!r} mirror one another is not known; it is of {FACEMESH.name!r} and "
+            f"{IBUG68.name!r}"
+        )
     return facemesh_mirror() if points == FACEMESH else _IBUG68_MIRROR
 
 
@@ -318,6 +333,11 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
     -------
     ndarray of shape (N, F), float32
         Mirrored twice they are as before.
+
+    Raises
+    ------
+    ValueError
+        For points of which it is not known which mirror one another: those of a detector of your own.
 
     Examples
     --------

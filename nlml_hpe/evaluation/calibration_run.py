@@ -28,6 +28,7 @@ from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import EYES, Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import Component, put_component, read_components
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.view.doubt_plots import plot_held, plot_risk
 
 KIND = "calibration"
@@ -39,9 +40,9 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
     if given.output is not None:
         require_replaceable(given.output, KIND)
         require_apart(given.output, given.root)
+    if given.fit is not None:
+        _require_own(given.model)
     data = chosen_by_list(read_dataset(given.dataset, given.root), given.list)
-    if given.fit is not None and not given.model.is_dir():
-        raise ValueError(f"--fit writes into a model folder; {given.model} is none")
     print(data.summary())
     ranges = given.fit or ON_PHOTOGRAPHS
     if given.fit is not None:
@@ -169,6 +170,14 @@ def numbers_text(calibration: Calibration) -> str:
         wider = ", ".join(f"{axis} {value:.2f}" for axis, value in numbers.widening["both"].items())
         lines.append(f"{name}: {own}; shared {shared} deg; widened (both) {wider}")
     return "\n".join(lines)
+
+
+def _require_own(model: Path) -> None:
+    """Raise ``ValueError`` where ``--fit`` would write into no model folder, or into that of all who name no model."""
+    if not model.is_dir():
+        raise ValueError(f"--fit writes into a model folder; {model} is none")
+    if model.resolve() == SHIPPED.resolve():
+        raise ValueError(f"--fit would change the shipped model itself; copy {SHIPPED} and name the copy by --model")
 
 
 def _eyes_in(model: Path) -> dict[str, Component]:

@@ -82,6 +82,11 @@ class PersonBlocks:
     fill : callable, optional
         A block and its part of ``detected`` to the features (missing, F) of its missing cells.
 
+    Raises
+    ------
+    TensorError
+        For features that are neither float32 nor float64.
+
     Examples
     --------
     >>> people = PersonBlocks([np.zeros((2, 3, 1, 1, 4), dtype=np.float32), np.ones((1, 3, 1, 1, 4), dtype=np.float32)])
@@ -132,8 +137,14 @@ class PersonBlocks:
 
 
 def _by_name(shard: NDArray[np.float32] | FileShard) -> NDArray[np.float32] | FileShard:
+    if isinstance(shard, FileShard):
+        return shard
+    # Whole numbers would be multiplied as such, beyond what they hold, and torch takes no foreign byte order.
+    if shard.dtype not in (np.float32, np.float64):
+        raise TensorError(f"expected features of float32; received {shard.dtype}: give features.astype(np.float32)")
     mapped = isinstance(shard, np.memmap) and bool(shard.filename) and shard.flags.c_contiguous
-    return FileShard.of(shard) if mapped and isinstance(shard, np.memmap) else shard
+    # A file is read as float32.
+    return FileShard.of(shard) if mapped and isinstance(shard, np.memmap) and shard.dtype == np.float32 else shard
 
 
 def _read_into(stream: RawIOBase, block: NDArray[np.float32]) -> NDArray[np.float32]:

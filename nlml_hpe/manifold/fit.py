@@ -32,6 +32,8 @@ _MAX_CELLS_PER_FOLD = 2000
 _SHRINKAGE = 0.02
 """Share of the noise covariance that is spread evenly over all directions, so that it has an inverse
 and no direction is trusted without limit."""
+_NOTHING_DEG = 360.0
+"""A standard deviation of so much says that the angle is not known."""
 
 FloatArray = NDArray[np.float64]
 Fold = tuple[NDArray[np.int64] | None, NDArray[np.int64]]
@@ -203,10 +205,17 @@ def _noise(
         residuals.append(residual @ manifold.basis.T)
         own = Noise(_covariance(residual @ fold.basis.T), np.ones(3))
         answer = replace(fold, noise=own).infer(faces, device=device)
-        scores.append((answer.angles.columns() - angles.columns()) / answer.sigma)
+        # Of an angle that nothing determines the deviation is without bound, and its score of nought says nothing.
+        sigma = np.where(answer.sigma < _NOTHING_DEG, answer.sigma, np.nan)
+        scores.append((answer.angles.columns() - angles.columns()) / sigma)
+    return Noise(_covariance(np.concatenate(residuals)), _sigma_scale(np.concatenate(scores)))
+
+
+def _sigma_scale(scores: FloatArray) -> FloatArray:
+    """What the deviations of the angles (3,) are multiplied by, of errors (n, 3) over deviations, NaN where unknown."""
     # The 68.3% quantile of |z| is one for a standard normal, and stray failures do not move it.
-    scale = np.quantile(np.abs(np.concatenate(scores)), 0.6827, axis=0)
-    return Noise(_covariance(np.concatenate(residuals)), scale)
+    known = [np.abs(column[np.isfinite(column)]) for column in scores.T]
+    return np.array([np.quantile(column, 0.6827) if len(column) else 1.0 for column in known])
 
 
 def _folds(detected: NDArray[np.bool_], rank: int, rng: np.random.Generator) -> list[Fold]:

@@ -129,7 +129,8 @@ class LandmarkTensor:
         Returns
         -------
         LandmarkTensor
-            What is written into its arrays stays in memory.
+            What is written into its arrays stays in memory, and is not seen by ``fit_manifold``, which reads the files
+            again: change copies of them.
 
         Raises
         ------
@@ -166,7 +167,7 @@ class LandmarkTensor:
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Memory-map a ``.npy`` file; what is written into the array stays in memory.
+    """Memory-map a ``.npy`` file; what is written into the array stays in memory, unseen by ``decompose``.
 
     Parameters
     ----------

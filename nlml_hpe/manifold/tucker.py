@@ -120,7 +120,8 @@ def decompose(
     Parameters
     ----------
     features : ndarray of shape (I, Y, P, R, F), float32, or a list of such
-        The tensor, or shards of its people in order. A memory-mapped array is read from its file.
+        The tensor, or shards of its people in order; float64 is taken, too. A memory-mapped array is read from its
+        file, whatever was written into it in memory.
     ranks : tuple of four int
         Of identity, yaw, pitch and roll.
     grid : PoseGrid
@@ -147,8 +148,8 @@ def decompose(
     Raises
     ------
     TensorError
-        For ranks that do not fit, for values that are not finite, and for a person or a line of the grid without
-        any detected cell.
+        For ranks that do not fit, for features of another type, for values that are not finite, and for a person or
+        a line of the grid without any detected cell.
 
     Examples
     --------
@@ -175,6 +176,8 @@ def decompose(
 def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArray[np.bool_] | None) -> None:
     if len(shape) != 5 or shape[1:4] != grid.shape or 0 in shape:
         raise TensorError(f"expected features (I, {', '.join(map(str, grid.shape))}, F); received {shape}")
+    if len(ranks) != 4 or min(ranks) < 1:
+        raise TensorError(f"expected ranks of identity, yaw, pitch and roll, 1 or more each; received {ranks}")
     for mode, size, rank in zip(("identity", "yaw", "pitch", "roll"), shape, ranks, strict=False):
         if rank > size:
             raise TensorError(
@@ -183,8 +186,8 @@ def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArr
             )
     if detected is None:
         return
-    if detected.shape != shape[:4]:
-        raise TensorError(f"expected a mask of shape {shape[:4]}; received {detected.shape}")
+    if detected.shape != shape[:4] or detected.dtype != bool:
+        raise TensorError(f"expected a mask of shape {shape[:4]}, bool; received {detected.shape}, {detected.dtype}")
     require_people_found(detected, range(shape[0]))
     for axis, (mode, angles) in enumerate(zip(AXES, grid.axes, strict=True), start=1):
         empty = [f"{angles[place]:g}" for place in unseen(detected, axis)]

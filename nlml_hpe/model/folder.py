@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet, has_mirror
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.manifold_file import read_manifold, write_manifold
@@ -115,9 +115,10 @@ class HeadPoseModel:
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether yaw and roll were trained as far to one side as to the other; then mirrored faces were, too."""
+        """Whether faces and their mirror images can be asked alike: yaw and roll were trained as far to one side as to
+        the other, and it is known which points mirror one another."""
         yaw, _, roll = (np.array(axis) for axis in self.manifold.grid.axes)
-        return bool(np.allclose(yaw, -yaw[::-1]) and np.allclose(roll, -roll[::-1]))
+        return has_mirror(self.point_set) and bool(np.allclose(yaw, -yaw[::-1]) and np.allclose(roll, -roll[::-1]))
 
 
 def save_model(folder: Path, model: HeadPoseModel) -> None:
@@ -133,7 +134,7 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
     Raises
     ------
     ValueError
-        For a model without a network.
+        For a model without a network, and for landmarks that are not in ``POINT_SETS``: no folder of them reads.
     OSError
         Where a file cannot be written.
 
@@ -148,6 +149,7 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
     """
     if model.network is None:
         raise ValueError("a model without a network cannot be saved as a model folder")
+    _known_points(model.point_set.name, "before it is saved")
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS_FILE, save(model.network.state_dict()))
     write_manifold(folder / MANIFOLD_FILE, model.manifold)
@@ -198,7 +200,7 @@ def load_model(folder: str | Path) -> HeadPoseModel:
         raise ArtifactError(f"{place}: the model has no {' and no '.join(sorted(missing))}; build it again")
     try:
         network = _network(_network_shape(config["network"]), place / WEIGHTS_FILE)
-        point_set = POINT_SETS[config["point_set"]]
+        point_set = _known_points(config["point_set"], "before it is read")
         manifold = read_manifold(place / MANIFOLD_FILE)
         model = HeadPoseModel(
             network.eval(),
@@ -267,6 +269,15 @@ def official_model(folder: str | Path) -> HeadPoseModel:
     place = Path(folder)
     manifold = official_manifold(place / "Trained_data.npz", place / "Factor_Matrices.npz")
     return HeadPoseModel(None, manifold, FACEMESH, "nose_eye_corners", MIN_CONFIDENCE)
+
+
+def _known_points(name: str, when: str) -> PointSet:
+    if name not in POINT_SETS:
+        raise ValueError(
+            f"the model is of landmarks {name!r}, known are {sorted(POINT_SETS)}; those of a detector of your own are "
+            f"entered into nlml_hpe.detection.landmarks.POINT_SETS {when}"
+        )
+    return POINT_SETS[name]
 
 
 def _head_frame(data: dict[str, Any]) -> HeadFrame:

@@ -89,7 +89,18 @@ def _pair(value: Any) -> list[int]:
     return [int(value)] * 2 if isinstance(value, int) else [int(one) for one in value]
 
 
+def _require(layer: nn.Module, **expected: Any) -> None:
+    """Raise ``ValueError`` for a setting of a layer that its translation would leave out."""
+    for name, wanted in expected.items():
+        if (found := getattr(layer, name)) not in (wanted, (wanted, wanted)):
+            kind = type(layer).__name__
+            raise ValueError(f"nn.{kind} with {name} {found!r} has no translation to ONNX; expected {wanted!r}")
+
+
 def _convolution(layer: nn.Conv2d, x: Var) -> Var:
+    _require(layer, padding_mode="zeros")
+    if isinstance(layer.padding, str):
+        raise ValueError(f"nn.Conv2d with padding {layer.padding!r} has no translation to ONNX; expected numbers")
     bias = None if layer.bias is None else op.const(_array(layer.bias))
     shape = {"strides": _pair(layer.stride), "pads": _pair(layer.padding) * 2, "dilations": _pair(layer.dilation)}
     return op.conv(x, op.const(_array(layer.weight)), bias, group=layer.groups, **shape)
@@ -97,6 +108,7 @@ def _convolution(layer: nn.Conv2d, x: Var) -> Var:
 
 def _normalisation(layer: nn.BatchNorm2d, x: Var) -> Var:
     """A constant scale and shift of every channel, which runtimes fold into the convolution before it."""
+    _require(layer, affine=True, track_running_stats=True)
     mean, variance, weight, bias = (
         _array(one).astype(np.float64)
         for one in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
@@ -109,16 +121,23 @@ def _normalisation(layer: nn.BatchNorm2d, x: Var) -> Var:
 
 
 def _linear(layer: nn.Linear, x: Var) -> Var:
-    return op.gemm(x, op.const(_array(layer.weight)), op.const(_array(layer.bias)), transB=1)
+    bias = None if layer.bias is None else op.const(_array(layer.bias))
+    return op.gemm(x, op.const(_array(layer.weight)), bias, transB=1)
 
 
 def _max_pool(layer: nn.MaxPool2d, x: Var) -> Var:
+    _require(layer, ceil_mode=False, dilation=1)
     return _largest(x, layer.kernel_size, layer.stride, layer.padding)
 
 
 def _largest(x: Var, kernel: Any, stride: Any, padding: Any = 0) -> Var:
     largest, _ = op.max_pool(x, kernel_shape=_pair(kernel), strides=_pair(stride), pads=_pair(padding) * 2)
     return largest
+
+
+def _flatten(layer: nn.Flatten, x: Var) -> Var:
+    _require(layer, start_dim=1, end_dim=-1)
+    return op.flatten(x)
 
 
 def _upsample(layer: nn.Upsample, x: Var) -> Var:
@@ -140,7 +159,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any, Var], Var]] = {
     nn.ReLU: lambda _, x: op.relu(x),
     nn.ReLU6: lambda _, x: op.clip(x, op.const(np.float32(0)), op.const(np.float32(6))),
     nn.Upsample: _upsample,
-    nn.Flatten: lambda _, x: op.flatten(x),
+    nn.Flatten: _flatten,
     # Of training alone.
     nn.Dropout: lambda _, x: x,
 }

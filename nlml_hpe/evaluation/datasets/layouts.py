@@ -113,8 +113,8 @@ def _hint(name: str, root: Path) -> str:
         return f"; did you mean {meant}?"
     other = next((known for known in LAYOUTS if known != name and _lies_as(known, root)), None)
     hint = "" if other is None else f"; this folder is laid out as {other}"
-    # A folder of 300W-LP and AFLW2000-3D are laid out alike.
-    return f"{hint}; did you mean {root.parent}?" if _lies_as(name, root.parent) else hint
+    # A folder of 300W-LP and AFLW2000-3D are laid out alike; one file of FSA-Net's lies in a folder of them.
+    return f"{hint}; did you mean {root.parent}?" if root.is_dir() and _lies_as(name, root.parent) else hint
 
 
 def _lies_as(name: str, root: Path) -> bool:
