@@ -18,9 +18,11 @@ from nlml_hpe.rotation import (
     IMAGE_FROM_CAMERA,
     Angles,
     angles_from_rotation,
+    check_head_frame,
     covariance_from_sigma,
     geodesic_degrees,
     kabsch,
+    mean_rotation,
     midpoint,
     mirrored,
     rotate_image_points,
@@ -136,6 +138,21 @@ def test_kabsch_finds_rotation_and_scale() -> None:
     assert rms == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+def test_kabsch_fits_points_that_do_not_agree_as_scipy_does(mirror: float) -> None:
+    """A mirror image is fitted by a rotation, too."""
+    rng = np.random.default_rng(8)
+    source = rng.normal(size=(40, 3)) * [3.0, 2.0, 1.0]
+    target = source @ Rotation.random(random_state=rng).as_matrix().T * [1.0, 1.0, mirror] + rng.normal(size=(40, 3))
+    rotation, scale, rms = kabsch(source, target)
+    centred_source, centred_target = source - source.mean(axis=0), target - target.mean(axis=0)
+    best, _ = Rotation.align_vectors(centred_target, centred_source)
+    np.testing.assert_allclose(rotation, best.as_matrix(), atol=1e-9)
+    turned = best.apply(centred_source)
+    assert scale == pytest.approx((turned * centred_target).sum() / (turned**2).sum())
+    assert rms == pytest.approx(np.sqrt(((scale * turned - centred_target) ** 2).sum() / 40))
+
+
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_kabsch_refuses_points_in_one_place(count: int) -> None:
     """The scale was NaN, and the rotation one of all that there are."""
@@ -147,6 +164,19 @@ def test_kabsch_refuses_points_in_one_place(count: int) -> None:
 def test_other_shapes_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected"):
         angles_from_rotation(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "angles", "said"),
+    [
+        ("w300lp", (0.0, np.nan, 0.0), "finite angles"),
+        (" ", (0.0, 1.0, 0.0), "needs a name"),
+        ("own", (0.0, 0.0, 1.0), "another name than 'own'"),
+    ],
+)
+def test_head_frames_that_mean_nothing_are_refused(name: str, angles: tuple[float, float, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_head_frame(name, *angles)
 
 
 def test_the_convention_is_that_of_real_labels(shared_data: Path, detector: FaceMeshOnnx) -> None:
@@ -220,6 +250,17 @@ def test_geodesic_distances_are_scipys() -> None:
     found = geodesic_degrees(first.as_matrix(), second.as_matrix())
     np.testing.assert_allclose(found, np.degrees(turn), rtol=0, atol=1e-12 * 180)
     assert geodesic_degrees(np.empty((0, 3, 3)), np.empty((0, 3, 3))).shape == (0,)
+
+
+def test_means_of_rotations_are_scipys() -> None:
+    """Far apart too, where the sum of the matrices is nearer to a mirror image than to any rotation."""
+    rng = np.random.default_rng(9)
+    rotations, weights = Rotation.random(400, random_state=rng).as_matrix().reshape(100, 4, 3, 3), rng.random((100, 4))
+    assert (np.linalg.det((rotations * weights[..., None, None]).sum(axis=1)) < 0).any()
+    for counts in (None, weights):
+        each = [None] * 100 if counts is None else counts
+        theirs = [Rotation.from_matrix(some).mean(w).as_matrix() for some, w in zip(rotations, each, strict=True)]
+        np.testing.assert_allclose(mean_rotation(rotations, counts), theirs, atol=1e-9)
 
 
 def test_one_of_many_is_computed_as_one_alone() -> None:
