@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from nlml_hpe.evaluation.metrics import (
     Errors,
@@ -14,6 +15,7 @@ from nlml_hpe.evaluation.metrics import (
     summary,
     within_sigma,
 )
+from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.rotation import Angles, angles_from_rotation, geodesic_degrees, rotation_from_angles
 from nlml_hpe.view.draw import AXIS_COLORS, draw_axes
 
@@ -24,6 +26,18 @@ def test_a_pure_yaw_error_is_the_same_in_every_measure() -> None:
     assert result["mae"] == pytest.approx({"yaw": 10, "pitch": 0, "roll": 0, "mean": 10 / 3})
     assert result["maev"] == pytest.approx({"left": 10, "down": 0, "front": 10, "mean": 20 / 3}, abs=1e-6)
     assert result["geodesic"] == pytest.approx({"mean": 10, "median": 10})
+
+
+def test_the_axes_of_a_head_are_compared_and_means_are_over_faces() -> None:
+    """A turn about one of the head's own axes leaves that one where it is, wherever the head looks."""
+    true = rotation_from_angles(Angles.from_columns([(40, 20, 10), (-70, 5, 30), (10, -30, -20)]))
+    turn = Rotation.from_rotvec(np.diag([5.0, 10.0, 30.0]), degrees=True).as_matrix()
+    found = errors(true @ turn, true)
+    np.testing.assert_allclose(found.vector, [[0, 5, 5], [10, 0, 10], [30, 30, 0]], atol=1e-6)
+    np.testing.assert_allclose(found.geodesic, [5, 10, 30], atol=1e-9)
+    result = summary(found)
+    assert result["maev"] == pytest.approx({"left": 40 / 3, "down": 35 / 3, "front": 5, "mean": 10}, abs=1e-6)
+    assert result["geodesic"] == pytest.approx({"mean": 15, "median": 10})
 
 
 def test_angles_wrap_at_half_a_turn() -> None:
@@ -77,19 +91,29 @@ def test_a_constant_rotation_is_found_in_spite_of_stray_faces() -> None:
     assert geodesic_degrees(clean, constant_rotation(seen[10:], true[10:])) < 1e-6
 
 
+def test_a_protocol_holds_its_limits_of_each_angle() -> None:
+    """Rendered grids end at the paper's very limits."""
+    limits = np.array([50.0, 40.0, 30.0])
+    on_them = limits * np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T
+    assert PROTOCOLS["rendered-nlml"].includes(Angles.from_columns(on_them)).all()
+    beyond = np.diag(limits + 0.1)
+    assert not PROTOCOLS["rendered-nlml"].includes(Angles.from_columns(np.concatenate([beyond, -beyond]))).any()
+
+
 def test_no_face_has_no_mean() -> None:
     empty = np.empty((0, 3, 3))
     assert summary(errors(empty, empty)) == {"n": 0}
 
 
-def test_intervals_count_every_face_once() -> None:
-    rng = np.random.default_rng(0)
-    true = Angles.from_columns(rng.uniform(-50, 50, size=(200, 3)))
-    moved = Angles.from_columns(true.columns() + 1)
-    found = errors(rotation_from_angles(moved), rotation_from_angles(true))
-    for rows in per_interval(found, true, 10.0).values():
+def test_intervals_count_every_face_once_and_have_their_own_errors() -> None:
+    true = Angles.from_columns(np.random.default_rng(0).uniform(-50, 50, size=(200, 3)))
+    # The error of a face grows with its interval: 1 degree from -50 to -40, 2 from there to -30, and so on.
+    error = np.floor(true.columns() / 10.0) + 6
+    for rows in per_interval(Errors(error, error, error[:, 0]), true, 10.0).values():
         assert sum(row["n"] for row in rows) == 200
-        assert all(row["mae"] == pytest.approx(1) for row in rows)
+        assert [row["from"] for row in rows] == list(range(-50, 50, 10))
+        assert [row["to"] - row["from"] for row in rows] == [10] * 10
+        assert [row["mae"] for row in rows] == pytest.approx(list(range(1, 11)))
 
 
 def test_the_drawn_nose_points_where_the_face_does() -> None:
