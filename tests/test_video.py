@@ -699,6 +699,27 @@ def test_the_kalman_filter_measures_the_noise_of_its_head(noise_deg: float, spee
     assert smooth.noise_share * 2.0 == pytest.approx(noise_deg, rel=0.4)
 
 
+def test_the_kalman_filter_measures_noise_anew_where_it_changes() -> None:
+    """Somebody switches the light off."""
+    smooth, shares = KalmanFilter(), []
+    for frame, rotation in enumerate([*noisy(0.0, 40, 0.3)[:-1], *noisy(0.0, 60, 1.0)[:-1]]):
+        smooth(rotation, frame / 25, spread(2.0))
+        shares.append(smooth.noise_share)
+    assert shares[-1] > 2 * shares[38]
+
+
+@pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
+def test_another_camera_or_head_frame_turns_what_is_smoothed_alike(smoother: SmootherName) -> None:
+    """By errors that differ from axis to axis, of a head that turns about another axis than its frames do."""
+    camera, head = Rotation.random(2, random_state=0).as_matrix()
+    given, turned = SMOOTHERS[smoother](), SMOOTHERS[smoother]()
+    covariance = np.diag(np.radians([1.0, 3.0, 6.0])) ** 2
+    for frame, rotation in enumerate(noisy(30.0, 40, 2.0, 60.0)):
+        found = given(rotation, frame / 25, covariance)
+        other = turned(camera @ rotation @ head, frame / 25, camera @ covariance @ camera.T)
+        np.testing.assert_allclose(other, camera @ found @ head, atol=1e-9)
+
+
 def test_faces_keep_their_own_filter(photo: RgbImage) -> None:
     with HeadPoseEstimator.from_pretrained() as fresh:
         (pose,) = fresh.predict(photo)
