@@ -77,10 +77,11 @@ def test_six_d_learns_by_the_loss_that_is_named() -> None:
 def test_the_likelihood_is_that_of_a_normal_distribution() -> None:
     factor = torch.tensor([[[0.2, 0, 0], [0.05, 0.1, 0], [-0.02, 0.03, 0.3]]])
     error = torch.tensor([[0.1, -0.2, 0.15]])
-    true = roma.rotvec_to_rotmat(error)
+    estimated = rotation_from_degrees(torch.tensor([[40.0, -20.0, 30.0]]))
+    true = roma.rotvec_to_rotmat(error) @ estimated
     normal = torch.distributions.MultivariateNormal(torch.zeros(3), scale_tril=factor[0])
     constant = 1.5 * np.log(2 * np.pi)
-    found = float(negative_log_likelihood(torch.eye(3)[None], factor, true))
+    found = float(negative_log_likelihood(estimated, factor, true))
     assert found == pytest.approx(-float(normal.log_prob(error[0])) - constant, abs=1e-4)
 
 
