@@ -397,6 +397,29 @@ def test_a_head_that_leaves_the_picture_ends() -> None:
     assert tracker.lost == []
 
 
+def test_a_head_that_moves_steadily_is_expected_ahead_and_comes_to_rest_where_it_is_lost() -> None:
+    tracker = HeadTracker()
+    for frame in range(41):
+        (track,) = tracker.see([square(100 + 5.0 * frame, 150 + 2.0 * frame)], [FRONT], frame / FPS, SIZE)
+    expected = place_of(square(300, 230), FRONT)
+    np.testing.assert_allclose(track.place, expected, atol=0.1)
+    tracker.see([], [], 41 / FPS, SIZE)
+    # On by the way of a frame, or a little less.
+    np.testing.assert_allclose(track.place, np.add(expected, [5, 2, 0]), atol=1.0)
+    for frame in range(42, 91):
+        tracker.see([], [], frame / FPS, SIZE)
+        track.answer(FRONT, 1.0)
+    # 0.3 s at 125 and 50 pixels a second, in steps.
+    np.testing.assert_allclose(track.place, np.add(expected, [37, 15, 0]), atol=5)
+
+
+def test_a_head_out_of_reach_is_another_head() -> None:
+    for way, expected in ((30.0, [1]), (65.0, [None])):
+        tracker = HeadTracker()
+        numbers(tracker, [square(300, side=80)], 0.0)
+        assert numbers(tracker, [square(300 + way, side=80)], 0.04) == expected
+
+
 def test_a_head_of_another_size_is_another_head() -> None:
     tracker = HeadTracker()
     numbers(tracker, [square(300, side=60)], 0.0)
