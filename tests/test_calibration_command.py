@@ -157,6 +157,7 @@ def test_doubt_that_tells_nothing_has_no_rank_and_no_surest() -> None:
     row = measure(labelled.true, Gaussians(labelled.image.rotation, at_random))
     # 1,600 of 2,000 means of errors that spread by half their size: 0.6%.
     assert row["risk_80"] == pytest.approx(1.0, abs=0.03)
+    assert row["risk_80"] == pytest.approx(row["risk"]["0.8"] / row["mae"])
     low, high = row["spearman_if_right_interval"]
     # Of errors of their own they would tell much, of these they tell nothing.
     assert abs(row["spearman"]) < 0.1 < low < row["spearman_if_right"] < high

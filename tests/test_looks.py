@@ -21,7 +21,7 @@ from nlml_hpe.detection.regions import regions_from_landmarks
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import Estimates, OnnxEngine
-from nlml_hpe.inference.looks import mean_of_looks
+from nlml_hpe.inference.looks import SCATTER, UNSTATED_DEG, mean_of_looks
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.rotation import (
     Angles,
@@ -31,6 +31,7 @@ from nlml_hpe.rotation import (
     midpoint,
     rotate_image_points,
     rotation_from_angles,
+    rotation_from_vector,
 )
 
 
@@ -152,6 +153,26 @@ def test_looks_that_lie_apart_are_less_sure() -> None:
         return float(np.trace(covariance[0]))
 
     assert sizes(0.0) < sizes(2.0) < sizes(8.0)
+
+
+def test_the_doubt_of_several_looks_is_what_they_state_and_how_they_scatter() -> None:
+    """By hand: a face of three looks, of which one states nothing, beside one of five that state nothing at all."""
+    axis, apart = np.array([2.0, -1.0, 2.0]) / 3, np.radians(4.0)
+    front = rotation_from_angles(Angles.from_columns((30, 10, -20)))
+    three, five = (
+        rotation_from_vector(np.array(steps)[:, None] * apart * axis) @ front for steps in ([0, 1, -1], range(-2, 3))
+    )
+    stated = [np.diag([1e-3, 2e-3, 3e-3]), np.diag([5e-3, 4e-3, 1e-3]), np.full((3, 3), np.nan)]
+    looks, covariance = np.concatenate([three, five]), np.concatenate([stated, np.full((5, 3, 3), np.nan)])
+    mean, found = mean_of_looks(looks, covariance, [3, 5])
+    np.testing.assert_allclose(mean, [front, front], atol=1e-12)
+    along = apart**2 * np.outer(axis, axis)
+    # Sample variances of -1, 0, 1 and of -2 to 2; of three looks two thirds of what is stated count, of five 0.4.
+    by_hand = [
+        2 / 3 * np.diag([3e-3, 3e-3, 2e-3]) + SCATTER * along,
+        0.4 * np.radians(UNSTATED_DEG) ** 2 * np.eye(3) + SCATTER * 2.5 * along,
+    ]
+    np.testing.assert_allclose(found, by_hand, atol=1e-12)
 
 
 @pytest.mark.parametrize("looks", [2, 3, 5, 11])
