@@ -132,3 +132,13 @@ def test_a_file_with_any_wrong_byte_in_its_header_is_refused_or_read(tmp_path: P
 def test_an_empty_array_is_read(tmp_path: Path) -> None:
     np.save(tmp_path / "empty.npy", np.zeros((0, 3), np.float32))
     assert map_npy(tmp_path / "empty.npy", "c").shape == (0, 3)
+
+
+def test_an_array_is_mapped_and_what_is_written_into_a_copy_stays_in_memory(tmp_path: Path) -> None:
+    path, values = tmp_path / "a.npy", np.arange(6.0)
+    np.save(path, values)
+    seen, copied = map_npy(path, "r"), map_npy(path, "c")
+    assert isinstance(seen, np.memmap)
+    assert not seen.flags.writeable
+    copied[:] = 0
+    np.testing.assert_array_equal(map_npy(path, "r"), values)

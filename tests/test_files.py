@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -251,6 +252,14 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [".thing.lock", "thing"]
 
 
+def test_what_a_run_that_was_killed_behind_the_two_renames_left_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "thing"
+    make(folder)
+    shutil.copytree(folder, tmp_path / "thing.replaced")
+    make(folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".thing.lock", "thing"]
+
+
 def test_what_is_written_into_a_folder_whose_run_was_killed_at_its_end_is_the_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +314,14 @@ def test_new_files_follow_the_umask_and_old_ones_keep_their_mode(tmp_path: Path,
     write_bytes(tmp_path / "new", b"2")
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o604
     assert (tmp_path / "new").read_bytes() == b"2"
+
+
+def test_what_replaces_a_private_file_is_private_from_the_start(tmp_path: Path) -> None:
+    target = tmp_path / "secret"
+    target.write_text("old")
+    target.chmod(0o600)
+    with atomic_path(target) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
 
 
 def test_a_linked_file_is_replaced_and_the_link_stays(tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ def test_colors_are_swapped_in_views_of_every_kind() -> None:
         assert not np.shares_memory(swapped, whole)
         assert swapped.flags.c_contiguous
         assert as_read.flags.c_contiguous
+    # Such are turned in parts.
+    for shape in ((3001, 40, 3), (40, 3001, 3)):
+        large = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+        assert np.array_equal(with_swapped_colors(large), large[..., ::-1])
 
 
 def test_planes_become_pixels() -> None:
