@@ -18,9 +18,10 @@ from nlml_hpe.config import GridConfig
 from nlml_hpe.detection import weights
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, anchors, merged
+from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
-from nlml_hpe.detection.places import overlap
-from nlml_hpe.detection.regions import box_of_region
+from nlml_hpe.detection.places import overlap, without_repeats
+from nlml_hpe.detection.regions import box_of_region, distinct, in_image, regions_from_landmarks
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError
@@ -370,3 +371,35 @@ def test_it_runs_without_mediapipe(folder: Path, tmp_path: Path) -> None:
     picture = Path(__file__).parent.parent / "docs" / "photograph.jpg"
     done = subprocess.run([sys.executable, "-c", program, picture], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["1", "False", "False"]
+
+
+def test_a_region_lies_around_its_face_and_turns_as_its_eyes_do() -> None:
+    """Clockwise in the image; points that are seen in it come back to where they are."""
+    upright = np.random.default_rng(0).uniform(-50, 50, (468, 3))
+    upright[list(FACEMESH.eye_corners)] = [[-30, -10, 0], [30, -10, 0]]
+    turn = np.radians(25.0)
+    points = upright @ np.array([[np.cos(turn), np.sin(turn), 0], [-np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    points += [300, 200, 0]
+    (region,) = regions_from_landmarks(points[None])
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    np.testing.assert_allclose(region, [*(low + high) / 2, 1.5 * (high - low).max(), turn])
+    # In a region of 192 pixels the face is upright.
+    shown = (upright - [*np.linalg.solve(_turned(turn), region[:2] - [300, 200]), 0]) * (192 / region[2]) + [96, 96, 0]
+    np.testing.assert_allclose(in_image(shown, region, 192), points, atol=1e-9)
+
+
+def _turned(turn: float) -> np.ndarray:
+    return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+
+
+def test_one_face_is_one_region_and_one_set_of_points() -> None:
+    """Of regions the last one, of points the largest, and the largest first."""
+    first, again, below, beside = ([x, y, 60.0, 0.0] for x, y in ((50, 250), (60, 250), (50, 320), (120, 250)))
+    np.testing.assert_array_equal(distinct(np.array([first, below, beside, again])), [below, beside, again])
+
+    def face(x: float, y: float, side: float) -> np.ndarray:
+        return np.array([[x, y, 0.0], [x + side, y + side, 0.0]])
+
+    small, large, part = face(400, 10, 30), face(0, 0, 100), face(10, 10, 80)
+    found = without_repeats([small, part, large])
+    assert [points.tolist() for points in found] == [large.tolist(), small.tolist()]
