@@ -57,6 +57,27 @@ def test_a_wall_is_as_bright_as_its_lamps_say() -> None:
     np.testing.assert_array_equal(image[0, 0], _SKY)  # the wall ends before the image does
 
 
+def test_colours_and_normals_lie_between_those_of_the_corners() -> None:
+    """A bulging wall in ambient light and a lamp ahead, whose texture grows evenly to the right and downwards."""
+    half, texture = 100.0, np.indices((8, 8)).transpose(1, 2, 0) @ [[20.0, 10.0, 3.0], [5.0, 9.0, 17.0]]
+    vertices = square(half, _WALL_MM)
+    uv = ((vertices[:, :2] * [1, -1] / half + 1) / 2).astype(np.float32)
+    normals = (vertices / half * [0.6, 0.3, 0] + [0, 0, 0.8]).astype(np.float32)
+    faces = np.array([(0, 1, 2), (0, 2, 3)], dtype=np.int32)
+    fragments = get_rasterizer("numba_zbuffer")(vertices, faces, _CAMERA, (_PX, _PX))
+    image = np.full((_PX, _PX, 3), _SKY, dtype=np.float32)
+    light_crop(fragments, vertices, normals, faces, uv, texture.astype(np.uint8), lamps(), image)
+    row, column = np.indices((_PX, _PX)) + 0.5
+    x, y = (column - _PX / 2) * -_WALL_MM / 200.0, (_PX / 2 - row) * -_WALL_MM / 200.0
+    inside = np.maximum(np.abs(x), np.abs(y)) < 0.85 * half  # half a pixel of the texture and more from its border
+    place = np.stack([(1 - y / half) / 2, (1 + x / half) / 2], axis=-1) * 8 - 0.5
+    colour = place @ [[20.0, 10.0, 3.0], [5.0, 9.0, 17.0]]
+    facing = 0.8 / np.sqrt((0.6 * x / half) ** 2 + (0.3 * y / half) ** 2 + 0.8**2)
+    expected = colour * (0.2 + 0.5 * facing)[..., None]
+    np.testing.assert_allclose(image[inside], expected[inside], rtol=1e-4, atol=1e-2)
+    assert inside.sum() > 2000
+
+
 def test_gloss_is_what_a_lamp_near_the_viewer_gives() -> None:
     main = direction(0.6, 0, 0.8)
     half_way = direction(0.6, 0, 1.8)
