@@ -153,6 +153,8 @@ def test_the_check_refuses_what_rendering_refuses(facescape: Path, tmp_path: Pat
 def test_a_real_scan_is_placed_by_its_face(shared_data: Path, detector: FaceMeshOnnx) -> None:
     mesh = read_glb(shared_data / "lee_perry_smith" / "LeePerrySmith.glb")
     placed = placed_by_face(mesh, "scan", detector)
+    # The tip of an adult's nose lies some 11 cm before the point between the ears, about which heads turn.
+    np.testing.assert_allclose(placed.vertices[placed.vertices[:, 2].argmax()], (0, -18, 110), atol=10)
     normals = vertex_normals(placed.vertices, placed.faces)
     image = render_pose(placed, normals, (-30.0, 10.0, 0.0), RenderConfig(), np.random.default_rng(1))
     assert len(detector.detect(image)) == 1
