@@ -20,7 +20,7 @@ from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.facemesh import Detection, FaceMeshNetworks, anchors, merged
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
-from nlml_hpe.detection.places import overlap, without_repeats
+from nlml_hpe.detection.places import crop_around, overlap, without_repeats
 from nlml_hpe.detection.regions import box_of_region, distinct, in_image, regions_from_landmarks
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Box, Face
@@ -403,3 +403,18 @@ def test_one_face_is_one_region_and_one_set_of_points() -> None:
     small, large, part = face(400, 10, 30), face(0, 0, 100), face(10, 10, 80)
     found = without_repeats([small, part, large])
     assert [points.tolist() for points in found] == [large.tolist(), small.tolist()]
+
+
+@pytest.mark.parametrize("box", [(40.0, 30.0, 60.0, 38.0), (2.0, 50.0, 10.0, 79.0), (110.0, -5.0, 130.0, 9.0)])
+def test_a_crop_around_a_box_has_it_in_the_middle_and_repeats_the_border(box: Box) -> None:
+    """Of an image (80, 120) whose pixels say where they are."""
+    row, column = np.indices((80, 120))
+    image = np.stack([column, row, 0 * row], axis=-1).astype(np.uint8)
+    cut, (left, top) = crop_around(image, box)
+    side = len(cut)
+    assert cut.shape == (side, side, 3)
+    assert side == pytest.approx(2.5 * max(box[2] - box[0], box[3] - box[1]), abs=0.5)
+    assert (left + side / 2, top + side / 2) == pytest.approx(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), abs=0.5)
+    down, across = np.indices((side, side))
+    np.testing.assert_array_equal(cut[..., 0], np.clip(left + across, 0, 119))
+    np.testing.assert_array_equal(cut[..., 1], np.clip(top + down, 0, 79))
