@@ -53,6 +53,12 @@ def _landmark_eye(folder: Path) -> Component:
     return components["landmark_eye"]
 
 
+def check(config: Config) -> None:
+    """Raise ``ArtifactError`` where the landmark eye that is to stand beside the image eye does not read."""
+    if config.image_model.landmark_eye is not None:
+        _landmark_eye(config.image_model.landmark_eye)
+
+
 def main(config: Config) -> Path:
     """Export, write, and read back the model; returns its folder."""
     work, made = Workdir(config.workdir), plan(config)
@@ -114,7 +120,7 @@ def _copied(source: Path, folder: Path) -> Component:
     return component
 
 
-STAGE = Stage("ImageModelBuilder", plan, main)
+STAGE = Stage("ImageModelBuilder", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Build the model folder of the image eye."))
