@@ -390,7 +390,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     broken["heads.bias"][0] = float("nan")
     torch.save(broken, tmp_path / "broken.pth")
     began = config.image_network.model_copy(update={"weights": tmp_path / "broken.pth"})
-    with pytest.raises(TrainingError, match="the loss is not finite in epoch 0"):
+    with pytest.raises(TrainingError, match="the loss is not finite in epoch 1;"):
         run_stage(ImageTrainer.STAGE, config.model_copy(update={"image_network": began}))
     assert not (tmp_path / "work" / "image_network").exists()
 
