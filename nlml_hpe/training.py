@@ -291,8 +291,8 @@ class _Course:
     def _require_finite(self, loss: float) -> None:
         """Raise at once: what comes after such a loss is lost, and epochs take minutes."""
         if not math.isfinite(loss):
-            done = self.history.epochs_run
-            raise TrainingError(f"{self.name}: the loss is not finite in epoch {done}; lower the learning rate")
+            number = self.history.epochs_run + 1  # from 1, as bar, curves and card count
+            raise TrainingError(f"{self.name}: the loss is not finite in epoch {number}; lower the learning rate")
 
     def _weights(self) -> dict[str, Tensor]:
         # A deep copy: state_dict() alone refers to tensors that training goes on changing.

@@ -26,6 +26,9 @@ from renderer.crops import KIND as CROPS
 from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
 from stages.config import Config
 
+_Part = tuple[str, LabelledDataConfig, Path, Path]
+"""A split, data of it, the workdir's own crops for it, and where crops of photographs are kept."""
+
 
 def plan(config: Config) -> Plan:
     """What the network depends on."""
@@ -38,9 +41,17 @@ def plan(config: Config) -> Plan:
 
 
 def check(config: Config) -> None:
-    """Raise what is wrong with the network: a setting that it does not have, or weights that are not its own."""
+    """Raise what is wrong with the network, a setting that it does not have or weights that are not its own, and with
+    data that is not rendered first: a folder or a list that is not there, and faces that are in both splits.
+    """
     _weights_read(config)
     initial_network(config.image_network, config.seed)
+    work = Workdir(config.workdir)
+    rendered = {work.crops_train.resolve(), work.crops_validation.resolve()}
+    given = [each for each in _parts(config) if each[1].root is not None and each[1].root.resolve() not in rendered]
+    for _, part, *_ in given:
+        data_digests(part)
+    _require_apart(given)
 
 
 def _weights_read(config: Config) -> dict[str, str]:
@@ -56,18 +67,24 @@ def _weights_read(config: Config) -> dict[str, str]:
 def data_read(config: Config) -> tuple[dict[Path, str], dict[str, str]]:
     """The workdir's own folders of crops with their kind, and digests of all other data, of both splits.
 
-    Raises ``DatasetError`` where a face is in both.
+    Raises ``DatasetError`` where a folder or a list is not there, and where a face is in both.
     """
     reads: dict[Path, str] = {}
     others: dict[str, str] = {}
-    folders: dict[str, list[tuple[LabelledDataConfig, Path]]] = {"training": [], "validation": []}
     for split, part, crops, _ in _parts(config):
-        folders[split].append((part, part.root or crops))
         if part.kind == "crops" and part.root is None:
             reads[crops] = CROPS
         others |= {f"{split} {name}": digest for name, digest in data_digests(part).items()}
-    require_apart(**folders)
+    _require_apart(_parts(config))
     return reads, others
+
+
+def _require_apart(parts: Iterable[_Part]) -> None:
+    """Raise ``DatasetError`` where a face is in both splits."""
+    folders: dict[str, list[tuple[LabelledDataConfig, Path]]] = {"training": [], "validation": []}
+    for split, part, crops, _ in parts:
+        folders[split].append((part, part.root or crops))
+    require_apart(**folders)
 
 
 def data_digests(part: LabelledDataConfig) -> dict[str, str]:
@@ -97,8 +114,8 @@ def main(config: Config) -> Path:
     return work.image_network
 
 
-def _parts(config: Config) -> Iterable[tuple[str, LabelledDataConfig, Path, Path]]:
-    """Split, data, the workdir's own crops for it, and where crops of photographs are kept."""
+def _parts(config: Config) -> Iterable[_Part]:
+    """All data of both splits."""
     work, trainer = Workdir(config.workdir), config.image_trainer
     for split, parts, crops in (
         ("training", trainer.data, work.crops_train),

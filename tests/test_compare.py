@@ -288,6 +288,8 @@ def test_images_are_chosen_by_name_or_by_lot(photographs: Path) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(ValueError, match=r"labelled faces .* nobody \(a name there"):
         chosen_images(data, ["nobody"], 12, 0)
+    with pytest.raises(ValueError, match=r"expected a seed of 0 or more, .* received -1"):
+        chosen_images(data, [], 12, -1)
 
 
 def test_models_have_names_that_tell_them_apart(tmp_path: Path) -> None:

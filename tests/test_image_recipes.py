@@ -18,14 +18,14 @@ from scipy.io import savemat
 from torch import nn
 
 from nlml_hpe.evaluation.command import run
-from nlml_hpe.evaluation.datasets import read_dataset, split, write_lists
+from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, split, write_lists
 from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.backbones import backbone_of
-from nlml_hpe.image_networks.config import ImageNetworkConfig, LabelledDataConfig
+from nlml_hpe.image_networks.config import ImageNetworkConfig, ImageTrainerConfig, LabelledDataConfig
 from nlml_hpe.image_networks.custom_cnn import CustomCNN
 from nlml_hpe.image_networks.hopenet import HopeNet
 from nlml_hpe.image_networks.network import WeightsError
@@ -254,6 +254,40 @@ def test_a_layer_that_no_model_folder_can_have_is_said_before_anybody_is_rendere
         run_pipeline.main(path, None, None, force=False, eye="image")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("image_trainer: {data: [{kind: crops}, {kind: 300w_lp, root: gone}]}", r"gone: no such .*correct .*`root`"),
+        (
+            "image_trainer: {data: [{kind: crops}, {kind: aflw2000, root: ., list: gone.txt}]}",
+            r"gone\.txt: no such list",
+        ),
+        ("image_trainer: {data: [{kind: crops}, {kind: crops, root: gone}]}", "gone holds no finished 'crops'"),
+        (
+            "image_trainer: {data: [{kind: crops}, {kind: fsanet, root: .}], validation: [{kind: fsanet, root: .}]}",
+            "all faces are in the training data and in the validation data",
+        ),
+        ("image_model: {landmark_eye: gone}", "gone"),
+    ],
+)
+def test_what_is_wrong_with_given_data_is_said_before_anybody_is_rendered(
+    tmp_path: Path, settings: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "c.yaml"
+    # There are no heads here: rendering would end with another error.
+    path.write_text(f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\n{settings}\n")
+    with pytest.raises((DatasetError, ArtifactError), match=message):
+        run_pipeline.main(path, None, None, force=False, eye="image")
+
+
+def test_a_list_of_crops_that_are_yet_to_be_rendered_is_not_asked_for(tmp_path: Path) -> None:
+    """It can be written when they are there."""
+    own = tmp_path / "crops_train"
+    trainer = ImageTrainerConfig(data=(LabelledDataConfig(), LabelledDataConfig(root=own, list=own / "train.txt")))
+    ImageTrainer.check(Config(workdir=tmp_path, image_trainer=trainer))
+
+
 def test_that_torchao_is_missing_is_said_before_anybody_is_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,7 +412,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     broken["heads.bias"][0] = float("nan")
     torch.save(broken, tmp_path / "broken.pth")
     began = config.image_network.model_copy(update={"weights": tmp_path / "broken.pth"})
-    with pytest.raises(TrainingError, match="the loss is not finite in epoch 0"):
+    with pytest.raises(TrainingError, match="the loss is not finite in epoch 1;"):
         run_stage(ImageTrainer.STAGE, config.model_copy(update={"image_network": began}))
     assert not (tmp_path / "work" / "image_network").exists()
 

@@ -284,6 +284,20 @@ def test_a_mixture_with_weights_trains(folder: Path) -> None:
     assert history.epochs_run == 1
 
 
+@pytest.mark.parametrize(("wanted", "said"), [(256, False), (257, True)])
+def test_that_an_epoch_is_shorter_than_was_asked_for_is_said(
+    folder: Path, wanted: int, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who renders a few people by a recipe of 2,400 trains for a fiftieth of its epochs."""
+    config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": wanted})
+    parts = sources(folder, "train"), sources(folder, "validation")
+    train_image_network(network_of(NETWORK, 0), *parts, config, 0, Run())
+    assert (
+        f"an epoch is of 256 crops, as many as there are, and not of crops_per_epoch, {wanted}"
+        in capsys.readouterr().out
+    ) == said
+
+
 @pytest.mark.parametrize(
     ("size", "said"), [(36, ""), (37, "enlarged to the network's 37 px, which in use sees sharper")]
 )

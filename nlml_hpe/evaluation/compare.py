@@ -223,7 +223,7 @@ def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) ->
     Raises
     ------
     ValueError
-        For a name that is no sample's.
+        For a name that is no sample's, and for a negative seed.
 
     Examples
     --------
@@ -233,6 +233,8 @@ def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) ->
     ['b']
     """
     if not names:
+        if seed < 0:
+            raise ValueError(f"expected a seed of 0 or more, by which images are drawn; received {seed}")
         drawn = np.random.default_rng(seed).permutation(len(data.samples))[:count]
         return [data.samples[index] for index in sorted(drawn)]
     known = {sample.name: sample for sample in data.samples}

@@ -156,7 +156,7 @@ def train_image_network(
             "lower image_trainer.batch_size"
         )
     weights = torch.from_numpy(shown.weights)
-    count = min(config.crops_per_epoch or len(shown), len(shown))
+    count = _crops_of_an_epoch(config, len(shown))
     _require_statistics(network, count, config.batch_size)
     start = {name: values.clone() for name, values in network.state_dict().items()} if config.start_share else {}
     metrics = _metrics(network)
@@ -270,6 +270,18 @@ def _warn_of_enlarged(network: ImageNetwork, crops: Crops) -> None:
             "rendered crops) they are not",
             flush=True,
         )
+
+
+def _crops_of_an_epoch(config: ImageTrainerConfig, there: int) -> int:
+    """How many crops an epoch shows of those that are there; says so where it is fewer than was asked for."""
+    wanted = config.crops_per_epoch or there
+    if wanted > there:
+        print(
+            f"training: an epoch is of {there} crops, as many as there are, and not of crops_per_epoch, {wanted}; with "
+            "more epochs as many are seen",
+            flush=True,
+        )
+    return min(wanted, there)
 
 
 def _require_statistics(network: ImageNetwork, count: int, batch_size: int) -> None:
