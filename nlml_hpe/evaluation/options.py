@@ -82,7 +82,11 @@ def add_subject(parser: argparse._ActionsContainer, required: bool = False) -> N
 
 
 def add_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """Add the options of an evaluation on labelled photographs; ``--device`` where the parser has none."""
+    """Add the options of an evaluation on labelled photographs; ``--device`` where the parser has none.
+
+    What is parsed has the parser as ``command``, which says what is missing.
+    """
+    parser.set_defaults(command=parser)
     group = parser.add_argument_group("labelled photographs")
     add_subject(group)
     group.add_argument(
