@@ -17,6 +17,7 @@ from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.words import show_all_letters
 
 _ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
 
@@ -52,6 +53,7 @@ def exit_code_of(
     Namespace(looks=3)
     0
     """
+    show_all_letters()
     try:
         work(given)
     except errors as error:
