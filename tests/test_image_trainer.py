@@ -285,6 +285,21 @@ def test_a_mixture_with_weights_trains(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "said"),
+    [(64, ""), (5000, "training: crops_per_epoch is 5000, and there are 64 crops; an epoch shows 64")],
+)
+def test_that_an_epoch_is_shorter_than_asked_for_is_said(
+    folder: Path, asked: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": asked})
+    training = [Weighted(RenderedCrops(folder / "crops_validation"), 1)]
+    train_image_network(network_of(NETWORK, 0), training, sources(folder, "validation"), config, 0, Run())
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert bool(said) == ("crops_per_epoch" in shown)
+
+
+@pytest.mark.parametrize(
     ("size", "said"), [(36, ""), (37, "enlarged to the network's 37 px, which in use sees sharper")]
 )
 def test_that_crops_are_stored_with_too_few_pixels_is_said(

@@ -156,7 +156,7 @@ def train_image_network(
             "lower image_trainer.batch_size"
         )
     weights = torch.from_numpy(shown.weights)
-    count = min(config.crops_per_epoch or len(shown), len(shown))
+    count = _count_of_an_epoch(config.crops_per_epoch, len(shown))
     _require_statistics(network, count, config.batch_size)
     start = {name: values.clone() for name, values in network.state_dict().items()} if config.start_share else {}
     metrics = _metrics(network)
@@ -270,6 +270,14 @@ def _warn_of_enlarged(network: ImageNetwork, crops: Crops) -> None:
             "rendered crops) they are not",
             flush=True,
         )
+
+
+def _count_of_an_epoch(asked: int | None, there: int) -> int:
+    """How many crops an epoch shows; says so where they are fewer than ``crops_per_epoch`` asks for."""
+    if asked is None or asked <= there:
+        return asked or there
+    print(f"training: crops_per_epoch is {asked}, and there are {there} crops; an epoch shows {there}", flush=True)
+    return there
 
 
 def _require_statistics(network: ImageNetwork, count: int, batch_size: int) -> None:
