@@ -93,7 +93,7 @@ def _stage_rows(config: Config, people: int) -> list[dict[str, Any]]:
             }
         )
         settings = Path(folder) / "config.yaml"
-        settings.write_text(yaml.safe_dump(own.model_dump(mode="json")))
+        settings.write_text(yaml.safe_dump(own.model_dump(mode="json")), encoding="utf-8")
         first = _seconds(settings)
         again = _seconds(settings, "--force")
         work = Workdir(Path(folder))

@@ -152,7 +152,7 @@ def _kept(file: Path, notes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The rows that were measured before, by name. Raises ``ValueError`` where they are of other data."""
     if not file.is_file():
         return {}
-    before = json.loads(file.read_text())
+    before = json.loads(file.read_text(encoding="utf-8"))
     if before["notes"] != list(notes):
         raise ValueError(
             f"{file} holds results of other data, of another number of crops, or of another width; move it away to "

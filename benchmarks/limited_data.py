@@ -117,6 +117,7 @@ if __name__ == "__main__":
     parser.add_argument("--redraw", action="store_true", help="only draw the picture again, of the results on disk")
     given = parser.parse_args()
     if given.redraw:
-        plot(json.loads((RESULTS / "limited_data.json").read_text())["rows"], RESULTS / "limited_data.png")
+        drawn = json.loads((RESULTS / "limited_data.json").read_text(encoding="utf-8"))
+        plot(drawn["rows"], RESULTS / "limited_data.png")
     else:
         main(load_config(given.config), given.root, tuple(sorted(given.people)))

@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("--untrained", type=int, nargs="+", metavar="PX", default=[])
     parser.add_argument("--turns", type=int, default=300)
     given = parser.parse_args()
+    if (given.dataset is None) != (given.root is None):
+        parser.error("--dataset and --root go together; one of them is missing")
     notes = ["One crop at a time, both in turns, processor time of one core; times faster: median ratio of the turns."]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -139,7 +141,7 @@ def main() -> None:
             return
         files, size = of_experiment(given.config, folder)
         rows = timed(files, size, given.turns)
-        if given.dataset and given.root:
+        if given.dataset:
             notes.extend(accuracy(files, given.dataset, given.root, rows))
         report(f"quantized_{given.config.stem}", f"{given.config.stem} in eight bits", rows, notes)
 

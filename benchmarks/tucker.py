@@ -118,7 +118,7 @@ def drop_caches() -> bool:
     """Forget the files that the system holds in memory; False where this needs more rights."""
     subprocess.run(["sync"], check=True)
     try:
-        Path("/proc/sys/vm/drop_caches").write_text("1")
+        Path("/proc/sys/vm/drop_caches").write_text("1", encoding="utf-8")
     except OSError:
         return False
     return True

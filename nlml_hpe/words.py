@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from pathlib import Path
 
 BAR_DELAY_SECONDS = 1.0
@@ -21,6 +23,13 @@ def printable(text: str) -> str:
     a\\x1b[31m\\x0db
     """
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def show_all_letters() -> None:
+    """Have both standard streams show letters that their encoding lacks as codes, which is better than an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def counted(number: int, noun: str) -> str:

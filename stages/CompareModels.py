@@ -86,7 +86,7 @@ def work(given: argparse.Namespace) -> None:
         write_comparison(folder, compare(models, data, protocols, given.lists, given.device), shown)
         settings = {name: str(value) for name, value in vars(given).items() if name != "output"}
         write_manifest(folder, KIND, settings, {})
-    print((given.output / "table.txt").read_text(), end="")
+    print((given.output / "table.txt").read_text(encoding="utf-8"), end="")
 
 
 def named(folders: Sequence[Path]) -> dict[str, Path]:

@@ -145,7 +145,7 @@ def work(given: argparse.Namespace) -> None:
     """Evaluate photographs where ``--dataset`` is given; otherwise run the stage and print its table."""
     if not run(given):
         folder = run_stage(STAGES[given.eye], config_of(given), given.force, given.verify)
-        print((folder / "table.txt").read_text(), end="")
+        print((folder / "table.txt").read_text(encoding="utf-8"), end="")
 
 
 def command() -> int:

@@ -16,6 +16,7 @@ from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.head_network.network_training import KIND as FIRST_STAGE
 from nlml_hpe.head_network.network_training import ONNX as FIRST_STAGE_FILE
+from nlml_hpe.head_network.network_training import validation_seed
 from nlml_hpe.head_network.proposals import REFINEMENT_FILE
 from nlml_hpe.head_network.refinement_training import (
     KIND,
@@ -56,10 +57,13 @@ def main(config: Config) -> Path:
     run = training_run(config, work.refinement_network, made)
     first_stage = work.head_network / FIRST_STAGE_FILE
     first, proposing = HeadDetector(first_stage), first_stage.read_bytes()
-    counts: dict[Split, int] = {"train": settings.training_scenes, "validation": settings.validation_scenes}
+    drawn: dict[Split, tuple[int, int]] = {
+        "train": (settings.training_scenes, config.seed),
+        "validation": (settings.validation_scenes, validation_seed(config.seed)),
+    }
     training, validation = (
-        DrawnProposals(scenes_of(config, split), first, count, config.seed, settings.views)
-        for split, count in counts.items()
+        DrawnProposals(scenes_of(config, split), first, count, seed, settings.views)
+        for split, (count, seed) in drawn.items()
     )
     with training_folder(work.refinement_network, KIND, run) as folder:
         history = train_refinement_network(network, training, validation, settings, config.seed, run)

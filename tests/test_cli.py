@@ -85,10 +85,8 @@ def test_a_pattern_gives_a_table(folder: Path, tmp_path: Path, capfd: pytest.Cap
     [
         (["predict", "nowhere/*.jpg"], "no such image"),
         (["predict", "README.md", "--model", "nowhere"], "is missing"),
-        (["video"], "--webcam"),
         (["video", "README.md"], "cannot be opened"),
         (["video", "--webcam", "97"], "camera 97"),
-        (["video", "a.mp4", "b.mp4", "--webcam", "0"], "not both"),
         (["video", "a.mp4", "--webcam", "97"], "camera 97"),  # a.mp4 is what is recorded
         (["predict", ""], "the name is empty"),
         (["predict", "tests"], "a folder without images"),
@@ -127,12 +125,35 @@ def test_a_command_that_is_not_valid_gives_two(command: list[str], capfd: pytest
         (["predict", "docs/photograph.jpg", "--bundle", "a.task"], "--bundle is for --detector mediapipe_tasks"),
         (["video", "talk.mp4", "drawn.mp4", "--smoother", "kalman"], "--smoother is for --smooth, which is missing"),
         (["video", "talk.mp4", "--cone"], "--cone is for a copy; name OUT"),
+        (["export", "out.onnx", "--int8"], "--int8 is for --crop PX, which is missing"),
+        (["export", "out.onnx", "--crop", "224", "--int8-crops", "x"], "--int8-crops is for --int8, which is missing"),
+        (["evaluate", "--root", "x"], "--root needs --dataset"),
     ],
 )
 def test_options_that_would_change_nothing_are_not_valid(
     command: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """``--smoother kalman`` alone smoothed nothing, and said nothing."""
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code == 2
+    assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["video"], "expected a video file or --webcam N"),
+        (["video", "a.mp4", "b.mp4", "--webcam", "0"], "not both"),
+        (["export", "out.onnx", "--crop", "224", "--from", "image"], "--from and --crop name different files"),
+        (["evaluate"], "--dataset is required"),
+        (["evaluate", "--dataset", "aflw2000"], "--dataset needs --root"),
+    ],
+)
+def test_options_that_are_missing_or_at_odds_are_not_valid(
+    command: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Their exit code was 1, as if the command were right and its work could not be done."""
     with pytest.raises(SystemExit) as left:
         main(command)
     assert left.value.code == 2

@@ -311,7 +311,6 @@ def test_what_is_wrong_is_said_before_the_first_image(
         ((*here, "--align-on", tmp_path / "far"), "0 faces in the paper's range"),
         ((*here, "--model", tmp_path), "is missing"),
         (("--root", tmp_path / "far"), "none of 1 labels lies in its range"),
-        ((), "--dataset needs --root"),
     ]
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -319,11 +318,14 @@ def test_what_is_wrong_is_said_before_the_first_image(
         place = () if "--output" in options else ("--output", tmp_path / "out")
         with pytest.raises((ValueError, ArtifactError, OSError), match=message):
             run(parser.parse_args(["--dataset", "aflw2000", *map(str, (*options, *place))]))
-    for alone in (["--root", "."], ["--list", "list.txt"], ["--looks", "5"]):
-        with pytest.raises(ValueError, match=f"{alone[0]} needs --dataset"):
-            run(parser.parse_args(alone))
     assert not run(parser.parse_args([]))
     assert "Evaluate" not in capsys.readouterr().err, "images were read"
+    alone = [(["--dataset", "aflw2000"], "--dataset needs --root")]
+    alone += [([name, "5"], f"{name} needs --dataset") for name in ("--root", "--list", "--looks")]
+    for asked, message in alone:
+        with pytest.raises(SystemExit) as left:
+            run(parser.parse_args(asked))
+        assert (left.value.code, message in capsys.readouterr().err) == (2, True)
     assert (tmp_path / "thesis" / "thesis.txt").read_text() == "mine"
     whole = ["--dataset", "aflw2000", "--root", str(photographs), "--output", str(tmp_path / "out")]
     with pytest.raises(ValueError, match=r"none of its faces has an image that reads(.|\n)*not readable: \d+ \("):

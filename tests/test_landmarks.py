@@ -14,17 +14,19 @@ import pytest
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import (
     FACEMESH,
+    IBUG68,
     boundary_loops,
     facemesh_canonical,
     facemesh_mirror,
     facemesh_triangles,
+    mirror_of,
     normalize_landmarks,
 )
 from nlml_hpe.files.atomic import read_json, write_json
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import MANIFEST
 from nlml_hpe.manifold.tensor import LandmarkTensor
-from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA, MIRROR_SIGNS, Angles, rotate_image_points, rotation_from_angles
 from stages.config import Config
 
 
@@ -115,6 +117,19 @@ def test_nothing_asks_mediapipe_for_the_tables() -> None:
     program += "print('mediapipe' in sys.modules, 'scipy.optimize' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        *(facemesh_triangles(), facemesh_canonical(), mirror_of(FACEMESH), mirror_of(IBUG68)),
+        *(IMAGE_FROM_CAMERA, MIRROR_SIGNS),
+    ],
+)
+def test_who_is_given_a_table_cannot_change_that_of_all_others(kept: np.ndarray) -> None:
+    """They are kept for the whole process: ``facemesh_canonical()[:] *= 10`` changed every later answer."""
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0] = kept[0]
 
 
 def test_the_canonical_face_is_its_own_mirror_image() -> None:

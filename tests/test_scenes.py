@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +56,13 @@ REFINER = RefinementTrainerConfig(epochs=1, training_scenes=4, validation_scenes
 
 
 @pytest.fixture(scope="module")
-def config(kit_of_few: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+def states() -> defaultdict[str, set[int]]:
+    """Of the random numbers that every scene was drawn by while ``config`` was made, by the sprites' folder."""
+    return defaultdict(set)
+
+
+@pytest.fixture(scope="module")
+def config(kit_of_few: Path, tmp_path_factory: pytest.TempPathFactory, states: defaultdict[str, set[int]]) -> Config:
     """Sprites of two people and one, and a network trained on their scenes for two short epochs."""
     heads = HeadsConfig(source="ict_facekit", folder=kit_of_few, train=2, validation=1)
     made = Config(
@@ -68,10 +75,25 @@ def config(kit_of_few: Path, tmp_path_factory: pytest.TempPathFactory) -> Config
         head_trainer=TRAINER,
         refinement_trainer=REFINER,
     )
-    run_stage(Sprites.STAGE, made)
-    run_stage(HeadTrainer.STAGE, made)
-    run_stage(RefinementTrainer.STAGE, made)
+    draw = Scenes.draw
+
+    def noted(scenes: Scenes, rng: np.random.Generator) -> Scene:
+        states[scenes.folder.name].add(rng.bit_generator.state["state"]["state"])
+        return draw(scenes, rng)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scenes, "draw", noted)
+        for stage in (Sprites, HeadTrainer, RefinementTrainer):
+            run_stage(stage.STAGE, made)
     return made
+
+
+def test_scenes_that_are_held_out_are_drawn_by_other_random_numbers(
+    config: Config, states: defaultdict[str, set[int]]
+) -> None:
+    """They had the backgrounds of those that were learned from, and as many heads, at the same places."""
+    assert len(states["sprites_validation"]) == TRAINER.validation_scenes
+    assert not states["sprites_validation"] & states["sprites_train"]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from nlml_hpe.files.folders import require_replaceable
 from stages import ImageTrainer, NLML_HPE_Test, run_pipeline
 from stages.common import Plan, Stage, config_of, guarded, run_stage, stage_command, stage_parser
 from stages.config import Config
+from tests.conftest import REPOSITORY
 
 
 def test_a_folder_of_the_user_is_refused_before_the_work(tmp_path: Path) -> None:
@@ -47,6 +51,23 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], said: str) -> No
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 1
     assert said in printed[0]
+
+
+def test_a_terminal_of_few_letters_shows_the_others_as_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of a model whose folder has an accent ended in an error, after all the work."""
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert guarded(lambda given: print("mod\xe8le", flush=True), argparse.Namespace()) == 0
+    assert terminal.buffer.getvalue().split() == [b"mod\\xe8le"]  # type: ignore[attr-defined]
+
+
+def test_texts_are_read_and_written_in_utf_8_in_every_locale() -> None:
+    """In that of most Windows machines the tables of CompareModels were shown with other letters, or not at all."""
+    rooms = ("nlml_hpe", "renderer", "stages", "benchmarks")
+    for path in (path for room in rooms for path in (REPOSITORY / room).rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in ("read_text", "write_text"):
+                assert any(given.arg == "encoding" for given in call.keywords), f"{path}:{call.lineno}"
 
 
 @pytest.mark.parametrize(("options", "device"), [([], "cuda"), (["--device", "cpu"], "cpu")])

@@ -49,6 +49,24 @@ def test_a_benchmarks_help_names_the_missing_package(script: str, package: str, 
     assert f"'.[{extra}]'" in line
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("latency_parts.py", "--root"), "nowhere: no such folder"),
+        (("landmark_boxes.py", "--crops"), "nowhere holds no crops"),
+        (("smoothing.py", "--kit"), "nowhere"),
+    ],
+)
+def test_a_benchmark_without_its_data_says_so_without_a_traceback(command: tuple[str, str], message: str) -> None:
+    script, option = command
+    words = [sys.executable, f"benchmarks/{script}", option, "nowhere"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+
+
 def test_every_script_has_the_guard_before_other_packages() -> None:
     assert len(_SCRIPTS) > 10
     for path in _SCRIPTS:

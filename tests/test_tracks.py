@@ -311,6 +311,9 @@ def test_what_is_no_head_is_refused_and_changes_no_track() -> None:
     for box in ((5.0, 5.0, 5.0, 5.0), (0.0, 0.0, np.nan, 1.0)):
         with pytest.raises(ValueError, match="expected a box"):
             tracker.see([box], [np.eye(3)], 0.04, SIZE)
+    for time in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"time: expected a finite number of seconds; received {time}"):
+            numbers(tracker, [square(100)], time)
     assert numbers(tracker, [square(100)], 0.04) == [1]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nlml_hpe.cli.options import MODEL_HELP, model_files
 from nlml_hpe.cli.places import require_output, shown
-from nlml_hpe.cli.whole import add_whole, refuse_without_crop, write_whole
+from nlml_hpe.cli.whole import add_whole, refuse_at_odds, write_whole
 from nlml_hpe.detection.weights import default_folder
 from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.extras import how_to_install, needs
@@ -33,7 +33,7 @@ def add_parsers(commands: Any) -> None:
         description="Accuracy of a model on labelled faces (needs the train extra).",
     )
     add_arguments(evaluate)
-    evaluate.set_defaults(work=_evaluate, command=evaluate)
+    evaluate.set_defaults(work=_evaluate)
     export = commands.add_parser("export", help="write the ONNX file of a model folder (needs the train extra)")
     export.add_argument("output", type=user_path, metavar="OUT.onnx")
     export.add_argument("--overwrite", action="store_true", help="replace OUT.onnx where it is there already")
@@ -46,7 +46,7 @@ def add_parsers(commands: Any) -> None:
         "inside (default: landmarks)",
     )
     add_whole(export)
-    export.set_defaults(work=_export)
+    export.set_defaults(work=_export, command=export)
     demo = commands.add_parser("demo", help="a page to try it in this machine's browser; Ctrl-C ends it")
     demo.add_argument("--model", type=user_path, default=SHIPPED, help=_FOLDER_HELP)
     demo.add_argument(
@@ -73,6 +73,7 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
+    refuse_at_odds(given)
     if given.output.suffix != ".onnx":
         raise ValueError(f"{shown(given.output)}: expected a name that ends in .onnx, by which such a file is known")
     require_output("OUT.onnx", given.output, model_files(given))
@@ -86,7 +87,6 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _write_one_eye(given: argparse.Namespace) -> Path:
-    refuse_without_crop(given)
     with needs("train", _EXPORT):
         from nlml_hpe.model.crop_export import export_crop_onnx
         from nlml_hpe.model.folder import load_model

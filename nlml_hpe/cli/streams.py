@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from nlml_hpe.words import printable
+from nlml_hpe.words import printable, show_all_letters
 
 
 class _Missing(io.TextIOBase):
@@ -36,10 +36,7 @@ def standard_streams() -> Iterator[None]:
     message of its own. Raises ``OSError`` where standard output cannot be written, as on a full disk.
     """
     _open_missing()
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows ASCII alone shows other letters as codes, which is better than an error.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    show_all_letters()
     try:
         yield
     finally:

@@ -67,7 +67,7 @@ def run(given: argparse.Namespace) -> int:
         # Of a camera the one name there is can only be that of the copy.
         given.input, given.output = None, given.input
     if (given.input is None) == (given.webcam is None):
-        raise ValueError("expected a video file or --webcam N, and not both")
+        given.command.error("expected a video file or --webcam N, and not both")
     _refuse_without_effect(given)
     target, has_table = table_place("--csv", given.csv), given.csv is not None or given.output is None
     with ExitStack() as stack:

@@ -43,17 +43,18 @@ def add_whole(export: argparse.ArgumentParser) -> None:
 
 def write_whole(given: argparse.Namespace) -> Path:
     """Write the file that the options describe; returns its path."""
-    if given.source is not None:
-        raise ValueError("--from and --crop name different files; use one of them")
-    if given.int8_crops is not None and not given.int8:
-        raise ValueError("--int8-crops is for --int8, which is missing")
     with needs("train", "`nlml-hpe export`"):
         from nlml_hpe.export.whole import export_whole
     return export_whole(given.model, given.output, given.crop, given.eye, given.looks, given.int8, given.int8_crops)
 
 
-def refuse_without_crop(given: argparse.Namespace) -> None:
-    """Raise ``ValueError`` for an option that has no meaning without ``--crop``."""
-    for name, option in _OPTIONS.items():
-        if getattr(given, name):
-            raise ValueError(f"{option} is for --crop PX, which is missing")
+def refuse_at_odds(given: argparse.Namespace) -> None:
+    """End with code 2 for options that do not go together, with ``--crop`` or without it."""
+    if given.crop is None:
+        for name, option in _OPTIONS.items():
+            if getattr(given, name):
+                given.command.error(f"{option} is for --crop PX, which is missing")
+    elif given.source is not None:
+        given.command.error("--from and --crop name different files; use one of them")
+    if given.int8_crops is not None and not given.int8:
+        given.command.error("--int8-crops is for --int8, which is missing")

@@ -166,26 +166,33 @@ def _facemesh_tables() -> dict[str, Any]:
     return tables
 
 
+def _table(name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """One of them as an array. It is kept, and who is given it cannot write into it: later answers go by it, too."""
+    table = np.array(_facemesh_tables()[name], dtype=dtype)
+    table.flags.writeable = False
+    return table
+
+
 @cache
 def facemesh_triangles() -> NDArray[np.int32]:
-    """The FaceMesh tessellation as triangles ``(852, 3)``; eyes and mouth are left open.
+    """The FaceMesh tessellation as triangles ``(852, 3)``, read-only; eyes and mouth are left open.
 
     Orientation is not consistent; ``renderer.mesh.orient_outwards`` makes it so.
 
     >>> facemesh_triangles().shape
     (852, 3)
     """
-    return np.array(_facemesh_tables()["triangles"], dtype=np.int32)
+    return _table("triangles", np.int32)
 
 
 @cache
 def facemesh_canonical() -> NDArray[np.float64]:
-    """MediaPipe's canonical face ``(468, 3)`` in centimetres, in the head frame (x right, y up, z to the viewer).
+    """MediaPipe's canonical face ``(468, 3)`` in cm, read-only, in the head frame (x right, y up, z to the viewer).
 
     >>> facemesh_canonical()[FACEMESH.nose_tip]
     array([ 0.      , -1.126865,  7.475604])
     """
-    return np.array(_facemesh_tables()["canonical"], dtype=np.float64)
+    return _table("canonical", np.float64)
 
 
 def boundary_loops(triangles: Iterable[Iterable[int]]) -> list[list[int]]:
@@ -294,6 +301,7 @@ _IBUG68_MIRROR = np.concatenate(
         [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65],
     ]
 )
+_IBUG68_MIRROR.flags.writeable = False
 
 
 def has_mirror(points: PointSet) -> bool:
@@ -302,7 +310,7 @@ def has_mirror(points: PointSet) -> bool:
 
 
 def mirror_of(points: PointSet) -> NDArray[np.int64]:
-    """Permutation ``(N,)``: the index of every point's mirror image in the sagittal plane.
+    """Permutation ``(N,)``, read-only: the index of every point's mirror image in the sagittal plane.
 
     Raises ``ValueError`` for points of which it is not known.
     """
@@ -352,9 +360,9 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
 
 @cache
 def facemesh_mirror() -> NDArray[np.int64]:
-    """Permutation ``(468,)``: the index of every FaceMesh point's mirror image in the sagittal plane.
+    """Permutation ``(468,)``, read-only: the index of every FaceMesh point's mirror image in the sagittal plane.
 
     >>> int(facemesh_mirror()[33])
     263
     """
-    return np.array(_facemesh_tables()["mirror"], dtype=np.int64)
+    return _table("mirror", np.int64)

@@ -46,13 +46,15 @@ def run(given: argparse.Namespace) -> bool:
     ------
     ValueError, ArtifactError, OSError
         With a sentence for the user.
+    SystemExit
+        With 2, where an option is missing.
     """
     if given.dataset is None:
         if alone := [name for name in _OF_PHOTOGRAPHS if getattr(given, name) is not None]:
-            raise ValueError(f"--{alone[0].replace('_', '-')} needs --dataset, the name of the folder's layout")
+            given.command.error(f"--{alone[0].replace('_', '-')} needs --dataset, the name of the folder's layout")
         return False
     if given.root is None:
-        raise ValueError("--dataset needs --root, the folder of the data set")
+        given.command.error("--dataset needs --root, the folder of the data set")
     protocol = protocol_of(given.dataset, given.protocol)
     device = resolve_device(given.device or "auto")
     require_replaceable(given.output, KIND)

@@ -17,6 +17,7 @@ from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.words import show_all_letters
 
 _ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
 
@@ -52,6 +53,7 @@ def exit_code_of(
     Namespace(looks=3)
     0
     """
+    show_all_letters()
     try:
         work(given)
     except errors as error:
@@ -82,7 +84,11 @@ def add_subject(parser: argparse._ActionsContainer, required: bool = False) -> N
 
 
 def add_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """Add the options of an evaluation on labelled photographs; ``--device`` where the parser has none."""
+    """Add the options of an evaluation on labelled photographs; ``--device`` where the parser has none.
+
+    What is parsed has the parser as ``command``, which says what is missing.
+    """
+    parser.set_defaults(command=parser)
     group = parser.add_argument_group("labelled photographs")
     add_subject(group)
     group.add_argument(

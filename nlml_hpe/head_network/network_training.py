@@ -78,6 +78,11 @@ class Shown(NamedTuple):
     counts: NDArray[np.bool_]
 
 
+def validation_seed(seed: int) -> int:
+    """Of scenes that are held out: by that of the training they would have its backgrounds, and heads at its places."""
+    return seed + 1
+
+
 @dataclass(frozen=True)
 class DrawnScenes:
     """Views of ``size`` pixels of so many scenes of a source, for the training loop; in validation always the same.
@@ -235,5 +240,5 @@ def train_head_network(
     """
     to_quickest_layout(network, resolve_precision(config.precision, run.device))
     shown = DrawnScenes(training, config.training_scenes, seed, config.view_px, config.views)
-    held_out = DrawnScenes(validation, config.validation_scenes, seed, config.view_px, config.views)
+    held_out = DrawnScenes(validation, config.validation_scenes, validation_seed(seed), config.view_px, config.views)
     return train(network, head_loss, shown, held_out, config, seed, "heads", run=replace(run, workers=0))

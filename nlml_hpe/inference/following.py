@@ -98,7 +98,7 @@ class HeadFollower:
         Raises
         ------
         ValueError
-            For another array.
+            For another array, and for a time that is not finite, by which every head would lose its number.
         """
         require_rgb(image)
         thumb = _thumb(image)

@@ -225,8 +225,10 @@ class HeadTracker:
         Raises
         ------
         ValueError
-            For a box without a size, and for a rotation that is not finite; no track is changed then.
+            For a box without a size, and for a rotation or a time that is not finite; no track is changed then.
         """
+        if not math.isfinite(time):
+            raise ValueError(f"time: expected a finite number of seconds; received {time}")
         for box, rotation in zip(boxes, rotations, strict=True):
             if not has_size(box) or not np.isfinite(rotation).all():
                 raise ValueError(

@@ -23,6 +23,7 @@ IMAGE_FROM_CAMERA: NDArray[np.float64] = np.diag([1.0, -1.0, -1.0])
 
 MIRROR_SIGNS: NDArray[np.float64] = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
 """What the mirror multiplies the entries of a rotation by: ``M R M`` with ``M = diag(-1, 1, 1)``."""
+IMAGE_FROM_CAMERA.flags.writeable = MIRROR_SIGNS.flags.writeable = False
 GIMBAL_LOCK = 1e-12
 """Cosine of yaw below which pitch and roll are not told apart."""
 _LARGEST_SUM = 270.0
