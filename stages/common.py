@@ -221,12 +221,10 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_eye(parser: argparse.ArgumentParser, *more: str) -> None:
-    """Add ``--eye``: whose stages are meant, where both eyes have them; ``more`` are other chains of stages."""
-    text = "whose stages: the landmark eye's, the image eye's" + "".join(f", or {name}" for name in more)
-    parser.add_argument(
-        "--eye", choices=("landmarks", "image", *more), default="landmarks", help=f"{text} (default: %(default)s)"
-    )
+def add_eye(parser: argparse.ArgumentParser) -> None:
+    """Add ``--eye``: whose stage is meant, where both eyes have it."""
+    text = "whose stage: the landmark eye's or the image eye's (default: %(default)s)"
+    parser.add_argument("--eye", choices=("landmarks", "image"), default="landmarks", help=text)
 
 
 def config_of(given: argparse.Namespace) -> Config:

@@ -1,7 +1,8 @@
 """The whole chain in order: ``python stages/run_pipeline.py --config configs/demo.yaml``.
 
 The image eye has a chain of its own: ``python stages/run_pipeline.py --eye image --config configs/image_ict.yaml``,
-and so has the head detector: ``--eye heads --config configs/head_detector.yaml``.
+and so has the head detector: ``--eye heads --config configs/head_detector.yaml``. Without ``--eye`` the configuration
+says which, by the sections that it has.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import stages.guard  # noqa: F401
 
 from nlml_hpe.device import DeviceName
-from stages.common import Stage, add_eye, computed_on, guarded, run_stage, stage_parser
+from stages.common import Stage, computed_on, guarded, run_stage, stage_parser
 from stages.config import Config, load_config
 
 CHAINS = {
@@ -32,6 +33,12 @@ CHAINS = {
     "heads": ("Sprites", "HeadTrainer", "RefinementTrainer"),
 }
 """Stages in order, by eye; what finds heads for both eyes is trained by a chain of its own."""
+_SECTIONS = {
+    "landmarks": {"grid", "render", "landmarks", "tucker", "encoder", "angle_heads"},
+    "image": {"crops", "image_network", "image_trainer", "image_quantizer", "image_model"},
+    "heads": {"sprites", "scenes", "head_trainer", "refinement_trainer"},
+}
+"""Of a configuration, those that are of one chain alone."""
 
 
 def main(
@@ -41,16 +48,17 @@ def main(
     force: bool,
     cluster: str | None = None,
     verify: bool = False,
-    eye: str = "landmarks",
+    eye: str | None = None,
     device: DeviceName | None = None,
 ) -> None:
     """Run an eye's stages from ``first`` to ``last``, by default all; those that are up to date are skipped unless
-    ``force``.
+    ``force``. Without ``eye`` it is that of ``eye_of``.
 
     Raises ``ValueError`` for a stage that is not this eye's, for two in the wrong order, and for a device that is not
     there.
     """
     config = computed_on(load_config(config_path), cluster, device)
+    eye = eye or eye_of(config)
     names = CHAINS[eye]
     for name in (first, last):
         if name is not None and name not in names:
@@ -66,6 +74,18 @@ def main(
             stage.check(config)
     for stage in stages:
         run_stage(stage, config, force, verify)
+
+
+def eye_of(config: Config) -> str:
+    """Whose chain a configuration is for: that of whose sections alone it has any, otherwise the landmark eye's.
+
+    Hours of the landmark eye's rendering are not what a recipe of the image eye asks for.
+    """
+    those = [eye for eye, sections in _SECTIONS.items() if sections & config.model_fields_set]
+    if len(those) != 1 or those == ["landmarks"]:
+        return "landmarks"
+    print(f"run_pipeline: --eye {those[0]}, of whose sections alone this configuration has any", flush=True)
+    return those[0]
 
 
 def needed(names: Sequence[str], config: Config) -> list[str]:
@@ -93,7 +113,8 @@ def work(given: argparse.Namespace) -> None:
 def command() -> int:
     """The command line: the shared arguments, ``--eye``, ``--from`` and ``--until``."""
     parser = stage_parser(__doc__)
-    add_eye(parser, "heads")
+    text = "whose stages: the landmark eye's, the image eye's, or the head detector's (default: as the sections say)"
+    parser.add_argument("--eye", choices=tuple(CHAINS), help=text)
     known = list(dict.fromkeys(name for names in CHAINS.values() for name in names))
     parser.add_argument("--from", dest="first", choices=known, help="the first stage (default: the eye's first)")
     parser.add_argument("--until", dest="last", choices=known, help="the last stage (default: the eye's last)")

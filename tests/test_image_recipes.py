@@ -307,6 +307,31 @@ def test_stages_of_the_other_eye_are_no_part_of_a_chain(tmp_path: Path) -> None:
         run_pipeline.main(path, None, "ImageTrainer", force=False)
 
 
+@pytest.mark.parametrize(
+    ("sections", "eye"),
+    [
+        ("", "landmarks"),
+        ("heads: {train: 2}", "landmarks"),
+        ("image_trainer: {epochs: 2}\nheads: {train: 2}", "image"),
+        ("scenes: {size: 192}", "heads"),
+        ("image_trainer: {epochs: 2}\nencoder: {epochs: 2}", "landmarks"),
+        ("image_trainer: {epochs: 2}\nscenes: {size: 192}", "landmarks"),
+    ],
+)
+def test_the_chain_is_that_of_the_only_sections(tmp_path: Path, sections: str, eye: str) -> None:
+    """A recipe of the image eye that was run without --eye began to render 2,400 people for the landmark eye."""
+    path = tmp_path / "c.yaml"
+    path.write_text(f"workdir: {tmp_path}\n{sections}\n")
+    assert run_pipeline.eye_of(load_config(path)) == eye
+
+
+def test_every_configuration_has_sections_of_its_own_chain() -> None:
+    chains = {path.stem: run_pipeline.eye_of(load_config(path)) for path in (REPOSITORY / "configs").glob("*.yaml")}
+    assert {name for name, eye in chains.items() if eye == "heads"} == {"head_detector"}
+    assert {name for name, eye in chains.items() if eye == "landmarks"} == {"demo", "facescape", "ict_facekit"}
+    assert set(run_pipeline.CHAINS) == set(chains.values())
+
+
 def test_a_recipe_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, points, network, trainer = RECIPES["custom_cnn"]
     write_photographs(tmp_path / "data", 64, points)
