@@ -29,7 +29,7 @@ from nlml_hpe.inference.estimator import HeadPoseEstimator
 from tests.conftest import REPOSITORY
 
 MOST_MIB = 360
-"""What `pip install .` may bring, as `du -m` counts it (339 to 354 were measured): it was 1,069 with mediapipe."""
+"""What `pip install .` may bring, as `du -m` counts it (324 to 354 were measured): it was 1,069 with mediapipe."""
 UNWANTED = ("torch", "scipy", "mediapipe", "matplotlib", "numba", "pydantic", "pytorch3d")
 PROGRAM = f"""
 import importlib.util, json, sys
