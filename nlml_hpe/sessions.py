@@ -20,13 +20,15 @@ if TYPE_CHECKING:  # loaded with the first session
 
 CPU: tuple[str, ...] = ("cpu",)
 """The default: providers by their short names, the first choice first."""
+OLDEST = "1.29"
+"""The first onnxruntime that has what our networks are made of, as pyproject.toml has it."""
 _CPU_PROVIDER = "CPUExecutionProvider"
 _INSTEAD = "pip uninstall onnxruntime, then pip install {} in its place"
 _PROVIDERS = {
     "cpu": (_CPU_PROVIDER, "every onnxruntime has it"),
     "cuda": ("CUDAExecutionProvider", _INSTEAD.format("onnxruntime-gpu")),
     "coreml": ("CoreMLExecutionProvider", "onnxruntime has it on macOS"),
-    "directml": ("DmlExecutionProvider", _INSTEAD.format("onnxruntime-directml") + " (Windows)"),
+    "directml": ("DmlExecutionProvider", f"onnxruntime {OLDEST} or later has it where it is built with it (Windows)"),
 }
 """Short names: onnxruntime's own name, and how to get it. Of onnxruntime's distributions only one can be installed."""
 
@@ -123,7 +125,8 @@ def open_session(source: Path | bytes, providers: Sequence[str] | str = CPU, thr
     except failures.NoSuchFile as error:
         raise ArtifactError(f"{what} is missing") from error
     except (failures.NotImplemented, failures.RuntimeException) as error:
-        raise ArtifactError(f"{what} cannot be run by onnxruntime {onnxruntime.__version__} ({error})") from error
+        text = f"{what} cannot be run by onnxruntime {onnxruntime.__version__}; our networks need {OLDEST} or later"
+        raise ArtifactError(f"{text} ({error})") from error
     idle = [name for name in wanted if name not in session.get_providers()]
     if idle:
         raise ProviderError(

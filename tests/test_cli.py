@@ -187,6 +187,12 @@ def test_the_installed_command_says_what_it_is(capfd: pytest.CaptureFixture[str]
     assert "w300lp" in done.stdout
 
 
+@pytest.mark.parametrize("module", ["nlml_hpe", "nlml_hpe.cli"])
+def test_the_package_is_a_command_where_its_script_is_not_on_the_path(module: str) -> None:
+    command = [sys.executable, "-m", module, "--version"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"nlml-hpe {__version__}\n"
+
+
 def test_the_version_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--version"])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -30,10 +30,12 @@ from nlml_hpe.evaluation.datasets import (
 )
 from nlml_hpe.evaluation.datasets.matlab import LabelError, read_arrays
 from nlml_hpe.evaluation.protocols import PROTOCOLS
+from nlml_hpe.files.manifests import digest_of_names_and_sizes
 from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.crop import square_around
 from nlml_hpe.image_networks.shards import Shard, write_shard
 from nlml_hpe.image_networks.training_data import Photographs
+from nlml_hpe.labelling.photographs import FaceLabels, image_files
 from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from stages.config import Config
@@ -207,6 +209,28 @@ def test_rendered_folders_carry_their_angles_in_their_names(tiny_run: Config) ->
     data = read_dataset("rendered", tiny_run.workdir / "renders" / "train")
     assert len(data.samples) == 5 * 36
     assert data.samples[0].angles == (-10.0, -20.0, -10.0)
+
+
+def test_names_have_the_same_slashes_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of names travel between machines, and digests with the data. Paths here show themselves as there."""
+    write_pair(tmp_path / "AFW", "a", (0, 0, 0))
+    write_pair(tmp_path / "AFW", "b", (0, 0, 0))
+    (tmp_path / "AFW" / "b.mat").unlink()
+    Image.new("RGB", (9, 9)).save(tmp_path / "AFW" / "ID1_(10_0_-10).jpg")
+    (tmp_path / "list.txt").write_text("AFW/a\n")
+    digest, plain = digest_of_names_and_sizes(tmp_path), PurePath.__str__
+    with monkeypatch.context() as patched:
+        patched.setattr(PurePath, "__fspath__", plain)
+        patched.setattr(PurePath, "as_posix", plain)
+        patched.setattr(PurePath, "__str__", lambda path: plain(path).replace("/", "\\"))
+        data, renders = read_dataset("300w_lp", tmp_path), read_dataset("rendered", tmp_path)
+        files = image_files(tmp_path, lambda image: FaceLabels((), ()), names=tmp_path / "list.txt")
+        same = digest_of_names_and_sizes(tmp_path) == digest
+    assert [sample.name for sample in data.samples] == ["AFW/a"]
+    assert data.left_out == {"image without label": ["AFW/ID1_(10_0_-10)", "AFW/b"]}
+    assert [sample.name for sample in renders.samples] == ["AFW/ID1_(10_0_-10).jpg"]
+    assert [file.name for file in files] == ["AFW/a"]
+    assert same
 
 
 def test_the_real_samples_read(shared_data: Path) -> None:

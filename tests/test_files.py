@@ -393,6 +393,24 @@ def test_a_run_waits_for_the_workers_of_the_run_before(tmp_path: Path, capsys: p
     assert not (tmp_path / ".thing.leases").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files there")
+def test_a_lease_ends_where_no_open_file_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    unlink = Path.unlink
+
+    def of_windows(path: Path, missing_ok: bool = False) -> None:
+        if str(path) in {os.path.realpath(open_file) for open_file in Path("/proc/self/fd").iterdir()}:
+            raise PermissionError(13, "is open", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", of_windows)
+    with lease(tmp_path / "thing"):
+        (path,) = (tmp_path / ".thing.leases").iterdir()
+        with pytest.raises(PermissionError):
+            path.unlink()
+    assert not path.exists()
+
+
 def test_the_library_imports_without_fcntl_and_without_a_home_folder() -> None:
     """As on Windows, and as for a user that a container has no name for."""
     program = """

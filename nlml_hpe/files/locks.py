@@ -62,10 +62,12 @@ def lease(folder: Path) -> Iterator[None]:
     leases = _leases(folder)
     leases.mkdir(parents=True, exist_ok=True)
     path = leases / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.lock"
-    with FileLock(path):
-        try:
+    try:
+        with FileLock(path):
             yield
-        finally:
+    finally:
+        # Once it is closed, for Windows removes no open file. A run that waited may have it open, and removes it then.
+        with suppress(PermissionError):
             path.unlink(missing_ok=True)
 
 

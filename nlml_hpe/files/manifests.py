@@ -85,7 +85,7 @@ def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: b
         A hexadecimal digest.
     """
     files = (path for path in files_below(folder) if path.suffix != without)
-    stats = ((str(path.relative_to(folder)), path.stat()) for path in files)
+    stats = ((path.relative_to(folder).as_posix(), path.stat()) for path in files)
     return digest_of(sorted((name, stat.st_size, *([stat.st_mtime_ns] if times else ())) for name, stat in stats))
 
 

@@ -107,7 +107,7 @@ def image_files(root: Path, label: Labeller, every: int = 1, names: Path | None 
     if not root.exists():
         raise DatasetError(f"{root}: no such file or folder")
     paths = [root] if root.is_file() else files_below(root)
-    places = {path.name if root.is_file() else str(path.relative_to(root)): path for path in paths}
+    places = {path.name if root.is_file() else path.relative_to(root).as_posix(): path for path in paths}
     places = {name: path for name, path in places.items() if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEOS)}
     owners = Counter(one for name in places for one in {name, bare_name(name)})
     files = {}

@@ -169,7 +169,8 @@ class LandmarkTensorWriter:
             raise ArtifactError(
                 f"{self.folder}: {len(self.pending())} people are not written yet: {self.pending()[:5]}"
             )
-        routes, random_routes = (np.asarray(self._arrays[name]) for name in ("routes", "random_routes"))
+        # Copies: a view would keep its file mapped, and Windows renames no folder with such a file.
+        routes, random_routes = (np.array(self._arrays[name]) for name in ("routes", "random_routes"))
         facts = {
             "grid": self.grid.as_dict(),
             "convention": CONVENTION,

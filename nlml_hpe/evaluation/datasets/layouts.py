@@ -128,7 +128,7 @@ def _read_pairs(data: Dataset, pattern: str, group: Callable[[Path], str]) -> No
     for path in sorted(p for p in data.root.glob(pattern) if p.is_file()):
         stem, suffix = path.with_suffix(""), path.suffix.lower()
         if suffix in IMAGE_SUFFIXES and stem in images:
-            data.leave_out("second image of the same name", str(path.relative_to(data.root)))
+            data.leave_out("second image of the same name", path.relative_to(data.root).as_posix())
         elif suffix in IMAGE_SUFFIXES:
             images[stem] = path
         elif suffix == ".mat":
@@ -136,15 +136,15 @@ def _read_pairs(data: Dataset, pattern: str, group: Callable[[Path], str]) -> No
     for stem in sorted(labels.keys() | images.keys()):
         place = stem.relative_to(data.root)
         if stem not in images:
-            data.leave_out("label without image", str(place))
+            data.leave_out("label without image", place.as_posix())
         elif stem not in labels:
-            data.leave_out("image without label", str(place))
+            data.leave_out("image without label", place.as_posix())
         else:
             _add_pair(data, place, images[stem], labels[stem], group(place))
 
 
 def _add_pair(data: Dataset, place: Path, image: Path, label: Path, group: str) -> None:
-    name = str(place)
+    name = place.as_posix()
     try:
         content = read_arrays(label, ("Pose_Para", "pt3d_68", "pt2d"))
     except LabelError as error:
@@ -229,7 +229,7 @@ def _fsanet_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
 
 def _read_rendered(data: Dataset) -> None:
     for path in (p for p in files_below(data.root) if p.suffix.lower() in IMAGE_SUFFIXES):
-        name = str(path.relative_to(data.root))
+        name = path.relative_to(data.root).as_posix()
         try:
             identity, pose = parse_image_name(path.name)
         except RenderFolderError:
