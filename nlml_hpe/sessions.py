@@ -20,15 +20,15 @@ if TYPE_CHECKING:  # loaded with the first session
 
 CPU: tuple[str, ...] = ("cpu",)
 """The default: providers by their short names, the first choice first."""
-OLDEST = "1.29"
-"""The first onnxruntime that has what our networks are made of, as pyproject.toml has it."""
+OLDEST = "1.19"
+"""The oldest onnxruntime that is known to run our networks, as pyproject.toml has it."""
 _CPU_PROVIDER = "CPUExecutionProvider"
 _INSTEAD = "pip uninstall onnxruntime, then pip install {} in its place"
 _PROVIDERS = {
     "cpu": (_CPU_PROVIDER, "every onnxruntime has it"),
     "cuda": ("CUDAExecutionProvider", _INSTEAD.format("onnxruntime-gpu")),
     "coreml": ("CoreMLExecutionProvider", "onnxruntime has it on macOS"),
-    "directml": ("DmlExecutionProvider", f"onnxruntime {OLDEST} or later has it where it is built with it (Windows)"),
+    "directml": ("DmlExecutionProvider", _INSTEAD.format("onnxruntime-directml") + " (Windows)"),
 }
 """Short names: onnxruntime's own name, and how to get it. Of onnxruntime's distributions only one can be installed."""
 

@@ -26,6 +26,7 @@ from nlml_hpe.inference.looks import FULLY_STATED, LEAST_STATED, SCATTER, UNSTAT
 from nlml_hpe.model.onnx_math import (
     atan2,
     columns,
+    cosine,
     gathered,
     reduced,
     rotation_from_degrees,
@@ -172,7 +173,7 @@ def _frame(region: Var, look: Look) -> tuple[Var, Var]:
     sign = -1.0 if look.mirrored else 1.0
     turn = scaled(op.add(columns(region, 3, 4), op.const(np.radians(look.turn))), sign)
     side = scaled(columns(region, 2, 3), look.side)
-    along, down = op.mul(side, op.cos(turn)), op.mul(side, op.sin(turn))
+    along, down = op.mul(side, cosine(turn)), op.mul(side, op.sin(turn))
     axes = op.concat([scaled(along, sign), down, scaled(down, -sign), along], axis=1)
     return op.unsqueeze(columns(region, 0, 2), op.const([1])), shaped(axes, (-1, 2, 2))
 
@@ -191,7 +192,7 @@ def _in_crop(points: Var, frame: tuple[Var, Var], side: Var, look: Look) -> Var:
 def _answer(points: Var, is_look: Var, networks: LandmarkNetworks, count: int) -> Said:
     """One answer from landmarks (N, L, 468, 3) of ``count`` = L looks, of which those of ``is_look`` (N, L) count."""
     landmarks = _in_single(_mean_landmarks(points, is_look))
-    answer = inline(networks.model)(landmarks=landmarks, refine=op.const(np.array(True)))
+    answer = inline(_always_refined(networks.model))(landmarks=landmarks)
     angles, sigma = (op.cast(answer[name], to=np.float64) for name in ("refined", "sigma"))
     rotation = rotation_from_degrees(angles)
     # The model's deviations are those of the angles in its own frame.
@@ -202,6 +203,28 @@ def _answer(points: Var, is_look: Var, networks: LandmarkNetworks, count: int) -
     rough = inline(network)(landmarks=_in_single(points))["network"]
     looks = shaped(rotation_from_degrees(op.cast(rough, to=np.float64)), (-1, count, 3, 3))
     return _with_looks(Said(rotation, stated), looks, is_look, count)
+
+
+def _always_refined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with the exact step in place of its choice of it.
+
+    onnxruntime takes a branch that is always chosen out of ``If`` by itself; 1.24 to 1.27 end in an error there.
+    """
+    alone = onnx.ModelProto()
+    alone.CopyFrom(model)
+    graph = alone.graph
+    (index,) = (number for number, node in enumerate(graph.node) if node.op_type == "If")
+    choice = graph.node[index]
+    (branch,) = (each.g for each in choice.attribute if each.name == "then_branch")
+    names = zip(branch.output, choice.output, strict=True)
+    passed = [onnx.helper.make_node("Identity", [inner.name], [outer]) for inner, outer in names]
+    nodes = [*graph.node[:index], *branch.node, *passed, *graph.node[index + 1 :]]
+    inputs = [each for each in graph.input if each.name not in choice.input]
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    graph.ClearField("input")
+    graph.input.extend(inputs)
+    return alone
 
 
 def _in_single(points: Var) -> Var:

@@ -13,7 +13,19 @@ from spox import Var
 from nlml_hpe.manifold.inverse import GAUSS_NEWTON_ITERATIONS, MARGIN_DEG, MAX_ITERATIONS, STEP_TOLERANCE
 from nlml_hpe.model.folder import HeadPoseModel
 from nlml_hpe.model.format import REFINE_MARGIN_DEG
-from nlml_hpe.model.onnx_math import columns, inverse, part, picked, reduced, scaled, shaped, transposed
+from nlml_hpe.model.onnx_math import (
+    QUARTER_TURN,
+    as_column,
+    as_row,
+    columns,
+    inverse,
+    part,
+    picked,
+    reduced,
+    scaled,
+    shaped,
+    transposed,
+)
 
 
 def refined(model: HeadPoseModel, features: Var, network: Var) -> tuple[Var, Var, Var]:
@@ -40,7 +52,7 @@ def refined(model: HeadPoseModel, features: Var, network: Var) -> tuple[Var, Var
     basis = op.cast(op.const(model.manifold.basis.astype(np.float32)), to=np.float64)
     # A runtime finds this product once. On the left it is read as it lies; on the right it would be copied each time.
     whitened = op.matmul(op.const(descent.whiten.T), basis)
-    x = op.matmul(whitened, op.transpose(features, perm=[1, 0]))
+    x = op.matmul(whitened, shaped(op.transpose(features, perm=[1, 0]), (0, 0)))  # why: ``onnx_math.transposed``
     theta, hessian, misfit = descent.from_start(op.transpose(x, perm=[1, 0]), scaled(network, np.radians(1.0)))
     inside = op.and_(
         op.greater_or_equal(network, op.const(low - REFINE_MARGIN_DEG)),
@@ -60,7 +72,7 @@ _FLOOR = 1e-6
 
 
 class _State(NamedTuple):
-    """As ``inverse._State``: angles (N, 1, 3), cost (N, 1, 1), minus its gradient (N, 1, 3), and so on.
+    """As ``inverse._State``: angles (N, 1, 3), twice the cost (N, 1, 1), minus its gradient (N, 1, 3), and so on.
 
     Vectors are rows, and all have three axes, so that they meet without being reshaped: a runtime spends its time on
     the number of operations here, not on the arithmetic.
@@ -71,7 +83,6 @@ class _State(NamedTuple):
     gradient: Var
     hessian: Var
     curvature: Var
-    damping: Var
     misfit: Var
 
 
@@ -92,8 +103,11 @@ class _Descent:
         self.whiten = noise.whitening.T
         self.core = np.moveaxis(manifold.core @ self.whiten, 0, -1).reshape(-1, self.size * self.rank)
         row_lengths = [len(cosines) for cosines in manifold.cosines]
-        self.factor, self.frequency, self.phase, self.offset = np.concatenate(manifold.cosines).T
-        self.axis_of = np.eye(3)[np.repeat(np.arange(3), row_lengths)].T
+        factor, frequency, phase, offset = np.concatenate(manifold.cosines).T
+        turning = frequency * np.eye(3)[np.repeat(np.arange(3), row_lengths)].T
+        # Rows of the factors and then their slopes, both as sines.
+        self.turning, self.phase = np.tile(turning, 2), np.concatenate([phase + QUARTER_TURN, phase + np.pi])
+        self.height, self.offset = np.concatenate([factor, factor * frequency]), np.concatenate([offset, 0 * offset])
         self.cells = _cells(row_lengths)
         self.precision, self.mean = np.linalg.inv(manifold.prior.covariance), manifold.prior.mean[:, None]
         low, high = (np.array([axis[end] for axis in manifold.grid.axes]) for end in (0, -1))
@@ -104,33 +118,35 @@ class _Descent:
     def from_start(self, x: Var, start: Var) -> tuple[Var, Var, Var]:
         """Angles (N, 1, 3) rad, Hessian (N, 3, 3) and squared whitened misfit (N, 1, 1) that the descent ends with."""
         column = op.unsqueeze(x, op.const([2]))
-        face = _Face(column, op.mul(transposed(column), op.const(np.eye(4)[:, :1])))
-        small = op.add(scaled(columns(column, 0, 1), 0.0), op.const(1e-4))
-        state = self._state(face, self._bounded(op.unsqueeze(start, op.const([1]))), small)
+        face = _Face(column, op.mul(as_row(column), op.const(np.eye(4)[:, :1])))
+        damping = op.add(scaled(columns(column, 0, 1), 0.0), op.const(1e-4))
+        state = self._state(face, self._bounded(op.unsqueeze(start, op.const([1]))))
 
-        def step(iteration: Var, _: Var, *carried: Var) -> Sequence[Var]:
-            """One damped step, taken where it lowers the cost; the loop's condition first, then its state."""
+        def step(iteration: Var, _: Var, damping: Var, *carried: Var) -> Sequence[Var]:
+            """One damped step, taken where it lowers the cost; the loop's condition first, then damping and state."""
             old = _State(*carried)
-            theta = self._bounded(op.add(old.theta, self._move(old)))
-            trial = self._state(face, theta, op.max([scaled(old.damping, 0.1), op.const(1e-12)]))
+            theta = self._bounded(op.add(old.theta, self._move(old, damping)))
+            trial = self._state(face, theta)
             late = op.greater_or_equal(iteration, op.const(np.int64(GAUSS_NEWTON_ITERATIONS)))
             trial = trial._replace(curvature=_bfgs(old, trial, late))
             better = op.less_or_equal(trial.cost, old.cost)
-            refused = old._replace(damping=op.min([scaled(old.damping, 10.0), op.const(1e8)]))
+            damping = op.mul(damping, op.where(better, op.const(0.1), op.const(10.0)))
             moved = op.reduce_max(op.abs(op.sub(theta, old.theta)), keepdims=0)
-            new = [op.where(better, a, b) for a, b in zip(trial, refused, strict=True)]
-            return [op.greater(moved, op.const(STEP_TOLERANCE)), *new]
+            new = [op.where(better, a, b) for a, b in zip(trial, old, strict=True)]
+            bounded = op.clip(damping, op.const(1e-12), op.const(1e8))
+            return [op.greater(moved, op.const(STEP_TOLERANCE)), bounded, *new]
 
-        final = _State(*op.loop(op.const(np.int64(MAX_ITERATIONS)), None, v_initial=list(state), body=step))
+        most = op.const(np.int64(MAX_ITERATIONS))
+        final = _State(*op.loop(most, None, v_initial=[damping, *state], body=step)[1:])
         return final.theta, final.hessian, final.misfit
 
-    def _move(self, state: _State) -> Var:
+    def _move(self, state: _State, damping: Var) -> Var:
         """The damped step (N, 1, 3); an angle that would leave its bound stays, as in ``inverse.Solver._step``."""
         outward = op.less(state.gradient, op.const(0.0))
         room = op.where(outward, op.sub(state.theta, op.const(self.low)), op.sub(op.const(self.high), state.theta))
         free = op.greater(room, op.const(0.0))
-        among = op.where(op.and_(free, transposed(free)), state.curvature, op.const(np.eye(3)))
-        damped = op.mul(self.determined(among), op.add(op.mul(state.damping, op.const(np.eye(3))), op.const(1.0)))
+        among = op.where(op.and_(free, as_column(free)), state.curvature, op.const(np.eye(3)))
+        damped = op.mul(self.determined(among), op.add(op.mul(damping, op.const(np.eye(3))), op.const(1.0)))
         return op.matmul(op.where(free, state.gradient, op.const(0.0)), inverse(damped, 3))
 
     def determined(self, curvature: Var) -> Var:
@@ -140,7 +156,7 @@ class _Descent:
     def _bounded(self, theta: Var) -> Var:
         return op.min([op.max([theta, op.const(self.low)]), op.const(self.high)])
 
-    def _state(self, face: _Face, theta: Var, damping: Var) -> _State:
+    def _state(self, face: _Face, theta: Var) -> _State:
         stacked = shaped(self._design(theta), (0, 4 * self.size, self.rank))
         model = columns(stacked, 0, self.size)
         across = transposed(model)
@@ -150,21 +166,19 @@ class _Descent:
         fitted = shaped(op.matmul(stacked, identity), (0, 4, self.size))
         # The residual, and below it the Jacobian: their products are the misfit, the gradient and most of the Hessian.
         rows = op.add(face.rows, op.mul(fitted, op.const(np.array([[-1.0], [1.0], [1.0], [1.0]]))))
-        products, cross = op.matmul(rows, transposed(rows)), op.matmul(rows, model)
-        taken = op.matmul(op.matmul(cross, solved), transposed(cross))
+        below = transposed(rows)
+        products, cross = op.matmul(rows, below), op.matmul(rows, model)
+        taken = op.matmul(op.matmul(cross, solved), op.matmul(across, below))
         hessian = part(op.sub(products, taken), (1, 4), (1, 4))
         misfit, gradient = part(products, (0, 1), (0, 1)), part(products, (0, 1), (1, 4))
         deviation = op.sub(identity, op.const(self.mean))
-        far = op.matmul(transposed(deviation), op.matmul(op.const(self.precision), deviation))
-        cost = scaled(op.add(misfit, far), 0.5)
-        return _State(theta, cost, gradient, hessian, hessian, damping, misfit)
+        far = op.matmul(as_row(deviation), op.matmul(op.const(self.precision), deviation))
+        return _State(theta, op.add(misfit, far), gradient, hessian, hessian, misfit)
 
     def _design(self, theta: Var) -> Var:
         """(N, 1, 4, K * ri): the model matrix of the identity and its three derivatives."""
-        phase = op.add(op.matmul(theta, op.const(self.axis_of * self.frequency)), op.const(self.phase))
-        rows = op.add(op.mul(op.cos(phase), op.const(self.factor)), op.const(self.offset))
-        slopes = op.mul(op.sin(phase), op.const(-self.factor * self.frequency))
-        both = op.concat([rows, slopes], axis=2)
+        phase = op.add(op.matmul(theta, op.const(self.turning)), op.const(self.phase))
+        both = op.add(op.mul(op.sin(phase), op.const(self.height)), op.const(self.offset))
         yaw, pitch, roll = (picked(both, cells, axis=2) for cells in self.cells)
         return op.matmul(op.mul(op.mul(yaw, pitch), roll), op.const(self.core))
 
@@ -184,7 +198,7 @@ def _bfgs(old: _State, new: _State, late: Var) -> Var:
     """``inverse._bfgs``, once it is ``late``: curvature (N, 3, 3) corrected by how the gradient changed."""
     step, change = op.sub(new.theta, old.theta), op.sub(old.gradient, new.gradient)
     both = op.concat([change, op.matmul(step, old.curvature)], axis=1)
-    lengths = op.matmul(both, transposed(step))
+    lengths = op.matmul(both, as_column(step))
     along, bend = columns(lengths, 0, 1), columns(lengths, 1, 2)
     update = op.matmul(transposed(both), op.mul(op.div(both, lengths), op.const(np.array([[1.0], [-1.0]]))))
     sound = op.and_(op.greater(along, scaled(bend, 1e-3)), op.greater(bend, op.const(0.0)))

@@ -14,6 +14,9 @@ from spox import Var
 
 from nlml_hpe.rotation import MIRROR_SIGNS
 
+QUARTER_TURN = np.pi / 2
+"""Added to an angle, its sine is the cosine."""
+
 
 def _turns() -> NDArray[np.float64]:
     """(6, 27): from cosines and then sines of yaw, pitch and roll to the turns about y, x and z, but for their ones."""
@@ -30,7 +33,7 @@ _TURNS, _STILL = _turns(), np.stack([np.diag(axis) for axis in np.eye(3)[[1, 0, 
 def rotation_from_degrees(degrees: Var) -> Var:
     """Rotations (N, 3, 3) of yaw, pitch, roll (N, 3) in degrees; as ``rotation.rotation_from_angles``."""
     radians = scaled(degrees, -np.radians(1.0))
-    both = op.concat([op.cos(radians), op.sin(radians)], axis=1)
+    both = op.sin(op.concat([op.add(radians, op.const(QUARTER_TURN)), radians], axis=1))
     turns = shaped(op.add(op.matmul(both, op.const(_TURNS)), op.const(_STILL)), (0, 3, 3, 3))
     about_y, about_x, about_z = (op.gather(turns, op.const(np.int64(turn)), axis=1) for turn in range(3))
     return op.matmul(op.matmul(about_x, about_y), about_z)
@@ -108,13 +111,13 @@ def _inverse_by_blocks(matrices: Var, size: int) -> Var:
     """By the Schur complement of the first half of the rows."""
     first = (size + 1) // 2
     left = inverse(part(matrices, (0, first), (0, first)), first)
-    across = part(matrices, (0, first), (first, size))
-    carried = op.matmul(left, across)
-    rest = op.sub(part(matrices, (first, size), (first, size)), op.matmul(transposed(across), carried))
-    last = inverse(rest, size - first)
-    corner = op.neg(op.matmul(carried, last))
-    upper = op.concat([op.sub(left, op.matmul(corner, transposed(carried))), corner], axis=2)
-    return op.concat([upper, op.concat([transposed(corner), last], axis=2)], axis=1)
+    across, below = part(matrices, (0, first), (first, size)), part(matrices, (first, size), (0, first))
+    carried = op.matmul(below, left)
+    last = inverse(op.sub(part(matrices, (first, size), (first, size)), op.matmul(carried, across)), size - first)
+    corner = op.neg(op.matmul(last, carried))
+    left = op.sub(left, op.matmul(op.matmul(left, across), corner))
+    upper = op.concat([left, op.transpose(corner, perm=[0, 2, 1])], axis=2)
+    return op.concat([upper, op.concat([corner, last], axis=2)], axis=1)
 
 
 def atan2(y: Var, x: Var) -> Var:
@@ -122,13 +125,32 @@ def atan2(y: Var, x: Var) -> Var:
     radius = op.sqrt(op.add(square(x), square(y)))
     ratio = op.div(y, op.max([op.add(radius, x), op.const(1e-30)]))
     rough = scaled(op.cast(op.atan(op.cast(ratio, to=np.float32)), to=np.float64), 2.0)
-    error = op.sub(op.mul(y, op.cos(rough)), op.mul(x, op.sin(rough)))
+    error = op.sub(op.mul(y, cosine(rough)), op.mul(x, op.sin(rough)))
     return op.add(rough, op.div(error, op.max([radius, op.const(1e-30)])))
 
 
+def cosine(x: Var) -> Var:
+    """The cosine of ``x``, float64: by the sine, as onnxruntime before 1.29 computes no other of float64."""
+    return op.sin(op.add(x, op.const(QUARTER_TURN)))
+
+
 def transposed(matrices: Var) -> Var:
-    """Matrices (N, a, b) as (N, b, a)."""
-    return op.transpose(matrices, perm=[0, 2, 1])
+    """Matrices (N, a, b) as (N, b, a).
+
+    The reshaping changes nothing: onnxruntime before 1.26 makes one operation of a transposed matrix and the product
+    that follows at once, and then has none for float64.
+    """
+    return shaped(op.transpose(matrices, perm=[0, 2, 1]), (0, 0, 0))
+
+
+def as_column(row: Var) -> Var:
+    """Rows (N, 1, a) as columns (N, a, 1)."""
+    return shaped(row, (0, -1, 1))
+
+
+def as_row(column: Var) -> Var:
+    """Columns (N, a, 1) as rows (N, 1, a)."""
+    return shaped(column, (0, 1, -1))
 
 
 def scaled(x: Var, factor: float) -> Var:
