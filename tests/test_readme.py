@@ -1,4 +1,4 @@
-"""The README's examples, verbatim."""
+"""The README's examples, verbatim, and its table of the eyes beside the stored results."""
 
 from __future__ import annotations
 
@@ -73,3 +73,32 @@ def test_extras_of_scripts_are_installed_with_e(places: str) -> None:
     """Without it pip puts the library alone in the editable install's place, and `stages` is found no more."""
     for path in REPOSITORY.glob(places):
         assert not re.search(r"pip install\s+'\.\[", path.read_text(encoding="utf-8")), path.name
+
+
+def stored(name: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """What `benchmarks/results` has: by faces and eye the MAE and its interval, as they are written there."""
+    results = REPOSITORY / "benchmarks/results"
+    found = {}
+    for line in (results / f"compare_{name}.txt").read_text().splitlines():
+        if line.startswith(name) and " w300lp " in line:
+            route, mae, interval = re.findall(r"/(\w+).*?([\d.]+)\s+([\d.]+\.\.[\d.]+)", line)[0]
+            found[line.split()[1], route] = (mae, interval)
+    for line in (results / f"calibration_{name}.txt").read_text().splitlines():
+        for faces, protocol in (("in range", "aflw2000-nlml"), ("all", "aflw2000")):
+            if line.startswith("both ") and (row := re.search(rf" {faces} .*? of \d+\s+([\d.]+)\s+(\S+)", line)):
+                found[protocol, "boxes found"] = (row[1], row[2])
+    return found
+
+
+@pytest.mark.parametrize(("name", "place"), [("aflw2000_dev", 0), ("aflw2000_check", 1)])
+def test_figures_of_the_eyes_are_the_stored_ones(name: str, place: int) -> None:
+    """In the order of the table's rows: the landmark eye, the image eye, both, both in the boxes that are found."""
+    text = (REPOSITORY / "README.md").read_text()
+    rows = text.partition("| trained here, shipped;")[2].splitlines()[2:6]
+    figures = stored(name)
+    for row, route in zip(rows, ("refined", "image", "fused", "boxes found"), strict=True):
+        cells = [cell.replace("*", "").strip() for cell in row.split("|")[2:6]]
+        for cell, protocol in ((cells[place], "aflw2000-nlml"), (cells[place + 2], "aflw2000")):
+            mae, interval = figures[protocol, route]
+            assert re.findall(r"[\d.]+", cell)[0] == mae, (route, protocol)
+            assert interval in cell or "(" not in cell, (route, protocol)

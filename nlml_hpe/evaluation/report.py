@@ -214,9 +214,9 @@ def predictions_csv(evaluation: Evaluation) -> str:
     str
         CSV; degrees, and empty what a route did not answer. ``label_yaw``, ``label_pitch`` and ``label_roll`` are the
         label's, in its own head frame; ``ROUTE_yaw`` and so on a route's, in the head frame that the last column names;
-        ``ROUTE_sigma_yaw`` and so on their standard deviations; ``ROUTE_geodesic`` is the angle of the rotation between
-        label and answer. ``detected`` is 1 or 0, ``detected_by`` the step of the search that found the face; both are
-        empty where no landmarks were looked for.
+        ``ROUTE_sigma_yaw`` and so on their standard deviations, of one eye's routes as that eye states them, before
+        calibration; ``ROUTE_geodesic`` is the angle of the rotation between label and answer. ``detected`` is 1 or 0,
+        ``detected_by`` the step of the search that found the face; both are empty where no landmarks were looked for.
     """
     answered, text = evaluation.answered, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
