@@ -50,7 +50,11 @@ def plan(config: Config) -> Plan:
 
 
 def check(config: Config) -> None:
-    """Raise ``ValueError`` for a network of which a layer, or the answer, has no translation to ONNX."""
+    """Raise ``ArtifactError`` where there is no landmark eye to put beside the image eye, and ``ValueError`` for a
+    network of which a layer, or the answer, has no translation to ONNX.
+    """
+    if config.image_model.landmark_eye is not None:
+        _landmark_eye(config.image_model.landmark_eye)
     if config.image_model.int8:  # its layers are other ones, which ImageQuantizer writes
         return
     network = network_of(config.image_network, config.seed).eval()

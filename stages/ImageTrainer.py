@@ -23,7 +23,16 @@ from nlml_hpe.labelling.sources import Places, inputs_of, open_source, require_a
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import KIND as CROPS
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
+from stages.common import (
+    Plan,
+    Stage,
+    Workdir,
+    digest_of_weights,
+    require_trainable,
+    stage_command,
+    training_folder,
+    training_run,
+)
 from stages.config import Config
 
 
@@ -38,7 +47,12 @@ def plan(config: Config) -> Plan:
 
 
 def check(config: Config) -> None:
-    """Raise what is wrong with the network: a setting that it does not have, or weights that are not its own."""
+    """Raise what is wrong with the network, such as a setting that it does not have or weights that are not its own;
+    ``DatasetError`` for photographs or a list that are not there, and as ``require_trainable`` does.
+    """
+    require_trainable(config, config.image_trainer)
+    for _, part, *_ in _parts(config):
+        inputs_of(part)
     _weights_read(config)
     initial_network(config.image_network, config.seed)
 

@@ -89,10 +89,12 @@ def open_source(part: LabelledDataConfig, places: Places) -> Source:
 def inputs_of(part: LabelledDataConfig) -> dict[str, str]:
     """Digests of all that an entry is made from, by name; not of crops that a stage wrote, whose manifest says it.
 
-    Raises ``DatasetError`` for a list that is not there.
+    Raises ``DatasetError`` for data, or a list, that is not there.
     """
     digests, root = {}, part.root
     if part.kind != "crops" and root is not None:
+        if not root.exists():
+            raise DatasetError(f"{root}: no such file or folder; correct the setting `root` of this {part.kind} data")
         # Without lists: `datasets split` and `list` write them here, and one more of them changes no data.
         digests[str(root)] = digest_of_file(root) if root.is_file() else digest_of_names_and_sizes(root, ".txt")
     if part.list is not None:
