@@ -52,7 +52,8 @@ class Section(BaseModel):
         """YAML reads ``yes`` as true, and Python takes true for 1."""
         for name, value in data.items() if isinstance(data, dict) else ():
             field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+            parts = value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(part, bool) for part in parts) and field is not None and field.annotation is not bool:
                 raise ValueError(f"{name}: expected no true or false (yes, no, on, off); received {value}")
         return data
 

@@ -89,6 +89,7 @@ def test_steps_that_names_can_hold_are_read(step: float) -> None:
         ("workdir: w\nheads: &a {looks: *a}\n", ["unknown key 'heads.looks.looks'"]),
         (f"workdir: w\nx: {'[' * 5000}\n", ["nested too deeply"]),
         ("workdir: w\nworkdir_: !!python/object:os.system x\n", ["not valid YAML"]),
+        ("workdir: w\nencoder: {hidden: [yes, 3]}\n", ["line 2", "hidden: expected no true or false"]),
         (
             "workdir: w\nimage_network: {weights: a.pkl, backbone_weights: b.pth}\n",
             ["line 2", "weights: leave out backbone_weights, which they would replace"],
