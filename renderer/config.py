@@ -42,8 +42,23 @@ class LooksConfig(Section):
         return value
 
 
+_OF_SOURCES = {
+    "photos": ("photo",),
+    "folder": ("ict_facekit", "facescape", "scan"),
+    "publishable": ("facescape",),
+    "makehuman": ("ict_facekit",),
+    "facing": ("ict_facekit",),
+    "shape_variation": ("photo", "ict_facekit"),
+    "tone_variation": ("photo",),
+    "expression": ("ict_facekit",),
+    "expressions": ("ict_facekit",),
+    "looks": ("ict_facekit",),
+}
+"""Settings of heads that not every source looks at."""
+
+
 class HeadsConfig(Section):
-    """Where heads come from and how many people are made of them."""
+    """Where heads come from and how many people are made of them; settings of another source are refused."""
 
     source: Literal["photo", "ict_facekit", "facescape", "scan"] = "photo"
     photos: UserPath | None = Field(default=None, description="folder of photographs; without one the embedded photo")
@@ -87,6 +102,16 @@ class HeadsConfig(Section):
     def _folder_where_needed(self) -> HeadsConfig:
         if self.source != "photo" and self.folder is None:
             raise ValueError(f"heads.source {self.source!r} needs heads.folder; data/README.md says what lies there")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_fit_the_source(self) -> HeadsConfig:
+        for name, sources in _OF_SOURCES.items():
+            if self.source not in sources and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"heads.{name} is of source {' or '.join(sources)}; heads.source is {self.source!r}, which does "
+                    "not look at it"
+                )
         return self
 
 
@@ -166,7 +191,16 @@ class ScenesConfig(Section):
     most_heads: int = Field(default=12, ge=1, le=200)
     smallest_px: float = Field(default=10.0, ge=4, le=200, description="longer side of a box that counts as a head")
     largest: float = Field(default=0.85, gt=0, le=2, description="the same of the largest, as a share of the side")
-    empty: Share = Field(default=0.12, description="share of scenes without any head")
+    empty: float = Field(default=0.12, ge=0, lt=1, description="share of scenes without any head")
+
+    @model_validator(mode="after")
+    def _some_head_counts(self) -> ScenesConfig:
+        if self.smallest_px >= self.largest * self.size:
+            raise ValueError(
+                f"no head would count: smallest_px {self.smallest_px:g} is no less than the largest one, "
+                f"{self.largest:g} of {self.size} px; lower it, or raise largest or size"
+            )
+        return self
 
 
 class RenderConfig(Section):

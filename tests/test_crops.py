@@ -253,7 +253,7 @@ def test_the_kit_is_read_before_anything_is_begun(tmp_path: Path) -> None:
 
 def test_expressions_are_a_setting(folder: Path) -> None:
     """The shipped checkpoint's recipe keeps its eight shapes, whatever else the kit has by now."""
-    usual, every = HeadsConfig(), HeadsConfig(expressions="all")
+    usual, every = HeadsConfig(), HeadsConfig(source="ict_facekit", folder=folder, expressions="all")
     names = ("mouthSmile_L", "jawOpen", "browDown_L")
     assert [usual.makes(name) for name in names] == [True, True, False]
     assert all(every.makes(name) for name in names)
