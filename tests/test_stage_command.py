@@ -80,6 +80,25 @@ def test_a_device_that_is_not_there_is_said_before_the_first_stage(
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "m"], "--model needs --dataset; without it the model of --config is evaluated"),
+        (["--output", "o"], "--output needs --dataset"),
+        (["--dataset", "aflw2000", "--root", ".", "--config", "c.yaml"], "--config does not go with --dataset"),
+        (["--dataset", "aflw2000", "--root", ".", "--eye", "image"], "--eye does not go with --dataset"),
+    ],
+)
+def test_the_evaluation_of_another_model_than_was_named_is_refused(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --dataset and a configuration it gave the shipped model's errors, and without one those of its own model."""
+    monkeypatch.setattr("sys.argv", ["NLML_HPE_Test", *options])
+    with pytest.raises(SystemExit, match="2"):
+        NLML_HPE_Test.command()
+    assert message in capsys.readouterr().err
+
+
 _WIDE = REPOSITORY / "checkpoints" / "image_network" / "wide.safetensors"
 
 
