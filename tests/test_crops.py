@@ -238,6 +238,11 @@ def test_the_stage_writes_both_splits_and_a_sheet(folder: Path, tmp_path: Path) 
     assert not Crops.STAGE.plan(config.model_copy(update={"seed": 6})).is_current()
 
 
+def test_what_render_alone_looks_at_makes_no_crop_anew(folder: Path) -> None:
+    settings = [people(folder, expression=share).settings() for share in (0.6, 0.1)]
+    assert settings[0] == settings[1] != people(folder, expressions="all").settings()
+
+
 def test_other_heads_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HeadDataError, match="source is 'photo'"):
         CropSet(HeadsConfig(), TINY, 1, "train", tmp_path)
