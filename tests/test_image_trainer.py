@@ -284,6 +284,20 @@ def test_a_mixture_with_weights_trains(folder: Path) -> None:
     assert history.epochs_run == 1
 
 
+def test_that_an_epoch_is_shorter_than_was_asked_for_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Epochs of 594,000 crops were epochs of as many as there were, without a word."""
+    parts = sources(folder, "train"), sources(folder, "validation")
+    count = sum(len(part.source.rotations()) for part in parts[0])
+    for asked in (count, count + 1):
+        config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": asked})
+        train_image_network(network_of(NETWORK, 0), *parts, config, 0, Run())
+        said = (
+            f"an epoch has {count} crops, as many as there are; crops_per_epoch asks for {asked}"
+            in capsys.readouterr().out
+        )
+        assert said == (asked > count)
+
+
 @pytest.mark.parametrize(
     ("size", "said"), [(36, ""), (37, "enlarged to the network's 37 px, which in use sees sharper")]
 )

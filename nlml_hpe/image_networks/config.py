@@ -116,7 +116,9 @@ class ImageTrainerConfig(TrainingConfig):
     data: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
     validation: tuple[LabelledDataConfig, ...] = Field(default=(LabelledDataConfig(),), min_length=1)
     augmentation: AugmentationConfig = AugmentationConfig()
-    crops_per_epoch: int | None = Field(default=None, ge=1, le=10**9, description="without it all of them")
+    crops_per_epoch: int | None = Field(
+        default=None, ge=1, le=10**9, description="without it, or where there are fewer, as many as there are"
+    )
     start_share: Share = Field(
         default=0.0, description="share of the weights that it began with in those that are kept, of one trained on"
     )

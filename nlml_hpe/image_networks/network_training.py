@@ -156,7 +156,7 @@ def train_image_network(
             "lower image_trainer.batch_size"
         )
     weights = torch.from_numpy(shown.weights)
-    count = min(config.crops_per_epoch or len(shown), len(shown))
+    count = _crops_of_an_epoch(config, len(shown))
     _require_statistics(network, count, config.batch_size)
     start = {name: values.clone() for name, values in network.state_dict().items()} if config.start_share else {}
     metrics = _metrics(network)
@@ -258,6 +258,16 @@ def _crops(network: ImageNetwork, parts: Sequence[Weighted], size: int | None, s
     if reasons:
         print(f"{split}: {len(crops)} crops; left out: {reasons}", flush=True)
     return crops
+
+
+def _crops_of_an_epoch(config: ImageTrainerConfig, found: int) -> int:
+    """As many as are asked for, or as there are; says so where that is fewer."""
+    asked = config.crops_per_epoch or found
+    if asked > found:
+        print(
+            f"training: an epoch has {found} crops, as many as there are; crops_per_epoch asks for {asked}", flush=True
+        )
+    return min(asked, found)
 
 
 def _warn_of_enlarged(network: ImageNetwork, crops: Crops) -> None:
