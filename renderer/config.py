@@ -119,10 +119,16 @@ class AppearanceConfig(Section):
     """What varies from image to image; ``vary: false`` takes the middle of every range."""
 
     vary: bool = True
-    distance_mm: Interval = (600.0, 1500.0)
-    head_fraction: Interval = (0.6, 0.75)
-    ambient: Interval = (0.5, 0.8)
-    light_angle_deg: float = Field(default=40.0, ge=0, le=90)
+    distance_mm: Interval = Field(default=(600.0, 1500.0), description="range from the camera to the head's middle")
+    head_fraction: Interval = Field(
+        default=(0.6, 0.75), description="range of the share of the image's side that 230 mm of a head fill"
+    )
+    ambient: Interval = Field(
+        default=(0.5, 0.8), description="range of the share of light from all sides; one lamp gives the rest"
+    )
+    light_angle_deg: float = Field(
+        default=40.0, ge=0, le=90, description="how far at most that lamp stands to a side, and up or down"
+    )
     offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
     blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
     noise: tuple[float, float] = Field(
@@ -206,17 +212,17 @@ class ScenesConfig(Section):
 class RenderConfig(Section):
     """Heads to images."""
 
-    size: int = Field(default=256, ge=32, le=4096)
+    size: int = Field(default=256, ge=32, le=4096, description="pixels on a side")
     rasterizer: Literal["numba_zbuffer", "pytorch3d"] = "numba_zbuffer"
     keep_images: bool = Field(default=True, description="false: rendered and detected in one go, nothing on disk")
     image_format: Literal["jpg", "png"] = "jpg"
     jpeg_quality: tuple[Quality, Quality] = Field(default=(90, 90), description="range, drawn for every image")
-    random_poses_train: int = Field(default=0, ge=0, le=100_000)
+    random_poses_train: int = Field(default=0, ge=0, le=100_000, description="of each person, besides the grid's")
     random_margin_deg: tuple[Margin, Margin, Margin] = Field(
         default=(0.0, 0.0, 0.0),
         description="yaw, pitch, roll: how far beyond the grid every other random pose of a training person may lie",
     )
-    random_poses_validation: int = Field(default=150, ge=0, le=100_000)
+    random_poses_validation: int = Field(default=150, ge=0, le=100_000, description="the same of validation people")
     appearance: AppearanceConfig = AppearanceConfig()
 
     @field_validator("jpeg_quality")
