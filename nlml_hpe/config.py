@@ -52,7 +52,8 @@ class Section(BaseModel):
         """YAML reads ``yes`` as true, and Python takes true for 1."""
         for name, value in data.items() if isinstance(data, dict) else ():
             field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+            parts = value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(part, bool) for part in parts) and field is not None and field.annotation is not bool:
                 raise ValueError(f"{name}: expected no true or false (yes, no, on, off); received {value}")
         return data
 
@@ -114,7 +115,9 @@ class LandmarksConfig(Section):
     bundle: UserPath | None = Field(
         default=None, description="face_landmarker.task of mediapipe_tasks; else the cache's"
     )
-    min_confidence: float = Field(default=MIN_CONFIDENCE, gt=0, lt=1)
+    min_confidence: float = Field(
+        default=MIN_CONFIDENCE, gt=0, lt=1, description="how sure the detector must be of a face"
+    )
     normalization: Normalization = "nose_eye_corners"
 
 
@@ -131,9 +134,13 @@ class TuckerConfig(Section):
     """The landmark tensor to the manifold."""
 
     ranks: RanksConfig = RanksConfig()
-    use_rotation_features: bool = False
-    hooi_sweeps: int = Field(default=2, ge=0, le=1000)
-    max_fill_iterations: int = Field(default=30, ge=1, le=10_000)
+    use_rotation_features: bool = Field(
+        default=False, description="each person's frontal landmarks, turned, stand in for those that were found"
+    )
+    hooi_sweeps: int = Field(default=2, ge=0, le=1000, description="passes that improve the decomposition")
+    max_fill_iterations: int = Field(
+        default=30, ge=1, le=10_000, description="at most so many times are faces filled in that were not found"
+    )
     prior_scale: float = Field(
         default=1.0, gt=0, le=1e6, description="covariance of the identity prior over the training people's"
     )
@@ -200,7 +207,9 @@ class AngleHeadsConfig(TrainingConfig):
 
     hidden: Layers = (128, 256, 128, 64)
     epochs: int = Field(default=80, ge=1, le=1_000_000)
-    samples: int = Field(default=20000, ge=100, le=10_000_000)
+    samples: int = Field(
+        default=20000, ge=100, le=10_000_000, description="angles of each axis, a tenth of them to stop early on"
+    )
     margin_deg: tuple[Margin, Margin, Margin] = Field(
         default=(8.0, 8.0, 8.0),
         description="yaw, pitch, roll: how far beyond the grid heads are trained, lest they flatten at its edge",
@@ -225,4 +234,6 @@ class FrameConfig(Section):
 class EvaluationConfig(Section):
     """Evaluation on the rendered validation people, on the grid and off it."""
 
-    interval_deg: float = Field(default=10.0, ge=0.1, le=360)
+    interval_deg: float = Field(
+        default=10.0, ge=0.1, le=360, description="width of the intervals of the true angle that have an error each"
+    )

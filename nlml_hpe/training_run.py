@@ -109,7 +109,12 @@ class Run:
         """
         if self.log_folder is None:
             return None
-        with needs("tensorboard", "tensorboard: true"):
-            from torch.utils.tensorboard import SummaryWriter
         # Curves beyond the checkpoint, of a run that was killed, are drawn anew.
-        return SummaryWriter(str(self.log_folder / "tensorboard" / name), purge_step=done)
+        return curve_writer()(str(self.log_folder / "tensorboard" / name), purge_step=done)
+
+
+def curve_writer() -> type[SummaryWriter]:
+    """TensorBoard's class that writes curves. Raises ``MissingPackageError`` where tensorboard is not installed."""
+    with needs("tensorboard", "tensorboard: true"):
+        from torch.utils.tensorboard import SummaryWriter
+    return SummaryWriter

@@ -42,8 +42,23 @@ class LooksConfig(Section):
         return value
 
 
+_OF_SOURCES = {
+    "photos": ("photo",),
+    "folder": ("ict_facekit", "facescape", "scan"),
+    "publishable": ("facescape",),
+    "makehuman": ("ict_facekit",),
+    "facing": ("ict_facekit",),
+    "shape_variation": ("photo", "ict_facekit"),
+    "tone_variation": ("photo",),
+    "expression": ("ict_facekit",),
+    "expressions": ("ict_facekit",),
+    "looks": ("ict_facekit",),
+}
+"""Settings of heads that not every source looks at."""
+
+
 class HeadsConfig(Section):
-    """Where heads come from and how many people are made of them."""
+    """Where heads come from and how many people are made of them; settings of another source are refused."""
 
     source: Literal["photo", "ict_facekit", "facescape", "scan"] = "photo"
     photos: UserPath | None = Field(default=None, description="folder of photographs; without one the embedded photo")
@@ -89,15 +104,31 @@ class HeadsConfig(Section):
             raise ValueError(f"heads.source {self.source!r} needs heads.folder; data/README.md says what lies there")
         return self
 
+    @model_validator(mode="after")
+    def _settings_fit_the_source(self) -> HeadsConfig:
+        for name, sources in _OF_SOURCES.items():
+            if self.source not in sources and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"heads.{name} is of source {' or '.join(sources)}; heads.source is {self.source!r}, which does "
+                    "not look at it"
+                )
+        return self
+
 
 class AppearanceConfig(Section):
     """What varies from image to image; ``vary: false`` takes the middle of every range."""
 
     vary: bool = True
-    distance_mm: Interval = (600.0, 1500.0)
-    head_fraction: Interval = (0.6, 0.75)
-    ambient: Interval = (0.5, 0.8)
-    light_angle_deg: float = Field(default=40.0, ge=0, le=90)
+    distance_mm: Interval = Field(default=(600.0, 1500.0), description="range from the camera to the head's middle")
+    head_fraction: Interval = Field(
+        default=(0.6, 0.75), description="range of the share of the image's side that 230 mm of a head fill"
+    )
+    ambient: Interval = Field(
+        default=(0.5, 0.8), description="range of the share of light from all sides; one lamp gives the rest"
+    )
+    light_angle_deg: float = Field(
+        default=40.0, ge=0, le=90, description="how far at most that lamp stands to a side, and up or down"
+    )
     offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
     blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
     noise: tuple[float, float] = Field(
@@ -166,23 +197,32 @@ class ScenesConfig(Section):
     most_heads: int = Field(default=12, ge=1, le=200)
     smallest_px: float = Field(default=10.0, ge=4, le=200, description="longer side of a box that counts as a head")
     largest: float = Field(default=0.85, gt=0, le=2, description="the same of the largest, as a share of the side")
-    empty: Share = Field(default=0.12, description="share of scenes without any head")
+    empty: float = Field(default=0.12, ge=0, lt=1, description="share of scenes without any head")
+
+    @model_validator(mode="after")
+    def _some_head_counts(self) -> ScenesConfig:
+        if self.smallest_px >= self.largest * self.size:
+            raise ValueError(
+                f"no head would count: smallest_px {self.smallest_px:g} is no less than the largest one, "
+                f"{self.largest:g} of {self.size} px; lower it, or raise largest or size"
+            )
+        return self
 
 
 class RenderConfig(Section):
     """Heads to images."""
 
-    size: int = Field(default=256, ge=32, le=4096)
+    size: int = Field(default=256, ge=32, le=4096, description="pixels on a side")
     rasterizer: Literal["numba_zbuffer", "pytorch3d"] = "numba_zbuffer"
     keep_images: bool = Field(default=True, description="false: rendered and detected in one go, nothing on disk")
     image_format: Literal["jpg", "png"] = "jpg"
     jpeg_quality: tuple[Quality, Quality] = Field(default=(90, 90), description="range, drawn for every image")
-    random_poses_train: int = Field(default=0, ge=0, le=100_000)
+    random_poses_train: int = Field(default=0, ge=0, le=100_000, description="of each person, besides the grid's")
     random_margin_deg: tuple[Margin, Margin, Margin] = Field(
         default=(0.0, 0.0, 0.0),
         description="yaw, pitch, roll: how far beyond the grid every other random pose of a training person may lie",
     )
-    random_poses_validation: int = Field(default=150, ge=0, le=100_000)
+    random_poses_validation: int = Field(default=150, ge=0, le=100_000, description="the same of validation people")
     appearance: AppearanceConfig = AppearanceConfig()
 
     @field_validator("jpeg_quality")

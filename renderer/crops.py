@@ -84,7 +84,10 @@ class CropSet:
 
     def settings(self) -> dict[str, Any]:
         """What the crops of both splits depend on besides the kit."""
-        sections = {"heads": self.heads.model_dump(mode="json"), self.kind: self.crops.model_dump(mode="json")}
+        # What is of Render alone counts as left out: its change costs no crop.
+        usual = HeadsConfig.model_fields["expression"].default
+        heads = self.heads.model_copy(update={"expression": usual})
+        sections = {"heads": heads.model_dump(mode="json"), self.kind: self.crops.model_dump(mode="json")}
         return {"seed": self.seed, **sections}
 
     def digest(self) -> str:

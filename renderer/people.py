@@ -140,7 +140,7 @@ class People:
 
         Images that were made under the same key need not be made again, whoever else is rendered.
         """
-        heads = self.heads.model_dump(mode="json", exclude={"train", "validation"})
+        heads = self._seen_heads.model_dump(mode="json", exclude={"train", "validation"})
         # The poses off the grid stand below as they are; where images are kept does not change them.
         off_grid = {"random_poses_train", "random_poses_validation", "random_margin_deg", "keep_images"}
         render = self.render.model_dump(mode="json", exclude=off_grid)
@@ -149,9 +149,14 @@ class People:
 
     def settings(self) -> dict[str, object]:
         """JSON form of all that the images depend on besides the files that are read."""
-        sections = {"heads": self.heads, "render": self.render}
+        sections = {"heads": self._seen_heads, "render": self.render}
         written = {name: section.model_dump(mode="json") for name, section in sections.items()}
         return {"seed": self.seed, "grid": self.grid.as_dict(), **written}
+
+    @property
+    def _seen_heads(self) -> HeadsConfig:
+        """The heads' settings, but for what crops and sprites alone are dressed from, whose change costs no render."""
+        return self.heads.model_copy(update={"makehuman": None})
 
     def inputs(self) -> dict[str, str]:
         """Digests of what is read to render: the user's photographs, or the names and sizes of a kit's many files.

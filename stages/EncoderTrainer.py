@@ -17,7 +17,7 @@ from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.view.training_plots import plot_history
 from stages import TD_main
-from stages.common import Plan, Stage, Workdir, stage_command, training_folder, training_run
+from stages.common import Plan, Stage, Workdir, require_trainable, stage_command, training_folder, training_run
 from stages.config import Config
 
 KIND = "encoder"
@@ -28,6 +28,17 @@ def plan(config: Config) -> Plan:
     work = Workdir(config.workdir)
     reads = {work.landmarks_train: LANDMARKS, work.manifold: TD_main.KIND}
     return Plan((work.encoder,), KIND, config.sections("seed", "encoder"), reads)
+
+
+def check(config: Config) -> None:
+    """Raise ``TrainingError`` where our renders are of too few people to train on some and to stop on others, and as
+    ``require_trainable`` does.
+    """
+    from nlml_hpe.manifold.encoder_training import require_divisible
+
+    require_trainable(config, config.encoder)
+    if config.landmarks.train_images is None:
+        require_divisible(config.heads.train, config.encoder.held_out_share)
 
 
 def main(config: Config) -> Path:
@@ -48,7 +59,7 @@ def main(config: Config) -> Path:
     return work.encoder
 
 
-STAGE = Stage("EncoderTrainer", plan, main)
+STAGE = Stage("EncoderTrainer", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train the landmark encoder."))

@@ -27,7 +27,16 @@ from nlml_hpe.model.head_export import export_head_detector
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.scenes import Scenes
 from renderer.sprites import KIND as SPRITES
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
+from stages.common import (
+    Plan,
+    Stage,
+    Workdir,
+    digest_of_weights,
+    require_trainable,
+    stage_command,
+    training_folder,
+    training_run,
+)
 from stages.config import Config
 from stages.Sprites import digests_behind, folder_of, scenes_of
 
@@ -38,12 +47,22 @@ _RANGED = 160
 def plan(config: Config) -> Plan:
     """What the network depends on."""
     reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
-    begin = config.head_trainer.weights
-    others = digests_behind(config)
-    if begin is not None:
-        others[f"weights {begin}"] = digest_of_weights(begin, "head_trainer.weights")
+    others = digests_behind(config) | _weights_read(config)
     sections = config.sections("seed", "sprites", "scenes", "head_trainer")
     return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)
+
+
+def check(config: Config) -> None:
+    """Raise what is wrong with the weights to begin with, and as ``require_trainable`` does."""
+    require_trainable(config, config.head_trainer)
+    _weights_read(config)
+    initial_head_network(config.head_trainer, config.seed)
+
+
+def _weights_read(config: Config) -> dict[str, str]:
+    """Digest of the weights to begin with. Raises ``ArtifactError`` where the file is missing."""
+    begin = config.head_trainer.weights
+    return {} if begin is None else {f"weights {begin}": digest_of_weights(begin, "head_trainer.weights")}
 
 
 def main(config: Config) -> Path:
@@ -74,7 +93,7 @@ def _some_views(config: Config, scenes: Scenes) -> NDArray[np.uint8]:
     return np.asarray(views.permute(0, 2, 3, 1).numpy())
 
 
-STAGE = Stage("HeadTrainer", plan, main)
+STAGE = Stage("HeadTrainer", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train the head detector."))

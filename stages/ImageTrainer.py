@@ -23,7 +23,16 @@ from nlml_hpe.labelling.sources import Places, inputs_of, open_source, require_a
 from nlml_hpe.rotation import angles_from_rotation
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import KIND as CROPS
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
+from stages.common import (
+    Plan,
+    Stage,
+    Workdir,
+    digest_of_weights,
+    require_trainable,
+    stage_command,
+    training_folder,
+    training_run,
+)
 from stages.config import Config
 
 _Part = tuple[str, LabelledDataConfig, Path, Path]
@@ -42,8 +51,10 @@ def plan(config: Config) -> Plan:
 
 def check(config: Config) -> None:
     """Raise what is wrong with the network, a setting that it does not have or weights that are not its own, and with
-    data that is not rendered first: a folder or a list that is not there, and faces that are in both splits.
+    data that is not rendered first: a folder or a list that is not there, and faces that are in both splits; and as
+    ``require_trainable`` does.
     """
+    require_trainable(config, config.image_trainer)
     _weights_read(config)
     initial_network(config.image_network, config.seed)
     work = Workdir(config.workdir)

@@ -11,7 +11,7 @@ import stages.guard  # noqa: F401
 import numpy as np
 
 from nlml_hpe.config import LandmarksConfig
-from nlml_hpe.detection.detectors import DETECTORS
+from nlml_hpe.detection.detectors import DETECTORS, open_detector
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import digest_of, digest_of_names_and_sizes, is_current, read_manifest
 from nlml_hpe.manifold.extraction import Extraction, extract, person_rows, write_tensor
@@ -58,6 +58,14 @@ def plan(config: Config) -> Plan:
     folders = (work.landmarks_train, work.landmarks_validation)
     pictures = tuple(_place_of_plot(config, split) for split in SPLITS)
     return Plan(folders, KIND, config.sections("grid", "landmarks"), reads, others, pictures=pictures)
+
+
+def check(config: Config) -> None:
+    """Raise what is wrong with the detector or with the folders of the user's own images."""
+    for split in SPLITS:
+        own_images(config, split)
+    marks = config.landmarks
+    open_detector(marks.detector, min_confidence=marks.min_confidence, bundle=marks.bundle).close()
 
 
 def main(config: Config) -> Path:
@@ -147,7 +155,7 @@ def _rendered_rows(people: People, split: str, person: int, landmarks: Landmarks
     return person, person_rows((next(drawn) for _ in on_grid), drawn, people.grid.shape, landmarks)
 
 
-STAGE = Stage("Landmarks", plan, main, draw=draw)
+STAGE = Stage("Landmarks", plan, main, check=check, draw=draw)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Detect landmarks on rendered images."))

@@ -17,7 +17,7 @@ from nlml_hpe.manifold.head_training import train_heads
 from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.view.training_plots import plot_history
 from stages import TD_main
-from stages.common import Plan, Stage, Workdir, stage_command, training_folder, training_run
+from stages.common import Plan, Stage, Workdir, require_trainable, stage_command, training_folder, training_run
 from stages.config import Config
 
 KIND = "angle_heads"
@@ -27,6 +27,11 @@ def plan(config: Config) -> Plan:
     """What the heads depend on."""
     work = Workdir(config.workdir)
     return Plan((work.heads,), KIND, config.sections("seed", "angle_heads"), {work.manifold: TD_main.KIND})
+
+
+def check(config: Config) -> None:
+    """Raise as ``require_trainable`` does."""
+    require_trainable(config, config.angle_heads)
 
 
 def main(config: Config) -> Path:
@@ -47,7 +52,7 @@ def main(config: Config) -> Path:
     return work.heads
 
 
-STAGE = Stage("MLPHeadsTrainer", plan, main)
+STAGE = Stage("MLPHeadsTrainer", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train the three angle heads."))

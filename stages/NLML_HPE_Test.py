@@ -38,6 +38,9 @@ from stages.config import Config
 KIND = "test"
 _BOXED = ("crops", "aflw2000", "300w_lp", "fsanet")
 """Data whose labels have the box of the 68 points, so that no detector is needed to cut crops."""
+_OF_THE_CONFIG: tuple[str, ...] = ("config", "force", "verify", "cluster", "eye")
+_OF_PHOTOGRAPHS: tuple[str, ...] = ("model", "output")
+"""Options with a default that say something of the configuration's model, and of labelled photographs, alone."""
 _NOTHING = "no face of image_trainer.validation is labelled with a pose in range and a box; evaluate with --dataset"
 
 
@@ -153,7 +156,14 @@ def command() -> int:
     parser = stage_parser(__doc__)
     add_eye(parser)
     add_arguments(parser, device=False)
-    return guarded(work, parser.parse_args())
+    given = parser.parse_args()
+    idle, why = _OF_THE_CONFIG, "does not go with --dataset, which evaluates the folder of --model"
+    if given.dataset is None:
+        idle, why = _OF_PHOTOGRAPHS, "needs --dataset; without it the model of --config is evaluated, in its workdir"
+    for name in idle:
+        if getattr(given, name) != parser.get_default(name):
+            parser.error(f"--{name} {why}")
+    return guarded(work, given)
 
 
 if __name__ == "__main__":

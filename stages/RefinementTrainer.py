@@ -30,7 +30,16 @@ from nlml_hpe.model.head_export import export_refinement
 from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import Split
 from renderer.sprites import KIND as SPRITES
-from stages.common import Plan, Stage, Workdir, digest_of_weights, stage_command, training_folder, training_run
+from stages.common import (
+    Plan,
+    Stage,
+    Workdir,
+    digest_of_weights,
+    require_trainable,
+    stage_command,
+    training_folder,
+    training_run,
+)
 from stages.config import Config
 from stages.Sprites import digests_behind, folder_of, scenes_of
 
@@ -40,14 +49,25 @@ _RANGED = 40
 
 def plan(config: Config) -> Plan:
     """What the network depends on."""
-    work, weights = Workdir(config.workdir), config.refinement_trainer.image_network
+    work = Workdir(config.workdir)
     splits: tuple[Split, Split] = ("train", "validation")
     reads = {**{folder_of(config, split): SPRITES for split in splits}, work.head_network: FIRST_STAGE}
-    others = digests_behind(config)
-    if weights is not None:
-        others[f"image_network {weights}"] = digest_of_weights(weights, "refinement_trainer.image_network")
+    others = digests_behind(config) | _weights_read(config)
     sections = config.sections("seed", "sprites", "scenes", "refinement_trainer")
     return Plan((work.refinement_network,), KIND, sections, reads, others)
+
+
+def check(config: Config) -> None:
+    """Raise what is wrong with the weights to begin with, and as ``require_trainable`` does."""
+    require_trainable(config, config.refinement_trainer)
+    _weights_read(config)
+    initial_refinement_network(config.refinement_trainer, config.seed)
+
+
+def _weights_read(config: Config) -> dict[str, str]:
+    """Digest of the weights to begin with. Raises ``ArtifactError`` where the file is missing."""
+    begin, name = config.refinement_trainer.image_network, "refinement_trainer.image_network"
+    return {} if begin is None else {f"image_network {begin}": digest_of_weights(begin, name)}
 
 
 def main(config: Config) -> Path:
@@ -82,7 +102,7 @@ def main(config: Config) -> Path:
     return work.refinement_network
 
 
-STAGE = Stage("RefinementTrainer", plan, main)
+STAGE = Stage("RefinementTrainer", plan, main, check=check)
 
 if __name__ == "__main__":
     sys.exit(stage_command(STAGE, "Train the head detector's second stage."))

@@ -16,6 +16,7 @@ from nlml_hpe.manifold.fit import fit_manifold
 from nlml_hpe.manifold.manifold_file import write_manifold
 from nlml_hpe.manifold.tensor import KIND as LANDMARKS
 from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.manifold.tucker import require_ranks
 from nlml_hpe.parallel import run_tasks
 from nlml_hpe.view.manifold_plots import plot_energy, plot_factors
 from stages.common import Plan, Stage, Workdir, config_of, guarded, run_stage, stage_parser
@@ -28,6 +29,16 @@ def plan(config: Config) -> Plan:
     """What the manifold depends on."""
     work = Workdir(config.workdir)
     return Plan((work.manifold,), KIND, config.sections("seed", "grid", "tucker"), {work.landmarks_train: LANDMARKS})
+
+
+def check(config: Config) -> None:
+    """Raise ``DeviceError`` for a device that is not there, and ``TensorError`` for ranks that are too high for it all:
+    of our renders it is known how many people there are.
+    """
+    resolve_device(config.device)
+    ranks = config.tucker.ranks
+    people = ranks.identity if config.landmarks.train_images else config.heads.train
+    require_ranks((people, *config.grid.pose_grid().shape), (ranks.identity, ranks.yaw, ranks.pitch, ranks.roll))
 
 
 def main(config: Config) -> Path:
@@ -48,7 +59,7 @@ def main(config: Config) -> Path:
     return work.manifold
 
 
-STAGE = Stage("TD_main", plan, main)
+STAGE = Stage("TD_main", plan, main, check=check)
 
 
 def run(given: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nlml_hpe.config import TrainingConfig
 from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.device import DEVICES, DeviceName, resolve_device
 from nlml_hpe.evaluation.options import exit_code_of
@@ -181,6 +182,16 @@ def training_run(config: Config, folder: Path, plan: Plan) -> Run:
         inputs=digest_of([plan.settings, plan.inputs]),
         log_folder=config.workdir,
     )
+
+
+def require_trainable(config: Config, settings: TrainingConfig) -> None:
+    """Raise what any training would at its start: ``DeviceError`` for a device that is not there, and
+    ``MissingPackageError`` for curves without TensorBoard."""
+    from nlml_hpe.training_run import curve_writer
+
+    resolve_device(config.device)
+    if settings.tensorboard:
+        curve_writer()
 
 
 @contextmanager

@@ -89,6 +89,23 @@ def test_steps_that_names_can_hold_are_read(step: float) -> None:
         ("workdir: w\nheads: &a {looks: *a}\n", ["unknown key 'heads.looks.looks'"]),
         (f"workdir: w\nx: {'[' * 5000}\n", ["nested too deeply"]),
         ("workdir: w\nworkdir_: !!python/object:os.system x\n", ["not valid YAML"]),
+        ("workdir: w\nencoder: {hidden: [yes, 3]}\n", ["line 2", "hidden: expected no true or false"]),
+        (
+            "workdir: w\nheads: {folder: scans}\n",
+            ["line 2", "heads.folder is of source ict_facekit or facescape or scan; heads.source is 'photo'"],
+        ),
+        (
+            "workdir: w\nheads: {source: scan, folder: f, photos: p}\n",
+            ["heads.photos is of source photo; heads.source is 'scan', which does not look at it"],
+        ),
+        ("workdir: w\nheads: {looks: {bald: 0.5}}\n", ["heads.looks is of source ict_facekit"]),
+        ("workdir: w\nheads: {source: facescape, folder: f, tone_variation: 2}\n", ["heads.tone_variation is of"]),
+        ("workdir: w\nscenes: {size: 64, smallest_px: 60}\n", ["no head would count", "0.85 of 64 px"]),
+        ("workdir: w\nscenes: {empty: 1}\n", ["scenes.empty", "less than 1"]),
+        (
+            "workdir: w\nrefinement_trainer: {augmentation: {turn_deg: 5, shift: 0}}\n",
+            ["refinement_trainer: augmentation: leave out turn_deg, shift"],
+        ),
         (
             "workdir: w\nimage_network: {weights: a.pkl, backbone_weights: b.pth}\n",
             ["line 2", "weights: leave out backbone_weights, which they would replace"],

@@ -238,6 +238,11 @@ def test_the_stage_writes_both_splits_and_a_sheet(folder: Path, tmp_path: Path) 
     assert not Crops.STAGE.plan(config.model_copy(update={"seed": 6})).is_current()
 
 
+def test_what_render_alone_looks_at_makes_no_crop_anew(folder: Path) -> None:
+    settings = [people(folder, expression=share).settings() for share in (0.6, 0.1)]
+    assert settings[0] == settings[1] != people(folder, expressions="all").settings()
+
+
 def test_other_heads_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HeadDataError, match="source is 'photo'"):
         CropSet(HeadsConfig(), TINY, 1, "train", tmp_path)
@@ -253,7 +258,7 @@ def test_the_kit_is_read_before_anything_is_begun(tmp_path: Path) -> None:
 
 def test_expressions_are_a_setting(folder: Path) -> None:
     """The shipped checkpoint's recipe keeps its eight shapes, whatever else the kit has by now."""
-    usual, every = HeadsConfig(), HeadsConfig(expressions="all")
+    usual, every = HeadsConfig(), HeadsConfig(source="ict_facekit", folder=folder, expressions="all")
     names = ("mouthSmile_L", "jawOpen", "browDown_L")
     assert [usual.makes(name) for name in names] == [True, True, False]
     assert all(every.makes(name) for name in names)

@@ -46,6 +46,17 @@ def test_what_changes_an_image_changes_the_key(change: dict[str, object]) -> Non
     assert same == ("random_margin_deg" in change)
 
 
+def test_what_crops_alone_are_dressed_from_changes_no_key() -> None:
+    """Landmarks' renders, hours of them, were made anew for it."""
+    heads = HeadsConfig(source="ict_facekit", folder=Path("kit"), train=1, validation=1)
+    crowds = [
+        Config(workdir=Path("unused"), heads=heads.model_copy(update={"makehuman": folder})).people()
+        for folder in (None, Path("makehuman"))
+    ]
+    before, after = ((crowd.keys("train"), crowd.settings()) for crowd in crowds)
+    assert before == after
+
+
 def test_a_grown_crowd_is_rendered_to_the_same_pixels() -> None:
     few, more = people(), people(train=7)
     for person in (1, FIRST_VALIDATION_PERSON):

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import require_replaceable
 from stages import ImageTrainer, NLML_HPE_Test, run_pipeline
-from stages.common import Plan, Stage, config_of, guarded, run_stage, stage_command, stage_parser
+from stages.common import USER_ERRORS, Plan, Stage, config_of, guarded, run_stage, stage_command, stage_parser
 from stages.config import Config
 from tests.conftest import REPOSITORY
 
@@ -96,3 +97,78 @@ def test_a_device_that_is_not_there_is_said_before_the_first_stage(
     assert commands[name]() == 1
     assert "device 'cuda' was asked for" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "m"], "--model needs --dataset; without it the model of --config is evaluated"),
+        (["--output", "o"], "--output needs --dataset"),
+        (["--dataset", "aflw2000", "--root", ".", "--config", "c.yaml"], "--config does not go with --dataset"),
+        (["--dataset", "aflw2000", "--root", ".", "--eye", "image"], "--eye does not go with --dataset"),
+    ],
+)
+def test_the_evaluation_of_another_model_than_was_named_is_refused(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --dataset and a configuration it gave the shipped model's errors, and without one those of its own model."""
+    monkeypatch.setattr("sys.argv", ["NLML_HPE_Test", *options])
+    with pytest.raises(SystemExit, match="2"):
+        NLML_HPE_Test.command()
+    assert message in capsys.readouterr().err
+
+
+_WIDE = REPOSITORY / "checkpoints" / "image_network" / "wide.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("eye", "text", "message"),
+    [
+        ("landmarks", "tucker: {ranks: {roll: 8}}", "rank 8 of mode roll exceeds its 7 entries"),
+        ("landmarks", "tucker: {ranks: {identity: 25}}", "rank 25 of mode identity exceeds its 24 entries"),
+        ("landmarks", "encoder: {held_out_share: 0.99}", r"held_out_share 0\.99 leaves none of 24 people to train on"),
+        ("landmarks", "landmarks: {validation_images: gone}", "gone: no such folder of images"),
+        ("landmarks", "landmarks: {detector: mediapipe_tasks, bundle: gone.task}", r"gone\.task is missing"),
+        ("landmarks", "device: cuda", "device 'cuda' was asked for"),
+        ("image", "device: cuda", "device 'cuda' was asked for"),
+        ("image", "image_trainer: {data: [{}, {kind: aflw2000, root: gone}]}", "gone: no such file or folder"),
+        ("image", "image_trainer: {data: [{}, {kind: aflw2000, root: configs, list: gone}]}", "gone: no such list"),
+        ("image", "image_model: {landmark_eye: gone}", r"gone/config\.json"),
+        ("heads", "device: cuda", "device 'cuda' was asked for"),
+        ("heads", "head_trainer: {weights: gone}", r"gone: no such file; correct head_trainer\.weights"),
+        ("heads", f"head_trainer: {{weights: {_WIDE}}}", "weights of another network"),
+        ("heads", f"refinement_trainer: {{image_network: {_WIDE}}}", "weights of another network"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_said_before_anybody_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eye: str, text: str, message: str
+) -> None:
+    """It was said after hours of rendering, or of a training."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = tmp_path / "c.yaml"
+    # There are no heads here: rendering would end with another error.
+    path.write_text(f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\n{text}\n")
+    with pytest.raises(USER_ERRORS, match=message):
+        run_pipeline.main(path, None, None, force=False, eye=eye)
+
+
+@pytest.mark.parametrize(
+    ("eye", "section"),
+    [
+        ("landmarks", "encoder"),
+        ("landmarks", "angle_heads"),
+        ("image", "image_trainer"),
+        ("heads", "head_trainer"),
+        ("heads", "refinement_trainer"),
+    ],
+)
+def test_that_tensorboard_is_missing_is_said_before_anybody_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eye: str, section: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"workdir: {tmp_path}\nheads: {{source: scan, folder: {tmp_path}}}\n{section}: {{tensorboard: true}}\n"
+    )
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingPackageError, match="tensorboard: true needs"):
+        run_pipeline.main(path, None, None, force=False, eye=eye)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nlml_hpe.config import TrainingConfig, UserPath
 from nlml_hpe.image_networks.config import AugmentationConfig
+
+_FRAMING = ("mirror", "turn_deg", "scale", "shift")
+"""Settings of augmentation that the second stage does not look at."""
 
 
 class RefinementTrainerConfig(TrainingConfig):
@@ -23,3 +26,14 @@ class RefinementTrainerConfig(TrainingConfig):
         default=AugmentationConfig(), description="tones alone: framing is varied by what is proposed"
     )
     int8: bool = Field(default=True, description="the ONNX file computes in eight bits")
+
+    @model_validator(mode="after")
+    def _varies_tones_alone(self) -> RefinementTrainerConfig:
+        own, usual = self.augmentation, AugmentationConfig()
+        idle = [name for name in _FRAMING if getattr(own, name) != getattr(usual, name)]
+        if idle:
+            raise ValueError(
+                f"augmentation: leave out {', '.join(idle)}; here it varies tones alone, and what is proposed varies "
+                "the framing"
+            )
+        return self

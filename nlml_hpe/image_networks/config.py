@@ -17,13 +17,17 @@ class ImageNetworkConfig(Section):
     name: Literal["hopenet", "custom_cnn", "mobilenetv2", "six_d"] = "six_d"
     size: int = Field(default=64, ge=32, le=512, description="pixels on a side of a crop")
     backbone: Literal["residual", "resnet50", "mobilenet_v2"] | None = Field(default=None, description="of six_d")
-    width: int | None = Field(default=None, ge=8, le=1024, description="channels that the network begins with")
-    alpha: float | None = Field(default=None, ge=0, le=1e6, description="of bins: weight of the squared error")
+    width: int | None = Field(
+        default=None, ge=8, le=1024, description="channels that it begins with; not of custom_cnn"
+    )
+    alpha: float | None = Field(
+        default=None, ge=0, le=1e6, description="of hopenet and custom_cnn: weight of the squared error"
+    )
     answer: Literal["angles", "six_d"] | None = Field(default=None, description="of mobilenetv2")
     loss: Literal["huber", "geodesic", "chordal"] | None = Field(
         default=None, description="of six_d: Huber's of the angle, the angle itself, or one minus its cosine"
     )
-    dropout: float | None = Field(default=None, ge=0, lt=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="of all but hopenet")
     covered: tuple[Border, Border, Border, Border] = Field(
         default=(0.0, 0.0, 0.0, 0.0),
         description="shares of the crop's side at its left, top, right and bottom that the network is not shown",

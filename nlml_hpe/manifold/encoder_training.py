@@ -8,6 +8,7 @@ factor rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -92,7 +93,7 @@ def train_encoder(
     ArtifactError
         Where tensor and manifold do not belong together.
     TrainingError
-        For fewer than two people, or a manifold without noise statistics.
+        As ``require_divisible`` does, and for a manifold without noise statistics.
 
     Examples
     --------
@@ -119,8 +120,7 @@ def train_encoder(
     mend = "run TD_main on this tensor"
     require_equal("feature of manifold and tensor", manifold.feature, tensor.feature, mend)
     require_equal("grid of manifold and tensor", manifold.grid.as_dict(), tensor.grid.as_dict(), mend)
-    if len(tensor.people) < 2:
-        raise TrainingError("the encoder needs at least two people: one to train on, one to stop on; raise heads.train")
+    require_divisible(len(tensor.people), config.held_out_share)
     kept, held_out = train_test_split(np.arange(len(tensor.people)), test_size=config.held_out_share, random_state=seed)
     faces = (detected_faces(tensor, np.sort(people)) for people in (kept, held_out))
     training, stopping = (_angle_samples(part, run.device) for part in faces)
@@ -136,6 +136,25 @@ def train_encoder(
     change = encoder_augment(config, inside)
     history = train(encoder, loss, training, stopping, config, seed, "encoder", augment=change, run=run)
     return inside.folded_into(encoder), history
+
+
+def require_divisible(people: int, held_out_share: float) -> None:
+    """Require people to train on and people to stop early on.
+
+    Raises ``TrainingError`` for fewer than two people, and for a share that leaves none to train on.
+
+    Examples
+    --------
+    >>> require_divisible(6, 0.9)
+    Traceback (most recent call last):
+    nlml_hpe.training_error.TrainingError: encoder.held_out_share 0.9 leaves none of 6 people to train on; lower it
+    """
+    if people < 2:
+        raise TrainingError("the encoder needs at least two people: one to train on, one to stop on; raise heads.train")
+    if math.ceil(held_out_share * people) >= people:
+        raise TrainingError(
+            f"encoder.held_out_share {held_out_share:g} leaves none of {people} people to train on; lower it"
+        )
 
 
 def _new_encoder(

@@ -178,12 +178,7 @@ def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArr
         raise TensorError(f"expected features (I, {', '.join(map(str, grid.shape))}, F); received {shape}")
     if len(ranks) != 4 or min(ranks) < 1:
         raise TensorError(f"expected ranks of identity, yaw, pitch and roll, 1 or more each; received {ranks}")
-    for mode, size, rank in zip(("identity", "yaw", "pitch", "roll"), shape, ranks, strict=False):
-        if rank > size:
-            raise TensorError(
-                f"rank {rank} of mode {mode} exceeds its {size} entries; lower tucker.ranks.{mode} to {size} "
-                f"or less, or add data"
-            )
+    require_ranks(shape[:4], ranks)
     if detected is None:
         return
     if detected.shape != shape[:4] or detected.dtype != bool:
@@ -194,6 +189,35 @@ def _check(shape: tuple[int, ...], ranks: Ranks, grid: PoseGrid, detected: NDArr
         if empty:
             raise TensorError(
                 f"no face was found at {mode} {', '.join(empty)}: nothing can be learned of it; drop it from the grid"
+            )
+
+
+def require_ranks(sizes: Sequence[int], ranks: Sequence[int]) -> None:
+    """Require ranks that a tensor allows.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        How many people, yaw, pitch and roll angles there are.
+    ranks : sequence of int
+        Of identity, yaw, pitch and roll.
+
+    Raises
+    ------
+    TensorError
+        Where one is greater than the size of its mode.
+
+    Examples
+    --------
+    >>> require_ranks((20, 11, 9, 7), (5, 3, 3, 8))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    nlml_hpe.manifold.blocks.TensorError: rank 8 of mode roll exceeds its 7 entries; lower tucker.ranks.roll ...
+    """
+    for mode, size, rank in zip(("identity", *AXES), sizes, ranks, strict=True):
+        if rank > size:
+            raise TensorError(
+                f"rank {rank} of mode {mode} exceeds its {size} entries; lower tucker.ranks.{mode} to {size} "
+                f"or less, or add data"
             )
 
 
