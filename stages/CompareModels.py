@@ -75,8 +75,6 @@ def work(given: argparse.Namespace) -> None:
     protocols = [
         protocol_of(given.dataset, name) for name in given.protocols or (given.dataset, f"{given.dataset}-nlml")
     ]
-    if given.seed < 0:
-        raise ValueError(f"--seed: expected 0 or more; received {given.seed}")
     resolve_device(given.device)
     require_replaceable(given.output, KIND)
     require_apart(given.output, given.root)

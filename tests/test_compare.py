@@ -322,7 +322,7 @@ def test_the_command_says_what_is_wrong_before_it_works(
         (("--models", str(tmp_path)), "expected a model folder"),
         (("--output", str(photographs / "out")), "lies in the data set"),
         (("--protocols", "biwi"), "protocol 'biwi' is not one of aflw2000"),
-        (("--seed", "-1"), "--seed: expected 0 or more; received -1"),
+        (("--seed", "-1"), "expected a seed of 0 or more, by which images are drawn; received -1"),
         (("--images", "nobody"), "not among the labelled faces of"),
     ):
         assert run(*changes) == 1
