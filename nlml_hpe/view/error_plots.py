@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -41,7 +41,8 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     ...     plot_intervals({"refined": dict.fromkeys(AXES, rows)}, Path(folder) / "intervals.png").name
     'intervals.png'
     """
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.7), sharey=True, layout="constrained")
+    figure = Figure(figsize=(13, 3.7), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
     for panel, name in zip(panels, AXES, strict=True):
         _draw_counts(panel, next(iter(tables.values()))[name])
         for route, table in tables.items():
@@ -91,7 +92,8 @@ def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit:
     ...     plot_error_cdf({"refined": np.array([1.0, 2.0, 4.0])}, Path(folder) / "cdf.png").name
     'cdf.png'
     """
-    figure, panel = plt.subplots(figsize=(5.5, 3.6))
+    figure = Figure(figsize=(5.5, 3.6))
+    panel = figure.subplots()
     for route, values in errors.items():
         # A step at each error, from none to the end of the axis: one face, or all beyond it, are seen so, too.
         below = np.sort(values[values <= limit])
