@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,7 +136,7 @@ def normalize_landmarks(
     Raises
     ------
     ValueError
-        For another number of points, for values that are not finite, and for points that coincide.
+        For another number of points, another normalization, values that are not finite, and points that coincide.
 
     Examples
     --------
@@ -145,6 +145,9 @@ def normalize_landmarks(
     >>> bool(np.allclose(normalize_landmarks(3 * points + 100), feature, atol=1e-5))
     True
     """
+    if normalization not in get_args(Normalization):
+        known = list(get_args(Normalization))
+        raise ValueError(f"unknown normalization {normalization!r}; expected one of {known}")
     array = check_landmarks(points, point_set)
     if normalization == "nose_eye_corners":
         centred = array - array[..., point_set.nose_tip : point_set.nose_tip + 1, :]
@@ -166,26 +169,34 @@ def _facemesh_tables() -> dict[str, Any]:
     return tables
 
 
+def _shared(table: NDArray[Any]) -> NDArray[Any]:
+    """The table, write-protected: who wrote into what is cached would change it for everybody."""
+    table.flags.writeable = False
+    return table
+
+
 @cache
 def facemesh_triangles() -> NDArray[np.int32]:
-    """The FaceMesh tessellation as triangles ``(852, 3)``; eyes and mouth are left open.
+    """The FaceMesh tessellation as triangles ``(852, 3)``, write-protected; eyes and mouth are left open.
 
     Orientation is not consistent; ``renderer.mesh.orient_outwards`` makes it so.
 
     >>> facemesh_triangles().shape
     (852, 3)
     """
-    return np.array(_facemesh_tables()["triangles"], dtype=np.int32)
+    return _shared(np.array(_facemesh_tables()["triangles"], dtype=np.int32))
 
 
 @cache
 def facemesh_canonical() -> NDArray[np.float64]:
     """MediaPipe's canonical face ``(468, 3)`` in centimetres, in the head frame (x right, y up, z to the viewer).
 
+    Write-protected: change a copy of it.
+
     >>> facemesh_canonical()[FACEMESH.nose_tip]
     array([ 0.      , -1.126865,  7.475604])
     """
-    return np.array(_facemesh_tables()["canonical"], dtype=np.float64)
+    return _shared(np.array(_facemesh_tables()["canonical"], dtype=np.float64))
 
 
 def boundary_loops(triangles: Iterable[Iterable[int]]) -> list[list[int]]:
@@ -287,12 +298,14 @@ def _widened(box: Box, by: float) -> Box:
 
 
 # Jaw, brows, bridge and tip of the nose; eyes; mouth.
-_IBUG68_MIRROR = np.concatenate(
-    [
-        [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)],
-        [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],
-        [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65],
-    ]
+_IBUG68_MIRROR = _shared(
+    np.concatenate(
+        [
+            [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)],
+            [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],
+            [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65],
+        ]
+    )
 )
 
 
@@ -302,7 +315,7 @@ def has_mirror(points: PointSet) -> bool:
 
 
 def mirror_of(points: PointSet) -> NDArray[np.int64]:
-    """Permutation ``(N,)``: the index of every point's mirror image in the sagittal plane.
+    """Permutation ``(N,)``, write-protected: the index of every point's mirror image in the sagittal plane.
 
     Raises ``ValueError`` for points of which it is not known.
     """
@@ -337,7 +350,8 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
     Raises
     ------
     ValueError
-        For points of which it is not known which mirror one another: those of a detector of your own.
+        For features of another shape, and for points of which it is not known which mirror one another: those of a
+        detector of your own.
 
     Examples
     --------
@@ -345,6 +359,8 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
     >>> bool((mirrored_features(mirrored_features(features, FACEMESH), FACEMESH) == features).all())
     True
     """
+    if features.ndim != 2 or features.shape[1] != points.feature_length:
+        raise ValueError(f"expected features (N, {points.feature_length}); received shape {features.shape}")
     turned = features.reshape(len(features), points.n_points, 3)[:, mirror_of(points)]
     turned[..., 0] *= -1
     return turned.reshape(features.shape)
@@ -352,9 +368,9 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
 
 @cache
 def facemesh_mirror() -> NDArray[np.int64]:
-    """Permutation ``(468,)``: the index of every FaceMesh point's mirror image in the sagittal plane.
+    """Permutation ``(468,)``, write-protected: the index of every FaceMesh point's mirror image in the sagittal plane.
 
     >>> int(facemesh_mirror()[33])
     263
     """
-    return np.array(_facemesh_tables()["mirror"], dtype=np.int64)
+    return _shared(np.array(_facemesh_tables()["mirror"], dtype=np.int64))
