@@ -18,14 +18,14 @@ _COLUMNS = 5
 """Names of routes on a line of the legend."""
 
 
-def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
+def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: str | Path) -> Path:
     """Draw the MAE over the true angle, one panel per angle, one line per route; bars say how many faces it is of.
 
     Parameters
     ----------
     tables : mapping
         Route -> what ``metrics.per_interval`` gives.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -68,14 +68,14 @@ def _draw_counts(panel: Axes, table: Sequence[Mapping[str, float]]) -> None:
     panel.set_frame_on(False)
 
 
-def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit: float = 15.0) -> Path:
+def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: str | Path, limit: float = 15.0) -> Path:
     """Draw the share of faces whose error is at most so many degrees, one line per route.
 
     Parameters
     ----------
     errors : mapping of str to ndarray
         Route -> (n,) mean error of the three angles, in degrees.
-    path : Path
+    path : str or Path
         The PNG file to write.
     limit : float
         Where the axis of errors ends, in degrees.

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from nlml_hpe.files.atomic import atomic_path
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG, atomically; returns ``path``."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
-    return path
+    return Path(path)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a plot needs no tensorly
     from nlml_hpe.pose_grid import PoseGrid
 
 
-def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid, path: Path) -> Path:
+def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid, path: str | Path) -> Path:
     """Draw every factor column (dots) over its fitted cosine (line), one panel per axis.
 
     Parameters
@@ -30,7 +30,7 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
         The fits of the three axes.
     grid : PoseGrid
         Where the dots lie, in degrees.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -68,14 +68,14 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
     return save_figure(figure, path)
 
 
-def plot_energy(model: TuckerModel, path: Path) -> Path:
+def plot_energy(model: TuckerModel, path: str | Path) -> Path:
     """Draw the share of each mode's energy by component, on a logarithmic axis; those that are kept are filled.
 
     Parameters
     ----------
     model : TuckerModel
         The decomposition.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -106,7 +106,7 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: str) -> Path:
+def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: str | Path, title: str) -> Path:
     """Draw the share of people whose face was not found at every pose: one panel per roll, pitch over yaw.
 
     Parameters
@@ -115,7 +115,7 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
         (people, yaw, pitch, roll), whether the face was found.
     grid : PoseGrid
         The poses.
-    path : Path
+    path : str or Path
         The PNG file to write.
     title : str
         Above the panels.

@@ -16,14 +16,14 @@ if TYPE_CHECKING:  # a plot needs no torch
     from nlml_hpe.training_run import History
 
 
-def plot_history(histories: Mapping[str, History], path: Path) -> Path:
+def plot_history(histories: Mapping[str, History], path: str | Path) -> Path:
     """Draw loss curves of one or several trainings; the epoch that was kept is marked.
 
     Parameters
     ----------
     histories : mapping of str to History
         Losses by the training's name, one panel for each.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -59,14 +59,14 @@ def _draw_curves(panel: Axes, curves: Mapping[str, Sequence[float]], best_epoch:
     panel.legend(fontsize=8)
 
 
-def plot_measures(history: History, path: Path) -> Path:
+def plot_measures(history: History, path: str | Path) -> Path:
     """Draw loss, every metric and the learning rate of one training by epoch; the kept epoch is marked.
 
     Parameters
     ----------
     history : History
         Of one epoch or more.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
