@@ -757,3 +757,13 @@ def test_filters_are_as_many_as_heads_of_the_last_seconds(smoother: SmootherName
 def test_a_smoother_that_is_not_known_is_named() -> None:
     with pytest.raises(ValueError, match=r"smoother: expected one of \['one_euro', 'kalman'\]; received 'euro'"):
         PoseSmoother("euro")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 4), np.uint8), np.zeros((64, 64, 3))]
+)
+def test_a_frame_that_is_no_rgb_image_is_refused(tmp_path: Path, frame: np.ndarray) -> None:
+    """Of a grey one it was asked whether the disk is full."""
+    with pytest.raises(ValueError, match="expected an RGB uint8 image"), VideoWriter(tmp_path / "a.mp4", 25.0) as copy:
+        copy.put(frame, 0.0)
+    assert not list(tmp_path.iterdir())
