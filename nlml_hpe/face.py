@@ -185,8 +185,15 @@ class Face:
         -------
         Face
             With ``points`` as float64.
+
+        Raises
+        ------
+        ValueError
+            For another shape, and for no points.
         """
         array = np.asarray(points, dtype=np.float64)
+        if array.ndim != 2 or array.shape[1] != 3 or not len(array):
+            raise ValueError(f"expected landmarks (N, 3) of one point or more; received shape {array.shape}")
         return cls(image, box_of(array), array, found_by)
 
 

@@ -33,7 +33,7 @@ class RenderFolderError(ValueError):
 
 @dataclass(frozen=True)
 class PoseGrid:
-    """Angles in degrees along each axis, ascending. ``shape`` is (yaw, pitch, roll).
+    """Angles in degrees along each axis, ascending; arrays and lists become tuples. ``shape`` is (yaw, pitch, roll).
 
     Raises
     ------
@@ -53,7 +53,8 @@ class PoseGrid:
 
     def __post_init__(self) -> None:
         for axis in AXES:
-            values = getattr(self, axis)
+            values = tuple(map(float, getattr(self, axis)))
+            object.__setattr__(self, axis, values)
             if not values or not np.isfinite(values).all() or any(b <= a for a, b in itertools.pairwise(values)):
                 raise ValueError(f"grid axis {axis}: expected ascending finite angles, received {list(values)}")
 

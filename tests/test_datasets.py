@@ -476,6 +476,14 @@ def test_a_list_replaces_no_file_of_the_user(tmp_path: Path) -> None:
     assert not (tmp_path / "one.txt").exists()  # all are checked before the first is written
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", "", " ", "photo\udcff.jpg"])
+def test_a_name_that_would_be_read_as_another_is_not_written(tmp_path: Path, name: str) -> None:
+    """A line break made two names of one, and an empty name was lost."""
+    with pytest.raises(DatasetError, match=r"b\.txt: expected names of one line of UTF-8 text; received 1 \("):
+        write_lists({tmp_path / "a.txt": iter(["fine"]), tmp_path / "b.txt": ["fine", name]})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_split_leaves_no_list_of_another_one_beside_it(tmp_path: Path) -> None:
     """Errors on what stands in that list would be of faces that were learned from."""
     for name in "abcdef":

@@ -176,6 +176,13 @@ def test_a_route_may_answer_faces_without_landmarks() -> None:
         require_answer(ask(faces, {"none": nothing}), "all")
 
 
+def test_a_route_answers_every_face_it_is_asked_about() -> None:
+    """One that left faces out had its answers laid beside other faces' labels, or stopped far from its fault."""
+    faces = [LabelledFace(name, (1.0, 2.0, 3.0), Face(None, (0.0, 0.0, 8.0, 8.0))) for name in "ab"]
+    with pytest.raises(ValueError, match=r"route 'short': expected an answer to each of 2 faces, .* received 1"):
+        ask(faces, {"short": lambda _: Estimates.of_rotations(np.eye(3)[None])})
+
+
 def test_angles_are_compared_with_the_labels_own_at_90_degrees_of_yaw() -> None:
     """Where a rotation does not tell pitch from roll, as of heads that are rendered at yaw 90."""
     labels = [(90.0, 20.0, 10.0), (-90.0, 20.0, 10.0)]

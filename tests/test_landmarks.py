@@ -20,8 +20,10 @@ from nlml_hpe.detection.landmarks import (
     facemesh_mirror,
     facemesh_triangles,
     mirror_of,
+    mirrored_features,
     normalize_landmarks,
 )
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import read_json, write_json
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import MANIFEST
@@ -166,6 +168,33 @@ def test_normalisation_refuses_what_has_no_pose() -> None:
         normalize_landmarks(np.ones((468, 3)))
     with pytest.raises(ValueError, match="NaN"):
         normalize_landmarks(np.full((468, 3), np.nan))
+
+
+def test_a_misspelt_normalization_is_refused() -> None:
+    """Anything but the first name was taken for the second: another feature, and no word about it."""
+    points = np.random.default_rng(0).normal(size=(468, 3))
+    with pytest.raises(ValueError, match=r"'nose_eye_corner'; expected one of \['nose_eye_corners', 'centroid_rms'\]"):
+        normalize_landmarks(points, FACEMESH, "nose_eye_corner")  # type: ignore[arg-type]
+
+
+def test_nobody_writes_into_the_tables_that_all_share() -> None:
+    """``facemesh_canonical() * 10`` made in place was the canonical face of all that came after it."""
+    for table in (facemesh_triangles(), facemesh_canonical(), mirror_of(FACEMESH), mirror_of(IBUG68)):
+        with pytest.raises(ValueError, match="read-only"):
+            table[0] = 0
+
+
+@pytest.mark.parametrize("shape", [(1404,), (2, 1401), (1, 2, 1404)])
+def test_only_rows_of_features_are_mirrored(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected features \(N, 1404\); received shape \("):
+        mirrored_features(np.zeros(shape, dtype=np.float32), FACEMESH)
+
+
+@pytest.mark.parametrize("points", [np.zeros((0, 3)), [], [1, 2, 3], [[1, 2], [3, 4]]])
+def test_a_face_of_other_points_is_refused(points: object) -> None:
+    """numpy's own words said nothing of landmarks, and a face of (N, 2) failed later on."""
+    with pytest.raises(ValueError, match=r"expected landmarks \(N, 3\) of one point or more; received shape"):
+        Face.from_points(points)  # type: ignore[arg-type]
 
 
 def test_the_tensor_keeps_each_face_s_box(tiny_run: Config, tmp_path: Path) -> None:

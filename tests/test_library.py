@@ -16,13 +16,25 @@ import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nlml_hpe
 import renderer
+from nlml_hpe.detection.heads import HeadDetector
+from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.inference.heads import HeadSearch
+from nlml_hpe.inference.refinement import HeadRefiner
+from nlml_hpe.manifold.manifold_file import write_manifold
+from nlml_hpe.manifold.tensor import LandmarkTensor, open_array
+from nlml_hpe.model.folder import load_model, save_model
+from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.training_run import History
+from nlml_hpe.view.training_plots import plot_measures
 from tests.conftest import REPOSITORY
 
 NAMES = re.findall(r"`(nlml_hpe(?:\.\w+)+)`", (REPOSITORY / "docs" / "library.md").read_text())
@@ -148,3 +160,18 @@ def test_docstrings_tell_of_the_arguments_that_are_there_and_of_no_others() -> N
             wrong[name] = told ^ (taken - {"self", "cls"})
     assert len(wrong) > 200
     assert {name: names for name, names in wrong.items() if names} == {}
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    """Half of what reads and writes took text, and the rest stopped at "'str' object has no attribute 'stat'"."""
+    model, history, place = load_model(SHIPPED), History([0.5], [0.6], 0, [1e-3]), str(tmp_path)
+    save_model(f"{place}/model", model)
+    write_manifold(f"{place}/manifold.npz", model.manifold)
+    assert plot_measures(history, f"{place}/losses.png") == tmp_path / "losses.png"
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["losses.png", "manifold.npz", "model"]
+    np.save(f"{place}/numbers.npy", np.arange(3))
+    assert open_array(f"{place}/numbers.npy").tolist() == [0, 1, 2]
+    for opened in (HeadSearch, HeadDetector, HeadRefiner, LandmarkTensor.open):
+        with pytest.raises(ArtifactError, match="nowhere"):
+            opened("nowhere")

@@ -16,6 +16,7 @@ from nlml_hpe.manifold.official import official_manifold
 from nlml_hpe.manifold.powell import infer_powell
 from nlml_hpe.manifold.statistics import IdentityPrior
 from nlml_hpe.manifold.tucker import decompose
+from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles, rotate_image_points, rotation_from_angles
 from stages.common import Workdir
@@ -54,6 +55,27 @@ def test_a_synthesised_face_returns_its_angles(official: PoseManifold) -> None:
     found = official.infer(features, statistical=False)
     assert np.abs(found.angles.columns() - angles.columns()).max() < 0.01
     assert not found.at_bound.any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_faces_may_lie_in_memory_in_any_way() -> None:
+    """Rows in reverse stopped at torch, which has no negative strides, and a write-protected array with a warning."""
+    manifold = read_manifold(SHIPPED / "manifold.npz")
+    features, _ = drawn_faces(manifold, 3, noise=0.01)
+    expected = manifold.infer(features).angles.columns()
+    protected = features.copy()
+    protected.flags.writeable = False
+    for given in (protected, features.astype(features.dtype.newbyteorder()), np.asfortranarray(features)):
+        np.testing.assert_array_equal(manifold.infer(given).angles.columns(), expected)
+    np.testing.assert_allclose(manifold.infer(features[::-1]).angles.columns()[::-1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("margin", [-60.0, np.nan])
+def test_a_margin_that_leaves_no_angles_is_refused(margin: float) -> None:
+    """The answer was an angle beyond the bounds, or NaN."""
+    manifold = read_manifold(SHIPPED / "manifold.npz")
+    with pytest.raises(ValueError, match="margin: expected degrees"):
+        manifold.infer(drawn_faces(manifold, 1, noise=0.0)[0], margin=margin)
 
 
 def test_a_synthesised_face_of_our_own_manifold_returns_its_angles(tiny: PoseManifold) -> None:

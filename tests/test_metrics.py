@@ -116,6 +116,20 @@ def test_intervals_count_every_face_once_and_have_their_own_errors() -> None:
         assert [row["mae"] for row in rows] == pytest.approx(list(range(1, 11)))
 
 
+@pytest.mark.parametrize("width", [0.0, -10.0, np.nan])
+def test_intervals_have_a_width(width: float) -> None:
+    """Of none there were intervals of numbers that meant nothing, and a warning of numpy's."""
+    with pytest.raises(ValueError, match="width: expected degrees above zero"):
+        per_interval(Errors(np.ones((1, 3)), np.ones((1, 3)), np.ones(1)), Angles.from_columns([(1, 2, 3)]), width)
+
+
+def test_a_constant_rotation_is_of_faces_with_an_answer() -> None:
+    """NaN, which an eye answers to what it does not see, stopped with "SVD did not converge"."""
+    estimated = np.stack([np.eye(3), np.full((3, 3), np.nan)])
+    with pytest.raises(ValueError, match="leave out the faces that have no answer"):
+        constant_rotation(estimated, np.stack([np.eye(3)] * 2))
+
+
 def test_the_drawn_nose_points_where_the_face_does() -> None:
     image = np.zeros((200, 200, 3), dtype=np.uint8)
     drawn = draw_axes(image, rotation_from_angles(Angles.from_columns((60, 0, 0))), (100, 100), 80)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -28,7 +29,7 @@ NOWHERE = Path("nowhere.png")
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is drawn, as it is saved."""
     drawn: list[Figure] = []
 
@@ -38,8 +39,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
 
     for module in MODULES:
         monkeypatch.setattr(module, "save_figure", keep)
-    yield drawn
-    plt.close("all")
+    return drawn
 
 
 def texts_over_others(figure: Figure) -> list[tuple[str, str]]:
@@ -146,3 +146,18 @@ def test_faces_without_an_answer_and_models_without_a_time_are_said(figures: lis
     compared({"mine": None})
     assert [figure.axes[-1].get_title() for figure in figures] == ["range: no answer"] * 2 + ["no time was measured"]
     assert not any(figure.axes[-1].get_legend() for figure in figures)
+
+
+def test_plots_leave_the_callers_matplotlib_as_it_is(tmp_path: Path) -> None:
+    """Importing them set the backend of the whole process: a notebook's own plots were no longer shown."""
+    code = (
+        "import sys; from pathlib import Path; import matplotlib; matplotlib.use('svg')\n"
+        "from matplotlib import pyplot; pyplot.figure()\n"
+        "from nlml_hpe.training_run import History; from nlml_hpe.view.training_plots import plot_measures\n"
+        "plot_measures(History([0.5], [0.6], 0, [1e-3]), Path(sys.argv[1]))\n"
+        "print(matplotlib.get_backend(), pyplot.get_fignums())"
+    )
+    path = tmp_path / "losses.png"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "svg [1]\n"
+    assert path.read_bytes().startswith(b"\x89PNG")

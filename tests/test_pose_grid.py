@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +90,14 @@ def test_folders_that_are_no_persons_are_told(tmp_path: Path) -> None:
 def test_a_root_at_the_wrong_level_is_named(tmp_path: Path) -> None:
     with pytest.raises(RenderFolderError, match="too high or low"):
         identity_folders(tmp_path)
+
+
+def test_axes_may_be_arrays_and_lists() -> None:
+    """An array stopped with numpy's word of ambiguous truth, and a grid of lists equalled no other grid."""
+    grid = PoseGrid(np.arange(-10, 11, 10), [-5, 5], np.zeros(1))  # type: ignore[arg-type]
+    assert grid == GRID
+    assert hash(grid) == hash(GRID)
+    assert json.dumps(grid.as_dict()) == json.dumps(GRID.as_dict())
 
 
 def test_axes_must_ascend() -> None:

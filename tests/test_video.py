@@ -638,6 +638,16 @@ def test_the_kalman_filter_keeps_its_state_to_itself() -> None:
     np.testing.assert_allclose(smooth(np.eye(3), 0.04), np.eye(3), atol=1e-12)
 
 
+@pytest.mark.parametrize("smoother", list(SMOOTHERS))
+@pytest.mark.parametrize("given", [np.eye(3).tolist(), np.eye(3, dtype=np.int64), np.eye(3, dtype=np.float32)])
+def test_smoothed_rotations_are_floats_whatever_was_given(smoother: SmootherName, given: Any) -> None:
+    """The first answer was of the type that came: whole numbers, or a list, which stopped at the second frame."""
+    smooth = SMOOTHERS[smoother]()
+    for answer in (smooth(given, 0.0), smooth(given, 0.04)):
+        assert answer.dtype == np.float64
+        np.testing.assert_allclose(answer, np.eye(3), atol=1e-12)
+
+
 @pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
 def test_rotations_may_come_in_one_array_after_another_or_in_the_same(smoother: SmootherName) -> None:
     """A filter kept the caller's array, into which the next rotation was written: answers were off by degrees."""
@@ -747,3 +757,13 @@ def test_filters_are_as_many_as_heads_of_the_last_seconds(smoother: SmootherName
 def test_a_smoother_that_is_not_known_is_named() -> None:
     with pytest.raises(ValueError, match=r"smoother: expected one of \['one_euro', 'kalman'\]; received 'euro'"):
         PoseSmoother("euro")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 4), np.uint8), np.zeros((64, 64, 3))]
+)
+def test_a_frame_that_is_no_rgb_image_is_refused(tmp_path: Path, frame: np.ndarray) -> None:
+    """Of a grey one it was asked whether the disk is full."""
+    with pytest.raises(ValueError, match="expected an RGB uint8 image"), VideoWriter(tmp_path / "a.mp4", 25.0) as copy:
+        copy.put(frame, 0.0)
+    assert not list(tmp_path.iterdir())

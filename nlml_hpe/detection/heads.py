@@ -99,7 +99,7 @@ class HeadDetector:
 
     Parameters
     ----------
-    path : Path, optional
+    path : str or Path, optional
         The ONNX file that the stage HeadTrainer writes; by default the shipped one.
     providers : sequence of str, or str
         What computes, as for ``sessions.resolve_providers``.
@@ -117,8 +117,8 @@ class HeadDetector:
     []
     """
 
-    def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
-        file = path or PLACE / HEADS_FILE
+    def __init__(self, path: str | Path | None = None, providers: Sequence[str] | str = CPU) -> None:
+        file = Path(path or PLACE / HEADS_FILE)
         # Its layers are large enough to be shared out, and a session keeps the number of threads that it began with.
         self._open = cache(partial(open_stage, file, HEADS_FORMAT, "HeadTrainer", providers))
         self._open(thread_count())

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,7 +136,7 @@ def normalize_landmarks(
     Raises
     ------
     ValueError
-        For another number of points, for values that are not finite, and for points that coincide.
+        For another number of points, another normalization, values that are not finite, and points that coincide.
 
     Examples
     --------
@@ -145,6 +145,9 @@ def normalize_landmarks(
     >>> bool(np.allclose(normalize_landmarks(3 * points + 100), feature, atol=1e-5))
     True
     """
+    if normalization not in get_args(Normalization):
+        known = list(get_args(Normalization))
+        raise ValueError(f"unknown normalization {normalization!r}; expected one of {known}")
     array = check_landmarks(points, point_set)
     if normalization == "nose_eye_corners":
         centred = array - array[..., point_set.nose_tip : point_set.nose_tip + 1, :]
@@ -345,7 +348,8 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
     Raises
     ------
     ValueError
-        For points of which it is not known which mirror one another: those of a detector of your own.
+        For features of another shape, and for points of which it is not known which mirror one another: those of a
+        detector of your own.
 
     Examples
     --------
@@ -353,6 +357,8 @@ def mirrored_features(features: NDArray[np.float32], points: PointSet) -> NDArra
     >>> bool((mirrored_features(mirrored_features(features, FACEMESH), FACEMESH) == features).all())
     True
     """
+    if features.ndim != 2 or features.shape[1] != points.feature_length:
+        raise ValueError(f"expected features (N, {points.feature_length}); received shape {features.shape}")
     turned = features.reshape(len(features), points.n_points, 3)[:, mirror_of(points)]
     turned[..., 0] *= -1
     return turned.reshape(features.shape)

@@ -256,6 +256,11 @@ def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Answerer]) -> Answer
     Answered
         Labels and answers in the order of the faces.
 
+    Raises
+    ------
+    ValueError
+        Where a route answers another number of faces than it was asked about.
+
     Examples
     --------
     >>> def frontal(faces):
@@ -279,7 +284,13 @@ def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Answerer]) -> Answer
             found_by.append(labelled.face.found_by)
             labels.append(labelled.label)
         for name, route in routes.items():
-            parts[name].append(route([labelled.face for labelled in batch]))
+            given = route([labelled.face for labelled in batch])
+            if len(given.rotation) != len(batch):
+                raise ValueError(
+                    f"route {name!r}: expected an answer to each of {len(batch)} faces, NaN where there is none; "
+                    f"received {len(given.rotation)}"
+                )
+            parts[name].append(given)
     joined = {name: Estimates(*map(np.concatenate, zip(*given, strict=True))) for name, given in parts.items()}
     angles = Angles.from_columns(np.reshape(labels, (-1, 3)))
     return Answered(tuple(names), tuple(people), tuple(found_by), angles, joined)

@@ -81,7 +81,7 @@ def estimate_frame(own: NDArray[np.float64], true: NDArray[np.float64], name: st
     Raises
     ------
     ValueError
-        For fewer than ``LEAST_FACES`` faces.
+        For fewer than ``LEAST_FACES`` faces, and where a rotation is not finite, as that of a face without an answer.
 
     Examples
     --------

@@ -164,12 +164,19 @@ def per_interval(found: Errors, true: Angles, width: float) -> dict[str, list[di
     dict of str to list of dict
         Per angle the intervals that hold a face: ``from``, ``to``, ``n`` and ``mae``.
 
+    Raises
+    ------
+    ValueError
+        For a width that is not above zero.
+
     Examples
     --------
     >>> label = Angles.from_columns([(-3, 0, 0), (4, 0, 0)])
     >>> per_interval(Errors(np.ones((2, 3)), np.ones((2, 3)), np.ones(2)), label, 10.0)["yaw"]
     [{'from': -10.0, 'to': 0.0, 'n': 1, 'mae': 1.0}, {'from': 0.0, 'to': 10.0, 'n': 1, 'mae': 1.0}]
     """
+    if not width > 0:
+        raise ValueError(f"width: expected degrees above zero; received {width}")
     table: dict[str, list[dict[str, float]]] = {}
     for axis, (name, values) in enumerate(zip(AXES, true, strict=True)):
         bins = np.floor(np.asarray(values) / width).astype(int)
@@ -237,7 +244,7 @@ def constant_rotation(
     Raises
     ------
     ValueError
-        Where there are no faces.
+        Where there are no faces, and where a rotation is not finite, as that of a face without an answer.
 
     Examples
     --------
@@ -249,6 +256,8 @@ def constant_rotation(
     """
     if not len(estimated):
         raise ValueError("expected at least one face to estimate a rotation from")
+    if not (np.isfinite(estimated).all() and np.isfinite(true).all()):
+        raise ValueError("expected rotations of finite numbers; leave out the faces that have no answer")
     counts = np.ones(len(estimated)) if weights is None else weights
     relative = Rotation.from_matrix(np.swapaxes(estimated, -1, -2) @ true)
     mean = relative.mean(counts)

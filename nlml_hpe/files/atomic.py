@@ -29,7 +29,7 @@ class ArtifactError(RuntimeError):
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that takes its place only if the block succeeds.
 
     An existing file keeps its mode and a new one has the umask's; of a symbolic link the file that it names is
@@ -37,7 +37,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     Parameters
     ----------
-    target : Path
+    target : str or Path
         The file to write; missing folders on the way to it are made.
 
     Yields
@@ -50,6 +50,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     OSError
         Where the file cannot be written; the message names ``target``, not the temporary file.
     """
+    target = Path(target)
     existing = _status(target)
     with _errors_about(target):
         if existing is not None and not stat.S_ISREG(existing.st_mode):
@@ -114,7 +115,7 @@ def record(folder: Path, *names: str) -> None:
             stream.writelines(f"{json.dumps(name)}\n" for name in names)
 
 
-def write_bytes(target: Path, data: bytes) -> None:
+def write_bytes(target: str | Path, data: bytes) -> None:
     """Write ``data`` atomically; see ``atomic_path``."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)

@@ -50,7 +50,7 @@ class HeadSearch:
 
     Parameters
     ----------
-    path : Path, optional
+    path : str or Path, optional
         The first stage's file, as of ``HeadDetector``. The second stage's is ``refinement.onnx`` beside it, where there
         is one, otherwise the shipped one.
     providers
@@ -68,9 +68,9 @@ class HeadSearch:
     []
     """
 
-    def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
+    def __init__(self, path: str | Path | None = None, providers: Sequence[str] | str = CPU) -> None:
         self.detector = HeadDetector(path, providers)
-        beside = path.with_name(REFINEMENT_FILE) if path is not None else None
+        beside = Path(path).with_name(REFINEMENT_FILE) if path is not None else None
         self.refiner = HeadRefiner(beside if beside is not None and beside.is_file() else None, providers)
 
     def find(self, image: RgbImage, least: float = MIN_SCORE) -> list[Head]:

@@ -117,6 +117,7 @@ class KalmanFilter:
             is none (a negative variance); the filter is as it was.
         """
         spread = _spread(rotation, covariance)
+        rotation = np.array(rotation, dtype=np.float64)  # a copy: the caller may write the next one into the same array
         seconds = time - self._time
         if seconds > 0:
             self._measure_noise(rotation, spread, seconds)
@@ -141,11 +142,11 @@ class KalmanFilter:
             if len(self._differences) >= _ENOUGH:
                 measured = math.sqrt(statistics.median(self._differences) / _MEDIAN_CHI2_3)
                 self.noise_share = min(max(measured, _SHARES[0]), _SHARES[1])
-        self._raw, self._step = rotation.copy(), step  # the caller may write the next one into the same array
+        self._raw, self._step = rotation, step
 
     def _begin(self, rotation: Floats, noise: Floats) -> None:
         """A new head, of which it is not known whether it rests."""
-        self._rotation, self._states, self._chances = rotation.copy(), np.zeros((2, 6)), np.full(2, 0.5)
+        self._rotation, self._states, self._chances = rotation, np.zeros((2, 6)), np.full(2, 0.5)
         self._covariances = np.zeros((2, 6, 6))
         self._covariances[:, :3, :3] = noise
         for state, speed in ((_REST, _REST_SPEED), (_TURN, _FIRST_SPEED)):

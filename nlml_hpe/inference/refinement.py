@@ -31,7 +31,7 @@ class HeadRefiner:
 
     Parameters
     ----------
-    path : Path, optional
+    path : str or Path, optional
         The ONNX file that the stage RefinementTrainer writes; by default the shipped one.
     providers
         As of ``HeadDetector``.
@@ -48,8 +48,8 @@ class HeadRefiner:
     [0]
     """
 
-    def __init__(self, path: Path | None = None, providers: Sequence[str] | str = CPU) -> None:
-        file = path or PLACE / REFINEMENT_FILE
+    def __init__(self, path: str | Path | None = None, providers: Sequence[str] | str = CPU) -> None:
+        file = Path(path or PLACE / REFINEMENT_FILE)
         # A crop or two are too little work to share out.
         self._session = open_stage(file, REFINEMENT_FORMAT, "RefinementTrainer", providers)
 

@@ -64,7 +64,7 @@ class RotationFilter:
             For a rotation of another shape or of numbers that are not finite; the filter is as it was.
         """
         require_3x3("rotation", rotation)
-        rotation = rotation.copy()  # the caller may write the next one into the same array
+        rotation = np.array(rotation, dtype=np.float64)  # a copy: the caller may write the next one into the same array
         seconds = time - self._time
         if self._state is None or self._raw is None or seconds > FORGOTTEN_SECONDS:
             self._state, self._speed = rotation, 0.0

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from nlml_hpe.files.atomic import atomic_path
-from nlml_hpe.files.images import MAX_PIXELS, RgbImage, user_path, with_swapped_colors
+from nlml_hpe.files.images import MAX_PIXELS, RgbImage, require_rgb, user_path, with_swapped_colors
 from nlml_hpe.threads import submitted
 from nlml_hpe.words import why_no_file
 
@@ -347,7 +347,11 @@ class VideoWriter:
         self._stack = ExitStack()
 
     def put(self, image: RgbImage, seconds: float) -> None:
-        """Write a frame of a time in seconds. Raises ``VideoError`` where the file cannot be made."""
+        """Write a frame of a time in seconds.
+
+        Raises ``VideoError`` where the file cannot be made, and ``ValueError`` for an array that is no RGB image.
+        """
+        require_rgb(image)
         if self._writer is None:
             self._writer, self._start, self._last = self._open(image), seconds, seconds
         if self._frame is not None and image.shape != self._frame.shape:

@@ -83,7 +83,7 @@ class Solver:
             setattr(self.rough, name, getattr(self, name).float())
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        """The array in row-major order on the solver's device."""
+        """A copy in row-major order on the solver's device: torch takes no array that is turned or write-protected."""
         return torch.from_numpy(np.array(array, order="C")).to(self.device)
 
     def _coarse_table(self, grid: PoseGrid, prior_precision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,12 +151,12 @@ class Solver:
         dict of str to ndarray
             What ``manifold.Inference`` is made of, of N faces.
         """
-        faces = torch.from_numpy(features).to(self.device)
+        faces = self._tensor(features)
         inside = faces @ self.basis
         x = inside @ self.whiten
         low, high = self._tensor(bounds[:, 0]), self._tensor(bounds[:, 1])
         if starts is not None:
-            state = self._start(x, torch.from_numpy(starts).to(self.device).clamp(low, high))
+            state = self._start(x, self._tensor(starts).clamp(low, high))
             tried = 0
         else:
             seeds = self.rough.best_seeds(x.float(), low.float(), high.float(), n_seeds)

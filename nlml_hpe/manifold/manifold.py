@@ -229,7 +229,7 @@ class PoseManifold:
             Without them the plain squared error is minimised, and the covariance is that of white noise of the size
             that is left over, infinite where the face does not determine an angle.
         margin : float
-            Degrees beyond the grid within which angles are held.
+            Degrees beyond the grid within which angles are held; below zero within the grid.
         n_seeds : int
             Coarse poses that are followed, without ``seeds``; all, where there are fewer.
         device : torch.device, optional
@@ -244,7 +244,8 @@ class PoseManifold:
         ------
         ValueError
             For another feature length, features or seeds that are not finite, seeds of another number of faces, no
-            coarse pose to follow, or where statistics are asked for and the manifold has none.
+            coarse pose to follow, a margin that leaves no angles, or where statistics are asked for and the manifold
+            has none.
         """
         array = self._checked(features)
         if seeds is not None and seeds.columns().shape != (len(array), 3):
@@ -274,7 +275,10 @@ class PoseManifold:
         return array
 
     def _bounds(self, margin: float) -> FloatArray:
-        return np.array([[axis[0] - margin, axis[-1] + margin] for axis in self.grid.axes])
+        bounds = np.array([[axis[0] - margin, axis[-1] + margin] for axis in self.grid.axes])
+        if not (bounds[:, 0] <= bounds[:, 1]).all():
+            raise ValueError(f"margin: expected degrees that leave angles to answer with; received {margin}")
+        return bounds
 
     def _solver(self, statistical: bool, device: torch.device) -> Solver:
         if statistical and self.noise is None:

@@ -20,12 +20,12 @@ from nlml_hpe.rotation import AXES, CONVENTION
 FORMAT = "nlml-hpe manifold 1"
 
 
-def write_manifold(path: Path, manifold: PoseManifold) -> None:
+def write_manifold(path: str | Path, manifold: PoseManifold) -> None:
     """Write a manifold atomically.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         The ``.npz`` file; one that is there is replaced.
     manifold : PoseManifold
         All of it is written, its basis in float32.

@@ -118,12 +118,12 @@ class LandmarkTensor:
         return LandmarkTensor(self.grid, self.feature, *(part[:people] for part in parts), *boxes)  # type: ignore[arg-type]
 
     @classmethod
-    def open(cls, folder: Path) -> LandmarkTensor:
+    def open(cls, folder: str | Path) -> LandmarkTensor:
         """Open a finished tensor; its arrays are read where they are looked at.
 
         Parameters
         ----------
-        folder : Path
+        folder : str or Path
             What the stage Landmarks wrote.
 
         Returns
@@ -137,6 +137,7 @@ class LandmarkTensor:
         ArtifactError
             Where it is unfinished or damaged, was changed after it was written, or follows another angle convention.
         """
+        folder = Path(folder)
         facts = require_intact(folder, KIND)["facts"]
         if facts["convention"] != CONVENTION:
             raise ArtifactError(
@@ -166,12 +167,12 @@ class LandmarkTensor:
         )
 
 
-def open_array(path: Path) -> NDArray[Any]:
+def open_array(path: str | Path) -> NDArray[Any]:
     """Memory-map a ``.npy`` file; what is written into the array stays in memory, unseen by ``decompose``.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         The file.
 
     Returns
@@ -192,6 +193,7 @@ def open_array(path: Path) -> NDArray[Any]:
     ...     open_array(Path(folder) / "numbers.npy").tolist()
     [0, 1, 2]
     """
+    path = Path(path)
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; run the stage that makes it again")
     try:

@@ -43,14 +43,14 @@ from nlml_hpe.model.onnx_math import columns, shaped
 from nlml_hpe.rotation import AXES
 
 
-def export_crop_onnx(model: HeadPoseModel, path: Path, weights: Path | None = None) -> Path:
+def export_crop_onnx(model: HeadPoseModel, path: str | Path, weights: Path | None = None) -> Path:
     """Write ``path`` (opset 18), which runs without a line of this package.
 
     Parameters
     ----------
     model : HeadPoseModel
         A model of FaceMesh's points.
-    path : Path
+    path : str or Path
         The file; replaced where it is there.
     weights : Path, optional
         Where FaceMesh's networks lie; by default ``detection.weights.default_folder()``.
@@ -92,7 +92,7 @@ def export_crop_onnx(model: HeadPoseModel, path: Path, weights: Path | None = No
     onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
     onnx.checker.check_model(proto)
     write_bytes(path, proto.SerializeToString(deterministic=True))
-    return path
+    return Path(path)
 
 
 def _landmarks(crops: Var, network: bytes) -> tuple[Var, Var]:

@@ -121,12 +121,12 @@ class HeadPoseModel:
         return has_mirror(self.point_set) and bool(np.allclose(yaw, -yaw[::-1]) and np.allclose(roll, -roll[::-1]))
 
 
-def save_model(folder: Path, model: HeadPoseModel) -> None:
+def save_model(folder: str | Path, model: HeadPoseModel) -> None:
     """Write the model's files into a folder; an ONNX file that lies there already is held to be its own.
 
     Parameters
     ----------
-    folder : Path
+    folder : str or Path
         Made where it is missing.
     model : HeadPoseModel
         With a network.
@@ -150,6 +150,7 @@ def save_model(folder: Path, model: HeadPoseModel) -> None:
     if model.network is None:
         raise ValueError("a model without a network cannot be saved as a model folder")
     _known_points(model.point_set.name, "before it is saved")
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS_FILE, save(model.network.state_dict()))
     write_manifold(folder / MANIFOLD_FILE, model.manifold)

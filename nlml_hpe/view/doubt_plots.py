@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -78,7 +77,8 @@ def plot_risk(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 def _panels(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, list[tuple[Axes, list[Mapping[str, Any]]]]]:
     """A figure with a panel for each set of faces, and the rows of the eyes that answer some of them, if any does."""
     sets = list(dict.fromkeys(row["faces"] for row in rows))
-    figure, panels = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 4.2), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(4.6 * len(sets), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(sets), squeeze=False)
     shown = []
     for panel, faces in zip(panels[0], sets, strict=True):
         if answered := [row for row in rows if row["faces"] == faces and row["n"]]:

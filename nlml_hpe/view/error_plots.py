@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -18,14 +18,14 @@ _COLUMNS = 5
 """Names of routes on a line of the legend."""
 
 
-def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
+def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], path: str | Path) -> Path:
     """Draw the MAE over the true angle, one panel per angle, one line per route; bars say how many faces it is of.
 
     Parameters
     ----------
     tables : mapping
         Route -> what ``metrics.per_interval`` gives.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -41,7 +41,8 @@ def plot_intervals(tables: Mapping[str, Mapping[str, Sequence[Mapping[str, float
     ...     plot_intervals({"refined": dict.fromkeys(AXES, rows)}, Path(folder) / "intervals.png").name
     'intervals.png'
     """
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.7), sharey=True, layout="constrained")
+    figure = Figure(figsize=(13, 3.7), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
     for panel, name in zip(panels, AXES, strict=True):
         _draw_counts(panel, next(iter(tables.values()))[name])
         for route, table in tables.items():
@@ -67,14 +68,14 @@ def _draw_counts(panel: Axes, table: Sequence[Mapping[str, float]]) -> None:
     panel.set_frame_on(False)
 
 
-def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit: float = 15.0) -> Path:
+def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: str | Path, limit: float = 15.0) -> Path:
     """Draw the share of faces whose error is at most so many degrees, one line per route.
 
     Parameters
     ----------
     errors : mapping of str to ndarray
         Route -> (n,) mean error of the three angles, in degrees.
-    path : Path
+    path : str or Path
         The PNG file to write.
     limit : float
         Where the axis of errors ends, in degrees.
@@ -91,7 +92,8 @@ def plot_error_cdf(errors: Mapping[str, NDArray[np.float64]], path: Path, limit:
     ...     plot_error_cdf({"refined": np.array([1.0, 2.0, 4.0])}, Path(folder) / "cdf.png").name
     'cdf.png'
     """
-    figure, panel = plt.subplots(figsize=(5.5, 3.6))
+    figure = Figure(figsize=(5.5, 3.6))
+    panel = figure.subplots()
     for route, values in errors.items():
         # A step at each error, from none to the end of the axis: one face, or all beyond it, are seen so, too.
         below = np.sort(values[values <= limit])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nlml_hpe.rotation import AXES
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a plot needs no tensorly
     from nlml_hpe.pose_grid import PoseGrid
 
 
-def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid, path: Path) -> Path:
+def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid, path: str | Path) -> Path:
     """Draw every factor column (dots) over its fitted cosine (line), one panel per axis.
 
     Parameters
@@ -30,7 +30,7 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
         The fits of the three axes.
     grid : PoseGrid
         Where the dots lie, in degrees.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -51,7 +51,8 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
     ...     plot_factors(model, fit_axes(grid, model.factors[1:]), grid, Path(folder) / "factors.png").name
     'factors.png'
     """
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
     for panel, name, axis, factor, fit in zip(panels, AXES, grid.axes, model.factors[1:], cosines, strict=True):
         dense = np.linspace(axis[0], axis[-1], 200)
         curves = fit(dense)
@@ -67,14 +68,14 @@ def plot_factors(model: TuckerModel, cosines: Sequence[Cosines], grid: PoseGrid,
     return save_figure(figure, path)
 
 
-def plot_energy(model: TuckerModel, path: Path) -> Path:
+def plot_energy(model: TuckerModel, path: str | Path) -> Path:
     """Draw the share of each mode's energy by component, on a logarithmic axis; those that are kept are filled.
 
     Parameters
     ----------
     model : TuckerModel
         The decomposition.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -94,7 +95,8 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
     ...     plot_energy(model, Path(folder) / "energy.png").name
     'energy.png'
     """
-    figure, panels = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
+    figure = Figure(figsize=(14, 3.2), layout="constrained")
+    panels = figure.subplots(1, 4)
     for panel, name, shares, factor in zip(panels, ("identity", *AXES), model.energy, model.factors, strict=True):
         shown = np.maximum(shares[:15], 1e-12)
         kept = np.arange(len(shown)) < factor.shape[1]
@@ -104,7 +106,7 @@ def plot_energy(model: TuckerModel, path: Path) -> Path:
     return save_figure(figure, path)
 
 
-def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: str) -> Path:
+def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: str | Path, title: str) -> Path:
     """Draw the share of people whose face was not found at every pose: one panel per roll, pitch over yaw.
 
     Parameters
@@ -113,7 +115,7 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
         (people, yaw, pitch, roll), whether the face was found.
     grid : PoseGrid
         The poses.
-    path : Path
+    path : str or Path
         The PNG file to write.
     title : str
         Above the panels.
@@ -134,7 +136,8 @@ def plot_misses(detected: NDArray[np.bool_], grid: PoseGrid, path: Path, title: 
     """
     missed = 1 - detected.mean(axis=0)
     size = (2 * len(grid.roll) + 2, 3)
-    figure, panels = plt.subplots(1, len(grid.roll), figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(grid.roll), squeeze=False)
     for index, (panel, roll) in enumerate(zip(panels[0], grid.roll, strict=True)):
         picture = panel.imshow(missed[:, :, index].T, origin="lower", vmin=0, vmax=1, cmap="magma_r", aspect="auto")
         panel.set(title=f"roll {roll:g}", xlabel="yaw (degrees)")

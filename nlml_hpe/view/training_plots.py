@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nlml_hpe.view.figures import save_figure
@@ -16,14 +16,14 @@ if TYPE_CHECKING:  # a plot needs no torch
     from nlml_hpe.training_run import History
 
 
-def plot_history(histories: Mapping[str, History], path: Path) -> Path:
+def plot_history(histories: Mapping[str, History], path: str | Path) -> Path:
     """Draw loss curves of one or several trainings; the epoch that was kept is marked.
 
     Parameters
     ----------
     histories : mapping of str to History
         Losses by the training's name, one panel for each.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -41,7 +41,8 @@ def plot_history(histories: Mapping[str, History], path: Path) -> Path:
     'losses.png'
     """
     size = (4.5 * len(histories), 3.2)
-    figure, panels = plt.subplots(1, len(histories), figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(histories), squeeze=False)
     for panel, (name, history) in zip(panels[0], histories.items(), strict=True):
         _draw_curves(panel, {"train": history.train, "validation": history.validation}, history.best_epoch)
         panel.set(title=name, ylabel="loss", yscale="log")
@@ -58,14 +59,14 @@ def _draw_curves(panel: Axes, curves: Mapping[str, Sequence[float]], best_epoch:
     panel.legend(fontsize=8)
 
 
-def plot_measures(history: History, path: Path) -> Path:
+def plot_measures(history: History, path: str | Path) -> Path:
     """Draw loss, every metric and the learning rate of one training by epoch; the kept epoch is marked.
 
     Parameters
     ----------
     history : History
         Of one epoch or more.
-    path : Path
+    path : str or Path
         The PNG file to write.
 
     Returns
@@ -87,7 +88,8 @@ def plot_measures(history: History, path: Path) -> Path:
         curves["validation, degrees"] = history.metrics
     curves["learning rate"] = {"": history.learning_rate}
     size = (4.5 * len(curves), 3.2)
-    figure, panels = plt.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)
     for panel, (title, lines) in zip(panels[0], curves.items(), strict=True):
         _draw_curves(panel, lines, history.best_epoch)
         panel.set_title(title)

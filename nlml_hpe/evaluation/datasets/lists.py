@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, counted
+from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, counted, is_plain, printable
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.images import IMAGE_SUFFIXES
 
@@ -32,7 +32,8 @@ def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = Fa
     Raises
     ------
     DatasetError
-        Where a file cannot be a list, or is there already with another content: it may be somebody's own list.
+        Where a file cannot be a list, or is there already with another content: it may be somebody's own list; and for
+        a name that is not one line of text, which would not be read as it was.
 
     Examples
     --------
@@ -42,7 +43,11 @@ def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = Fa
     ...     read_list(Path(folder) / "train.txt")
     ['a', 'b']
     """
-    contents = {path: "".join(f"{name}\n" for name in names).encode() for path, names in lists.items()}
+    listed = {path: list(names) for path, names in lists.items()}
+    for path, names in listed.items():
+        if odd := [printable(name) for name in names if not is_plain(name) or not name.strip()]:
+            raise DatasetError(f"{path}: expected names of one line of UTF-8 text; received {counted(odd)}")
+    contents = {path: "".join(f"{name}\n" for name in names).encode() for path, names in listed.items()}
     for path, content in contents.items():
         if path.is_dir():
             raise DatasetError(f"{path} is a folder; expected the name of a file to write the list to")

@@ -98,7 +98,7 @@ class Dataset:
         sample : Sample
             One labelled face.
         """
-        if not _is_plain(sample.name):
+        if not is_plain(sample.name):
             self.leave_out("file name is not one line of UTF-8 text", sample.name)
         elif sample.box is not None and not has_size(sample.box):
             self.leave_out("box has no size", sample.name)
@@ -180,5 +180,6 @@ def printable(name: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Whether a name can be written into a list or a table: one line of text, of bytes that are UTF-8."""
     return printable(name) == name
