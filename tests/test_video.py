@@ -374,6 +374,39 @@ def test_a_clip_that_was_cut_is_whole(estimator: HeadPoseEstimator, video: Path,
             assert source.expected == COUNT
 
 
+def box(kind: bytes, *numbers: int, contents: bytes = b"") -> bytes:
+    """A box of a header: four bytes a number, then other boxes."""
+    return struct.pack(f">I4s{len(numbers)}I", 8 + 4 * len(numbers) + len(contents), kind, *numbers) + contents
+
+
+def add_fragment(path: Path, times: int) -> None:
+    """As recorders go on that write in fragments: the first frame so many times again, which the header knows not."""
+    data = path.read_bytes()
+    size = struct.unpack_from(">I", data, data.index(b"stsz") + 16)[0]
+    length = struct.unpack_from(">I", data, data.index(b"stts") + 16)[0]
+    first = struct.unpack_from(">I", data, data.index(b"stco") + 12)[0]
+    place = data.index(b"moov") - 4
+    movie = bytearray(data[place:] + box(b"mvex", contents=box(b"trex", 0, 1, 1, length, size, 0)))
+    struct.pack_into(">I", movie, 0, len(movie))  # the header is the last box of the file
+    track = box(b"tfhd", 0x020000, 1), box(b"trun", 1, times, 76)  # the frames begin 8 bytes after the fragment
+    fragment = box(b"moof", contents=box(b"mfhd", 0, 1) + box(b"traf", contents=b"".join(track)))
+    assert len(fragment) == 76 - 8
+    path.write_bytes(data[:place] + movie + fragment + box(b"mdat", contents=data[first : first + size] * times))
+
+
+def test_a_file_in_fragments_is_whole(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
+    """Its header announces the frames of the first fragment, and by the sound's length OpenCV reckons too many."""
+    path = tmp_path / "recorded.mp4"
+    path.write_bytes(video.read_bytes())
+    add_fragment(path, times=5)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == COUNT
+    with VideoSource(path) as source:
+        assert source.expected == 0
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (summary.frames, summary.ends_early) == (COUNT + 5, False)
+
+
 @pytest.mark.parametrize("length", [0, 1, 9, 24, 1 << 31])
 def test_a_damaged_edit_list_hides_nothing(length: int, video: Path, tmp_path: Path) -> None:
     path = tmp_path / "damaged.mp4"

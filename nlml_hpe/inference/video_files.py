@@ -88,7 +88,8 @@ class VideoSource:
     size : (int, int)
         Width and height of the frames in pixels; 0 where that is not known.
     expected : int
-        Frames that a file's header announces; 0 where that is not known, as of a clip whose header hides some.
+        Frames that a file's header announces; 0 where that is not known, as of a clip whose header hides some, and of
+        an MP4 in fragments.
     dropped : int
         How many of them, so far, an AVI has no picture of; OpenCV passes over these.
 
@@ -136,7 +137,7 @@ class VideoSource:
                 f"{self.size[1]}; make the video smaller"
             )
         # Of other containers OpenCV's number is their duration times the rate, and sound may outlast the pictures.
-        is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES and not _is_trimmed(place)
+        is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES and not _is_miscounted(place)
         # Every frame of an AVI has its place in time, one that was dropped when it was recorded, too.
         self._is_even = isinstance(place, Path) and place.suffix.lower() == ".avi"
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_counted else 0
@@ -226,14 +227,17 @@ def _file_name(path: Path) -> str:
     return os.path.join(os.curdir, path)
 
 
-def _is_trimmed(path: Path) -> bool:
-    """Whether an MP4 or MOV hides some of its frames, which OpenCV counts and does not give.
+def _is_miscounted(path: Path) -> bool:
+    """Whether OpenCV's number of an MP4's or MOV's frames is not that of the frames it gives.
 
-    So does a clip that was cut without being encoded again: the edit list of its header shows a part of what it holds.
+    Of a clip that was cut without being encoded again it counts hidden frames, too: the edit list of its header shows a
+    part of what it holds. The header of one in fragments, as browsers and recorders write them, is there before the
+    frames are: it announces those of the first fragment, or none, for which OpenCV takes the rate times a duration that
+    sound may make longer.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return any(_hides_frames(movie) for movie in _boxes(data, b"moov"))
+            return any(_first(movie, b"mvex") != b"" or _hides_frames(movie) for movie in _boxes(data, b"moov"))
         except struct.error:  # a box is missing or too short
             return False
 
