@@ -132,13 +132,15 @@ def test_frames_that_fill_the_memory_are_refused(tmp_path: Path) -> None:
         VideoSource(tmp_path / "talk.mp4")
 
 
-def turn_stored(path: Path, image: RgbImage) -> None:
+def turn_stored(path: Path, image: RgbImage, is_turned: bool = True) -> None:
     """A video as a telephone that is held upright makes it: frames lie on their side, the header turns them back."""
-    stored = np.ascontiguousarray(np.rot90(image)[..., ::-1])
+    stored = np.ascontiguousarray((np.rot90(image) if is_turned else image)[..., ::-1])
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, stored.shape[1::-1])
     for _ in range(3):
         writer.write(stored)
     writer.release()
+    if not is_turned:
+        return
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 44  # of the track's header: nine numbers, of which the third column has 30 bits
     one = 1 << 16
@@ -160,6 +162,38 @@ def test_a_video_is_as_upright_as_its_header_says(
     assert copied(tmp_path / "phone.mp4", tmp_path / "copy.mp4", estimator).frames == 3
     with VideoSource(tmp_path / "copy.mp4") as copy:
         assert next(iter(copy)).image.shape == image.shape
+
+
+def say_shape(path: Path, shape: float) -> None:
+    """That a video's pixels are so much wider than they are high: its header shows the frames so wide."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 80
+    (width,) = struct.unpack_from(">I", data, place)
+    struct.pack_into(">I", data, place, round(width * shape))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("shape", "wide"), [(4 / 3, 4 / 3), (0.9, 0.9), (1.005, 1.0), (7.0, 1.0)])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_video_is_shown_by_square_pixels(
+    shape: float, wide: float, is_turned: bool, estimator: HeadPoseEstimator, tmp_path: Path, photo: RgbImage
+) -> None:
+    """A face of 1440 x 1080 pixels that are 4:3 was answered as narrow as it is stored, some 4 degrees off."""
+    path, upright = tmp_path / "tape.mp4", np.ascontiguousarray(photo[:320, :320])
+    stored = (320, round(320 / wide)) if is_turned else (round(320 / wide), 320)
+    turn_stored(path, np.asarray(cv2.resize(upright, stored), dtype=np.uint8), is_turned)
+    say_shape(path, shape)
+    with VideoSource(path) as source:
+        width, height = source.size
+        image = next(iter(source)).image
+    assert image.shape[:2] == (height, width)
+    # Lying on its side the frame is as wide as the stored one's height, and shown by the same shape of its pixels.
+    assert width / height == pytest.approx(1.0, abs=0.01)
+    expected = cv2.resize(upright, (width, height)).astype(int)
+    assert np.abs(expected - image).mean() < 8
+    copied(path, tmp_path / "copy.mp4", estimator)
+    with VideoSource(tmp_path / "copy.mp4") as copy:
+        assert copy.size == (width // 2 * 2, height // 2 * 2)
 
 
 def test_a_file_without_times_begins_at_nought(tmp_path: Path, photo: RgbImage) -> None:

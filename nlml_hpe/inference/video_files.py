@@ -46,6 +46,9 @@ _HEAD_BYTES = 64
 _FPS_LIMITS = (0.01, 250.0)
 """Of a header that can be believed: that of slow motion, whose mean rate may lie above its 240, can, while that of a
 file which has no rate often says a thousand."""
+_PIXEL_SHAPES, _SQUARE_WITHIN = (0.25, 4.0), 0.01
+"""Width of a pixel over its height, in a header that can be believed, and how near to 1 is square: a video that was
+made smaller often has 1.002, for the whole pixels on its sides."""
 _LEAST_COPY_FPS = 10.0
 """A slower video's copy has a multiple of its rate: where times are uneven the rate in the header is their mean, at
 which frames that follow each other quickly would be left out."""
@@ -79,7 +82,8 @@ class VideoSource:
     Parameters
     ----------
     source : str, pathlib.Path or int
-        A video file, shown upright where it says which way up it is, or the number of a camera, from 0 on.
+        A video file, shown upright where it says which way up it is, and by square pixels where it says that its own
+        are not (as of television and tape), or the number of a camera, from 0 on.
 
     Attributes
     ----------
@@ -129,8 +133,9 @@ class VideoSource:
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if _FPS_LIMITS[0] <= fps <= _FPS_LIMITS[1] else _USUAL_FPS
         width, height = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        self.size = int(width), int(height)
-        if width * height > MAX_PIXELS:  # a few kilobytes of which can fill the memory
+        self._pixel_shape = 1.0 if self.is_camera else _pixel_shape(self._capture)
+        self.size = round(width * self._pixel_shape), int(height)
+        if self.size[0] * self.size[1] > MAX_PIXELS:  # a few kilobytes of which can fill the memory
             self._capture.release()
             raise VideoError(
                 f"{self._name}: frames of at most {MAX_PIXELS} pixels are read, and these have {self.size[0]} x "
@@ -176,7 +181,8 @@ class VideoSource:
                 seconds = last + 1 / self.fps
             if self._is_even:
                 self.dropped += max(round((seconds - last) * self.fps) - 1, 0)
-            yield Frame(with_swapped_colors(np.asarray(image, dtype=np.uint8)), number, seconds)
+            shown = _by_square_pixels(np.asarray(image, dtype=np.uint8), self._pixel_shape)
+            yield Frame(with_swapped_colors(shown), number, seconds)
             last, number = seconds, number + 1
 
     def stop(self) -> None:
@@ -225,6 +231,26 @@ def _is_utf8(name: str) -> bool:
 def _file_name(path: Path) -> str:
     """The name by which OpenCV opens a file: ``part:2.mp4`` would be an address of a protocol ``part`` to FFmpeg."""
     return os.path.join(os.curdir, path)
+
+
+def _pixel_shape(capture: cv2.VideoCapture) -> float:
+    """Width of a pixel over its height, in the frames that are read; 1 where the header says nothing to be believed."""
+    over, under, turn = (
+        capture.get(each) for each in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN, cv2.CAP_PROP_ORIENTATION_META)
+    )
+    shape = over / under if over > 0 and under > 0 else 1.0
+    if abs(shape - 1) < _SQUARE_WITHIN or not _PIXEL_SHAPES[0] <= shape <= _PIXEL_SHAPES[1]:
+        return 1.0
+    # The header has that of the frames as they are stored, and they are turned as they are read.
+    return 1 / shape if round(turn) % 180 == 90 else shape
+
+
+def _by_square_pixels(image: RgbImage, pixel_shape: float) -> RgbImage:
+    """A frame as wide as it is shown: a face that is too narrow has another pose."""
+    if pixel_shape == 1.0:
+        return image
+    height, width = image.shape[:2]
+    return np.asarray(cv2.resize(image, (max(1, round(width * pixel_shape)), height)), dtype=np.uint8)
 
 
 def _is_miscounted(path: Path) -> bool:
