@@ -341,6 +341,23 @@ def with_empty_frames(path: Path, numbers: tuple[int, ...]) -> None:
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_damaged_frame_is_passed_over(suffix: str, tmp_path: Path) -> None:
+    """A recording was read as far as its first damaged frame: OpenCV says there what it says at the end."""
+    path = tmp_path / f"damaged{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (64, 64))
+    for number in range(COUNT):
+        writer.write(grey(20 * number))
+    writer.release()
+    begin, end = b"\xff\xd8\xff", b"\xff\xd9"  # of a JPEG
+    *before, damaged, after = path.read_bytes().split(begin, 6)
+    picture, rest = damaged.rsplit(end, 1)
+    path.write_bytes(begin.join([*before, bytes(len(picture)) + end + rest, after]))
+    with VideoSource(path) as source:
+        times = [frame.seconds for frame in source]
+    np.testing.assert_allclose(times, [number / FPS for number in range(COUNT) if number != 4], atol=1e-6)
+
+
 def test_an_avi_with_dropped_frames_is_whole(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
     """Its header counts them, and OpenCV passes over them: it was said to end early, with exit code 1."""
     path = tmp_path / "dropped.avi"

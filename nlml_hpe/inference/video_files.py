@@ -46,6 +46,9 @@ _HEAD_BYTES = 64
 _FPS_LIMITS = (0.01, 250.0)
 """Of a header that can be believed: that of slow motion, whose mean rate may lie above its 240, can, while that of a
 file which has no rate often says a thousand."""
+_MOST_DAMAGED = 250
+"""Frames in a row that cannot be read, after which a file is taken to have ended: at a damaged one OpenCV says the same
+as at the end, and goes on when it is asked again."""
 _PIXEL_SHAPES, _SQUARE_WITHIN = (0.25, 4.0), 0.01
 """Width of a pixel over its height, in a header that can be believed, and how near to 1 is square: a video that was
 made smaller often has 1.002, for the whole pixels on its sides."""
@@ -165,13 +168,17 @@ class VideoSource:
 
     def _frames(self) -> Iterator[Frame]:
         # The first frame of a file that has no times is at 0.
-        start, last, number = 0.0, -1 / self.fps, 0
+        start, last, number, missed = 0.0, -1 / self.fps, 0, 0
         while not self._stopped:
             with self._reading:
                 there, image = self._capture.read()
                 stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if not there:
-                return
+                missed += 1
+                if self.is_camera or missed > _MOST_DAMAGED:
+                    return
+                continue
+            missed = 0
             if self.is_camera:
                 start = start if number else time.monotonic()
                 stamp = time.monotonic() - start
