@@ -220,6 +220,20 @@ def test_a_black_or_white_frame_is_no_other_scene(turning: Turning, estimator: H
     assert [sorted(pose.track or 0 for pose in some) for some in poses] == [[1, 2], [], [1, 2]]
 
 
+def test_a_scene_that_comes_out_of_black_is_another_one_unless_it_is_the_same(
+    turning: Turning, estimator: HeadPoseEstimator
+) -> None:
+    """Through a fade the heads of the next scene took the numbers of those who had been in their places."""
+    scene_before, mirrored = turning.frames[0], np.ascontiguousarray(turning.frames[0][:, ::-1])
+    for scene_after, expected in ((mirrored, [3, 4]), (scene_before, [1, 2])):
+        follow = HeadFollower(estimator)
+        shares = np.linspace(1, 0, 6)
+        faded = [(scene_before * share).astype(np.uint8) for share in shares]
+        faded += [(scene_after * share).astype(np.uint8) for share in shares[::-1]]
+        poses = [follow(frame, number / FPS) for number, frame in enumerate(faded)]
+        assert [sorted(pose.track or 0 for pose in some) for some in (poses[0], poses[-1])] == [[1, 2], expected]
+
+
 def test_frames_of_another_size_start_anew(turning: Turning, estimator: HeadPoseEstimator) -> None:
     """Half as large, a head was looked for at its old pixels: there was an answer to a place without a head."""
     small = [frame[::2, ::2].copy() for frame in turning.frames[:2]]

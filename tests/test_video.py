@@ -20,13 +20,14 @@ from scipy.spatial.transform import Rotation
 
 import nlml_hpe.inference.video
 from nlml_hpe.cli import main
+from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
 from nlml_hpe.inference.smoothing import SMOOTHERS, PoseSmoother, RotationFilter, SmootherName
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoError, VideoSource, VideoWriter
-from nlml_hpe.rotation import geodesic_degrees
+from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles, sigma_from_covariance
 
 FPS = 25
 COUNT = 12
@@ -132,13 +133,15 @@ def test_frames_that_fill_the_memory_are_refused(tmp_path: Path) -> None:
         VideoSource(tmp_path / "talk.mp4")
 
 
-def turn_stored(path: Path, image: RgbImage) -> None:
+def turn_stored(path: Path, image: RgbImage, is_turned: bool = True) -> None:
     """A video as a telephone that is held upright makes it: frames lie on their side, the header turns them back."""
-    stored = np.ascontiguousarray(np.rot90(image)[..., ::-1])
+    stored = np.ascontiguousarray((np.rot90(image) if is_turned else image)[..., ::-1])
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, stored.shape[1::-1])
     for _ in range(3):
         writer.write(stored)
     writer.release()
+    if not is_turned:
+        return
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 44  # of the track's header: nine numbers, of which the third column has 30 bits
     one = 1 << 16
@@ -160,6 +163,38 @@ def test_a_video_is_as_upright_as_its_header_says(
     assert copied(tmp_path / "phone.mp4", tmp_path / "copy.mp4", estimator).frames == 3
     with VideoSource(tmp_path / "copy.mp4") as copy:
         assert next(iter(copy)).image.shape == image.shape
+
+
+def say_shape(path: Path, shape: float) -> None:
+    """That a video's pixels are so much wider than they are high: its header shows the frames so wide."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 80
+    (width,) = struct.unpack_from(">I", data, place)
+    struct.pack_into(">I", data, place, round(width * shape))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("shape", "wide"), [(4 / 3, 4 / 3), (0.9, 0.9), (1.005, 1.0), (7.0, 1.0)])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_video_is_shown_by_square_pixels(
+    shape: float, wide: float, is_turned: bool, estimator: HeadPoseEstimator, tmp_path: Path, photo: RgbImage
+) -> None:
+    """A face of 1440 x 1080 pixels that are 4:3 was answered as narrow as it is stored, some 4 degrees off."""
+    path, upright = tmp_path / "tape.mp4", np.ascontiguousarray(photo[:320, :320])
+    stored = (320, round(320 / wide)) if is_turned else (round(320 / wide), 320)
+    turn_stored(path, np.asarray(cv2.resize(upright, stored), dtype=np.uint8), is_turned)
+    say_shape(path, shape)
+    with VideoSource(path) as source:
+        width, height = source.size
+        image = next(iter(source)).image
+    assert image.shape[:2] == (height, width)
+    # Lying on its side the frame is as wide as the stored one's height, and shown by the same shape of its pixels.
+    assert width / height == pytest.approx(1.0, abs=0.01)
+    expected = cv2.resize(upright, (width, height)).astype(int)
+    assert np.abs(expected - image).mean() < 8
+    copied(path, tmp_path / "copy.mp4", estimator)
+    with VideoSource(tmp_path / "copy.mp4") as copy:
+        assert copy.size == (width // 2 * 2, height // 2 * 2)
 
 
 def test_a_file_without_times_begins_at_nought(tmp_path: Path, photo: RgbImage) -> None:
@@ -306,6 +341,23 @@ def with_empty_frames(path: Path, numbers: tuple[int, ...]) -> None:
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_damaged_frame_is_passed_over(suffix: str, tmp_path: Path) -> None:
+    """A recording was read as far as its first damaged frame: OpenCV says there what it says at the end."""
+    path = tmp_path / f"damaged{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (64, 64))
+    for number in range(COUNT):
+        writer.write(grey(20 * number))
+    writer.release()
+    begin, end = b"\xff\xd8\xff", b"\xff\xd9"  # of a JPEG
+    *before, damaged, after = path.read_bytes().split(begin, 6)
+    picture, rest = damaged.rsplit(end, 1)
+    path.write_bytes(begin.join([*before, bytes(len(picture)) + end + rest, after]))
+    with VideoSource(path) as source:
+        times = [frame.seconds for frame in source]
+    np.testing.assert_allclose(times, [number / FPS for number in range(COUNT) if number != 4], atol=1e-6)
+
+
 def test_an_avi_with_dropped_frames_is_whole(estimator: HeadPoseEstimator, tmp_path: Path) -> None:
     """Its header counts them, and OpenCV passes over them: it was said to end early, with exit code 1."""
     path = tmp_path / "dropped.avi"
@@ -372,6 +424,39 @@ def test_a_clip_that_was_cut_is_whole(estimator: HeadPoseEstimator, video: Path,
         cut_stored(path, begin=0.0, seconds=seconds)
         with VideoSource(path) as source:
             assert source.expected == COUNT
+
+
+def box(kind: bytes, *numbers: int, contents: bytes = b"") -> bytes:
+    """A box of a header: four bytes a number, then other boxes."""
+    return struct.pack(f">I4s{len(numbers)}I", 8 + 4 * len(numbers) + len(contents), kind, *numbers) + contents
+
+
+def add_fragment(path: Path, times: int) -> None:
+    """As recorders go on that write in fragments: the first frame so many times again, which the header knows not."""
+    data = path.read_bytes()
+    size = struct.unpack_from(">I", data, data.index(b"stsz") + 16)[0]
+    length = struct.unpack_from(">I", data, data.index(b"stts") + 16)[0]
+    first = struct.unpack_from(">I", data, data.index(b"stco") + 12)[0]
+    place = data.index(b"moov") - 4
+    movie = bytearray(data[place:] + box(b"mvex", contents=box(b"trex", 0, 1, 1, length, size, 0)))
+    struct.pack_into(">I", movie, 0, len(movie))  # the header is the last box of the file
+    track = box(b"tfhd", 0x020000, 1), box(b"trun", 1, times, 76)  # the frames begin 8 bytes after the fragment
+    fragment = box(b"moof", contents=box(b"mfhd", 0, 1) + box(b"traf", contents=b"".join(track)))
+    assert len(fragment) == 76 - 8
+    path.write_bytes(data[:place] + movie + fragment + box(b"mdat", contents=data[first : first + size] * times))
+
+
+def test_a_file_in_fragments_is_whole(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
+    """Its header announces the frames of the first fragment, and by the sound's length OpenCV reckons too many."""
+    path = tmp_path / "recorded.mp4"
+    path.write_bytes(video.read_bytes())
+    add_fragment(path, times=5)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == COUNT
+    with VideoSource(path) as source:
+        assert source.expected == 0
+        *_, summary = process(source, estimator)
+    assert isinstance(summary, Summary)
+    assert (summary.frames, summary.ends_early) == (COUNT + 5, False)
 
 
 @pytest.mark.parametrize("length", [0, 1, 9, 24, 1 << 31])
@@ -741,6 +826,24 @@ def test_faces_keep_their_own_filter(photo: RgbImage) -> None:
     np.testing.assert_allclose(swapped[1].rotation, left.rotation, atol=1e-9)
     new = dataclasses.replace(pose, rotation=np.diag([-1.0, 1.0, -1.0]))
     assert smoother([new], 0.08) == [new]
+
+
+@pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
+def test_error_bars_are_those_of_the_smoothed_angles(smoother: SmootherName) -> None:
+    """Beside yaw 90 they were those of other angles: pitch unknown by 104 degrees at a yaw where it is known to 11."""
+    smooth, covariance = PoseSmoother(smoother), np.radians(2.0) ** 2 * np.eye(3)
+    for frame, yaw in enumerate((80.0, 80.0, 90.0)):
+        rotation = rotation_from_angles(Angles.from_columns((yaw, 0.0, 0.0)))
+        sigma = tuple(sigma_from_covariance(rotation, covariance).tolist())
+        raw = HeadPose(
+            yaw, 0.0, 0.0, rotation, sigma, False, np.empty((0, 3)), (0.0, 0.0, 9.0, 9.0), 0.5, "image", 1, covariance
+        )
+        (found,) = smooth([raw], frame / FPS)
+    assert raw.sigma[1] > 100
+    assert 80 < found.yaw < 89.5
+    np.testing.assert_allclose(found.sigma, sigma_from_covariance(found.rotation, covariance))
+    (bare,) = smooth([dataclasses.replace(raw, sigma=None, covariance=None)], 3 / FPS)
+    assert bare.sigma is None
 
 
 @pytest.mark.parametrize("smoother", ["one_euro", "kalman"])

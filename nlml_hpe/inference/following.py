@@ -73,6 +73,7 @@ class HeadFollower:
         self._eye: Eye = estimator.eyes.chosen(eye)
         self._tracker, self._thumb = HeadTracker(), np.empty(0)
         self._shape: tuple[int, ...] = ()
+        self._is_after_flat = False
         self._start_anew()
 
     @property
@@ -103,6 +104,7 @@ class HeadFollower:
         require_rgb(image)
         thumb = _thumb(image)
         if self._shape == image.shape and thumb.std() < _FLAT_LEVELS:
+            self._is_after_flat = True
             return []  # a flash, or a lost picture: the next frame may go on with what was seen before it
         if self._is_cut(image.shape, thumb):
             self._start_anew()
@@ -155,12 +157,13 @@ class HeadFollower:
 
     def _is_cut(self, shape: tuple[int, ...], thumb: NDArray[np.float64]) -> bool:
         """Whether a frame of this shape and reduced copy shows another scene than the last one that shows any."""
-        is_resized, before = shape != self._shape, self._thumb
-        self._shape, self._thumb = shape, thumb
+        is_resized, before, is_after_flat = shape != self._shape, self._thumb, self._is_after_flat
+        self._shape, self._thumb, self._is_after_flat = shape, thumb, False
         if is_resized:
             # What is known of heads is in pixels of frames of the other size. The first frame of all is such, too.
             return True
-        if np.abs(before - thumb).mean() < _CUT_LEVELS:
+        # Where a film fades to black and another scene comes out of it, both are too dark there to differ by much.
+        if not is_after_flat and np.abs(before - thumb).mean() < _CUT_LEVELS:
             return False
         deviations = [each - each.mean() for each in (before, thumb)]
         strength = float(np.prod([np.linalg.norm(each) for each in deviations]))

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from nlml_hpe.face import HeadPose
 from nlml_hpe.inference.kalman import FORGOTTEN_SECONDS, KalmanFilter, require_3x3
 from nlml_hpe.inference.tracks import LONGEST_UNSEEN_SECONDS
-from nlml_hpe.rotation import angles_from_rotation, rotation_from_vector, vector_from_rotation
+from nlml_hpe.rotation import (
+    angles_from_rotation,
+    rotation_from_vector,
+    sigma_from_covariance,
+    vector_from_rotation,
+)
 
 MIN_CUTOFF_HZ = 1.0
 BETA = 0.6
@@ -116,6 +121,9 @@ class PoseSmoother:
     def __call__(self, poses: list[HeadPose], time: float) -> list[HeadPose]:
         """The same poses with smoothed angles and rotations.
 
+        Their error bars are those of the poses that came in: ``covariance`` as it was, and ``sigma`` what it leaves of
+        the smoothed angles. They do not know how far a filter lags: while a head turns, One-Euro's errors are larger.
+
         Parameters
         ----------
         poses : list of HeadPose
@@ -139,4 +147,8 @@ class PoseSmoother:
         self._last[track] = time
         rotation = self._filters[track](pose.rotation, time, pose.covariance)
         yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
-        return replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation)
+        sigma = pose.sigma
+        if pose.covariance is not None:
+            first, second, third = map(float, sigma_from_covariance(rotation, pose.covariance))
+            sigma = first, second, third
+        return replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation, sigma=sigma)

@@ -64,7 +64,7 @@ class Summary:
     --------
     >>> Summary(expected=3, frames=1, with_face=1, heads=1, milliseconds=deque([10.0])).text()
     '1 frame, 1 with a face; 1 head; 10.0 ms a frame (95%: 10.0 ms), 100 frames a second; \
-the video ends early: its header announces 3 frames'
+the video ends early or is damaged: its header announces 3 frames'
     """
 
     expected: int = 0
@@ -79,7 +79,7 @@ the video ends early: its header announces 3 frames'
 
     @property
     def ends_early(self) -> bool:
-        """Whether the file holds fewer frames than its header announces, or the camera ended by itself."""
+        """Whether a file gave fewer frames than its header announces, or the camera ended by itself."""
         return (self.is_camera or self.expected > self.frames + self.dropped) and not self.stopped
 
     def text(self) -> str:
@@ -97,7 +97,8 @@ the video ends early: its header announces 3 frames'
         if self.ends_early and self.is_camera:
             lines.append("the camera gives no more frames; is it still plugged in?")
         elif self.ends_early:
-            lines.append(f"the video ends early: its header announces {counted(self.expected, 'frame')}")
+            announced = counted(self.expected, "frame")
+            lines.append(f"the video ends early or is damaged: its header announces {announced}")
         if self.seconds_cut:
             lines.append(
                 f"the copy is {self.seconds_cut:.0f} s shorter: times between two frames beyond "

@@ -46,6 +46,12 @@ _HEAD_BYTES = 64
 _FPS_LIMITS = (0.01, 250.0)
 """Of a header that can be believed: that of slow motion, whose mean rate may lie above its 240, can, while that of a
 file which has no rate often says a thousand."""
+_MOST_DAMAGED = 250
+"""Frames in a row that cannot be read, after which a file is taken to have ended: at a damaged one OpenCV says the same
+as at the end, and goes on when it is asked again."""
+_PIXEL_SHAPES, _SQUARE_WITHIN = (0.25, 4.0), 0.01
+"""Width of a pixel over its height, in a header that can be believed, and how near to 1 is square: a video that was
+made smaller often has 1.002, for the whole pixels on its sides."""
 _LEAST_COPY_FPS = 10.0
 """A slower video's copy has a multiple of its rate: where times are uneven the rate in the header is their mean, at
 which frames that follow each other quickly would be left out."""
@@ -79,7 +85,8 @@ class VideoSource:
     Parameters
     ----------
     source : str, pathlib.Path or int
-        A video file, shown upright where it says which way up it is, or the number of a camera, from 0 on.
+        A video file, shown upright where it says which way up it is, and by square pixels where it says that its own
+        are not (as of television and tape), or the number of a camera, from 0 on.
 
     Attributes
     ----------
@@ -88,7 +95,8 @@ class VideoSource:
     size : (int, int)
         Width and height of the frames in pixels; 0 where that is not known.
     expected : int
-        Frames that a file's header announces; 0 where that is not known, as of a clip whose header hides some.
+        Frames that a file's header announces; 0 where that is not known, as of a clip whose header hides some, and of
+        an MP4 in fragments.
     dropped : int
         How many of them, so far, an AVI has no picture of; OpenCV passes over these.
 
@@ -128,15 +136,16 @@ class VideoSource:
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if _FPS_LIMITS[0] <= fps <= _FPS_LIMITS[1] else _USUAL_FPS
         width, height = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        self.size = int(width), int(height)
-        if width * height > MAX_PIXELS:  # a few kilobytes of which can fill the memory
+        self._pixel_shape = 1.0 if self.is_camera else _pixel_shape(self._capture)
+        self.size = round(width * self._pixel_shape), int(height)
+        if self.size[0] * self.size[1] > MAX_PIXELS:  # a few kilobytes of which can fill the memory
             self._capture.release()
             raise VideoError(
                 f"{self._name}: frames of at most {MAX_PIXELS} pixels are read, and these have {self.size[0]} x "
                 f"{self.size[1]}; make the video smaller"
             )
         # Of other containers OpenCV's number is their duration times the rate, and sound may outlast the pictures.
-        is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES and not _is_trimmed(place)
+        is_counted = isinstance(place, Path) and place.suffix.lower() in _COUNTED_SUFFIXES and not _is_miscounted(place)
         # Every frame of an AVI has its place in time, one that was dropped when it was recorded, too.
         self._is_even = isinstance(place, Path) and place.suffix.lower() == ".avi"
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if is_counted else 0
@@ -159,13 +168,17 @@ class VideoSource:
 
     def _frames(self) -> Iterator[Frame]:
         # The first frame of a file that has no times is at 0.
-        start, last, number = 0.0, -1 / self.fps, 0
+        start, last, number, missed = 0.0, -1 / self.fps, 0, 0
         while not self._stopped:
             with self._reading:
                 there, image = self._capture.read()
                 stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if not there:
-                return
+                missed += 1
+                if self.is_camera or missed > _MOST_DAMAGED:
+                    return
+                continue
+            missed = 0
             if self.is_camera:
                 start = start if number else time.monotonic()
                 stamp = time.monotonic() - start
@@ -175,7 +188,8 @@ class VideoSource:
                 seconds = last + 1 / self.fps
             if self._is_even:
                 self.dropped += max(round((seconds - last) * self.fps) - 1, 0)
-            yield Frame(with_swapped_colors(np.asarray(image, dtype=np.uint8)), number, seconds)
+            shown = _by_square_pixels(np.asarray(image, dtype=np.uint8), self._pixel_shape)
+            yield Frame(with_swapped_colors(shown), number, seconds)
             last, number = seconds, number + 1
 
     def stop(self) -> None:
@@ -226,14 +240,37 @@ def _file_name(path: Path) -> str:
     return os.path.join(os.curdir, path)
 
 
-def _is_trimmed(path: Path) -> bool:
-    """Whether an MP4 or MOV hides some of its frames, which OpenCV counts and does not give.
+def _pixel_shape(capture: cv2.VideoCapture) -> float:
+    """Width of a pixel over its height, in the frames that are read; 1 where the header says nothing to be believed."""
+    over, under, turn = (
+        capture.get(each) for each in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN, cv2.CAP_PROP_ORIENTATION_META)
+    )
+    shape = over / under if over > 0 and under > 0 else 1.0
+    if abs(shape - 1) < _SQUARE_WITHIN or not _PIXEL_SHAPES[0] <= shape <= _PIXEL_SHAPES[1]:
+        return 1.0
+    # The header has that of the frames as they are stored, and they are turned as they are read.
+    return 1 / shape if round(turn) % 180 == 90 else shape
 
-    So does a clip that was cut without being encoded again: the edit list of its header shows a part of what it holds.
+
+def _by_square_pixels(image: RgbImage, pixel_shape: float) -> RgbImage:
+    """A frame as wide as it is shown: a face that is too narrow has another pose."""
+    if pixel_shape == 1.0:
+        return image
+    height, width = image.shape[:2]
+    return np.asarray(cv2.resize(image, (max(1, round(width * pixel_shape)), height)), dtype=np.uint8)
+
+
+def _is_miscounted(path: Path) -> bool:
+    """Whether OpenCV's number of an MP4's or MOV's frames is not that of the frames it gives.
+
+    Of a clip that was cut without being encoded again it counts hidden frames, too: the edit list of its header shows a
+    part of what it holds. The header of one in fragments, as browsers and recorders write them, is there before the
+    frames are: it announces those of the first fragment, or none, for which OpenCV takes the rate times a duration that
+    sound may make longer.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return any(_hides_frames(movie) for movie in _boxes(data, b"moov"))
+            return any(_first(movie, b"mvex") != b"" or _hides_frames(movie) for movie in _boxes(data, b"moov"))
         except struct.error:  # a box is missing or too short
             return False
 
