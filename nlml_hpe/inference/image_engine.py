@@ -180,12 +180,15 @@ class ImageEngine:
         least = 1 if self._threads - beside > 1 else 2
         size = max(least, min(_BATCH, len(views) // (2 * self._threads)))
         parts = [views[start : start + size] for start in range(0, len(views), size)]
-        begun = begin(self._answers, parts, self._threads)
+        # Where a part holds whole faces the mean of their crops is taken there, beside what the caller does.
+        whole = size % len(self.crops) == 0
+        begun = begin(self._answers_to_faces if whole else self._answers, parts, self._threads)
 
         def poses() -> Estimates:
             rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
             if given:
-                rotation[given], covariance[given] = self._mean_of_crops(*self._upright(begun.results()))
+                answers = [np.concatenate(values) for values in zip(*begun.results(), strict=True)]
+                rotation[given], covariance[given] = answers if whole else self._mean_of_crops(*answers)
             return Estimates(rotation, covariance)
 
         return poses
@@ -202,7 +205,8 @@ class ImageEngine:
         return bool(near and side < self.size * max(height, width))
 
     def _mean_of_crops(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers (N, C, 3, 3)."""
+        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers (N C, 3, 3)."""
+        rotation, covariance = self._upright(rotation, covariance)
         mean = mean_rotation(rotation)
         away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
         # The crops err together, so the mean is no surer than they are; where they differ it is less sure.
@@ -227,6 +231,10 @@ class ImageEngine:
         """How many threads may take part."""
         return thread_count() if self._on_cpu else 1
 
+    def _answers_to_faces(self, views: Sequence[tuple[RgbImage, Box, CropOfFace]]) -> tuple[Floats, Floats]:
+        """Rotations and covariances (N, 3, 3) of N faces, of which the views are all crops."""
+        return self._mean_of_crops(*self._answers(views))
+
     def _answers(self, views: Sequence[tuple[RgbImage, Box, CropOfFace]]) -> tuple[Floats, Floats]:
         """What the network says of crops of images around boxes: rotations and covariances (M, 3, 3)."""
         crops = [
@@ -240,9 +248,8 @@ class ImageEngine:
             raise ArtifactError(f"the image eye's network {self.name!r} says NaN as a rotation; export it again")
         return rotation, covariance
 
-    def _upright(self, parts: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-        """Turns and mirror taken back: from parts of (N C, 3, 3) to (N, C, 3, 3)."""
-        rotation, covariance = (np.concatenate(values) for values in zip(*parts, strict=True))
+    def _upright(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+        """Turns and mirror taken back: from (N C, 3, 3) to (N, C, 3, 3)."""
         shape = (-1, len(self.crops), 3, 3)
         seen, about = (rotation @ self.named_from_own.T).reshape(shape), covariance.reshape(shape)
         # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
