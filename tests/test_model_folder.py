@@ -17,10 +17,12 @@ from nlml_hpe.detection.landmarks import IBUG68, POINT_SETS, PointSet, mirrored_
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import is_current, manifest_digest, write_manifest
 from nlml_hpe.inference.backends import open_engine
+from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.components import FORMAT, IMAGE_EYE_FILE, put_component, read_components, require_component
 from nlml_hpe.model.folder import HeadPoseModel, load_model, load_weights, save_model
 from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE, SHIPPED
+from nlml_hpe.model.onnx_export import export_onnx
 from nlml_hpe.rotation import CONVENTION, Angles, geodesic_degrees, rotation_from_angles
 from stages import ImageModelBuilder, ModelBuilder
 from stages.common import Workdir
@@ -57,7 +59,7 @@ def test_parts_that_do_not_fit_make_no_model(model: HeadPoseModel, changes: dict
         ({"normalization": "none"}, "unknown normalization"),
         ({"normalization": "centroid_rms"}, "made of features"),
         ({"min_confidence": -0.1}, r"in 0\.\.1"),
-        ({"point_set": "points"}, "does not read"),
+        ({"point_set": "points"}, "landmarks 'points' are not known"),
         ({"min_confidence": 10**400}, "does not read"),
         ({"network": {"feature_length": float("inf"), "row_lengths": [3, 3, 3]}}, "does not read"),
         ({"network": VAST}, "holds the weights of another network than its settings describe"),
@@ -142,15 +144,18 @@ def test_points_of_a_detector_of_ones_own_are_answered_and_saved_where_they_are_
         mirrored_features(faces, points)
     answer = TorchEngine(own, torch.device("cpu")).own_estimates(faces, "refined")
     assert geodesic_degrees(answer.rotation, rotation_from_angles(label)).max() < 2
-    with pytest.raises(ValueError, match=r"landmarks 'own', known are .*POINT_SETS before it is saved"):
+    unknown = r"landmarks 'own' are not known, .*POINT_SETS before a model of them is saved or read$"
+    with pytest.raises(ArtifactError, match=unknown):
         save_model(tmp_path, own)
     assert not list(tmp_path.iterdir())
     with monkeypatch.context() as entered:
         entered.setitem(POINT_SETS, "own", points)
         save_model(tmp_path, own)
         assert load_model(tmp_path).point_set == points
-    with pytest.raises(ArtifactError, match="POINT_SETS before it is read"):
-        load_model(tmp_path)
+        assert OnnxEngine(export_onnx(own, tmp_path / ONNX_FILE)).point_set == points
+    for read in (load_model, lambda folder: OnnxEngine(folder / ONNX_FILE)):
+        with pytest.raises(ArtifactError, match=unknown):
+            read(tmp_path)
 
 
 def test_folders_of_both_formats_are_read(model: HeadPoseModel, tmp_path: Path) -> None:

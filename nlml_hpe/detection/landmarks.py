@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nlml_hpe.face import Box, Face, box_of
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 
 Normalization = Literal["nose_eye_corners", "centroid_rms"]
@@ -83,6 +84,19 @@ IBUG68 = PointSet("ibug68", 68, nose_tip=30, eye_corners=(36, 45))
 POINT_SETS = {points.name: points for points in (FACEMESH, IBUG68)}
 """By the name under which a model folder has them; those of a detector of your own are entered before one is saved or
 read."""
+
+
+def points_named(name: object, place: Path) -> PointSet:
+    """The points by whose name a model at ``place`` has them.
+
+    Raises ``ArtifactError`` for those that are not in ``POINT_SETS``.
+    """
+    if not isinstance(name, str) or name not in POINT_SETS:
+        raise ArtifactError(
+            f"{place}: landmarks {name!r} are not known, only {sorted(POINT_SETS)}; enter those of a detector of your "
+            "own into nlml_hpe.detection.landmarks.POINT_SETS before a model of them is saved or read"
+        )
+    return POINT_SETS[name]
 
 
 class LandmarkDetector(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.detection.landmarks import COINCIDE, POINT_SETS, PointSet, check_landmarks
+from nlml_hpe.detection.landmarks import COINCIDE, PointSet, check_landmarks, points_named
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import require_digest
@@ -236,7 +236,7 @@ class OnnxEngine:
         # Its layers are small, and a second thread that waits for them costs more than it brings.
         self._session = open_session(path, threads=1)
         about = _about(path, self._session.get_modelmeta().custom_metadata_map)
-        self.point_set: PointSet = POINT_SETS[about["point_set"]]
+        self.point_set: PointSet = points_named(about.get("point_set"), path)
         self.min_confidence, self.frame = float(about["min_confidence"]), str(about["frame"])
         self.range: tuple[Interval, Interval, Interval] = range_of(path, about)
         # Files of format 3 do not have it; their range is compared in the named frame, degrees beside the own one.
@@ -326,10 +326,9 @@ def _about(path: Path, properties: dict[str, str]) -> dict[str, Any]:
             f"{path} takes pictures ({form!r}), where one that takes landmarks is expected ({ONNX_FORMAT!r}): run it "
             "by onnxruntime itself, as README.md shows, or name the model folder that it was made of"
         )
-    if form not in ONNX_FORMATS or convention != CONVENTION or about.get("point_set") not in POINT_SETS:
+    if form not in ONNX_FORMATS or convention != CONVENTION:
         raise ArtifactError(
-            f"{path}: expected {ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r} and points "
-            f"{about.get('point_set')!r}; export it again"
+            f"{path}: expected {ONNX_FORMAT!r} with {CONVENTION!r}; found {form!r} with {convention!r}; export it again"
         )
     for name, kind in (("min_confidence", (int, float)), ("frame", str)):
         if not isinstance(about.get(name), kind):

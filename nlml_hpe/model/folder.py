@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, POINT_SETS, Normalization, PointSet, has_mirror
+from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, Normalization, PointSet, has_mirror, points_named
 from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.manifold_file import read_manifold, write_manifold
@@ -134,7 +134,9 @@ def save_model(folder: str | Path, model: HeadPoseModel) -> None:
     Raises
     ------
     ValueError
-        For a model without a network, and for landmarks that are not in ``POINT_SETS``: no folder of them reads.
+        For a model without a network.
+    ArtifactError
+        For landmarks that are not in ``POINT_SETS``: no folder of them reads.
     OSError
         Where a file cannot be written.
 
@@ -149,8 +151,8 @@ def save_model(folder: str | Path, model: HeadPoseModel) -> None:
     """
     if model.network is None:
         raise ValueError("a model without a network cannot be saved as a model folder")
-    _known_points(model.point_set.name, "before it is saved")
     folder = Path(folder)
+    points_named(model.point_set.name, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS_FILE, save(model.network.state_dict()))
     write_manifold(folder / MANIFOLD_FILE, model.manifold)
@@ -201,7 +203,7 @@ def load_model(folder: str | Path) -> HeadPoseModel:
         raise ArtifactError(f"{place}: the model has no {' and no '.join(sorted(missing))}; build it again")
     try:
         network = _network(_network_shape(config["network"]), place / WEIGHTS_FILE)
-        point_set = _known_points(config["point_set"], "before it is read")
+        point_set = points_named(config["point_set"], place)
         manifold = read_manifold(place / MANIFOLD_FILE)
         model = HeadPoseModel(
             network.eval(),
@@ -270,15 +272,6 @@ def official_model(folder: str | Path) -> HeadPoseModel:
     place = Path(folder)
     manifold = official_manifold(place / "Trained_data.npz", place / "Factor_Matrices.npz")
     return HeadPoseModel(None, manifold, FACEMESH, "nose_eye_corners", MIN_CONFIDENCE)
-
-
-def _known_points(name: str, when: str) -> PointSet:
-    if name not in POINT_SETS:
-        raise ValueError(
-            f"the model is of landmarks {name!r}, known are {sorted(POINT_SETS)}; those of a detector of your own are "
-            f"entered into nlml_hpe.detection.landmarks.POINT_SETS {when}"
-        )
-    return POINT_SETS[name]
 
 
 def _head_frame(data: dict[str, Any]) -> HeadFrame:
