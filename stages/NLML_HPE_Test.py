@@ -156,13 +156,18 @@ def command() -> int:
     parser = stage_parser(__doc__)
     add_eye(parser)
     add_arguments(parser, device=False)
-    given = parser.parse_args()
+    said = (*_OF_THE_CONFIG, *_OF_PHOTOGRAPHS)
+    # Without defaults, by which an option that is given as it is by default would look as if it were not.
+    given = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(said)))
     idle, why = _OF_THE_CONFIG, "does not go with --dataset, which evaluates the folder of --model"
     if given.dataset is None:
         idle, why = _OF_PHOTOGRAPHS, "needs --dataset; without it the model of --config is evaluated, in its workdir"
     for name in idle:
-        if getattr(given, name) != parser.get_default(name):
+        if getattr(given, name) is not None:
             parser.error(f"--{name} {why}")
+    for name in said:
+        if getattr(given, name) is None:
+            setattr(given, name, parser.get_default(name))
     return guarded(work, given)
 
 

@@ -14,6 +14,7 @@ import torch
 from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import require_replaceable
+from nlml_hpe.model.format import SHIPPED
 from stages import ImageTrainer, NLML_HPE_Test, run_pipeline
 from stages.common import USER_ERRORS, Plan, Stage, config_of, guarded, run_stage, stage_command, stage_parser
 from stages.config import Config
@@ -103,8 +104,10 @@ def test_a_device_that_is_not_there_is_said_before_the_first_stage(
     ("options", "message"),
     [
         (["--model", "m"], "--model needs --dataset; without it the model of --config is evaluated"),
+        (["--model", str(SHIPPED)], "--model needs --dataset"),
         (["--output", "o"], "--output needs --dataset"),
         (["--dataset", "aflw2000", "--root", ".", "--config", "c.yaml"], "--config does not go with --dataset"),
+        (["--dataset", "aflw2000", "--root", ".", "--config", "configs/demo.yaml"], "--config does not go with"),
         (["--dataset", "aflw2000", "--root", ".", "--eye", "image"], "--eye does not go with --dataset"),
     ],
 )
