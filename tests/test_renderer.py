@@ -19,6 +19,7 @@ from renderer.heads.photo import PhotoHeads
 from renderer.heads.photo_mesh import HeadPhotoError, _texture, _topology, head_from_photo
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import get_rasterizer
+from renderer.rasterizers.numba_zbuffer import _rasterize
 from renderer.shading import _shade
 
 CAMERA = Camera(focal=60.0, centre=(20.0, 16.0), distance=100.0)
@@ -60,6 +61,22 @@ def test_the_rasteriser_sees_what_rays_hit() -> None:
     np.testing.assert_allclose(fragments.barycentrics[seen].sum(axis=1), 1, atol=1e-5)
     assert (fragments.barycentrics[fragments.pix_to_face < 0] == 0).all()
     assert np.isinf(fragments.depth[fragments.pix_to_face < 0]).all()
+
+
+def test_a_face_seen_from_its_edge_shows_what_lies_between_its_corners() -> None:
+    """In single precision its area was other than nothing: weights of a hundred, a depth far off its corners', NaN."""
+    rng, seen = np.random.default_rng(0), 0
+    for _ in range(3000):
+        centre, step = rng.integers(0, 30, size=2) + 0.5, rng.integers(-9, 10, size=2) / rng.integers(1, 9)
+        line = (centre + rng.uniform(-8, 8, size=(3, 1)) * step).astype(np.float32)
+        distance = rng.uniform(100, 900, size=3).astype(np.float32)
+        fragments = _rasterize(line, distance, np.array([[0, 1, 2]], np.int32), SIZE)
+        shown = fragments.pix_to_face >= 0
+        weights, depth = fragments.barycentrics[shown], fragments.depth[shown]
+        assert ((weights > -1e-3) & (weights < 1 + 1e-3)).all()
+        assert ((depth > distance.min() * 0.999) & (depth < distance.max() * 1.001)).all()
+        seen += shown.sum()
+    assert seen > 500  # those corners are rounded, so that some faces are a hair wide
 
 
 def test_a_vertex_behind_the_camera_is_refused() -> None:
