@@ -91,6 +91,17 @@ def test_the_mirror_image_shows_the_mirrored_head_at_the_mirrored_rotation(head:
     assert np.abs(as_shown(crops) - plain(drawn(other, said))).mean() < 1.0
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_mirror_image_of_a_turned_crop_shows_the_mirrored_head_at_that_rotation(head: Mesh, seed: int) -> None:
+    """The turn comes first: in the other order it would be the opposite one."""
+    pose = (25.0, -10.0, 15.0)
+    other = replace(head, vertices=head.vertices * np.float32([-1, 1, 1]), faces=head.faces[:, ::-1].copy())
+    settings = PLAIN.model_copy(update={"turn_deg": 30.0, "mirror": 1.0})
+    crops, shown = reframed(*batch(drawn(head, pose), pose), SIZE, settings, torch.Generator().manual_seed(seed))
+    said = tuple(angles_from_rotation(shown[0].double().numpy()).columns().tolist())
+    assert np.abs(as_shown(crops) - plain(drawn(other, said))).mean() < 3.0
+
+
 def test_shift_and_scale_move_the_picture_and_not_the_pose(head: Mesh) -> None:
     pose = (10.0, 0.0, 0.0)
     settings = PLAIN.model_copy(update={"shift": 0.1, "scale": 0.2})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -35,12 +37,12 @@ def square(half: float, depth: float, shift: float = 0.0) -> FloatArray:
     return np.column_stack([corners[:, 0] + shift, corners[:, 1], np.full(4, depth)]).astype(np.float32)
 
 
-def lit(pieces: list[FloatArray], light: Lamps, facing: float = 1.0) -> FloatArray:
+def lit(pieces: list[FloatArray], light: Lamps, facing: Sequence[float] = (0, 0, 1)) -> FloatArray:
     """The image of squares of one grey."""
     vertices = np.concatenate(pieces)
     corners = np.array([(0, 1, 2), (0, 2, 3)])
     faces = np.concatenate([corners + 4 * number for number in range(len(pieces))]).astype(np.int32)
-    normals = np.tile(np.array([0, 0, facing], dtype=np.float32), (len(vertices), 1))
+    normals = np.tile(direction(*facing), (len(vertices), 1))
     fragments = get_rasterizer("numba_zbuffer")(vertices, faces, _CAMERA, (_PX, _PX))
     image = np.full((_PX, _PX, 3), _SKY, dtype=np.float32)
     texture = np.full((8, 8, 3), 100, dtype=np.uint8)
@@ -89,18 +91,43 @@ def test_gloss_is_what_a_lamp_near_the_viewer_gives() -> None:
 
 def test_a_sheet_is_lit_from_behind_as_from_before() -> None:
     light = lamps(direction=direction(1, 1, 2), gloss=0.1)
-    np.testing.assert_array_equal(lit([square(100, _WALL_MM)], light), lit([square(100, _WALL_MM)], light, facing=-1.0))
+    np.testing.assert_array_equal(lit([square(100, _WALL_MM)], light), lit([square(100, _WALL_MM)], light, (0, 0, -1)))
+
+
+@pytest.mark.parametrize(("away", "side"), [(0.0, 1), (0.1, 1), (0.3, -1)])
+def test_a_rim_that_faces_away_a_little_is_no_sheet(away: float, side: int) -> None:
+    """Between the corners where a head ends normals face away from the camera a little."""
+    facing, main = direction(1, 0, -away), direction(1, 0, 1)
+    image = lit([square(100, _WALL_MM)], lamps(direction=main), facing)
+    assert image[_PX // 2, _PX // 2, 0] == pytest.approx(100 * (0.2 + 0.5 * max(side * (main @ facing), 0)), rel=1e-5)
+
+
+def test_nothing_is_brighter_than_white() -> None:
+    assert lit([square(100, _WALL_MM)], lamps(ambient=3.0)).max() == 255
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_a_plate_takes_that_share_of_the_lamp_from_the_wall_behind_it(share: float) -> None:
     # The lamp stands to the image's right, so that the plate, 150 mm before the wall, darkens it 150 mm further left.
     pieces = [square(140, _WALL_MM), square(20, _WALL_MM + 150, shift=75)]
-    image = lit(pieces, lamps(direction=direction(1, 0, 1), shadow=share))
+    light = lamps(direction=direction(1, 0, 1), shadow=share, gloss=0.2, color=np.float32([1, 0.5, 1]))
+    image = lit(pieces, light)
     x, y = (_CAMERA.project(np.array([(-75.0, 0, _WALL_MM), (0, 90, _WALL_MM)], dtype=np.float32))).astype(int).T
-    dark, bright = image[y[0], x[0], 0], image[y[1], x[1], 0]
-    assert bright == pytest.approx(100 * (0.2 + 0.5 * np.sqrt(0.5)), rel=1e-5)
-    assert dark == pytest.approx(100 * (0.2 + 0.5 * np.sqrt(0.5) * (1 - share)), rel=1e-5)
+    dark, bright = image[y[0], x[0]], image[y[1], x[1]]
+    shine = 0.2 * 255 * float(direction(1, 0, 1 + np.sqrt(2))[2]) ** light.sharp
+    of_lamp = (100 * 0.5 * np.sqrt(0.5) + shine) * light.color
+    np.testing.assert_allclose(bright, 20 + of_lamp, rtol=1e-5)
+    np.testing.assert_allclose(dark, 20 + of_lamp * (1 - share), rtol=1e-5)
+
+
+def test_a_plate_30_mm_before_a_wall_darkens_it_and_the_wall_itself_does_not() -> None:
+    pieces = [square(140, _WALL_MM), square(20, _WALL_MM + 30, shift=15)]
+    image = lit(pieces, lamps(direction=direction(1, 0, 2), shadow=1.0))[..., 0]
+    x, y = (_CAMERA.project(np.array([(-15.0, 0, _WALL_MM)], dtype=np.float32))[0]).astype(int)
+    bright = 100 * (0.2 + 0.5 * 2 / np.sqrt(5))
+    assert image[y, x] == pytest.approx(20, rel=1e-5)
+    away_from_it = np.delete(image[10:-10], np.s_[25:65], axis=0)
+    np.testing.assert_allclose(away_from_it[away_from_it != _SKY], bright, rtol=1e-5)
 
 
 def test_a_wall_that_the_lamp_does_not_reach_has_ambient_light_alone() -> None:

@@ -21,10 +21,11 @@ from renderer import crops as rendering
 from renderer.config import CropsConfig, HeadsConfig, LooksConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, draw_person, small_kit
-from renderer.crop_scene import BackgroundError, draw_background, pictures
+from renderer.crop_scene import BackgroundError, _lay, draw_background, pictures
 from renderer.crops import KIND, CropSet, render_crops, render_splits
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
+from renderer.painting import _blend, _lay_chart
 from stages import Crops
 from stages.common import Workdir, run_stage
 from stages.config import Config
@@ -291,6 +292,30 @@ def test_the_smallest_pictures_and_strips_are_backgrounds_too(tmp_path: Path, sh
     cv2.imwrite(str(tmp_path / "rule.png"), np.full((*shape, 3), 90, np.uint8))
     found, rng = pictures(tmp_path), np.random.default_rng(0)
     assert all(draw_background(16, found, rng).shape == (16, 16, 3) for _ in range(50))
+
+
+def test_a_background_holds_what_a_pixel_can() -> None:
+    """Tints are as bright as 1.3 times a picture, and more."""
+    rng, white = np.random.default_rng(0), [np.full((9, 9, 3), 255, np.uint8)]
+    made = np.array([draw_background(16, white, rng) for _ in range(100)])
+    assert made.min() >= 0
+    assert made.max() == 255
+
+
+def test_paint_lies_over_as_far_as_its_share_says() -> None:
+    """From none to half to all of it, on a head's front, side (where a chart shows by half) and back."""
+    share = np.tile(np.float32([0, 0.5, 1]), (3, 1))
+    ink, bright = np.float32([200, 100, 40]), np.full((3, 3), 0.5, np.float32)
+    under = np.full((3, 3, 3), 60, np.float32)
+    _blend(painted := under.copy(), share, ink, bright)
+    np.testing.assert_allclose(painted, under + share * (ink[:, None, None] / 2 - under))
+    ahead = np.float32([[1, 1, 1], [0.5, 0.5, 0.5], [0, 0, 0]])
+    drawn = np.concatenate([ink * share[..., None], share[..., None]], axis=2)
+    _lay_chart(painted := under.copy(), drawn, ahead)
+    np.testing.assert_allclose(painted, under + share * ahead * (ink[:, None, None] - under), rtol=1e-6)
+    over = np.broadcast_to(ink, (3, 3, 3))
+    _lay(laid := under.copy(), np.uint8([[0, 51, 255]] * 3), over)
+    np.testing.assert_allclose(laid, under + np.float32([0, 0.2, 1])[:, None] * (over - under), rtol=1e-6)
 
 
 def some(count: int, size: int = 8, first: int = 0) -> Shard:

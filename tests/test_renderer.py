@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial import ConvexHull
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.files.images import RgbImage
@@ -17,8 +18,9 @@ from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
 from renderer.drawing import HEAD_EXTENT_MM, render_pose
 from renderer.heads.photo import PhotoHeads
 from renderer.heads.photo_mesh import HeadPhotoError, _texture, _topology, head_from_photo
-from renderer.mesh import Mesh, vertex_normals
+from renderer.mesh import Mesh, orient_outwards, vertex_normals
 from renderer.rasterizers import get_rasterizer
+from renderer.rasterizers.numba_zbuffer import _rasterize, rasterize_flat
 from renderer.shading import _shade
 
 CAMERA = Camera(focal=60.0, centre=(20.0, 16.0), distance=100.0)
@@ -60,6 +62,69 @@ def test_the_rasteriser_sees_what_rays_hit() -> None:
     np.testing.assert_allclose(fragments.barycentrics[seen].sum(axis=1), 1, atol=1e-5)
     assert (fragments.barycentrics[fragments.pix_to_face < 0] == 0).all()
     assert np.isinf(fragments.depth[fragments.pix_to_face < 0]).all()
+
+
+def test_a_face_seen_from_its_edge_shows_what_lies_between_its_corners() -> None:
+    """In single precision its area was other than nothing: weights of a hundred, a depth far off its corners', NaN."""
+    rng, seen = np.random.default_rng(0), 0
+    for _ in range(3000):
+        centre, step = rng.integers(0, 30, size=2) + 0.5, rng.integers(-9, 10, size=2) / rng.integers(1, 9)
+        line = (centre + rng.uniform(-8, 8, size=(3, 1)) * step).astype(np.float32)
+        distance = rng.uniform(100, 900, size=3).astype(np.float32)
+        fragments = _rasterize(line, distance, np.array([[0, 1, 2]], np.int32), SIZE)
+        shown = fragments.pix_to_face >= 0
+        weights, depth = fragments.barycentrics[shown], fragments.depth[shown]
+        assert ((weights > -1e-3) & (weights < 1 + 1e-3)).all()
+        assert ((depth > distance.min() * 0.999) & (depth < distance.max() * 1.001)).all()
+        seen += shown.sum()
+    assert seen > 500  # those corners are rounded, so that some faces are a hair wide
+
+
+@pytest.fixture(scope="module")
+def ball() -> tuple[np.ndarray, np.ndarray]:
+    """Places (V, 3) on a sphere of radius 1, evenly, and its faces."""
+    number = np.arange(4000)
+    height, turn = 1 - (2 * number + 1) / 4000, number * np.pi * (3 - np.sqrt(5))
+    flat = np.sqrt(1 - height**2)
+    places = np.stack([flat * np.cos(turn), height, flat * np.sin(turn)], axis=1).astype(np.float32)
+    return places, orient_outwards(places, ConvexHull(places).simplices.astype(np.int32), np.zeros(3))
+
+
+def test_a_ball_is_seen_where_and_as_large_as_perspective_has_it(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    """Off the axis it is an ellipse, longer than wide, whose middle lies further out than that of the ball."""
+    places, faces = ball
+    camera, radius, across, down, away = Camera(400.0, (60.0, 50.0), 500.0), 50.0, 110.0, -80.0, 500.0
+    vertices = camera.view(radius * places + np.float32([across, down, 0]), np.eye(3))
+    fragments = get_rasterizer("numba_zbuffer")(vertices, faces, camera, (220, 240))
+    rows, columns = np.nonzero(fragments.pix_to_face >= 0)
+    flat = away**2 - radius**2
+    area = np.pi * (400 * radius) ** 2 * np.sqrt(across**2 + down**2 + flat) / flat**1.5
+    assert len(rows) == pytest.approx(area, rel=0.005)
+    middle = 400 * away / flat * np.array([across, -down]) + camera.centre
+    np.testing.assert_allclose([columns.mean() + 0.5, rows.mean() + 0.5], middle, atol=0.05)
+
+
+def test_normals_of_a_ball_point_away_from_its_middle(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    places, faces = ball
+    np.testing.assert_allclose(vertex_normals(places, faces), places, atol=0.03)
+    inwards = orient_outwards(places, faces[:, ::-1], np.zeros(3))
+    np.testing.assert_allclose(vertex_normals(places.astype(np.float64), inwards), places, atol=0.03)
+
+
+def test_larger_faces_count_more_in_a_normal() -> None:
+    corners = np.array([(0, 0, 0), (3, 0, 0), (0, 3, 0), (0, 0, -4)], dtype=np.float32)
+    normals = vertex_normals(corners, np.array([(0, 1, 2), (0, 1, 3)], np.int32))
+    np.testing.assert_allclose(normals[0], np.array([0, 12, 9]) / 15, atol=1e-6)
+
+
+def test_where_faces_meet_nothing_is_left_open_and_of_equal_ones_the_first_is_seen() -> None:
+    """Edges and diagonals through the middle of pixels."""
+    corners = np.array([(4.5, 4.5), (20.5, 4.5), (20.5, 20.5), (4.5, 20.5)], dtype=np.float32)
+    faces = np.array([(0, 1, 2), (0, 2, 3), (2, 1, 0), (3, 2, 0)], dtype=np.int32)
+    seen = rasterize_flat(corners, faces, SIZE).pix_to_face
+    expected = np.full(SIZE, -1)
+    expected[4:21, 4:21] = np.tril(np.ones((17, 17)), -1)
+    np.testing.assert_array_equal(seen, expected)
 
 
 def test_a_vertex_behind_the_camera_is_refused() -> None:

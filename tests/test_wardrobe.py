@@ -72,6 +72,21 @@ def test_the_chin_goes_with_the_head_and_the_shoulders_stay(kit: Kit) -> None:
     assert np.abs(after - before).max() < 15
 
 
+def test_what_lies_between_head_neck_and_body_is_their_mean_and_normals_stay_of_unit_length() -> None:
+    rng = np.random.default_rng(0)
+    share = np.linspace(0, 1, 9).astype(np.float32)
+    places, normals = rng.normal(size=(2, 9, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    head, neck, body = (rotation_from_angles(Angles.from_columns((yaw, 0.0, 0.0))) for yaw in (70.0, 40.0, 10.0))
+    bent = posed(places, normals, share, head, body)
+    np.testing.assert_allclose(bent.skull, neck @ (SKULL_MM - NECK_MM), rtol=1e-5)
+    parts = np.stack([np.clip(2 * share - 1, 0, 1), 1 - np.abs(2 * share - 1), np.clip(1 - 2 * share, 0, 1)])
+    each = [(places - SKULL_MM) @ head.T + bent.skull, *((places - NECK_MM) @ turn.T for turn in (neck, body))]
+    np.testing.assert_allclose(bent.vertices, np.einsum("kv,kvd->vd", parts, each), atol=1e-4)
+    facing = np.einsum("kv,kvd->vd", parts, [normals @ turn.T for turn in (head, neck, body)])
+    np.testing.assert_allclose(bent.normals, facing / np.linalg.norm(facing, axis=1, keepdims=True), atol=1e-5)
+
+
 def test_shoulders_are_such_as_a_head_can_have() -> None:
     rng = np.random.default_rng(0)
     level = rotation_from_angles(

@@ -88,15 +88,16 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
         near_a, near_b, near_c = near[a], near[b], near[c]
         if _is_hidden(nearest, max(near_a, near_b, near_c), left, right, top, bottom):
             continue
-        ax, bx, cx = pixels[a, 0], pixels[b, 0], pixels[c, 0]
-        ay, by, cy = pixels[a, 1], pixels[b, 1], pixels[c, 1]
+        # In double precision, as the weights below: of a face that is seen from its edge single precision leaves an
+        # area that is not there, and what a step lacks adds up from row to row.
+        ax, bx, cx = np.float64(pixels[a, 0]), np.float64(pixels[b, 0]), np.float64(pixels[c, 0])
+        ay, by, cy = np.float64(pixels[a, 1]), np.float64(pixels[b, 1]), np.float64(pixels[c, 1])
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if abs(area) < 1e-12:
             continue
         scale = 1.0 / area
         across_a, across_b = (by - cy) * scale, (cy - ay) * scale
-        # From coordinates of double precision, for what a step lacks adds up from row to row.
-        down_a, down_b = (cx - np.float64(bx)) * scale, (ax - np.float64(cx)) * scale
+        down_a, down_b = (cx - bx) * scale, (ax - cx) * scale
         x, y = left + 0.5, top + 0.5
         first_a = ((bx - x) * (cy - y) - (by - y) * (cx - x)) * scale
         first_b = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) * scale
