@@ -138,6 +138,11 @@ def test_an_image_turned_in_its_plane_keeps_its_face() -> None:
     np.testing.assert_allclose(turned.numpy(), points, atol=1e-4)
 
 
+def test_no_faces_are_turned_in_their_plane_to_none() -> None:
+    features, angles = turned_in_plane(torch.zeros(0, 6), torch.zeros(0, 3), torch.zeros(0))
+    assert (features.shape, angles.shape) == ((0, 6), (0, 3))
+
+
 def test_curves_go_to_tensorboard_where_asked(tmp_path: Path) -> None:
     config = TrainingConfig(epochs=2, tensorboard=True)
     train(flat(), mean_square, line(1), line(2), config, 0, "line", run=Run(log_folder=tmp_path))

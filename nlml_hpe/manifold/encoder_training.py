@@ -289,6 +289,6 @@ def turned_in_plane(features: Tensor, angles: Tensor, turns: Tensor) -> tuple[Te
     cos, sin, zero, one = turns.cos(), turns.sin(), torch.zeros_like(turns), torch.ones_like(turns)
     # Image axes have y down: there the same turn has the other sign.
     in_image = torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], dim=1).view(-1, 3, 3)
-    points = features.view(len(features), -1, 3) @ in_image.transpose(1, 2)
+    points = features.unflatten(1, (-1, 3)) @ in_image.transpose(1, 2)
     turned = in_image.transpose(1, 2) @ rotation_from_degrees(angles)
     return points.reshape(features.shape), degrees_from_rotation(turned)
