@@ -77,13 +77,17 @@ def main(
 
 
 def eye_of(config: Config) -> str:
-    """Whose chain a configuration is for: that of whose sections alone it has any, otherwise the landmark eye's.
+    """Whose chain a configuration is for: the landmark eye's, if it has a section of that or of none, otherwise that of
+    whose sections it has some.
 
-    Hours of the landmark eye's rendering are not what a recipe of the image eye asks for.
+    Hours of the landmark eye's rendering are not what a recipe of the image eye asks for. Raises ``ValueError`` for
+    sections of both other chains.
     """
     those = [eye for eye, sections in _SECTIONS.items() if sections & config.model_fields_set]
-    if len(those) != 1 or those == ["landmarks"]:
+    if not those or "landmarks" in those:
         return "landmarks"
+    if len(those) > 1:
+        raise ValueError(f"this configuration has sections of several chains; say which by --eye {' or '.join(those)}")
     print(f"run_pipeline: --eye {those[0]}, of whose sections alone this configuration has any", flush=True)
     return those[0]
 

@@ -315,7 +315,6 @@ def test_stages_of_the_other_eye_are_no_part_of_a_chain(tmp_path: Path) -> None:
         ("image_trainer: {epochs: 2}\nheads: {train: 2}", "image"),
         ("scenes: {size: 192}", "heads"),
         ("image_trainer: {epochs: 2}\nencoder: {epochs: 2}", "landmarks"),
-        ("image_trainer: {epochs: 2}\nscenes: {size: 192}", "landmarks"),
     ],
 )
 def test_the_chain_is_that_of_the_only_sections(tmp_path: Path, sections: str, eye: str) -> None:
@@ -323,6 +322,20 @@ def test_the_chain_is_that_of_the_only_sections(tmp_path: Path, sections: str, e
     path = tmp_path / "c.yaml"
     path.write_text(f"workdir: {tmp_path}\n{sections}\n")
     assert run_pipeline.eye_of(load_config(path)) == eye
+
+
+def test_of_two_other_chains_it_is_asked_which(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"workdir: {tmp_path}\nimage_trainer: {{epochs: 2}}\nscenes: {{size: 192}}\n")
+    with pytest.raises(ValueError, match="sections of several chains; say which by --eye image or heads"):
+        run_pipeline.eye_of(load_config(path))
+
+
+def test_every_section_is_of_one_chain_or_of_all() -> None:
+    shared = {"workdir", "seed", "workers", "cluster", "device", "heads", "frame", "test"}
+    assert sorted([*shared, *(name for part in run_pipeline._SECTIONS.values() for name in part)]) == sorted(
+        Config.model_fields
+    )
 
 
 def test_every_configuration_has_sections_of_its_own_chain() -> None:

@@ -174,7 +174,7 @@ def test_an_installed_wheel_predicts(
     own = tmp_path / "venv" / "bin" / "python"
     wanted = [f"numpy=={numpy}.*"]
     if (version, numpy) == OLDEST:
-        wanted = [f"{needed.replace('>=', '==')}.*" for needed in allowed()]
+        wanted = [f"{needed.partition(',')[0].replace('>=', '==')}.*" for needed in allowed()]
     pip = [sys.executable, "-m", "pip", "--python", own, "install", "--quiet", wheel, *wanted]
     subprocess.run(pip, check=True)
     (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
@@ -198,7 +198,7 @@ def test_an_installed_wheel_predicts(
 
 
 def test_the_oldest_onnxruntime_is_the_one_that_errors_name() -> None:
-    assert f"onnxruntime>={sessions.OLDEST}" in allowed()
+    assert f"onnxruntime>={sessions.OLDEST}" in {needed.partition(",")[0] for needed in allowed()}
 
 
 def _try_one_file(python: Path, file: Path, photo: RgbImage) -> None:
