@@ -43,19 +43,26 @@ from nlml_hpe.head_network.network_training import initial_head_network
 from nlml_hpe.image_networks.config import ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.network_training import Run, Weighted, network_of, train_image_network
 from nlml_hpe.image_networks.training_data import RenderedCrops
-torch.set_num_threads(1)
-crops = [Weighted(RenderedCrops(Path(sys.argv[1])))]
-config = ImageTrainerConfig(epochs=1, batch_size=8, crops_per_epoch=40)
-train_image_network(network_of(ImageNetworkConfig(size=96, width=8), 0), crops, crops, config, 0, Run())
+crops, precision, threads, size = [Weighted(RenderedCrops(Path(sys.argv[1])))], *sys.argv[2:]
+torch.set_num_threads(int(threads))
+config = ImageTrainerConfig(epochs=1, batch_size=7, crops_per_epoch=42, precision=precision)
+train_image_network(network_of(ImageNetworkConfig(size=int(size), width=8), 0), crops, crops, config, 0, Run())
 heads = initial_head_network(HeadTrainerConfig(width=8), 0)
 for _ in range(5):
     heads(torch.rand(8, 3, 96, 96)).sum().backward()
 """
 
 
-def test_narrow_networks_train_at_sizes_where_torch_writes_beyond_its_memory(folder: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize(("precision", "threads", "size"), [("float32", 1, 96), ("bfloat16", 2, 32)])
+def test_narrow_networks_train_at_sizes_where_torch_writes_beyond_its_memory(
+    folder: Path,  # noqa: F811
+    precision: str,
+    threads: int,
+    size: int,
+) -> None:
     """In a process of its own, which the layout that wide networks have would end by a signal."""
     command = [sys.executable, "-c", _BOTH_AT_WIDTH_8, str(folder / "crops_validation")]
+    command += [precision, str(threads), str(size)]
     # The allocator notices at once what would otherwise be noticed now and then.
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "85"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nlml_hpe.config import HeadTrainerConfig
-from nlml_hpe.device import resolve_precision
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.backbones import to_quickest_layout
@@ -238,7 +237,7 @@ def train_head_network(
     TrainingError
         As ``training.train`` does.
     """
-    to_quickest_layout(network, resolve_precision(config.precision, run.device))
+    to_quickest_layout(network)
     shown = DrawnScenes(training, config.training_scenes, seed, config.view_px, config.views)
     held_out = DrawnScenes(validation, config.validation_scenes, validation_seed(seed), config.view_px, config.views)
     return train(network, head_loss, shown, held_out, config, seed, "heads", run=replace(run, workers=0))

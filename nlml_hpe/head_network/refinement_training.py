@@ -13,7 +13,6 @@ from torch import Tensor
 
 from nlml_hpe.detection.heads import Head
 from nlml_hpe.detection.regions import overlaps
-from nlml_hpe.device import resolve_precision
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.config import RefinementTrainerConfig
 from nlml_hpe.head_network.network_training import Picture, Source
@@ -148,7 +147,7 @@ def train_refinement_network(
     TrainingError
         As ``training.train`` does.
     """
-    to_quickest_layout(network, resolve_precision(config.precision, run.device))
+    to_quickest_layout(network)
     groups = _groups(network, config.learning_rate * config.backbone_rate, config.image_network is not None)
 
     def tones(crops: Tensor, truth: Truth, generator: torch.Generator) -> tuple[Tensor, Truth]:

@@ -10,37 +10,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nlml_hpe.device import Precision
-
 _LEAST_CHANNELS = 16
 """What a 1 x 1 convolution reads at least, lest torch 2.13 write beyond its gradient's memory; see below."""
 
 
-def to_quickest_layout(network: nn.Module, precision: Precision) -> None:
+def to_quickest_layout(network: nn.Module) -> None:
     """Lay a network's weights out in place as its training is quickest: channels last, where torch can.
 
-    On a processor a training step takes 15% less time so. But torch 2.13 writes beyond the memory of the gradient of a
-    strided 1 x 1 convolution of fewer than 16 channels in float32, which ends the process, so that a network that has
-    1 x 1 convolutions of so few keeps its layout there.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Of images, before its training.
-    precision : {"float32", "bfloat16"}
-        What its products will be computed in.
+    ``network`` takes images and has not been trained yet. On a processor a training step takes 15% less time so. But
+    torch 2.13 writes beyond the memory of the gradient of a strided 1 x 1 convolution of fewer than 16 channels
+    (https://github.com/uxlfoundation/oneDNN/issues/6035; in bfloat16 by some batches and numbers of threads alone),
+    which ends the process, so that a network that has 1 x 1 convolutions of so few keeps its layout.
 
     Examples
     --------
     >>> for width in (8, 16):
     ...     backbone = backbone_of("residual", width)
-    ...     to_quickest_layout(backbone, "float32")
+    ...     to_quickest_layout(backbone)
     ...     backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
     False
     True
     """
     kernels = [weight for weight in network.parameters() if weight.ndim == 4 and weight.shape[2:] == (1, 1)]
-    if precision != "float32" or all(weight.shape[1] >= _LEAST_CHANNELS for weight in kernels):
+    if all(weight.shape[1] >= _LEAST_CHANNELS for weight in kernels):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

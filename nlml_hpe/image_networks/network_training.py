@@ -161,7 +161,7 @@ def train_image_network(
     start = {name: values.clone() for name, values in network.state_dict().items()} if config.start_share else {}
     metrics = _metrics(network)
     precision = resolve_precision(config.precision, run.device)
-    to_quickest_layout(network, precision)
+    to_quickest_layout(network)
     history = train(
         network,
         network.loss,
