@@ -225,32 +225,6 @@ class PlacesFaces(Protocol):
         ...
 
 
-def seen(
-    detector: LandmarkDetector, images: Sequence[RgbImage], looks: Sequence[Look], boxes: bool = False
-) -> list[list[Face]]:
-    """Faces in each image with the landmarks of all looks; where the search finds none, those in the turned image.
-
-    Parameters
-    ----------
-    detector : LandmarkDetector
-        What finds faces.
-    images : sequence of RGB uint8 arrays (H, W, 3)
-        Searched together, where the detector can.
-    looks : sequence of Look
-        Beside the first one, as of ``looks_by``; without any it does not go further than the search.
-    boxes : bool
-        Whether there are also faces without landmarks (``found_by`` is "box"), where the detector can place them.
-
-    Returns
-    -------
-    list of lists of Face
-        Of each image, largest first.
-    """
-    found = first_seen(detector, images, bool(looks), boxes)
-    again = iter(seen_again(detector, [face for faces in found for face in faces], looks))
-    return [[next(again) for _ in faces] for faces in found]
-
-
 def first_seen(
     detector: LandmarkDetector,
     images: Sequence[RgbImage],
@@ -262,10 +236,14 @@ def first_seen(
 
     Parameters
     ----------
-    detector, images, boxes
-        As of ``seen``.
+    detector : LandmarkDetector
+        What finds faces.
+    images : sequence of RGB uint8 arrays (H, W, 3)
+        Searched together, where the detector can.
     turned : bool
         Whether an image in which the search finds none is also turned, where the detector can look again.
+    boxes : bool
+        Whether there are also faces without landmarks (``found_by`` is "box"), where the detector can place them.
     tell : callable, optional
         Told where faces are before they are seen; with ``boxes`` alone, where the detector can place faces.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nlml_hpe.detection.landmarks import SEARCHES, LandmarkDetector, PointSet
-from nlml_hpe.detection.looks import looks_by, seen, seen_again
+from nlml_hpe.detection.looks import first_seen, looks_by, seen_again
 from nlml_hpe.evaluation.datasets import Dataset
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import ImageReadError, RgbImage
@@ -191,7 +191,8 @@ def annotated_face(
     """
     further = looks_by(detector, looks)
     if box is None:
-        return next(iter(seen(detector, [image], further)[0]), None)
+        (faces,) = first_seen(detector, [image], bool(further))
+        return next(iter(seen_again(detector, faces, further)), None)
     face = detector.detect_in_box(image, box)
     return None if face is None else seen_again(detector, [face], further)[0]
 
