@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.page.server import LOOPBACK, serve
 from nlml_hpe.rotation import AXES, CONVENTION
+from nlml_hpe.version import version_of
 
 _EXPORT = "`nlml-hpe export`"
 _FOLDER_HELP = "model folder (default: the model that comes with the package)"
@@ -115,7 +115,7 @@ def _info(given: argparse.Namespace) -> int:
     names = [name for name, eye in (("landmarks", eyes.landmarks), ("image", eyes.image)) if eye is not None]
     limits = ", ".join(f"{axis} {low:g}..{high:g}" for axis, (low, high) in zip(AXES, engine.range, strict=True))
     lines = {
-        "nlml-hpe": _version("nlml-hpe"),
+        "nlml-hpe": version_of("nlml-hpe"),
         "python": platform.python_version(),
         "model": f"{shown(given.model)} ({size / 1e6:.1f} MB)",
         "eyes": ", ".join(names) + ("; their error bars are calibrated" if is_calibrated else ""),
@@ -123,18 +123,11 @@ def _info(given: argparse.Namespace) -> int:
         "range": f"{limits} degrees",
         "points": engine.point_set.name,
         "convention": CONVENTION,
-        **{name: _version(name) for name in ("numpy", "onnxruntime", "opencv-python-headless")},
+        **{name: version_of(name) for name in ("numpy", "onnxruntime", "opencv-python-headless")},
         "providers": ", ".join(onnxruntime.get_available_providers()),
         "FaceMesh": shown(default_folder()),
-        "mediapipe": f"{_version('mediapipe')} (not needed)",
-        "torch": f"{_version('torch')} (for --backend torch: {how_to_install('torch')})",
+        "mediapipe": f"{version_of('mediapipe')} (not needed)",
+        "torch": f"{version_of('torch')} (for --backend torch: {how_to_install('torch')})",
     }
     print("\n".join(f"{name:<22} {value}" for name, value in lines.items()))
     return 0
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
