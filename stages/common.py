@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlml_hpe.config import TrainingConfig
-from nlml_hpe.detection.search import DetectorError
 from nlml_hpe.device import DEVICES, DeviceName, resolve_device
-from nlml_hpe.evaluation.options import exit_code_of
-from nlml_hpe.extras import MissingPackageError
+from nlml_hpe.evaluation.options import ERRORS, exit_code_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import fresh_folder, place_of, remove_own, require_replaceable
 from nlml_hpe.files.locks import exclusive
@@ -34,9 +32,7 @@ from stages.config import Config, load_config
 if TYPE_CHECKING:  # loads torch, which takes a second that stages without a network need not wait
     from nlml_hpe.training_run import Run
 
-# Errors that are the user's to mend: OSError is a full disk or a missing permission, the others are
-# this project's own or say what was wrong with a value.
-USER_ERRORS = (ArtifactError, DetectorError, MissingPackageError, TrainingError, WorkerError, OSError, ValueError)
+USER_ERRORS = (*ERRORS, TrainingError, WorkerError)
 
 
 class Workdir:

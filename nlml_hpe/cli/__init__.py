@@ -17,11 +17,8 @@ from nlml_hpe import __version__
 from nlml_hpe.cli import other, predict, video
 from nlml_hpe.cli.interrupt import STOPPED
 from nlml_hpe.cli.streams import say_error, standard_streams
-from nlml_hpe.detection.search import DetectorError
-from nlml_hpe.extras import MissingPackageError
-from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.evaluation.options import ERRORS
 
-_ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
 _EXAMPLES = """examples:
   nlml-hpe predict photo.jpg
   nlml-hpe predict photos/ --csv poses.csv --draw drawn/
@@ -59,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given = parser().parse_args(arguments)
             work: Callable[[argparse.Namespace], int] = given.work
             return work(given)
-    except _ERRORS as error:
+    except ERRORS as error:
         say_error(error)
         return 1
     except KeyboardInterrupt as stop:

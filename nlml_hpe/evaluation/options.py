@@ -19,13 +19,15 @@ from nlml_hpe.files.images import user_path
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.words import show_all_letters
 
-_ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
+ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
+"""The user's to mend: OSError is a full disk or a missing permission, the others are this project's own or say what was
+wrong with a value."""
 
 
 def exit_code_of(
     work: Callable[[argparse.Namespace], object],
     given: argparse.Namespace,
-    errors: tuple[type[Exception], ...] = _ERRORS,
+    errors: tuple[type[Exception], ...] = ERRORS,
     stopped: str = "stopped by Ctrl-C before the end",
 ) -> int:
     """Do the work of a command.
