@@ -7,6 +7,7 @@ Here every length is checked before it is used, and whatever does not fit is a `
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -159,10 +160,7 @@ def _array(parts: list[tuple[int, bytes]], order: str) -> NDArray[np.float64]:
     shape = [int(size) for size in _numbers(parts[1], order)]
     values = _numbers(parts[3], order) if len(parts) > 3 else np.empty(0)
     # A product in Python's integers, which no damaged dimension overflows.
-    expected = 1
-    for size in shape:
-        expected *= size
-    if len(shape) < 2 or min(shape) < 0 or expected != len(values):
+    if len(shape) < 2 or min(shape) < 0 or math.prod(shape) != len(values):
         raise LabelError("damaged")
     return values.reshape(shape, order="F")
 
