@@ -6,7 +6,7 @@ changes a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -132,7 +132,7 @@ class Batches:
         self._loader: DataLoader[Any] = DataLoader(
             _Fetch(data),  # type: ignore[arg-type]
             batch_size=None,
-            sampler=_Sampler(self._keys),
+            sampler=self._keys,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda" and not isinstance(data, Samples),
@@ -154,7 +154,7 @@ class Batches:
         return self._batches([(part.numpy(), None) for part in torch.arange(len(self.data)).split(size)])
 
     def _batches(self, keys: list[Key]) -> Iterator[tuple[Any, Any, int]]:
-        # The same list, which worker processes that live on refer to.
+        # The same list, which the loader goes through.
         self._keys[:] = keys
         for (indices, _), read in zip(keys, self._loader, strict=True):
             if isinstance(read, Exception):
@@ -239,16 +239,3 @@ class _Fetch:
             return self.data.batch(indices, None if seed is None else np.random.default_rng(seed))
         inputs, targets = default_collate([self.data[int(index)] for index in indices])
         return inputs, targets
-
-
-class _Sampler:
-    """The keys of the epoch that is to come."""
-
-    def __init__(self, keys: Sequence[Key]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(list(self.keys))
-
-    def __len__(self) -> int:
-        return len(self.keys)
