@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -273,19 +274,11 @@ def _dequantize(work: _Graph, operator: Any, inputs: list[int], output: int) -> 
     work.source_of[output] = inputs[0]
 
 
-def _ordinary(work: _Graph, operator: Any, inputs: list[int], output: int) -> None:
-    _convolution(work, operator, inputs, output, depthwise=False)
-
-
-def _depthwise(work: _Graph, operator: Any, inputs: list[int], output: int) -> None:
-    _convolution(work, operator, inputs, output, depthwise=True)
-
-
 _LAYERS: dict[str, Callable[[_Graph, Any, list[int], int], None]] = {
     "ADD": _add,
     "CONCATENATION": _concatenation,
-    "CONV_2D": _ordinary,
-    "DEPTHWISE_CONV_2D": _depthwise,
+    "CONV_2D": partial(_convolution, depthwise=False),
+    "DEPTHWISE_CONV_2D": partial(_convolution, depthwise=True),
     "DEQUANTIZE": _dequantize,
     "MAX_POOL_2D": _max_pool,
     "PAD": _pad,
