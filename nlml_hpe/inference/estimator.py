@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from types import NoneType, TracebackType
+from types import NoneType
 from typing import TYPE_CHECKING, NoReturn
 
 from nlml_hpe.detection.detectors import MAX_FACES, FaceMeshOnnx, open_detector_for
@@ -411,9 +411,7 @@ class HeadPoseEstimator:
     def __enter__(self) -> HeadPoseEstimator:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
