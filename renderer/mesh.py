@@ -39,11 +39,6 @@ class Mesh:
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} hold NaN or infinite values")
 
-    @property
-    def height(self) -> float:
-        """Extent along y in mm."""
-        return float(np.ptp(self.vertices[:, 1]))
-
 
 def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> NDArray[np.float32]:
     """Area-weighted unit normals ``(V, 3)`` of counter-clockwise ``faces``."""
