@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from renderer.accessories import Extra
+from renderer.accessories import Extra, grid
 from renderer.looks import Looks, Rgb
 from renderer.skull import CENTRE, Envelope
 
@@ -109,15 +109,13 @@ def hair_shell(skin: FloatArray, hair: Hair) -> Extra:
     swing = hair.wave[0] * hair.hangs[:, None] * np.sin(hair.wave[1] * np.pi * drop + 5 * azimuth)
     hanging = cap[:, -1:] + swing[..., None] * outward
     hanging[..., 1] -= hair.hangs[:, None] * drop
-    grid = np.concatenate([cap, hanging], axis=1).transpose(1, 0, 2)
+    places = np.concatenate([cap, hanging], axis=1).transpose(1, 0, 2)
     rows = _ROWS + _HANGING
     u = np.broadcast_to(np.linspace(0, 1, _COLUMNS), (rows, _COLUMNS))
     v = np.broadcast_to(np.linspace(0, 1, rows)[:, None], (rows, _COLUMNS))
-    first = (np.arange(rows - 1)[:, None] * _COLUMNS + np.arange(_COLUMNS - 1)).reshape(-1)
-    upper = np.stack([first, first + _COLUMNS, first + 1], axis=1)
-    lower = np.stack([first + 1, first + _COLUMNS, first + _COLUMNS + 1], axis=1)
-    faces = np.concatenate([upper, lower]).astype(np.int32)
-    return Extra(grid.reshape(-1, 3).astype(np.float32), faces, np.stack([u, v], -1).reshape(-1, 2).astype(np.float32))
+    faces = grid(rows, _COLUMNS).take([0, 2, 1], axis=1)  # the other way round: it is seen from outside
+    vertices, uv = places.reshape(-1, 3), np.stack([u, v], -1).reshape(-1, 2)
+    return Extra(vertices.astype(np.float32), faces, uv.astype(np.float32))
 
 
 def _share_of(looks: Looks) -> list[float]:
