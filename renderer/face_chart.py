@@ -52,7 +52,7 @@ def frontal_chart(marks: FloatArray, looks: Looks, rng: np.random.Generator) -> 
         ink = np.append(np.asarray(tint), 1.0).astype(np.float32)
         _lay(chart[drawn.where], strength * drawn.coverage, ink)
 
-    _draw_folds(lay, marks, looks)
+    _draw_folds(lay, looks)
     _draw_lids(lay, marks, looks)
     _draw_lips(lay, marks, looks)
     _draw_brows(lay, marks, looks, rng)
@@ -79,7 +79,7 @@ def _lay(chart, coverage, ink):  # type: ignore[no-untyped-def]
 _Lay = Callable[[Rgb | NDArray[np.floating], float, _Drawn], None]
 
 
-def _draw_folds(lay: _Lay, marks: FloatArray, looks: Looks) -> None:
+def _draw_folds(lay: _Lay, looks: Looks) -> None:
     """Nasolabial folds and lines of the forehead, deeper with age."""
     dark = np.array(looks.skin) * 0.62
     for side in (-1, 1):
