@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import compress, product
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +21,8 @@ from nlml_hpe.evaluation.faces import UNREADABLE, Answered, annotated_face, ask,
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.report import in_file_name, write_report
 from nlml_hpe.evaluation.routes import ModelRoute, open_routes
-from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.inference.engines import DEFAULT_ROUTE, Estimates
+from nlml_hpe.inference.engines import DEFAULT_ROUTE
 from nlml_hpe.view.comparison import Draw, plot_comparison, pose_sheet, with_axes, with_cube
 from nlml_hpe.view.pictures import save_image
 
@@ -189,16 +187,12 @@ def _costs(routes: Mapping[str, ModelRoute], data: Dataset, detector: LandmarkDe
     if detector is not None:
         items = [(image, boxes[each.name]) for each in faces if (image := each.face.image) is not None]
         detect_ms = timed(lambda item: annotated_face(detector, *item), items) if items else None
-    shown = [each.face for each in faces if detector is None or each.face.points is not None]
+    shown = [[each.face] for each in faces if detector is None or each.face.points is not None]
     costs = {}
     for name, route in routes.items():
-        ms = timed(partial(_ask_for_one, route), shown) if shown else None
+        ms = timed(route.answer, shown) if shown else None
         costs[name] = replace(route.cost, ms=ms, detect_ms=detect_ms)
     return costs
-
-
-def _ask_for_one(route: ModelRoute, face: Face) -> Estimates:
-    return route.answer([face])
 
 
 def chosen_images(data: Dataset, names: Sequence[str], count: int, seed: int) -> list[Sample]:
