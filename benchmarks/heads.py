@@ -43,7 +43,7 @@ from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.view.pictures import save_image, tiled
 from renderer.config import HeadsConfig, LooksConfig, ScenesConfig, SpritesConfig
-from renderer.crops import render_crops
+from renderer.crops import render_splits
 from renderer.scenes import Scene, Scenes
 from renderer.sprites import SpriteSet
 
@@ -133,7 +133,8 @@ def main(people: int, scenes: int, size: int, root: Path | None, kit: Path, shee
     with tempfile.TemporaryDirectory() as scratch:
         heads = HeadsConfig(source="ict_facekit", folder=kit, validation=people, expressions="all", looks=_LOOKS)
         rendered = SpriteSet(heads, SpritesConfig(), _SEED, "validation", Path(scratch) / "cache")
-        folder = render_crops(rendered, Path(scratch) / "sprites", workers=1)
+        folder = Path(scratch) / "sprites"
+        render_splits([(rendered, folder)], workers=1)
         drawn = Scenes(folder, ScenesConfig(size=size, smallest_px=LEAST_PX))
         for number in tqdm(range(scenes), desc="scenes", unit="scene"):
             scene = drawn.draw(np.random.default_rng([_SEED, number]))

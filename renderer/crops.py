@@ -160,36 +160,6 @@ class CropSet:
         return draw_crop(person, take, rotation, self.crops, found, rng)
 
 
-def render_crops(people: CropSet, folder: Path, workers: int, cluster: str | None = None) -> Path:
-    """Render every person of a split.
-
-    Parameters
-    ----------
-    people : CropSet
-        Who is rendered, and how.
-    folder : Path
-        Where the shards go. What an interrupted run left there is gone on with.
-    workers, cluster
-        As of ``parallel.run_tasks``.
-
-    Returns
-    -------
-    Path
-        The finished folder.
-
-    Raises
-    ------
-    ArtifactError
-        Where ``folder`` holds anything that is not this stage's own work.
-    HeadDataError, BackgroundError
-        As ``CropSet.of_person`` does.
-    WorkerError
-        As ``parallel.run_tasks`` does.
-    """
-    render_splits([(people, folder)], workers, cluster)
-    return folder
-
-
 def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster: str | None = None) -> None:
     """Render every person of several splits, side by side: no worker waits for the end of one to begin the next.
 
@@ -199,14 +169,18 @@ def render_splits(splits: Sequence[tuple[CropSet, Path]], workers: int, cluster:
     Parameters
     ----------
     splits : sequence of (CropSet, Path)
-        Splits of one experiment, each with its folder.
+        Splits of one experiment, each with its folder; what an interrupted run left there is gone on with.
     workers, cluster
         As of ``parallel.run_tasks``.
 
     Raises
     ------
-    ArtifactError, HeadDataError, BackgroundError, WorkerError
-        As ``render_crops`` does.
+    ArtifactError
+        Where a folder holds anything that is not this stage's own work.
+    HeadDataError, BackgroundError
+        As ``CropSet.of_person`` does.
+    WorkerError
+        As ``parallel.run_tasks`` does.
     """
     with ExitStack() as held:
         for people, folder in splits:

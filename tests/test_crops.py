@@ -22,7 +22,7 @@ from renderer.config import CropsConfig, HeadsConfig, LooksConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import BackgroundError, _lay, draw_background, pictures
-from renderer.crops import KIND, CropSet, render_crops, render_splits
+from renderer.crops import KIND, CropSet, render_splits
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
 from renderer.painting import _blend, _lay_chart
@@ -111,13 +111,13 @@ def test_a_face_is_seen_at_the_rotation_of_its_label(
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(folder: Path, tmp_path: Path) -> None:
-    whole = render_crops(people(folder), tmp_path / "whole", workers=1)
-    broken = tmp_path / "broken"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    render_splits([(people(folder), whole)], workers=1)
     partial = begun_folder(broken, KIND, digest_of([people(folder).settings(), people(folder).inputs()]))
     rendering._render_shard(people(folder), broken, 0, [1])
     assert is_written(partial, 0)
     kept = (partial / "images_00000.npy").stat().st_ino
-    render_crops(people(folder), broken, workers=1)
+    render_splits([(people(folder), broken)], workers=1)
     assert shards_of(broken) == shards_of(whole)
     assert (broken / "images_00000.npy").stat().st_ino == kept
     facts = read_manifest(broken, KIND)["facts"]
@@ -144,7 +144,7 @@ def test_a_run_that_is_stopped_at_its_very_end_renders_nothing_again(
 ) -> None:
     """By a note that came into the folder of before, or by a disk that is full when the manifest is written."""
     place, note = tmp_path / "crops", tmp_path / "crops" / "note.txt"
-    render_crops(people(folder, train=1), place, workers=1)
+    render_splits([(people(folder, train=1), place)], workers=1)
     real = rendering.write_manifest
 
     def disturbed(*arguments: Any) -> Path:
@@ -155,11 +155,11 @@ def test_a_run_that_is_stopped_at_its_very_end_renders_nothing_again(
 
     monkeypatch.setattr(rendering, "write_manifest", disturbed)
     with pytest.raises((ArtifactError, OSError), match=r"note\.txt|No space"):
-        render_crops(people(folder), place, workers=1)
+        render_splits([(people(folder), place)], workers=1)
     monkeypatch.setattr(rendering, "write_manifest", real)
     rendered = (partial_of(place) / "images_00001.npy").stat().st_mtime_ns
     note.unlink(missing_ok=True)
-    render_crops(people(folder), place, workers=1)
+    render_splits([(people(folder), place)], workers=1)
     assert (place / "images_00001.npy").stat().st_mtime_ns == rendered
     assert not partial_of(place).exists()
     assert not list(place.glob(".*"))
@@ -190,7 +190,7 @@ def test_a_split_that_is_finished_is_not_rendered_again_for_the_other(
 
 def test_other_settings_do_not_go_on_with_what_is_there(folder: Path, tmp_path: Path) -> None:
     write_shard(begun_folder(tmp_path / "crops", KIND, "another"), 0, some(4))
-    render_crops(people(folder), tmp_path / "crops", workers=1)
+    render_splits([(people(folder), tmp_path / "crops")], workers=1)
     assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
 
 
@@ -201,7 +201,7 @@ def test_a_worker_that_outlives_its_run_writes_nothing(folder: Path, tmp_path: P
     with pytest.raises(ArtifactError, match="taken over by another run"):
         rendering._render_shard(people(folder), place, 0, [1])
     assert not is_written(partial_of(place), 0)
-    render_crops(people(folder, train=1), place, workers=1)
+    render_splits([(people(folder, train=1), place)], workers=1)
     with pytest.raises(ArtifactError, match="or is finished"):
         rendering._render_shard(people(folder), place, 0, [1])
     assert not partial_of(place).exists()
@@ -213,7 +213,7 @@ def test_another_version_does_not_go_on_with_what_is_there(
     begun_folder(tmp_path / "crops", KIND, digest_of([people(folder).settings(), people(folder).inputs()]))
     rendering._render_shard(people(folder), tmp_path / "crops", 0, [2])
     monkeypatch.setattr("nlml_hpe.files.folders.VERSION", "0.0.1")
-    render_crops(people(folder), tmp_path / "crops", workers=1)
+    render_splits([(people(folder), tmp_path / "crops")], workers=1)
     assert read_shards(tmp_path / "crops")[0].people.tolist() == [1] * 4
 
 
@@ -221,7 +221,7 @@ def test_a_folder_with_the_users_files_is_refused(folder: Path, tmp_path: Path) 
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops" / "thesis.txt").write_text("years")
     with pytest.raises(ArtifactError, match=r"thesis\.txt"):
-        render_crops(people(folder), tmp_path / "crops", workers=1)
+        render_splits([(people(folder), tmp_path / "crops")], workers=1)
     assert (tmp_path / "crops" / "thesis.txt").read_text() == "years"
 
 
@@ -253,7 +253,7 @@ def test_the_kit_is_read_before_anything_is_begun(tmp_path: Path) -> None:
     """Each worker had read it for itself, and what was begun was left behind."""
     (tmp_path / "kit").mkdir()
     with pytest.raises(HeadDataError, match="no FaceXModel"):
-        render_crops(people(tmp_path / "kit"), tmp_path / "crops", workers=1)
+        render_splits([(people(tmp_path / "kit"), tmp_path / "crops")], workers=1)
     assert not partial_of(tmp_path / "crops").exists()
 
 

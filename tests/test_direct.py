@@ -22,7 +22,7 @@ from nlml_hpe.files.images import IMAGE_SUFFIXES
 from nlml_hpe.manifold.tensor import LandmarkTensor
 from nlml_hpe.parallel import WorkerError, run_tasks
 from renderer.config import CropsConfig, HeadsConfig
-from renderer.crops import CropSet, render_crops
+from renderer.crops import CropSet, render_splits
 from stages import Landmarks, Render, TD_main
 from stages.common import Workdir, run_stage
 from stages.config import Config, load_config
@@ -150,9 +150,10 @@ def test_crops_of_a_cluster_are_those_of_one_process(kit_of_few: Path, tmp_path:
     heads = HeadsConfig(source="ict_facekit", folder=kit_of_few, train=3, expressions=())
     config = CropsConfig(size=48, crops_per_person=2, people_per_shard=1)
     people = CropSet(heads, config, 5, "train", kit_of_few.parent / "cache")
-    folders = [render_crops(people, tmp_path / "alone", workers=1)]
+    folders = [tmp_path / "alone", tmp_path / "shared"]
+    render_splits([(people, folders[0])], workers=1)
     with worker_process(scheduler, tmp_path / "worker.log"):
-        folders.append(render_crops(people, tmp_path / "shared", workers=1, cluster=scheduler))
+        render_splits([(people, folders[1])], workers=1, cluster=scheduler)
     alone, shared = ({path.name: path.read_bytes() for path in folder.glob("*.npy")} for folder in folders)
     assert "images_00002.npy" in alone
     assert shared == alone
