@@ -109,7 +109,7 @@ def evaluate(
         "detected_by": dict(found_by),
         "left_out": {reason: len(names) for reason, names in (left_out or {}).items()},
         "default_route": default_route,
-        "routes": _rows(answered, dict.fromkeys(answered.answers, np.eye(3)), interval),
+        "routes": _rows(answered, np.eye(3), interval),
     }
     if own is not None:
         _add_other_frames(report, replace(answered, answers=own), aligned, interval)
@@ -132,8 +132,7 @@ def _add_other_frames(
     interval: float,
 ) -> None:
     """Figures in the model's own head frame, and in one that was estimated on other faces."""
-    answers = in_own_frame.answers
-    own = _rows(in_own_frame, dict.fromkeys(answers, np.eye(3)), interval)
+    own = _rows(in_own_frame, np.eye(3), interval)
     for name, row in report["routes"].items():
         row["unaligned"] = own[name]
     report["unaligned"] = {"frame": "own", "routes": own}
@@ -143,13 +142,13 @@ def _add_other_frames(
             "n_faces": aligned.faces,
             "angles": aligned.angles(),
             "interval": aligned.interval,
-            "routes": _rows(in_own_frame, dict.fromkeys(answers, aligned.named_from_own), interval),
+            "routes": _rows(in_own_frame, aligned.named_from_own, interval),
         }
 
 
-def _rows(answered: Answered, turns: Mapping[str, NDArray[np.float64]], interval: float) -> dict[str, dict[str, Any]]:
-    """All figures of every route after its constant rotation of the head frame."""
-    return {name: _row(given, answered, turns[name], interval) for name, given in answered.answers.items()}
+def _rows(answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, dict[str, Any]]:
+    """All figures of every route after one constant rotation of the head frame."""
+    return {name: _row(given, answered, turn, interval) for name, given in answered.answers.items()}
 
 
 def _fitted_rows(answered: Answered, interval: float) -> dict[str, dict[str, Any]]:
