@@ -79,7 +79,7 @@ class PoseGrid:
 
     def poses(self) -> list[tuple[float, float, float]]:
         """Every (yaw, pitch, roll) in the order of the flattened grid."""
-        return [(float(y), float(p), float(r)) for y, p, r in self.angles().columns().reshape(-1, 3)]
+        return list(itertools.product(self.yaw, self.pitch, self.roll))
 
     def as_dict(self) -> dict[str, list[float]]:
         """JSON form; ``from_dict`` reads it back."""
@@ -106,7 +106,7 @@ class PoseGrid:
         ValueError
             Where the angles of one do not ascend, or are not finite.
         """
-        return cls(*(tuple(float(v) for v in data[axis]) for axis in AXES))
+        return cls(*(data[axis] for axis in AXES))
 
 
 def image_stem(identity: int, yaw: float, pitch: float, roll: float) -> str:
