@@ -31,7 +31,7 @@ from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
-from nlml_hpe.inference.smoothing import RotationFilter
+from nlml_hpe.inference.smoothing import BETA, RotationFilter
 from nlml_hpe.rotation import Angles, rotation_from_angles, vector_from_rotation
 from renderer.appearance import draw_scene, expose
 from renderer.camera import Camera
@@ -122,11 +122,11 @@ def jitters(error: Floats, velocity: Floats) -> list[float]:
     return [*(float(np.sqrt((part**2).mean())) for part in (change, rest)), float(change.max())]
 
 
-def one_euro(cutoff: float, beta: float) -> Callable[[], Filter]:
+def one_euro(beta: float) -> Callable[[], Filter]:
     """What makes a new One-Euro filter."""
 
     def made() -> Filter:
-        smooth = RotationFilter(cutoff, beta)
+        smooth = RotationFilter(beta=beta)
         return lambda pose, time: smooth(pose.rotation, time)
 
     return made
@@ -143,7 +143,7 @@ def as_quick(videos: Sequence[Video], lag: float) -> float:
     low, high = 0.6, 1e4
     for _ in range(24):
         beta = float(np.sqrt(low * high))
-        late = np.mean([measured(*video, one_euro(1.0, beta)())[2] for video in videos])
+        late = np.mean([measured(*video, one_euro(beta)())[2] for video in videos])
         low, high = (beta, high) if late > lag else (low, beta)
     return float(np.sqrt(low * high))
 
@@ -152,14 +152,14 @@ def rows_of(videos: Sequence[Video]) -> list[dict[str, Any]]:
     """The table: each filter's means over the videos."""
     made: dict[str, Callable[[], Filter]] = {
         "none": lambda: lambda pose, time: pose.rotation,
-        "One-Euro": one_euro(1.0, 0.6),
-        **{f"One-Euro, beta {beta:g}": one_euro(1.0, beta) for beta in (4.0, 16.0)},
+        "One-Euro": one_euro(BETA),
+        **{f"One-Euro, beta {beta:g}": one_euro(beta) for beta in (4.0, 16.0)},
         "Kalman": kalman,
     }
     found = {name: np.mean([measured(*video, make()) for video in videos], axis=0) for name, make in made.items()}
     beta = as_quick(videos, found["Kalman"][2])
     same = f"One-Euro, beta {beta:.0f}: the Kalman filter's lag"
-    found[same] = np.mean([measured(*video, one_euro(1.0, beta)()) for video in videos], axis=0)
+    found[same] = np.mean([measured(*video, one_euro(beta)()) for video in videos], axis=0)
     found["none, looking ahead"] = np.mean([looking_ahead(*video) for video in videos], axis=0)
     columns = ("jitter", "jitter at rest", "lag ms", "mean error", "largest step")
     return [
