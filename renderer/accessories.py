@@ -12,7 +12,6 @@ from renderer.painting import Scalp, covering_share, hair_share, mask_share
 
 FloatArray = NDArray[np.float32]
 _RIM_SIDES = 6
-_SCALP_MM = 95.0
 _LONG_COLUMNS, _LONG_ROWS = 48, 14
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nlml_hpe.evaluation.calibration_fit import HEAD_AXES, Labelled, answered, fit, of_range, surprises
 from nlml_hpe.inference.calibration import (
@@ -28,7 +27,6 @@ from nlml_hpe.rotation import (
     rotation_from_vector,
 )
 
-Floats = NDArray[np.float64]
 SHARED_DEG = np.array([3.0, 2.0, 1.0])
 """About the head's x, y and z: pitch, yaw, roll."""
 

@@ -45,7 +45,7 @@ from nlml_hpe.model.head_export import export_head_detector
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.threads import thread_count
-from renderer.config import HeadsConfig, SpritesConfig
+from renderer.config import HeadsConfig
 from renderer.crop_drawing import Crop, draw_sprite
 from renderer.crop_people import Person, draw_person, small_kit
 from renderer.crop_scene import pictures
@@ -53,7 +53,6 @@ from renderer.heads.ict_kit import Kit
 from tests.test_image_export import FRAME, RANGE
 
 YAWS = (0, 60, 120, 180, -120, -60)
-SPRITE = SpritesConfig()
 
 
 @pytest.fixture(scope="module")

@@ -50,8 +50,6 @@ from stages.common import Plan, Stage, Workdir, run_stage, training_run
 from stages.config import Config, load_config
 from tests.conftest import REPOSITORY, TINY, digests, write_config
 
-PIPELINE = [sys.executable, "stages/run_pipeline.py", "--config"]
-
 
 def copy_of(run: Config, folder: Path) -> Path:
     """A config whose workdir holds a copy of a finished run's artefacts."""

@@ -65,7 +65,6 @@ from tests.conftest import REPOSITORY
 from tests.test_crop_export import answers, opened
 from tests.test_fusion import covariances
 
-Floats = NDArray[np.float64]
 PARITY_DEG = 1e-3
 """What the issue asks for."""
 MARGIN = CROP_PX / 2 * (1 - 1 / SHARE)
