@@ -24,7 +24,7 @@ from nlml_hpe.files.manifests import (
     read_manifest,
     write_manifest,
 )
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, digests
 
 
 def make(folder: Path) -> None:
@@ -178,12 +178,6 @@ def test_two_runs_into_one_folder_by_two_links_do_not_mix(tmp_path: Path) -> Non
         await_leases(second, seconds=0.05)
 
 
-def everything(folder: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"
-    }
-
-
 @pytest.mark.parametrize(
     "foreign", ["thesis.txt", "data/thesis.txt", ".hidden", "data.bin.bak"], ids=["file", "folder", "hidden", "backup"]
 )
@@ -195,12 +189,12 @@ def test_a_folder_with_foreign_files_is_not_replaced(tmp_path: Path, place: str,
     mine = tmp_path / place / foreign
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
-    before = everything(tmp_path)
+    before = digests(tmp_path)
     with pytest.raises(ArtifactError, match=f"{place} is not replaced.*{foreign.split('/')[0]}"):
         require_replaceable(tmp_path / "thing", "thing")
     with pytest.raises(ArtifactError, match="is not replaced"):
         make(tmp_path / "thing")
-    assert everything(tmp_path) == before
+    assert digests(tmp_path) == before
 
 
 def test_only_an_artefact_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
@@ -210,11 +204,11 @@ def test_only_an_artefact_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
     with fresh_folder(tmp_path / "other", "other") as partial:
         write_manifest(partial, "other", {}, {})
     (tmp_path / "note").write_text("mine")
-    before = everything(tmp_path)
+    before = digests(tmp_path)
     for name in ("photos", "photos/..", "other", "note"):
         with pytest.raises(ArtifactError, match="name another folder"):
             make(tmp_path / name)
-    assert everything(tmp_path) == before
+    assert digests(tmp_path) == before
     (tmp_path / "empty").mkdir()
     make(tmp_path / "empty")
     make(tmp_path / "empty")
