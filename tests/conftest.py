@@ -56,9 +56,12 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For networks that are too small to share: on a busy machine threads would wait for each other."""
+    """For networks that are too small to share: on a busy machine threads would wait for each other.
+
+    Of a whole module, so that what its tests share is computed as they compute: threads differ in the last bits.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
