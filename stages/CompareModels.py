@@ -1,9 +1,10 @@
 """Models beside one another on one data set: every eye and route of each, what it costs, and how it errs.
 
 For instance ``python stages/CompareModels.py --models checkpoints/ict_facekit data/image_ict/image_model --dataset
-aflw2000 --root AFLW2000 --output comparison``. A model is a model folder, or the ``image_network`` folder that
-ImageTrainer wrote. Written are ``table.txt``, ``metrics.csv``, ``metrics.json``, ``comparison.png``, predictions and
-plots for each set of faces, and the poses of some images, drawn as axes and as cubes.
+aflw2000 --root AFLW2000 --output comparison``. A model is a model folder, the ``image_network`` folder that
+ImageTrainer wrote, or HopeNet's weights as published (``hopenet_robust_alpha1.pkl``). Written are ``table.txt``,
+``metrics.csv``, ``metrics.json``, ``comparison.png``, predictions and plots for each set of faces, and the poses of
+some images, drawn as axes and as cubes.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
         type=user_path,
         nargs="+",
         default=[SHIPPED],
-        metavar="FOLDER",
-        help="model folders and trained networks (default: the shipped one)",
+        metavar="MODEL",
+        help="model folders, trained networks, HopeNet's published weights (default: the shipped model)",
     )
     whole.add_argument("--dataset", choices=sorted(LAYOUTS), required=True, help="which data set it is")
     whole.add_argument("--root", type=user_path, required=True, metavar="FOLDER", help="the data set, as distributed")

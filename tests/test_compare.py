@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx, open_detector_for
 from nlml_hpe.detection.weights import LANDMARKS, default_folder
+from nlml_hpe.evaluation import routes as routes_module
 from nlml_hpe.evaluation.command import answers, on_protocol
 from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
 from nlml_hpe.evaluation.cost import cost_of_layers, cost_of_onnx
@@ -24,11 +26,13 @@ from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
 from nlml_hpe.evaluation.faces import annotated_face, is_known
 from nlml_hpe.evaluation.routes import open_routes
 from nlml_hpe.evaluation.subject import open_subject, subject_of
+from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.config import ImageNetworkConfig
-from nlml_hpe.image_networks.network import size_of
+from nlml_hpe.image_networks.hopenet import HopeNet
+from nlml_hpe.image_networks.network import WeightsError, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, network_of
 from nlml_hpe.image_networks.shards import write_shard
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -120,6 +124,28 @@ def test_both_eyes_of_a_model_are_compared_and_what_they_say_together(
     # Without landmarks the image eye's answer is the model's.
     assert geodesic_degrees(predicted[1], routes["image"].answer([hidden]).rotation[0]) < 1e-3
     assert routes["fused"].cost.bytes == routes["refined"].cost.bytes + routes["image"].cost.bytes
+
+
+def test_hopenets_published_weights_are_compared_as_they_are(
+    photo: RgbImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They could be trained on alone: nothing measured the network that its authors publish."""
+    monkeypatch.setattr(routes_module, "HopeNet", partial(HopeNet, width=8))
+    settings = ImageNetworkConfig(name="hopenet", size=224, width=8)
+    state = network_of(settings, 3).state_dict()
+    path, folder = tmp_path / "hopenet_robust_alpha1.pkl", tmp_path / "image_network"
+    torch.save({name: values for name, values in state.items() if not name.endswith("num_batches_tracked")}, path)
+    folder.mkdir()
+    save_file(state, folder / WEIGHTS)
+    write_manifest(folder, KIND, {"image_network": settings.model_dump(mode="json")}, {})
+    published, kept = (open_routes(place)["image"] for place in (path, folder))
+    face = Face(photo, (178.0, 72.0, 272.0, 176.0))
+    np.testing.assert_array_equal(published.answer([face]).rotation, kept.answer([face]).rotation)
+    assert published.cost == kept.cost
+    assert list(named([path])) == ["hopenet_robust_alpha1.pkl"]
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="weights of another network"):
+        open_routes(path)
 
 
 def test_an_image_eye_is_shown_the_faces_that_its_models_detector_finds(photo: RgbImage, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def compare(
     Parameters
     ----------
     models : mapping
-        Name -> folder, as ``routes.open_routes`` reads it. Routes are called ``name/route``.
+        Name -> folder or file, as ``routes.open_routes`` reads it. Routes are called ``name/route``.
     data : Dataset
         Labelled faces. What does not read is left out, and counted in ``data.left_out``.
     protocols : sequence of str

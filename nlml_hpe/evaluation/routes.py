@@ -22,8 +22,11 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
 from nlml_hpe.image_networks.config import ImageNetworkConfig
+from nlml_hpe.image_networks.hopenet import HopeNet
+from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
+from nlml_hpe.image_networks.weights import load_state
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, ONNX_ROUTES, Estimates, OnnxEngine
 from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, ImageEngine
 from nlml_hpe.inference.opening import open_eyes
@@ -33,6 +36,7 @@ from nlml_hpe.model.format import CONFIG_FILE, ONNX_FILE
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 
 _WIDEST = ((-180.0, 180.0), (-90.0, 90.0), (-180.0, 180.0))
+_PUBLISHED = ".pkl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,8 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
     Parameters
     ----------
     folder : Path
-        A model folder, or the folder of an image network that ImageTrainer wrote.
+        A model folder, the folder of an image network that ImageTrainer wrote, or the file of weights that HopeNet's
+        authors publish (``.pkl``), which is asked as it is, with crops of 224 px.
     own_frame : bool
         Whether answers are wanted in the head frame of the training heads, as rendered people are labelled, in place
         of the named one.
@@ -82,7 +87,9 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
     Raises
     ------
     ArtifactError
-        Where the folder is neither, or does not read.
+        Where it is none of these, or does not read.
+    WeightsError
+        Where the file is not HopeNet's.
 
     Examples
     --------
@@ -94,8 +101,13 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
         return _of_model(folder, own_frame, device)
     if (folder / MANIFEST).is_file() and (folder / WEIGHTS).is_file():
         return {IMAGE_ROUTE: _of_trained_network(folder)}
+    if folder.is_file() and folder.suffix == _PUBLISHED:
+        network = HopeNet()
+        load_state(network, folder)
+        return {IMAGE_ROUTE: _of_network(network, "hopenet")}
     raise ArtifactError(
-        f"{folder}: expected a model folder ({CONFIG_FILE}) or an image network's ({WEIGHTS} with {MANIFEST})"
+        f"{folder}: expected a model folder ({CONFIG_FILE}), an image network's ({WEIGHTS} with {MANIFEST}) or "
+        f"HopeNet's published weights ({_PUBLISHED})"
     )
 
 
@@ -153,14 +165,19 @@ def _cost_of_looks(points: PointSet) -> Cost:
 
 
 def _of_trained_network(folder: Path) -> ModelRoute:
-    """An image network as ImageTrainer leaves it: exported as it would be, and asked in the frame of its labels."""
+    """An image network as ImageTrainer leaves it."""
     config = read_manifest(folder, IMAGE_NETWORK)["config"]
     settings = ImageNetworkConfig.model_validate(config["image_network"])
     network = network_of(settings, seed=0)
     load_weights(network, folder / WEIGHTS, "run ImageTrainer again")
+    return _of_network(network, settings.name)
+
+
+def _of_network(network: ImageNetwork, name: str) -> ModelRoute:
+    """An image network, exported as ImageModelBuilder would, and asked in the frame of its labels."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / IMAGE_EYE_FILE
-        export_image_eye(ImageEye(network.eval(), settings.name, HeadFrame(), _WIDEST), path)
+        export_image_eye(ImageEye(network.eval(), name, HeadFrame(), _WIDEST), path)
         engine, cost = ImageEngine(path), cost_of_onnx(path)
     return ModelRoute(engine.estimate, cost.passes(len(engine.crops)), engine.frame)
 
