@@ -110,7 +110,7 @@ def test_the_dual_loss_is_crossentropy_and_squared_error() -> None:
 
 
 def test_labels_outside_of_the_bins_are_counted_not_clipped() -> None:
-    with pytest.raises(LabelError, match=r"2 of 4 angles .* furthest at 120\.0"):
+    with pytest.raises(LabelError, match=r"2 of 4 angles .* bins, -99 to 99 degrees, .* 120\.0"):
         bins_of(torch.tensor([0.0, 120.0, -99.5, 98.9]))
     with pytest.raises(LabelError, match="1 of 1 angles"):
         bins_of(torch.tensor([99.0]))
