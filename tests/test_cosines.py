@@ -35,6 +35,8 @@ def test_the_fit_is_the_best_over_all_frequencies() -> None:
         design = np.stack([np.cos(b * radians), np.sin(b * radians), np.ones(11)], axis=1)
         residual = column - design @ np.linalg.lstsq(design, column, rcond=None)[0]
         assert fitted.rms[0] <= np.sqrt((residual**2).mean()) + 1e-9
+    left = fitted(DEGREES)[:, 0] - column
+    assert fitted.rms[0] == pytest.approx(np.sqrt((left**2).mean()))
 
 
 def test_rms_is_at_or_below_the_published_fits(shared_data: Path) -> None:
@@ -55,10 +57,21 @@ def test_few_angles_are_passed_through(count: int) -> None:
     column = np.array([0.3, -0.2, 0.5])[:count, None]
     fitted = fit_cosines(degrees, column)
     np.testing.assert_allclose(fitted(degrees), column, atol=1e-9)
+    # One angle says nothing of others, and two or three nothing of the frequency.
+    amplitude, frequency = fitted.parameters[0, :2]
+    assert amplitude == 0 if count == 1 else frequency == 1
+
+
+def test_the_frequency_is_fitted_from_four_angles_on() -> None:
+    column = np.cos(2.5 * np.radians(DEGREES[:4]))
+    assert fit_cosines(DEGREES[:4], column[:, None]).rms[0] < 1e-6
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected degrees"):
-        fit_cosines(DEGREES, np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="NaN"):
-        fit_cosines(DEGREES, np.full((11, 1), np.nan))
+    for degrees, factor in ((DEGREES, (3, 2)), (DEGREES, (11,)), (DEGREES[:, None], (11, 1)), (DEGREES[:0], (0, 1))):
+        with pytest.raises(ValueError, match="expected degrees"):
+            fit_cosines(degrees, np.zeros(factor))
+    one_is_nan = np.where(DEGREES == 0, np.nan, 1.0)
+    for degrees, column in ((DEGREES, one_is_nan), (one_is_nan, DEGREES)):
+        with pytest.raises(ValueError, match="NaN"):
+            fit_cosines(degrees, column[:, None])

@@ -28,7 +28,7 @@ from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.image_engine import open_image_engine
 from nlml_hpe.labelling import photographs
 from nlml_hpe.labelling.photographs import KIND, CropLabel, FaceLabels, image_files, summary, write_photograph_crops
-from nlml_hpe.labelling.pseudo_labels import DISAGREES, NO_FACE, PseudoLabeller, confidence
+from nlml_hpe.labelling.pseudo_labels import DISAGREES, NO_FACE, ONE_SIDED, UNSURE, PseudoLabeller, confidence
 from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, read_components
 from nlml_hpe.model.format import SHIPPED
@@ -76,10 +76,17 @@ def test_a_label_is_what_the_model_says_in_its_own_frame(label: PseudoLabeller, 
         faces = estimator.detect(photo)
         named = estimator.engine.estimate(faces, DEFAULT_ROUTE).rotation[0]
         own = named @ estimator.engine.named_from_own.T
+        looks = [estimator.detect(image) for image in (photo, np.ascontiguousarray(photo[:, ::-1]))]
+        first, second = (estimator.engine.estimate(look, DEFAULT_ROUTE) for look in looks)
     assert geodesic_degrees(one.rotation, own) < 1.0
     # The mean of a picture's and its mirror image's answers is the same from either side.
     assert geodesic_degrees(one.rotation, mirrored(other.rotation)) < 1e-6
     assert 0.3 < one.confidence == pytest.approx(other.confidence)
+    # As sure as the two looks are, on average and of an angle, and less by half of what lies between them.
+    back = estimator.engine.named_from_own.T
+    apart = geodesic_degrees(first.rotation @ back, mirrored(second.rotation @ back))[0]
+    sigmas = [np.degrees(np.sqrt(np.trace(look.covariance[0]) / 3)) for look in (first, second)]
+    assert one.confidence == pytest.approx(confidence(np.mean(np.square(sigmas)) + (apart / 2) ** 2))
     left, top, right, bottom = one.box
     assert 0 < left < right < photo.shape[1]
     assert 0 < top < bottom < photo.shape[0]
@@ -90,6 +97,35 @@ def test_what_the_looks_do_not_agree_on_has_no_label(photo: RgbImage) -> None:
         assert strict(photo) == FaceLabels([], [DISAGREES])
         assert strict(np.zeros((64, 64, 3), np.uint8)) == FaceLabels([], [NO_FACE])
     assert confidence(0) == 1 > confidence(4) > confidence(25) > 0
+
+
+def test_each_of_two_faces_is_compared_with_itself(label: PseudoLabeller, photo: RgbImage) -> None:
+    labels, left_out = label(np.concatenate([photo, photo], axis=1))
+    assert (len(labels), left_out) == (2, [])
+    assert {one.box[0] < photo.shape[1] for one in labels} == {True, False}
+
+
+def test_a_face_that_the_mirror_image_does_not_show_has_no_label(
+    label: PseudoLabeller, photo: RgbImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = label._faces(photo)
+    left, top, right, bottom = found[0].box
+    elsewhere = Face(photo, (left + 400, top, right + 400, bottom), found[0].points)
+    for reflected in ([], [elsewhere]):
+        looks = iter([found, reflected])
+        monkeypatch.setattr(label, "_faces", lambda _, looks=looks: next(looks))
+        assert label(photo) == FaceLabels([], [ONE_SIDED])
+
+
+@pytest.mark.parametrize("unknown", [np.nan, np.inf])
+def test_a_face_without_error_bars_has_no_label(
+    label: PseudoLabeller, photo: RgbImage, monkeypatch: pytest.MonkeyPatch, unknown: float
+) -> None:
+    ask = label._own_estimates
+    monkeypatch.setattr(
+        label, "_own_estimates", lambda faces: ask(faces)._replace(covariance=np.full((1, 3, 3), unknown))
+    )
+    assert label(photo) == FaceLabels([], [UNSURE])
 
 
 def test_an_image_eye_alone_labels_nothing(tmp_path: Path) -> None:

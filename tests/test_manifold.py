@@ -10,6 +10,7 @@ import pytest
 
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.manifold.cosines import fit_axes
+from nlml_hpe.manifold.inverse import MARGIN_DEG
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.manifold_file import read_manifold, write_manifold
 from nlml_hpe.manifold.official import official_manifold
@@ -70,6 +71,39 @@ def test_faces_may_lie_in_memory_in_any_way() -> None:
     np.testing.assert_allclose(manifold.infer(features[::-1]).angles.columns()[::-1], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("margin", [MARGIN_DEG, -20.0])
+def test_a_statistical_answer_is_the_likeliest_and_as_sure_as_its_curvature(margin: float) -> None:
+    """Angles and identity together, under the noise and the prior; derivatives are differences here."""
+    manifold = read_manifold(SHIPPED / "manifold.npz")
+    noise, prior = manifold.noise, manifold.prior
+    assert noise is not None
+    features, _ = drawn_faces(manifold, 12, noise=0.01)
+    found = manifold.infer(features, margin=margin)
+    lowest, highest = ([axis[end] + sign * margin for axis in manifold.grid.axes] for end, sign in ((0, -1), (-1, 1)))
+    held = [np.isclose(found.angles.columns(), bound, rtol=0, atol=1e-9) for bound in (lowest, highest)]
+    np.testing.assert_array_equal(found.at_bound, held[0] | held[1])
+    assert [one.any() for one in held] == [margin < 0] * 2
+    weight, rank = np.linalg.inv(noise.covariance), manifold.ranks[0]
+    pull = np.zeros((3 + rank, 3 + rank))
+    pull[3:, 3:] = np.linalg.inv(prior.covariance)
+    for feature, at, identity, covariance, bound in zip(
+        features, found.angles.columns(), found.identity, found.covariance, found.at_bound, strict=True
+    ):
+        designs = manifold.identity_design(
+            Angles.from_columns(at + 0.01 * np.r_[np.eye(3), -np.eye(3), np.zeros((1, 3))])
+        )
+        jacobian = np.r_[identity @ (designs[:3] - designs[3:6]) / 0.02, designs[6]]
+        hessian = jacobian @ weight @ jacobian.T + pull
+        residual = manifold.basis @ feature - identity @ designs[6]
+        gradient = jacobian @ weight @ residual - pull @ np.r_[np.zeros(3), identity - prior.mean]
+        free = np.r_[~bound, np.ones(rank, dtype=bool)]
+        assert np.abs(np.linalg.solve(hessian[free][:, free], gradient[free])).max() < 1e-3  # degrees
+        expected = np.linalg.inv(hessian)[:3, :3] * np.outer(noise.sigma_scale, noise.sigma_scale)
+        np.testing.assert_allclose(covariance, expected, atol=1e-4 * np.trace(expected))
+    left = features - manifold.synthesize(found.identity, found.angles)
+    np.testing.assert_allclose(found.objective, 0.5 * (left**2).sum(axis=1), rtol=1e-4)
+
+
 @pytest.mark.parametrize("margin", [-60.0, np.nan])
 def test_a_margin_that_leaves_no_angles_is_refused(margin: float) -> None:
     """The answer was an angle beyond the bounds, or NaN."""
@@ -104,10 +138,10 @@ def test_results_do_not_depend_on_the_batch(plain: PoseManifold) -> None:
 def test_seeds_lead_to_the_same_minimum(plain: PoseManifold) -> None:
     features, angles = drawn_faces(plain, 50, noise=0.02)
     near = Angles.from_columns(angles.columns() + np.random.default_rng(1).normal(scale=3.0, size=(50, 3)))
-    seeded = plain.infer(features, seeds=near, statistical=False)
-    np.testing.assert_allclose(
-        seeded.angles.columns(), plain.infer(features, statistical=False).angles.columns(), atol=1e-2
-    )
+    seeded, unseeded = (plain.infer(features, seeds=seeds, statistical=False) for seeds in (near, None))
+    np.testing.assert_allclose(seeded.angles.columns(), unseeded.angles.columns(), atol=1e-2)
+    again = plain.infer(features, seeds=unseeded.angles, statistical=False)
+    assert again.iterations.max() < unseeded.iterations.min()
 
 
 def test_an_angle_beyond_the_bounds_is_flagged(tiny: PoseManifold) -> None:

@@ -124,6 +124,28 @@ def test_the_rate_falls_on_a_plateau() -> None:
     np.testing.assert_allclose(history.learning_rate, 0.05 * 0.5 ** np.maximum(np.arange(6) - 1, 0))
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_weights_decay_as_configured(optimizer: str) -> None:
+    """Without a gradient the weights change by their decay alone: Adam takes it for a gradient, AdamW as it is."""
+    network, before = two_heads(), two_heads().body[0].weight
+    config = CONFIG.model_copy(update={"epochs": 1, "weight_decay": 0.2, "optimizer": optimizer})
+    train(network, lambda outputs, targets: both(outputs, targets) * 0, Pictures(), Pictures(20), config, 0, "flat")
+    after = network.body[0].weight
+    # Four batches, at a learning rate of 0.05.
+    if optimizer == "adamw":
+        torch.testing.assert_close(after, before * (1 - 0.05 * 0.2) ** 4)
+    else:
+        assert (after - before).abs().max() > 2 * 0.05
+
+
+def test_a_smaller_last_batch_counts_by_its_samples() -> None:
+    values = torch.arange(10.0)[:, None]
+    config = TrainingConfig(epochs=1, batch_size=4, learning_rate=1e-9)
+    mean = lambda outputs, targets: outputs.mean() + targets.mean()  # noqa: E731
+    history = train(nn.Linear(1, 1), mean, Samples(0 * values, values), Samples(0 * values, values), config, 0, "mean")
+    assert history.train[0] == pytest.approx(history.validation[0], abs=1e-5)
+
+
 def test_a_gradient_is_clipped() -> None:
     norms = []
     network = two_heads()

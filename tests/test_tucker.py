@@ -12,7 +12,7 @@ from tensorly.decomposition import tucker
 from nlml_hpe.config import GridConfig
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.manifold.blocks import TensorError
-from nlml_hpe.manifold.fill import rotation_tensor
+from nlml_hpe.manifold.fill import LowRankFill, rotation_tensor
 from nlml_hpe.manifold.passes import largest_angle
 from nlml_hpe.manifold.tensor import open_array
 from nlml_hpe.manifold.tucker import decompose
@@ -123,6 +123,14 @@ def test_missing_corners_hardly_turn_the_subspaces(people: np.ndarray) -> None:
         assert np.degrees(largest_angle(one, other)) < 1.0
     naive = decompose(broken, (5, 3, 3, 3), GRID)
     assert np.degrees(largest_angle(complete.factors[2], naive.factors[2])) > 1.0, "zeros in the holes must show"
+
+
+def test_a_person_whose_few_cells_leave_an_identity_open_is_filled_with_numbers() -> None:
+    """The second identity is seen at the second yaw alone, where this person was not found."""
+    core = np.eye(2).reshape(2, 2, 1, 1, 1)
+    seen = np.array([True, False]).reshape(2, 1, 1)
+    filled = LowRankFill([np.eye(2), np.eye(1), np.eye(1)], core)(np.ones((2, 1, 1, 1), dtype=np.float32), seen)
+    np.testing.assert_array_equal(filled, [[0.0]])
 
 
 def test_the_rotation_tensor_turns_the_frontal_face(people: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -182,6 +183,15 @@ def _fit(
     return model, manifold, cosines
 
 
+class _Explained(NamedTuple):
+    """Held-out faces (n, F) at known angles, the manifold of their fold, and what it leaves of them (n, F)."""
+
+    fold: PoseManifold
+    faces: FloatArray
+    angles: Angles
+    residual: FloatArray
+
+
 def _noise(
     manifold: PoseManifold,
     features: NDArray[np.float32],
@@ -192,7 +202,7 @@ def _noise(
     rng: np.random.Generator,
 ) -> Noise:
     """Noise statistics by cross-validation over people; from the training residuals where they are too few."""
-    residuals, scores = [], []
+    explained: list[_Explained] = []
     for learned_from, held_out in folds:
         fold = manifold
         if learned_from is not None:
@@ -202,13 +212,18 @@ def _noise(
             )
         faces, angles = _cells(features, detected, manifold.grid, held_out, rng)
         residual = faces - fold.synthesize(fold.solve_identity(faces, angles), angles)
-        residuals.append(residual @ manifold.basis.T)
-        own = Noise(_covariance(residual @ fold.basis.T), np.ones(3))
-        answer = replace(fold, noise=own).infer(faces, device=device)
+        explained.append(_Explained(fold, faces, angles, residual))
+    scores = []
+    for place, (fold, faces, angles, residual) in enumerate(explained):
+        # Not of these faces' own residuals: whitened by them, errors of few people look many times too small.
+        others = [other.residual for other in explained[:place] + explained[place + 1 :]] or [residual]
+        noise = Noise(_covariance(np.concatenate(others) @ fold.basis.T), np.ones(3))
+        answer = replace(fold, noise=noise).infer(faces, device=device)
         # Of an angle that nothing determines the deviation is without bound, and its score of nought says nothing.
         sigma = np.where(answer.sigma < _NOTHING_DEG, answer.sigma, np.nan)
         scores.append((answer.angles.columns() - angles.columns()) / sigma)
-    return Noise(_covariance(np.concatenate(residuals)), _sigma_scale(np.concatenate(scores)))
+    residuals = np.concatenate([one.residual for one in explained]) @ manifold.basis.T
+    return Noise(_covariance(residuals), _sigma_scale(np.concatenate(scores)))
 
 
 def _sigma_scale(scores: FloatArray) -> FloatArray:

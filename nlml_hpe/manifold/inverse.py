@@ -160,7 +160,8 @@ class Solver:
             tried = 0
         else:
             seeds = self.rough.best_seeds(x.float(), low.float(), high.float(), n_seeds)
-            state, tried = self._start(x, seeds.double()), _TRIAL_ITERATIONS
+            # In single precision a bound is another number, and an angle beyond it would never be let go.
+            state, tried = self._start(x, seeds.double().clamp(low, high)), _TRIAL_ITERATIONS
         state, iterations = self._descend(x, state, low, high)
         answer = {
             "theta": state.theta,

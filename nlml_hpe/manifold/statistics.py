@@ -24,9 +24,9 @@ class IdentityPrior:
     Examples
     --------
     >>> prior = IdentityPrior.of_rows(np.array([[1.0, 0.5], [1.0, -0.5]]))
-    >>> prior.mean, prior.covariance.round(2)
-    (array([1., 0.]), array([[0. , 0. ],
-           [0. , 0.5]]))
+    >>> prior.mean, prior.covariance.round(6)
+    (array([1., 0.]), array([[0.000625, 0.      ],
+           [0.      , 0.500625]]))
     """
 
     mean: FloatArray
