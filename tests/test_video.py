@@ -716,6 +716,18 @@ def test_the_kalman_filter_holds_a_head_at_rest_and_lets_it_go_at_once() -> None
     assert error[205:].mean() < 0.7
 
 
+def test_the_kalman_filter_follows_a_head_that_begins_to_turn_and_stops_after_long() -> None:
+    """However sure it was of the one state: by twice as much it was off where neither could become the other."""
+    times = np.arange(600) / 25
+    noise = np.random.default_rng(0).normal(0, np.radians(0.5), (len(times), 3))
+    true = Rotation.from_euler("y", np.clip(times - 10, 0, 10)[:, None] * 60, degrees=True)
+    smooth, seen = KalmanFilter(), (Rotation.from_rotvec(noise) * true).as_matrix()
+    found = np.array([smooth(matrix, time, spread(2.5)) for matrix, time in zip(seen, times, strict=True)])
+    error = geodesic_degrees(found, true.as_matrix())
+    assert error[250:260].max() < 1.5  # 3 without growing agile
+    assert error[500:510].max() < 1.0
+
+
 @pytest.mark.parametrize("smoother", list(SMOOTHERS))
 def test_a_filter_keeps_its_state_to_itself(smoother: SmootherName) -> None:
     smooth, given = SMOOTHERS[smoother](), np.eye(3)
