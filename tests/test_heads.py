@@ -153,6 +153,9 @@ def test_a_head_whose_face_is_known_is_no_second_head() -> None:
     heads = [Head(box, box, 0.9) for box in (wider, within, beside)]
     assert [head.box for head in uncovered(heads, [face])] == [beside]
     assert uncovered(heads, []) == heads
+    # By what they share of both, though it is little of each; and by what the smaller one has in the other.
+    for box in ((50.0, 0.0, 150.0, 100.0), (30.0, 30.0, 60.0, 60.0), (-150.0, -150.0, 250.0, 250.0)):
+        assert uncovered([Head(box, box, 0.9)], [face]) == []
 
 
 def test_a_face_in_the_box_of_a_head_is_its_own_but_a_tiny_one_is_another_ones() -> None:

@@ -20,7 +20,15 @@ from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import HeadFollower
 from nlml_hpe.inference.heads import HeadSearch
 from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace
-from nlml_hpe.inference.tracks import DOUBTED_SECONDS, PATIENCE_SECONDS, Floats, HeadTracker, box_at, place_of
+from nlml_hpe.inference.tracks import (
+    DOUBTED_SECONDS,
+    LONGEST_UNSEEN_SECONDS,
+    PATIENCE_SECONDS,
+    Floats,
+    HeadTracker,
+    box_at,
+    place_of,
+)
 from nlml_hpe.inference.video_files import VideoSource, VideoWriter
 from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
 from tests.rendered_scenes import Placed, background, people, scene
@@ -317,6 +325,32 @@ def test_the_first_frame_numbers_its_heads_and_a_later_head_must_be_found_twice(
     assert numbers(tracker, [square(100), square(400)], 0.12) == [1, None]
     assert numbers(tracker, [square(100), square(402)], 0.16) == [1, 2]
     assert tracker.count == 2
+    # Nor is one numbered at once that comes while nobody is seen.
+    assert [numbers(tracker, boxes, 0.2) for boxes in ([], [square(500, 400)])] == [[], [None]]
+    tracker.cut()
+    assert numbers(tracker, [square(100)], 0.24) == [3]
+
+
+def test_a_head_that_is_found_all_the_time_keeps_its_number() -> None:
+    """Also for longer than one is waited for that is not found, and by a clock that stands still or goes back."""
+    tracker = HeadTracker()
+    times = [*np.arange(0, LONGEST_UNSEEN_SECONDS + 1, 0.1), 11.0, 11.0, 10.9, 11.04]
+    assert {number for time in times for number in numbers(tracker, [square(300)], time)} == {1}
+
+
+def test_two_heads_are_not_one_track() -> None:
+    tracker = HeadTracker()
+    numbers(tracker, [square(300)], 0.0)
+    assert numbers(tracker, [square(330), square(295)], 0.04) == [None, 1]
+
+
+def test_a_head_is_known_by_its_box_or_by_its_place() -> None:
+    """Of a face far to the side the rotation may be wrong; as a head turns, its box wanders."""
+    side, box = turned(90), square(300)
+    for then in (box, box_at(place_of(box, FRONT), side)):
+        tracker = HeadTracker()
+        numbers(tracker, [box], 0.0)
+        assert [track.number for track in tracker.see([then], [side], 0.04, SIZE)] == [1]
 
 
 def test_what_is_no_head_is_refused_and_changes_no_track() -> None:
@@ -325,6 +359,8 @@ def test_what_is_no_head_is_refused_and_changes_no_track() -> None:
     for box in ((5.0, 5.0, 5.0, 5.0), (0.0, 0.0, np.nan, 1.0)):
         with pytest.raises(ValueError, match="expected a box"):
             tracker.see([box], [np.eye(3)], 0.04, SIZE)
+    with pytest.raises(ValueError, match="a rotation of finite numbers"):
+        tracker.see([square(100)], [np.full((3, 3), np.nan)], 0.04, SIZE)
     for time in (np.nan, np.inf):
         with pytest.raises(ValueError, match=f"time: expected a finite number of seconds; received {time}"):
             numbers(tracker, [square(100)], time)
@@ -369,7 +405,7 @@ def test_a_head_that_nobody_is_sure_of_ends_and_has_a_new_number_when_it_comes_b
         for time in np.arange(0.1, seconds, 0.1):
             assert numbers(tracker, [], time) == []
             for track in tracker.lost:
-                track.answer(FRONT, 0.02)
+                track.answer(FRONT, 0.02 if expected == [1] else np.nan)  # of an eye that knows no doubt
         numbers(tracker, [square(300)], seconds)
         assert numbers(tracker, [square(300)], seconds + 0.04) == expected
 
@@ -383,6 +419,11 @@ def test_a_head_that_the_image_eye_is_sure_of_stays() -> None:
         track.answer(turned(180), 0.4)
         assert not track.is_doubted
     assert numbers(tracker, [square(300)], 2 * PATIENCE_SECONDS) == [1]
+    for time in np.arange(0.1, LONGEST_UNSEEN_SECONDS + 0.2, 0.1):
+        numbers(tracker, [], 2 * PATIENCE_SECONDS + time)
+        for track in tracker.lost:
+            track.answer(turned(180), 0.4)
+    assert tracker.lost == []  # not for ever: it may be sure of a picture on the wall
 
 
 def test_a_head_that_moved_while_its_face_was_not_seen_keeps_its_number_when_it_is() -> None:
@@ -405,13 +446,18 @@ def test_a_head_that_moved_while_its_face_was_not_seen_keeps_its_number_when_it_
     assert tracker.count == 1
 
 
-def test_a_head_that_leaves_the_picture_ends() -> None:
-    tracker = HeadTracker()
-    for frame in range(10):
-        numbers(tracker, [square(540 + 10.0 * frame)], frame / FPS)
-    for frame in range(10, 20):
-        numbers(tracker, [], frame / FPS)
-    assert tracker.lost == []
+@pytest.mark.parametrize("way", [(1, 0), (-1, 0), (0, 1), (0, -1)])
+def test_a_head_that_leaves_the_picture_ends(way: tuple[int, int]) -> None:
+    """By any of its borders; one that is still within them is waited for."""
+    for begin, lost in ((0.72, 0), (0.4, 1)):
+        tracker = HeadTracker()
+        start = np.array(SIZE) / 2 + begin * np.array(SIZE) / 2 * way
+        for frame in range(10):
+            x, y = start + 10.0 * frame * np.array(way) * (lost == 0)
+            numbers(tracker, [square(x, y)], frame / FPS)
+        for frame in range(10, 20):
+            numbers(tracker, [], frame / FPS)
+        assert len(tracker.lost) == lost
 
 
 def test_a_head_that_moves_steadily_is_expected_ahead_and_comes_to_rest_where_it_is_lost() -> None:
@@ -431,16 +477,17 @@ def test_a_head_that_moves_steadily_is_expected_ahead_and_comes_to_rest_where_it
 
 
 def test_a_head_out_of_reach_is_another_head() -> None:
-    for way, expected in ((30.0, [1]), (65.0, [None])):
+    for way, side, expected in ((30.0, 80.0, [1]), (65.0, 80.0, [None]), (65.0, 160.0, [1]), (30.0, 40.0, [None])):
         tracker = HeadTracker()
-        numbers(tracker, [square(300, side=80)], 0.0)
-        assert numbers(tracker, [square(300 + way, side=80)], 0.04) == expected
+        numbers(tracker, [square(300, side=side)], 0.0)
+        assert numbers(tracker, [square(300 + way, side=side)], 0.04) == expected
 
 
 def test_a_head_of_another_size_is_another_head() -> None:
-    tracker = HeadTracker()
-    numbers(tracker, [square(300, side=60)], 0.0)
-    assert numbers(tracker, [square(300, side=200)], 0.04) == [None]
+    for before, then in ((60.0, 200.0), (200.0, 60.0)):
+        tracker = HeadTracker()
+        numbers(tracker, [square(300, side=before)], 0.0)
+        assert numbers(tracker, [square(300, side=then)], 0.04) == [None]
 
 
 def test_a_crowd_takes_as_long_as_its_heads_not_as_its_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -716,8 +716,21 @@ def test_the_kalman_filter_holds_a_head_at_rest_and_lets_it_go_at_once() -> None
     assert error[205:].mean() < 0.7
 
 
-def test_the_kalman_filter_keeps_its_state_to_itself() -> None:
-    smooth, given = KalmanFilter(), np.eye(3)
+def test_the_kalman_filter_follows_a_head_that_begins_to_turn_and_stops_after_long() -> None:
+    """However sure it was of the one state: by twice as much it was off where neither could become the other."""
+    times = np.arange(600) / 25
+    noise = np.random.default_rng(0).normal(0, np.radians(0.5), (len(times), 3))
+    true = Rotation.from_euler("y", np.clip(times - 10, 0, 10)[:, None] * 60, degrees=True)
+    smooth, seen = KalmanFilter(), (Rotation.from_rotvec(noise) * true).as_matrix()
+    found = np.array([smooth(matrix, time, spread(2.5)) for matrix, time in zip(seen, times, strict=True)])
+    error = geodesic_degrees(found, true.as_matrix())
+    assert error[250:260].max() < 1.5  # 3 without growing agile
+    assert error[500:510].max() < 1.0
+
+
+@pytest.mark.parametrize("smoother", list(SMOOTHERS))
+def test_a_filter_keeps_its_state_to_itself(smoother: SmootherName) -> None:
+    smooth, given = SMOOTHERS[smoother](), np.eye(3)
     first = smooth(given, 0.0)
     first[:] = given[:] = 0.0
     np.testing.assert_allclose(smooth(np.eye(3), 0.04), np.eye(3), atol=1e-12)
@@ -748,6 +761,23 @@ def test_the_kalman_filter_starts_anew_after_a_gap_and_waits_for_the_clock() -> 
     smooth(first, 0.0)
     np.testing.assert_allclose(smooth(second, 0.0), first, atol=1e-12)
     np.testing.assert_allclose(smooth(second, 10.0), second, atol=1e-12)
+    # A time that goes back is no step, and the next step is not longer for it.
+    other = KalmanFilter()
+    other(second, 10.0)
+    smooth(second, 9.0)
+    np.testing.assert_allclose(smooth(first, 10.02), other(first, 10.02), atol=1e-12)
+
+
+@pytest.mark.parametrize("smoother", list(SMOOTHERS))
+def test_after_a_gap_nothing_is_left_of_what_the_head_did(smoother: SmootherName) -> None:
+    turning, resting = noisy(30.0, 40, 0.5, 60.0), noisy(0.0, 3, 2.0)
+    smooth = SMOOTHERS[smoother]()
+    for frame, rotation in enumerate(turning):
+        smooth(rotation, frame / 25, spread(2.0))
+    anew = KalmanFilter(noise_share=smooth.noise_share) if isinstance(smooth, KalmanFilter) else RotationFilter()
+    for frame, rotation in enumerate(resting[:2]):
+        found, expected = (each(rotation, 10 + frame / 25, spread(2.0)) for each in (smooth, anew))
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def noisy(degrees: float, count: int, noise_deg: float, speed: float = 0.0) -> NDArray[np.float64]:
@@ -763,12 +793,12 @@ def test_the_kalman_filter_refuses_what_is_no_covariance_and_goes_on() -> None:
     for frame in range(12):  # poses that are known for sure, until its share of the noise is measured, too
         found = smooth(np.eye(3), frame / 25, np.zeros((3, 3)))
     np.testing.assert_allclose(found, np.eye(3), atol=1e-9)
-    for odd in (np.full((3, 3), np.nan), -np.eye(3), np.eye(2)):
+    for odd in (np.full((3, 3), np.nan), np.diag([1.0, 1.0, np.nan]), -np.eye(3), np.diag([1.0, 1.0, -1.0]), np.eye(2)):
         with pytest.raises(ValueError, match="covariance: expected"):
             smooth(np.eye(3), 1.0, odd)
     for each in (smooth, RotationFilter()):
         with pytest.raises(ValueError, match="rotation: expected"):
-            each(np.full((3, 3), np.nan), 1.0)
+            each(np.diag([1.0, np.nan, 1.0]), 1.0)
     np.testing.assert_allclose(smooth(np.eye(3), 0.5), np.eye(3), atol=1e-9)
 
 
@@ -855,6 +885,21 @@ def test_filters_are_as_many_as_heads_of_the_last_seconds(smoother: SmootherName
     for number in range(1, 101):
         smooth([dataclasses.replace(pose, track=number)], 1.0 * number)
     assert list(smooth._filters) == list(smooth._last) == list(range(90, 101))
+
+
+@pytest.mark.parametrize("smoother", list(SMOOTHERS))
+def test_a_head_that_is_seen_for_long_is_smoothed_all_the_time_as_its_filter_does(smoother: SmootherName) -> None:
+    """Its angles are those of its rotation, and its error bars are the filter's."""
+    smooth, alone = PoseSmoother(smoother), SMOOTHERS[smoother]()
+    for frame, rotation in enumerate(noisy(0.0, 60, 3.0)):
+        time, covariance = frame / 5, spread(1.0 + frame % 3)
+        pose = HeadPose(
+            0.0, 0.0, 0.0, rotation, None, False, np.empty((0, 3)), (0.0, 0.0, 9.0, 9.0), 0.5, "image", 1, covariance
+        )
+        (found,) = smooth([pose], time)
+        np.testing.assert_array_equal(found.rotation, alone(rotation, time, covariance))
+        angles = Angles.from_columns((found.yaw, found.pitch, found.roll))
+        np.testing.assert_allclose(rotation_from_angles(angles), found.rotation, atol=1e-9)
 
 
 def test_a_smoother_that_is_not_known_is_named() -> None:
