@@ -1,8 +1,9 @@
-"""The cone of doubt: how often it holds, which way it is wide, and how it is drawn."""
+"""The cone of doubt: how often it holds, which way it is wide, and how it is drawn; axes and cube beside it."""
 
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.rotation import Angles, nose_cone, rotation_from_angles, rotation_from_vector
-from nlml_hpe.view.draw import AXIS_COLORS, draw_cone, draw_pose, draw_poses, draw_text
+from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, nose_cone, rotation_from_angles, rotation_from_vector
+from nlml_hpe.view.draw import AXIS_COLORS, draw_axes, draw_cone, draw_cube, draw_pose, draw_poses, draw_text
 
 
 def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> NDArray[np.float64]:
@@ -114,8 +115,82 @@ def test_angles_of_heads_side_by_side_do_not_lie_over_one_another(monkeypatch: p
     assert texts(monkeypatch, 1200, beside) == ["+40 +0 +0"] * 4
     alone = "yaw +40 pitch +0 roll +0 (+-8)"
     assert texts(monkeypatch, 1200, beside[:1]) == [alone]
-    # Of one below another each has room for its own.
-    assert texts(monkeypatch, 1200, [posed(20, 100, 180), posed(20, 600, 180)]) == [alone] * 2
+    # Of one below another each has room for its own, and where the other lies to the right or the left of the text.
+    for left, others in ((20, (20, 600)), (20, (900, 250)), (500, (20, 250))):
+        assert texts(monkeypatch, 1200, [posed(left, 100, 180), posed(*others, 180)]) == [alone] * 2
+
+
+GREY = np.full((200, 200, 3), 128, dtype=np.uint8)
+TINT = np.round(0.65 * GREY[0, 0] + 0.35 * np.array(AXIS_COLORS[2]))
+"""Of a face of a cube that is filled, and of a cone, on grey."""
+
+
+@pytest.mark.parametrize(("yaw", "x", "nearer"), [(-45.0, 120, 2), (135.0, 80, 0)])
+def test_the_nearer_axis_is_drawn_over_the_farther_one(yaw: float, x: int, nearer: int) -> None:
+    """Half way to the side both lie on one line: the nose is nearer, or of a head from behind its right side."""
+    assert draw_axes(GREY, rotation(yaw), (100, 100), 80)[100, x].tolist() == list(AXIS_COLORS[nearer])
+
+
+def test_the_filled_side_of_a_cube_is_the_face_and_from_behind_there_is_none() -> None:
+    for yaw, pitch in ((35.0, 25.0), (-35.0, -25.0), (145.0, 25.0), (-145.0, -25.0)):
+        drawn = draw_cube(GREY, rotation(yaw, pitch), (100, 100), 120)
+        out = 60 * (IMAGE_FROM_CAMERA @ rotation(yaw, pitch))  # from the middle to those of three sides, as columns
+        (fx, fy), (bx, by) = (np.rint(100 + sign * out[:2, 2]).astype(int) for sign in (1, -1))
+        np.testing.assert_allclose(drawn[fy, fx], TINT if abs(yaw) < 90 else GREY[0, 0], atol=1)
+        assert (drawn[by, bx] == 128).all() or abs(yaw) > 90
+        # The middle of a side has no line through it, the middle of an edge its axis' colour.
+        for first, second, along in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+                x, y = np.rint(100 + signs[0] * out[:2, first] + signs[1] * out[:2, second]).astype(int)
+                assert drawn[y, x].tolist() == list(AXIS_COLORS[along])
+
+
+@pytest.mark.parametrize(("yaw", "pitch", "x"), [(35, 25, 115), (-35, 25, 85), (-35, -25, 115), (35, -25, 85)])
+def test_the_nearer_edge_of_a_cube_is_drawn_over_the_farther_one(yaw: float, pitch: float, x: int) -> None:
+    """Edges along x and y cross in two places; in the upper one that along y is nearer where the face looks up."""
+    drawn = draw_cube(GREY, rotation(yaw, pitch), (100, 100), 120)
+    upper, lower = (1, 0) if pitch > 0 else (0, 1)
+    assert drawn[72, x].tolist() == list(AXIS_COLORS[upper])
+    assert drawn[128, 200 - x].tolist() == list(AXIS_COLORS[lower])
+
+
+@pytest.mark.parametrize(("yaw", "pitch", "x", "y"), [(0, 60, 100, 57), (0, -60, 100, 143), (60, 0, 57, 100)])
+def test_the_cone_lies_where_the_nose_points_and_has_an_edge(yaw: float, pitch: float, x: int, y: int) -> None:
+    drawn = draw_cone(GREY, rotation(yaw, pitch), np.radians(8) ** 2 * np.eye(3), (100, 100), 80)
+    np.testing.assert_allclose(drawn[y, x], TINT, atol=1)
+    # Its edge, which is stronger, goes around the nose's end.
+    edge = np.argwhere(drawn[..., 2] > 195)
+    end = 100 + 80 * (IMAGE_FROM_CAMERA @ rotation(yaw, pitch))[[1, 0], 2]
+    away = np.linalg.norm(edge - end, axis=1)
+    assert len(edge) > 20
+    assert away.min() > 5
+    assert away.max() < 40
+    assert (drawn[100 - (y - 100), 100 - (x - 100)] == 128).all()
+
+
+def test_a_drawing_that_the_picture_cuts_off_is_the_same_inside() -> None:
+    wide = np.full((600, 600, 3), 128, dtype=np.uint8)
+    covariance = np.radians(12) ** 2 * np.eye(3)
+    for x, y in ((0, 0), (199, 5), (5, 199), (199, 199), (-90, 100), (100, 290)):
+        for turned in (rotation(70), rotation(-70), rotation(0, 70), rotation(0, -70)):
+            for inside, whole in (
+                [draw_cone(image, turned, covariance, (x + by, y + by), 90) for image, by in ((GREY, 0), (wide, 200))],
+                [draw_cube(image, turned, (x + by, y + by), 90) for image, by in ((GREY, 0), (wide, 200))],
+            ):
+                # OpenCV smooths a line otherwise where the picture ends.
+                assert (inside != whole[200:400, 200:400]).any(axis=-1).sum() < 30
+
+
+def test_a_pose_is_drawn_as_axes_from_the_middle_of_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    pose = posed(50, 60, 80)
+    monkeypatch.setattr("nlml_hpe.view.draw._put_text", lambda *_: None)
+    assert (draw_pose(GREY, pose) == draw_axes(GREY, pose.rotation, (90, 100), 0.7 * 80)).all()
+
+
+def test_a_head_of_a_video_has_its_number_before_long_angles_and_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = [replace(posed(20.0 + 300 * number, 100.0, 180.0), track=number + 1) for number in range(2)]
+    assert texts(monkeypatch, 1200, followed) == ["#2 +40 +0 +0", "#1 +40 +0 +0"]
+    assert texts(monkeypatch, 1200, followed[:1]) == ["#1 yaw +40 pitch +0 roll +0 (+-8)"]
 
 
 def test_short_angles_of_a_small_head_in_a_large_picture_are_not_smaller_than_it_needs() -> None:
