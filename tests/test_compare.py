@@ -141,7 +141,8 @@ def test_hopenets_published_weights_are_compared_as_they_are(
     published, kept = (open_routes(place)["image"] for place in (path, folder))
     face = Face(photo, (178.0, 72.0, 272.0, 176.0))
     np.testing.assert_array_equal(published.answer([face]).rotation, kept.answer([face]).rotation)
-    assert published.cost == kept.cost
+    assert replace(published.cost, bytes=kept.cost.bytes) == kept.cost  # the name of the frame is in the file
+    assert (published.frame, kept.frame) == ("w300lp", "own")
     assert list(named([path])) == ["hopenet_robust_alpha1.pkl"]
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="weights of another network"):

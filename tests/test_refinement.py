@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,6 +48,7 @@ from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.head_export import export_refinement
 from nlml_hpe.threads import thread_count
 from nlml_hpe.training_run import Run
+from tests.conftest import REPOSITORY
 
 SETTINGS = RefinementTrainerConfig(
     epochs=12, training_scenes=24, validation_scenes=8, batch_size=6, width=8, learning_rate=0.004, patience=12
@@ -90,6 +94,23 @@ def trained(drawn: DrawnProposals) -> RefinementNetwork:
     history = train_refinement_network(network, drawn, held_out, SETTINGS, 2, Run())
     assert min(history.validation) < 0.6 * history.validation[0]
     return network.eval()
+
+
+_NARROW = """
+import torch
+from tests.test_refinement import *
+torch.set_num_threads(2)
+config = SETTINGS.model_copy(update={"epochs": 1, "batch_size": 1, "training_scenes": 8})
+shown = [DrawnProposals(Discs(), HeadDetector(), 8, seed=seed, views=7) for seed in (1, 3)]
+train_refinement_network(initial_refinement_network(config, seed=2), *shown, config, 2, Run())
+"""
+
+
+def test_a_narrow_network_is_not_shown_crops_in_the_layout_that_torch_cannot_train_it_in() -> None:
+    """An odd batch and two threads ended the process by a signal; so in one of its own."""
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "85"}
+    done = subprocess.run([sys.executable, "-c", _NARROW], capture_output=True, text=True, check=False, env=variables)
+    assert done.returncode == 0, done.stderr
 
 
 def test_boxes_go_into_a_crop_and_back() -> None:

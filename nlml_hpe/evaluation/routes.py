@@ -104,7 +104,8 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
     if folder.is_file() and folder.suffix == _PUBLISHED:
         network = HopeNet()
         load_state(network, folder)
-        return {IMAGE_ROUTE: _of_network(network, "hopenet")}
+        # Its training was by the labels of 300W-LP, whatever the data set that is asked about.
+        return {IMAGE_ROUTE: _of_network(network, "hopenet", HeadFrame("w300lp"))}
     raise ArtifactError(
         f"{folder}: expected a model folder ({CONFIG_FILE}), an image network's ({WEIGHTS} with {MANIFEST}) or "
         f"HopeNet's published weights ({_PUBLISHED})"
@@ -170,14 +171,14 @@ def _of_trained_network(folder: Path) -> ModelRoute:
     settings = ImageNetworkConfig.model_validate(config["image_network"])
     network = network_of(settings, seed=0)
     load_weights(network, folder / WEIGHTS, "run ImageTrainer again")
-    return _of_network(network, settings.name)
+    return _of_network(network, settings.name, HeadFrame())
 
 
-def _of_network(network: ImageNetwork, name: str) -> ModelRoute:
-    """An image network, exported as ImageModelBuilder would, and asked in the frame of its labels."""
+def _of_network(network: ImageNetwork, name: str, frame: HeadFrame) -> ModelRoute:
+    """An image network, exported as ImageModelBuilder would, and asked in ``frame``, that of its labels."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / IMAGE_EYE_FILE
-        export_image_eye(ImageEye(network.eval(), name, HeadFrame(), _WIDEST), path)
+        export_image_eye(ImageEye(network.eval(), name, frame, _WIDEST), path)
         engine, cost = ImageEngine(path), cost_of_onnx(path)
     return ModelRoute(engine.estimate, cost.passes(len(engine.crops)), engine.frame)
 

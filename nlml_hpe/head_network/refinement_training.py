@@ -151,7 +151,8 @@ def train_refinement_network(
     groups = _groups(network, config.learning_rate * config.backbone_rate, config.image_network is not None)
 
     def tones(crops: Tensor, truth: Truth, generator: torch.Generator) -> tuple[Tensor, Truth]:
-        return recolored(crops.float(), config.augmentation, generator), truth
+        # A convolution takes the layout of what it is shown, too, which a narrow network must not have.
+        return recolored(crops.float(), config.augmentation, generator).contiguous(), truth
 
     return train(
         network,

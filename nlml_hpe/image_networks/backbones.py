@@ -20,7 +20,8 @@ def to_quickest_layout(network: nn.Module) -> None:
     ``network`` takes images and has not been trained yet. On a processor a training step takes 15% less time so. But
     torch 2.13 writes beyond the memory of the gradient of a strided 1 x 1 convolution of fewer than 16 channels
     (https://github.com/uxlfoundation/oneDNN/issues/6035; in bfloat16 by some batches and numbers of threads alone),
-    which ends the process, so that a network that has 1 x 1 convolutions of so few keeps its layout.
+    which ends the process, so that a network that has 1 x 1 convolutions of so few keeps its layout, and is to be shown
+    images that do not lie channels last either.
 
     Examples
     --------
