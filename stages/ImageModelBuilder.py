@@ -36,7 +36,7 @@ def plan(config: Config) -> Plan:
     """What the model folder depends on."""
     work, beside = Workdir(config.workdir), config.image_model.landmark_eye
     # Of the eye alone: how the folder that it lies in is calibrated does not matter here.
-    others = {} if beside is None else {f"landmark_eye {beside}": digest_of(_landmark_eye(beside))}
+    others = {} if beside is None else {f"landmark_eye {beside}": digest_of(_landmark_eye(beside, config.frame.name))}
     settings = config.sections("image_network", "image_model", "frame")
     reads = {work.image_network: IMAGE_NETWORK}
     if config.image_model.int8:
@@ -50,11 +50,13 @@ def plan(config: Config) -> Plan:
 
 
 def check(config: Config) -> None:
-    """Raise what would end the stage: ``ArtifactError`` where the landmark eye that is to stand beside does not read,
+    """Raise what would end the stage.
+
+    ``ArtifactError`` where the landmark eye that is to stand beside does not read, or answers in another head frame;
     ``ValueError`` for a network of which a layer, or the answer, has no translation to ONNX.
     """
     if config.image_model.landmark_eye is not None:
-        _landmark_eye(config.image_model.landmark_eye)
+        _landmark_eye(config.image_model.landmark_eye, config.frame.name)
     if config.image_model.int8:  # its layers are other ones, which ImageQuantizer writes
         return
     network = network_of(config.image_network, config.seed).eval()
@@ -62,11 +64,20 @@ def check(config: Config) -> None:
         export_image_eye(ImageEye(network, config.image_network.name, HeadFrame(), _ANY), Path(folder) / IMAGE_EYE_FILE)
 
 
-def _landmark_eye(folder: Path) -> Component:
+def _landmark_eye(folder: Path, frame: str) -> Component:
+    """That of a model folder, which must answer in the head frame of this name."""
     components = read_components(folder)
     if "landmark_eye" not in components:
         raise ArtifactError(f"{folder}: this model has no landmark_eye; correct image_model.landmark_eye")
-    return components["landmark_eye"]
+    eye = components["landmark_eye"]
+    own = eye.settings.get("frame")
+    name = own.get("name") if isinstance(own, dict) else None
+    if name != frame:
+        raise ArtifactError(
+            f"{folder}: its landmark eye answers in the head frame {name!r}, and 'frame' of this configuration is "
+            f"{frame!r}: the eyes of a model answer in one; correct frame or image_model.landmark_eye"
+        )
+    return eye
 
 
 def main(config: Config) -> Path:

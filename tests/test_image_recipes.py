@@ -268,6 +268,7 @@ def test_a_layer_that_no_model_folder_can_have_is_said_before_anybody_is_rendere
             "all faces are in the training data and in the validation data",
         ),
         ("image_model: {landmark_eye: gone}", "gone"),
+        (f"image_model: {{landmark_eye: {SHIPPED}}}", r"head frame 'w300lp', and 'frame' .* is 'own'"),
     ],
 )
 def test_what_is_wrong_with_given_data_is_said_before_anybody_is_rendered(

@@ -228,6 +228,14 @@ def test_a_network_is_prepared_the_same_again_and_draws_from_nobodys_generator(p
     assert not changed(again.state_dict(), prepared.state_dict())
 
 
+def test_values_from_a_file_are_all_taken_up(prepared: FakeQuantized) -> None:
+    """Observers of values without a version, as a checkpoint's are, took another smallest scale than they had."""
+    kept = dict(prepared.state_dict())
+    fake = copy.deepcopy(prepared)
+    fake.load_state_dict(kept)
+    assert not changed(fake.state_dict(), prepared.state_dict())
+
+
 def test_a_training_that_broke_off_goes_on_to_the_same_bytes(
     folder: Path,  # noqa: F811
     tmp_path: Path,

@@ -101,7 +101,7 @@ def open_routes(folder: Path, own_frame: bool = False, device: str = "auto") -> 
         return _of_model(folder, own_frame, device)
     if (folder / MANIFEST).is_file() and (folder / WEIGHTS).is_file():
         return {IMAGE_ROUTE: _of_trained_network(folder)}
-    if folder.is_file() and folder.suffix == _PUBLISHED:
+    if folder.suffix == _PUBLISHED and not folder.is_dir():
         network = HopeNet()
         load_state(network, folder)
         # Its training was by the labels of 300W-LP, whatever the data set that is asked about.
