@@ -72,7 +72,8 @@ def test_where_everybody_is_needed_all_are_explained_by_all(found: np.ndarray) -
     for person, line in enumerate([(1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0), (0, 1, 0), (0, 2, 0), (0, 0, 2)]):
         found[person, *line] = 1
     made = fitted(found)
-    assert made.never_held_out == ()
+    assert made.never_held_out == PEOPLE
+    assert "noise measured on the faces learned from" in made.summary()
     assert made.manifold.noise is not None
 
 
@@ -104,7 +105,7 @@ def test_the_noise_is_that_of_people_who_were_not_seen(people: int) -> None:
 
 def test_as_many_people_as_identities_are_all_learned_from() -> None:
     made = fitted(np.ones((3, *GRID.shape), dtype=np.uint8))
-    assert made.never_held_out == ()
+    assert made.never_held_out == PEOPLE[:3]
     assert made.manifold.noise is not None
 
 

@@ -63,9 +63,9 @@ class AugmentationConfig(Section):
 
     ``turn_deg``, ``shift`` (share of the crop's side) and ``scale`` (the same, up or down) bound an even
     draw; ``mirror``, ``grey``, ``soft`` (down- and up-sampling), ``filter`` (random 3 x 3
-    filters), ``blocks`` (JPEG-like), ``erase``, ``frame`` (a border without picture) and ``surround`` (another crop's
-    surroundings, or none, about the face) are probabilities; ``color``, ``contrast``, ``gamma`` and ``noise`` bound how
-    far each may go.
+    filters), ``blocks`` (JPEG-like), ``erase`` (a box; with half of it a second one), ``frame`` (a border without
+    picture) and ``surround`` (another crop's surroundings, or none, about the face) are probabilities; ``color``,
+    ``contrast``, ``gamma`` and ``noise`` bound how far each may go.
     """
 
     mirror: Share = 0.5

@@ -54,7 +54,8 @@ class FittedManifold:
     cosines : tuple of three Cosines
         The fits of yaw, pitch and roll.
     never_held_out : tuple of int
-        People by whom the noise was not measured: without their fold an angle of the grid has no face.
+        People by whom the noise was not measured: without their fold an angle of the grid has no face. All of them,
+        where nobody can be spared: it is then that of the faces the manifold was learned from.
     """
 
     manifold: PoseManifold
@@ -67,8 +68,12 @@ class FittedManifold:
         lines = [f"filled {self.tucker.filled} missing cells; relative error {self.tucker.relative_error:.4f}"]
         for name, fit in zip(AXES, self.cosines, strict=True):
             lines.append(f"cosine rms of U_{name}: " + "  ".join(f"{rms:.5f}" for rms in fit.rms))
-        if self.never_held_out:
-            people = self.manifold.facts["people"]
+        people = self.manifold.facts["people"]
+        if len(self.never_held_out) == people:
+            lines.append(
+                "noise measured on the faces learned from (nobody can be spared): error bars may be too narrow"
+            )
+        elif self.never_held_out:
             lines.append(
                 f"noise measured without {len(self.never_held_out)} of {people} people, who have an angle's only faces"
             )
@@ -139,7 +144,7 @@ def fit_manifold(
     rng = np.random.default_rng([seed, 3])
     folds = _folds(detected, config.ranks.identity, rng)
     noise = _noise(manifold, features, detected, config, device, folds, rng)
-    measured = np.concatenate([held_out for _, held_out in folds])
+    measured = [index for learned_from, held_out in folds if learned_from is not None for index in held_out]
     never = tuple(np.delete(tensor.people, measured).tolist())
     return FittedManifold(replace(manifold, noise=noise), model, cosines, never)
 
