@@ -81,7 +81,8 @@ def test_a_calibration_that_is_fitted_changes_the_folder_as_its_manifest_says(tm
     folder = tmp_path / "model"
     shutil.copytree(SHIPPED, folder)
     write_manifest(folder, ModelBuilder.KIND, {}, {})
-    config = Config.model_validate({"workdir": tmp_path, "image_model": {"landmark_eye": folder}})
+    settings = {"workdir": tmp_path, "image_model": {"landmark_eye": folder}, "frame": {"name": "w300lp"}}
+    config = Config.model_validate(settings)
     Workdir(tmp_path).image_network.mkdir()
     write_manifest(Workdir(tmp_path).image_network, ImageModelBuilder.IMAGE_NETWORK, {}, {})
     before, built = manifest_digest(folder, ModelBuilder.KIND), ImageModelBuilder.plan(config).others
