@@ -127,8 +127,7 @@ def _faces(images: Sequence[RgbImage], theirs: CascadeDetector, ours: CascadeDet
 def looks(images: Sequence[RgbImage]) -> None:
     """One 640 x 480 image to its pose, with every number of looks, by the landmark eye and by both; they take turns.
 
-    Then the default by itself, image after image, as a program has it that does nothing else: nothing empties the
-    processor's caches between.
+    Then the default by itself, image after image, as a program has it that does nothing else.
     """
     spent: dict[tuple[int, Eye], list[float]] = {(count, eye): [] for count in LOOKS for eye in _EYES}
     with HeadPoseEstimator(max_faces=1) as estimator:

@@ -87,6 +87,7 @@ def timed(work: Callable[[Points], NDArray[np.float64]]) -> Peer:
     """A peer that needs the landmarks alone."""
 
     def answer(face: Timed) -> Answer:
+        """The pose of this face, and what it took."""
         if face.points is None:
             return Answer(None, face.detect_ms, float("nan"))
         start = time.perf_counter()
@@ -103,6 +104,7 @@ def fsanet(folder: Path) -> Peer:
     sessions = [onnxruntime.InferenceSession(str(path), options) for path in sorted(folder.glob("*.onnx"))]
 
     def answer(face: Timed) -> Answer:
+        """The pose of this face, and what it took."""
         start = time.perf_counter()
         left, top, right, bottom = face.box
         width, height = FSANET_MARGIN * (right - left), FSANET_MARGIN * (bottom - top)
@@ -129,6 +131,7 @@ def mediapipe_matrix(bundle: Path) -> Peer:
     landmarker = FaceLandmarker.create_from_options(options)
 
     def answer(face: Timed) -> Answer:
+        """The pose of this face, and what it took."""
         height, width = face.image.shape[:2]
         start = time.perf_counter()
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(face.image))
@@ -150,6 +153,7 @@ def solve_pnp(canonical: Points) -> Peer:
     """Perspective from all 2D points; the focal length is unknown and taken as the image's width."""
 
     def answer(face: Timed) -> Answer:
+        """The pose of this face, and what it took."""
         height, width = face.image.shape[:2]
         camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=np.float64)
 
@@ -172,6 +176,7 @@ def ours(route: ModelRoute) -> Peer:
     """One of our routes, normalisation or cutting included; without landmarks an image eye is shown the label's box."""
 
     def answer(face: Timed) -> Answer:
+        """The pose of this face, and what it took."""
         shown = Face(face.image, face.box)
         if route.landmarks and face.face is not None:
             shown = replace(face.face, box=face.box)

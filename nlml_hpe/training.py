@@ -345,7 +345,10 @@ class _Course:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.best_weights = {key: value.to(self.run.device) for key, value in state["best_weights"].items()}
+        # In place: the mapping also says of which versions the layers are, by which some read their values.
+        self.best_weights = state["best_weights"]
+        for key, value in self.best_weights.items():
+            self.best_weights[key] = value.to(self.run.device)
         # A checkpoint of before 'auto' does not say: its precision is the one that its identity names.
         self.history = History(**{"precision": self.precision, **state["history"]})
         drawn = state["random"]

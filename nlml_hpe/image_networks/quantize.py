@@ -17,8 +17,6 @@ Two things are other than torchao's x86 quantiser has them, for onnxruntime's sa
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -91,31 +89,6 @@ class FakeQuantized(ImageNetwork):
             if isinstance(module, FakeQuantizeBase):
                 module.enable_observer(mode)
         return self
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As of any module; values that do not say of which version their layers are have those of this network.
-
-        Of values without one torchao's observers take the smallest scale of an old version, so that a training gone on
-        with would round small weights otherwise.
-
-        Parameters
-        ----------
-        state_dict, strict, assign
-            As of ``torch.nn.Module.load_state_dict``.
-
-        Returns
-        -------
-        NamedTuple
-            As of any module: the missing and the unexpected names.
-
-        Raises
-        ------
-        RuntimeError
-            For values of another network.
-        """
-        state = OrderedDict(state_dict)
-        state._metadata = self.state_dict()._metadata  # type: ignore[attr-defined]
-        return super().load_state_dict(state, strict, assign)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Outputs as the network's own, of rounded weights and activations."""
