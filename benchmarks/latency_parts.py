@@ -2,8 +2,7 @@
 
 Photographs of ``--root`` (by default the development data), set into images of 640 x 480; both eyes, three looks, as by
 default. Each part by itself on one thread, in milliseconds of processor time, the parts in turns, image by image;
-medians. ``predict`` shares what comes after the first look among two threads: of two cores it needs about the first
-look's time, half of what is between, and the fusion's.
+medians. ``predict`` shares what comes after the detection among two threads (docs/speed.md).
 """
 
 from __future__ import annotations

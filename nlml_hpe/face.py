@@ -229,7 +229,8 @@ class HeadPose:
     landmarks : float array (N, 3)
         In pixels and image axes; (0, 3) where the face was found without any.
     box : Box
-        Left, top, right, bottom in pixels.
+        Left, top, right, bottom in pixels. Of a face with landmarks it holds them all (FaceMesh's: forehead to chin);
+        otherwise it is about that of the 68 points, brows to chin (``detection.landmarks.box_of_68``: of any face).
     score : float, or None
         How sure the pose is, in 0..1: a half where the standard deviation about each axis is 5 degrees. MODEL_CARD.md
         has the mean error of faces with a score above any value. None where ``sigma`` is.

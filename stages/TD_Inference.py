@@ -57,7 +57,8 @@ def command() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image_path", type=Path, help="without it the embedded photograph")
-    parser.add_argument("--model", type=Path, default=Path("data/demo/model"))
+    model_help = "model folder (default: %(default)s, which `make demo` makes)"
+    parser.add_argument("--model", type=Path, default=Path("data/demo/model"), help=model_help)
     parser.add_argument("--official", type=Path, help="folder of the authors' published artefacts, in place of --model")
     parser.add_argument("--method", choices=METHODS, help="without it all of them")
     parser.add_argument("--device", choices=DEVICES, default="auto", help=DEVICE_HELP)

@@ -61,11 +61,25 @@ def test_every_command_is_there() -> None:
     assert {command.split()[1] for command in COMMANDS} >= {"predict", "video", "evaluate", "demo"}
 
 
-def test_every_file_that_is_shown_or_linked_is_there() -> None:
-    for page in ("README.md", "CONVENTIONS.md", "MODEL_CARD.md", "docs/ablations.md", "checkpoints/README.md"):
-        text = (REPOSITORY / page).read_text()
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-            assert ((REPOSITORY / page).parent / target).exists(), f"{page}: {target}"
+PAGES = [
+    path
+    for pattern in ("*.md", "docs/*.md", "data/*.md", "checkpoints/**/*.md")
+    for path in sorted(REPOSITORY.glob(pattern))
+]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The headings of a page as they are linked: small letters, hyphens for spaces, no punctuation."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_file_and_heading_that_is_shown_or_linked_is_there(page: Path) -> None:
+    for name, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        assert not anchor or anchor in anchors_of(target), f"{name}#{anchor}"
 
 
 @pytest.mark.parametrize("places", ["benchmarks/*.py", "configs/*.yaml", "docs/pipeline.md", "docs/speed.md"])

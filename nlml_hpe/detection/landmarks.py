@@ -271,6 +271,16 @@ def box_of_68(face: Face) -> Box:
     The one that was given, otherwise that of the landmarks, and ``face.box`` of a face that has neither. FaceMesh's
     contour lies within that of the 68 points, so the box of its landmarks is made larger by as much.
 
+    Parameters
+    ----------
+    face : Face
+        Of any detector.
+
+    Returns
+    -------
+    Box
+        Left, top, right, bottom in pixels: brows to chin, cheek to cheek.
+
     Examples
     --------
     >>> box_of_68(Face(None, (1.0, 2.0, 3.0, 4.0)))
