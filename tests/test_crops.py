@@ -335,8 +335,14 @@ def test_crops_are_gathered_through_all_shards(tmp_path: Path) -> None:
     shards = read_shards(tmp_path)
     assert gathered(shards, np.array([4, 0, 3])).people.tolist() == [4, 0, 3]
     assert len(gathered(shards, np.array([], dtype=int))) == 0
-    with pytest.raises(IndexError, match=r"0\.\.4"):
-        gathered(shards, np.array([5]))
+    for outside in (5, -1):
+        with pytest.raises(IndexError, match=r"0\.\.4"):
+            gathered(shards, np.array([outside]))
+    trusted = replace(shards[0], confidence=np.ones(3, np.float32))
+    assert gathered([trusted, shards[1]], np.array([0, 4])).confidence is None
+    np.save(tmp_path / "rotations_00001.npy", shards[1].rotations.astype(np.float64))
+    with pytest.raises(ArtifactError, match=r"rotations_00001\.npy: expected float32, found float64"):
+        read_shards(tmp_path)
 
 
 def test_a_shard_whose_writing_broke_off_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
