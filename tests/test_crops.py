@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -333,8 +335,38 @@ def test_crops_are_gathered_through_all_shards(tmp_path: Path) -> None:
     shards = read_shards(tmp_path)
     assert gathered(shards, np.array([4, 0, 3])).people.tolist() == [4, 0, 3]
     assert len(gathered(shards, np.array([], dtype=int))) == 0
-    with pytest.raises(IndexError, match=r"0\.\.4"):
-        gathered(shards, np.array([5]))
+    for outside in (5, -1):
+        with pytest.raises(IndexError, match=r"0\.\.4"):
+            gathered(shards, np.array([outside]))
+    trusted = replace(shards[0], confidence=np.ones(3, np.float32))
+    assert gathered([trusted, shards[1]], np.array([0, 4])).confidence is None
+    np.save(tmp_path / "rotations_00001.npy", shards[1].rotations.astype(np.float64))
+    with pytest.raises(ArtifactError, match=r"rotations_00001\.npy: expected float32, found float64"):
+        read_shards(tmp_path)
+
+
+def test_a_shard_whose_writing_broke_off_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its confidences, every label that a model gave would count as certain."""
+    trusted, alpha = np.full(3, 0.5, np.float32), np.full((3, 8, 8), 7, np.uint8)
+    shard = replace(some(3), confidence=trusted, alpha=alpha, heads=some(3).boxes)
+    save = np.save
+    for room in range(7):
+        left = iter(range(room))
+
+        def full(*rest: Any, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise OSError("the disk is full")
+            save(*rest)
+
+        monkeypatch.setattr(np, "save", full)
+        with pytest.raises(OSError, match="the disk is full"):
+            write_shard(tmp_path, 0, shard)
+        assert not is_written(tmp_path, 0)
+    monkeypatch.undo()
+    write_shard(tmp_path, 0, shard)
+    (read,) = read_shards(tmp_path)
+    for name in ("images", "rotations", "boxes", "people", "confidence", "alpha", "heads"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(shard, name))
 
 
 def test_files_that_are_no_shard_are_named(tmp_path: Path) -> None:

@@ -161,6 +161,50 @@ def test_the_covariance_is_one() -> None:
     assert build("custom_cnn", 32).posterior(torch.zeros(1, 3, 66)).covariance is None
 
 
+def test_saved_weights_go_on_to_mean_what_they_meant() -> None:
+    """A training learns any reading of its outputs; what was trained before, here or by others, has one alone."""
+    angles = torch.tensor([[45.0, -22.5, 11.25]])
+    columns = 2 * rotation_from_degrees(angles)[:, :, :2].reshape(1, 6)
+    six_d = build("six_d", 32, width=8)
+    spread = torch.tensor([[0.2, -0.5, 0.0, 0.3, -0.4, 0.7]])
+    rotation, factor = six_d.posterior(torch.cat([columns, spread], dim=1))
+    torch.testing.assert_close(rotation, rotation_from_degrees(angles), atol=1e-5, rtol=0)
+    first, second, third = (0.005 + 0.15 * np.exp([0.2, -0.5, 0.0])).tolist()
+    by_hand = [[first, 0, 0], [0.3 * second, second, 0], [-0.4 * third, 0.7 * third, third]]
+    torch.testing.assert_close(factor, torch.tensor([by_hand]))
+    # However unsure or sure a network is, the numbers stay finite.
+    bounds = six_d.posterior(torch.cat([columns, torch.tensor([[99.0, -99.0, 0, 0, 0, 0]])], dim=1)).factor
+    expected = torch.tensor([0.005 + 0.15 * np.exp(4.0), 0.005 + 0.15 * np.exp(-6.0), 0.155], dtype=torch.float32)
+    assert bounds is not None
+    torch.testing.assert_close(bounds[0].diagonal(), expected)
+    for answer, outputs in (("six_d", columns), ("angles", torch.tensor([[1.0, -0.5, 0.25]]))):
+        found = build("mobilenetv2", 32, answer=answer, width=8).posterior(outputs).rotation
+        torch.testing.assert_close(found, rotation_from_degrees(angles), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["custom_cnn", "mobilenetv2", "six_d"])
+def test_dropout_is_of_training_alone(name: str) -> None:
+    network, crops = build(name, 32, dropout=0.5), pictures(rotation_from_degrees(poses(4)), 32)
+    assert not torch.equal(network(crops), network(crops))
+    network.eval()
+    assert torch.equal(network(crops), network(crops))
+
+
+def test_hopenets_published_weights_say_yaw_pitch_and_roll_of_crops_normalised_as_theirs() -> None:
+    network = HopeNet(64, width=8).eval()
+    given: list[Tensor] = []
+    network.conv1.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    for name, place in (("yaw", 43), ("pitch", 26), ("roll", 33)):
+        layer = getattr(network, f"fc_{name}")
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()[place] = 99
+    # ImageNet's mean of each channel, and one deviation above it and below.
+    color = 255 * torch.tensor([0.485 + 0.229, 0.456, 0.406 - 0.225])
+    found = network.posterior(network(color[:, None, None].expand(1, 3, 64, 64))).rotation
+    torch.testing.assert_close(given[0][0, :, 0, 0], torch.tensor([1.0, 0.0, -1.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, rotation_from_degrees(torch.tensor([[30.0, -21.0, 0.0]])), atol=1e-4, rtol=0)
+
+
 def test_how_sure_it_is_does_not_change_what_it_says() -> None:
     """The likelihood reaches the layers of the spread alone."""
     network: ImageNetwork = build("six_d", 32, width=8)
@@ -171,6 +215,12 @@ def test_how_sure_it_is_does_not_change_what_it_says() -> None:
     gradients = {name: weights.grad for name, weights in network.named_parameters() if weights.grad is not None}
     touched = {name.split(".")[0] for name, gradient in gradients.items() if gradient.abs().max() > 0}
     assert touched == {"spread"}
+    # Nor in the loss of which it is a part.
+    outputs = torch.randn(4, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    whole, alone = network.losses(outputs, rotations), geodesic_huber(network.posterior(outputs).rotation, rotations)
+    of_whole, of_alone = (torch.autograd.grad(loss.sum(), outputs)[0] for loss in (whole, alone))
+    torch.testing.assert_close(of_whole[:, :6], of_alone[:, :6])
+    assert of_whole[:, 6:].abs().min() > 0
 
 
 @pytest.mark.parametrize(

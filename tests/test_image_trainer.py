@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -173,11 +174,16 @@ def test_a_source_travels_to_a_worker_as_a_path(folder: Path) -> None:
 def test_labels_without_a_bin_are_left_out_and_counted(tmp_path: Path) -> None:
     shard = riddle(40, seed=3)
     beyond = rotation_from_degrees(torch.tensor([[0.0, 0.0, 150.0]])).numpy()
-    rotations = np.concatenate([shard.rotations[:30], np.repeat(beyond, 10, axis=0)])
-    write_shard(tmp_path, 0, Shard(shard.images, rotations, shard.boxes, shard.people))
+    rotations = np.concatenate([np.repeat(beyond, 10, axis=0), shard.rotations[10:]])
+    trusted = np.linspace(0, 1, 40, dtype=np.float32)
+    write_shard(tmp_path, 0, replace(shard, rotations=rotations, confidence=trusted))
     network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
     crops = training_data.Crops([RenderedCrops(tmp_path)], [1.0], None, network.trainable, network.shown)
     assert (len(crops), crops.left_out) == (30, {training_data.NO_BIN: 10})
+    (images, _), labels = crops.batch(np.array([29, 0]), None)
+    np.testing.assert_array_equal(images, shard.images[[39, 10]])
+    np.testing.assert_array_equal(labels.rotations, rotations[[39, 10]])
+    np.testing.assert_array_equal(labels.confidence, trusted[[39, 10]])
 
 
 def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:
@@ -191,6 +197,23 @@ def test_a_turn_never_takes_a_label_out_of_the_bins() -> None:
     assert network.trainable(shown).all()
     # Those that stay in the bins are turned all the same.
     assert degrees_from_rotation(shown)[:, 2].abs().min() < 60
+
+
+def test_a_crop_keeps_its_own_label_where_a_turn_is_taken_back() -> None:
+    """Of pictures that grow brighter downwards the turn is seen, which the label is to have, and no other."""
+    network = network_of(ImageNetworkConfig(name="custom_cnn", size=32), 0)
+    rotations = rotation_from_degrees(torch.tensor([[5.0, 0.0, 95.0], [5.0, 0.0, -95.0]])).repeat(32, 1, 1)
+    images = torch.arange(0, 5 * SIDE, 5, dtype=torch.uint8)[None, :, None, None].expand(64, SIDE, SIDE, 3)
+    boxes = torch.tensor([[12.0, 12.0, 36.0, 36.0]]).expand(64, 4)
+    change = augmentation_of(network, PLAIN.model_copy(update={"turn_deg": 90.0}))
+    trusted = torch.linspace(0, 1, 64)
+    crops, (shown, confidence) = change((images, boxes), Labels(rotations, trusted), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(confidence, trusted)
+    middle = crops[:, 0, 8:24, 8:24]
+    down, right = (middle.diff(dim=axis).mean(dim=(1, 2)) for axis in (1, 2))
+    turn = shown @ rotations.mT
+    assert 10 < (turn[:, 1, 0].abs() < 1e-6).sum() < 54
+    torch.testing.assert_close(torch.atan2(right, down), torch.atan2(turn[:, 1, 0], turn[:, 0, 0]), atol=0.01, rtol=0)
 
 
 def test_a_label_on_the_edge_of_the_bins_is_left_out_at_either_end() -> None:
@@ -274,14 +297,24 @@ def test_an_epoch_shows_each_crop_as_often_as_its_weight_says() -> None:
     assert not torch.equal(weighted_order(weights, 50, draw), weighted_order(weights, 50, draw))
 
 
-def test_a_mixture_with_weights_trains(folder: Path) -> None:
-    parts = [Weighted(RenderedCrops(folder / f"crops_{split}"), w) for split, w in (("train", 1), ("validation", 3))]
+def test_a_mixture_with_weights_trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, stored = Counter[str](), RenderedCrops.stored
+
+    def counted(source: RenderedCrops, chosen: NDArray[np.int64]) -> Shard:
+        seen[source.folder.name] += len(chosen)
+        return stored(source, chosen)
+
+    monkeypatch.setattr(RenderedCrops, "stored", counted)
+    parts = [Weighted(RenderedCrops(folder / f"crops_{split}"), w) for split, w in (("train", 1), ("validation", 12))]
     config = SHORT.model_copy(update={"epochs": 1, "crops_per_epoch": 100})
     history, counts, _ = train_image_network(
         network_of(NETWORK, 0), parts, sources(folder, "validation"), config, 0, Run()
     )
     assert counts["training"] == 320
     assert history.epochs_run == 1
+    # 100 of the epoch, and 64 that it is measured by; without weights 80 of the 100 would be of the larger folder.
+    assert seen.total() == 164
+    assert 10 < seen["crops_train"] < 40
 
 
 @pytest.mark.parametrize(("wanted", "said"), [(256, False), (257, True)])
@@ -434,6 +467,21 @@ def test_photographs_are_cut_as_crops_are_stored() -> None:
     # Both have one pixel of the crop to one of the photograph.
     difference = np.abs(finished[0].permute(1, 2, 0).numpy() - crop(image, boxes[0], 96))
     assert difference.mean() < 1.0
+
+
+def test_each_photograph_has_its_own_box_and_label() -> None:
+    images = [np.full((100, 100, 3), 80 * n, np.uint8) for n in range(3)]
+    boxes = np.array([[30.0, 30.0, 70.0, 70.0], [20.0, 40.0, 60.0, 60.0], [10.0, 10.0, 20.0, 50.0]])
+    labels = rotation_from_degrees(poses(3)).double().numpy()
+    source = Photographs([partial(np.copy, image) for image in images], boxes, labels, SIDE)
+    listed = training_data.Chosen(source, np.array([2, 0]))
+    for shard, expected in ((source.stored(np.array([2, 1])), [2, 1]), (listed.stored(np.array([1, 0])), [0, 2])):
+        assert shard.images[:, 0, 0, 0].tolist() == [80 * n for n in expected]
+        np.testing.assert_array_equal(shard.rotations, labels[expected].astype(np.float32))
+        sides = shard.boxes[:, 2:] - shard.boxes[:, :2]
+        own = boxes[expected, 2:] - boxes[expected, :2]
+        np.testing.assert_allclose(sides, own * (SIDE / 2 / own.max(axis=1, keepdims=True)), rtol=1e-6)
+    np.testing.assert_array_equal(listed.rotations(), labels[[2, 0]].astype(np.float32))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -23,7 +23,7 @@ from nlml_hpe.files.manifests import read_manifest
 from nlml_hpe.image_networks import quantize
 from nlml_hpe.image_networks.backbones import Block, Inverted
 from nlml_hpe.image_networks.config import ImageModelConfig, ImageNetworkConfig
-from nlml_hpe.image_networks.network import ImageNetwork
+from nlml_hpe.image_networks.network import GREY, ImageNetwork
 from nlml_hpe.image_networks.network_training import network_of, train_image_network
 from nlml_hpe.image_networks.quantize import FakeQuantized
 from nlml_hpe.image_networks.registry import build
@@ -33,6 +33,8 @@ from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.format import METADATA
 from nlml_hpe.model.image_export import outputs_graph
 from nlml_hpe.rotation import geodesic_degrees
+from nlml_hpe.torch_rotation import rotation_from_degrees
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import Run
 from nlml_hpe.training_state import write_checkpoint
 from stages import ImageModelBuilder, ImageQuantizer, ImageTrainer
@@ -169,7 +171,8 @@ def prepared() -> FakeQuantized:
 
 
 def rounded_network() -> FakeQuantized:
-    network = network_of(ImageNetworkConfig(size=32, width=8, dropout=0.3), seed=1)
+    config = ImageNetworkConfig(size=32, width=8, dropout=0.3, covered=(0.25, 0.0, 0.0, 0.0))
+    network = network_of(config, seed=1)
     return FakeQuantized(network.eval(), noise(seed=0), seed=1)
 
 
@@ -178,10 +181,23 @@ def noise(seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("name", "width"), [("custom_cnn", None), ("hopenet", 8)])
-def test_networks_of_bins_are_written_in_eight_bits(name: str, width: int | None) -> None:
+def test_networks_of_bins_are_written_in_eight_bits(
+    folder: Path,  # noqa: F811
+    name: str,
+    width: int | None,
+) -> None:
     """After a whole training with the roundings their pooling had no translation."""
     network = network_of(ImageNetworkConfig(name=name, size=32, width=width), seed=0)  # type: ignore[arg-type]
-    converted = FakeQuantized(network, noise(seed=0)).converted()
+    fake = FakeQuantized(network, noise(seed=0))
+    # A label beyond the bins would end the training.
+    labels = rotation_from_degrees(torch.tensor([[10.0, 0.0, 0.0], [10.0, 0.0, 150.0]]))
+    assert fake.trainable(labels).tolist() == [True, False]
+    if name == "hopenet":
+        # The last of 65 crops, on maps of 1 x 1; the graph has no layer by that name any more.
+        parts = sources(folder, "train"), sources(folder, "validation")
+        with pytest.raises(TrainingError, match="epoch of 65 crops is a single one"):
+            train_image_network(fake, *parts, SHORT.model_copy(update={"crops_per_epoch": 65}), 0, Run())
+    converted = fake.converted()
     graph = outputs_graph(converted, network.size)
     options = onnxruntime.SessionOptions()
     # As it is written: fused to integer operations, a number at a border may be rounded the other way.
@@ -205,6 +221,12 @@ def test_dropout_is_the_networks_own(prepared: FakeQuantized) -> None:
     assert dropout() == [(0.3, False)]
     fake.train()
     assert dropout() == [(0.3, True)]
+
+
+def test_what_the_network_is_not_shown_its_roundings_are_not(prepared: FakeQuantized) -> None:
+    crops = noise(seed=0)
+    assert torch.equal(prepared.shown(crops), prepared.own.shown(crops))
+    assert (prepared.shown(crops)[..., :8] == GREY).all()
 
 
 def test_what_it_is_measured_on_moves_no_range(prepared: FakeQuantized) -> None:
