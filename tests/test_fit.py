@@ -55,9 +55,10 @@ def test_a_yaw_at_which_nobody_was_found_is_named(found: np.ndarray) -> None:
     assert fitted(found, rotated=True).never_held_out == ()  # turned there from other poses
 
 
-def test_the_only_person_seen_at_a_yaw_is_not_held_out(found: np.ndarray) -> None:
-    found[:, 4] = 0
-    found[5, 4, 1, 1] = 1
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_the_only_person_seen_at_an_angle_is_not_held_out(found: np.ndarray, axis: int) -> None:
+    np.moveaxis(found, axis, 0)[-1] = 0
+    np.moveaxis(found, axis, 0)[-1, 5, 1, 1] = 1
     made = fitted(found)
     assert PEOPLE[5] in made.never_held_out
     assert len(made.never_held_out) == 2  # a fold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -26,12 +27,12 @@ from nlml_hpe.image_networks.shards import read_shards, write_shard
 from nlml_hpe.inference.engines import DEFAULT_ROUTE
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.image_engine import open_image_engine
-from nlml_hpe.labelling import photographs
+from nlml_hpe.labelling import photographs, sources
 from nlml_hpe.labelling.photographs import KIND, CropLabel, FaceLabels, image_files, summary, write_photograph_crops
 from nlml_hpe.labelling.pseudo_labels import DISAGREES, NO_FACE, ONE_SIDED, UNSURE, PseudoLabeller, confidence
 from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, read_components
-from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.model.format import CONFIG_FILE, SHIPPED
 from nlml_hpe.rotation import Angles, geodesic_degrees, mirrored, rotation_from_angles
 from nlml_hpe.training_state import write_checkpoint
 from renderer.crops import KIND as CROPS
@@ -198,6 +199,46 @@ def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypa
     assert len(asked) == 3
 
 
+def test_of_a_long_video_the_first_frames_are_looked_at_and_the_rest_is_counted(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photographs, "MOST_FRAMES", 3)
+
+    def one(image: RgbImage) -> FaceLabels:
+        return FaceLabels([CropLabel((10, 10, 40, 50), np.eye(3))])
+
+    for every, looked_at, left_out in ((1, 3, {photographs.TOO_LONG: 1}), (2, 3, {})):
+        files = image_files(places / "talk.avi", one, every)
+        folder = write_photograph_crops(files, tmp_path / str(every), SIDE, {}, {})
+        facts = read_manifest(folder, KIND)["facts"]
+        assert (facts["crops"], facts["left_out"]) == (looked_at, left_out)
+
+
+@pytest.mark.parametrize("change", ["size", "settings", "inputs", "files"])
+def test_labelling_that_broke_off_does_not_go_on_with_crops_of_another_one(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(photographs, "_TOGETHER", 1)
+    asked: list[float] = []
+
+    def label(image: RgbImage) -> FaceLabels:
+        asked.append(image.mean())
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return FaceLabels([CropLabel((10, 10, 40, 50), np.eye(3))])
+
+    photos = [file for file in image_files(places, label) if file.name in ("a", "holiday/b", "meadow")]
+    with pytest.raises(KeyboardInterrupt):
+        write_photograph_crops(photos, tmp_path / "crops", SIDE, {"agreement_deg": 5}, {"photos": "digest"})
+    other = photos[::-1] if change == "files" else photos
+    settings = {"agreement_deg": 4 if change == "settings" else 5}
+    inputs = {"photos": "other" if change == "inputs" else "digest"}
+    size = SIDE // 2 if change == "size" else SIDE
+    folder = write_photograph_crops(other, tmp_path / "crops", size, settings, inputs)
+    assert len(asked) == 2 + 3
+    assert [shard.images.shape[1] for shard in read_shards(folder)] == [size] * 3
+
+
 def test_photographs_that_differ_by_their_suffix_alone_are_two(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.jpeg", "a.png", "a.jpg.png", "b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
@@ -261,6 +302,46 @@ def test_rendered_images_are_cut_around_the_points_that_a_detector_finds(photo: 
     np.testing.assert_allclose(source.rotations(), label[None], atol=1e-6)
     assert source.confidence().tolist() == [1.0]
     assert source.stored(np.array([0])).images.shape == (1, SIDE, SIDE, 3)
+
+
+def test_photographs_are_labelled_as_the_settings_say_and_anew_where_they_say_otherwise(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    class Labeller(contextlib.AbstractContextManager[Any]):
+        def __init__(self, *settings: Any) -> None:
+            asked.append(settings)
+
+        def __call__(self, image: RgbImage) -> FaceLabels:
+            asked.append(image.shape[:2])
+            return FaceLabels([CropLabel((10, 10, 40, 50), np.eye(3), 0.5)])
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(sources, "PseudoLabeller", Labeller)
+    names, model = tmp_path / "names.txt", tmp_path / "model"
+    model.mkdir()
+
+    def looked_at(**changes: Any) -> int:
+        """How many images; of the list, of all its settings."""
+        asked.clear()
+        settings = PseudoLabelConfig(every=2, **changes)
+        part = LabelledDataConfig(kind="unlabelled", root=places, list=names, pseudo_labels=settings)
+        open_source(part, Places(tmp_path, tmp_path / "kept", SIDE))
+        assert asked[0] == (settings.model or SHIPPED, settings.agreement_deg)
+        return len(asked) - 1
+
+    write_lists({names: ["meadow", "talk.avi"]})
+    assert looked_at() == 1 + 3
+    assert looked_at() == 0
+    assert looked_at(agreement_deg=3.0) == 4
+    assert looked_at(model=model) == 4
+    (model / CONFIG_FILE).write_text("trained again")
+    assert looked_at(model=model) == 4
+    names.write_text("meadow\n")
+    assert looked_at(model=model) == 1
 
 
 def test_a_list_chooses_among_rendered_crops(tmp_path: Path) -> None:

@@ -253,6 +253,24 @@ def test_arrays_of_a_manifold_that_do_not_fit_are_refused(
         read_manifold(path)
 
 
+def test_the_published_manifold_gives_the_faces_of_its_arrays_at_the_other_roll(tmp_path: Path) -> None:
+    rng, axes = np.random.default_rng(0), ("yaw", "pitch", "roll")
+    core, people = rng.normal(size=(5, 3, 4, 2, 12)), rng.normal(size=(8, 5))
+    cosines = {axis: rng.normal(size=(rank, 4)) for axis, rank in zip(axes, core.shape[1:4], strict=True)}
+    factors = {f"U_{axis}": rng.normal(size=(n, len(cosines[axis]))) for axis, n in zip(axes, (11, 9, 7), strict=True)}
+    np.savez(tmp_path / "t.npz", W=core, **{f"optimized_{axis}": rows for axis, rows in cosines.items()})
+    np.savez(tmp_path / "f.npz", U_id=people, **factors)
+    manifold = official_manifold(tmp_path / "t.npz", tmp_path / "f.npz")
+    rows = []
+    for axis, degrees in zip(axes, (20.0, -10.0, -5.0), strict=True):
+        a, b, c, d = cosines[axis].T
+        rows.append(a * np.cos(b * np.radians(degrees) + c) + d)
+    face = np.einsum("iyprf,i,y,p,r->f", core, people[2], *rows)
+    np.testing.assert_allclose(manifold.synthesize(people[2:3], Angles.from_columns([(20.0, -10.0, 5.0)]))[0], face)
+    np.testing.assert_allclose(manifold.prior.mean, people.mean(axis=0))
+    np.testing.assert_array_equal(manifold.factors[2], factors["U_roll"][::-1])
+
+
 @pytest.mark.parametrize("array", ["W", "optimized_roll", "U_roll", "U_id"])
 def test_published_arrays_that_do_not_fit_one_another_are_refused(tmp_path: Path, array: str) -> None:
     trained = {"W": np.ones((5, 3, 3, 2, 12)), **{f"optimized_{axis}": np.ones((3, 4)) for axis in ("yaw", "pitch")}}

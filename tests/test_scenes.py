@@ -301,8 +301,43 @@ def test_a_head_that_may_be_found_costs_nothing_either_way() -> None:
     nothing = torch.zeros(1, ANSWERS, 12, 12)
     nothing[:, 0] = -12
     said = nothing.clone()
-    said[:, 0, 6, 6] = 5  # the cell of its middle
+    said[:, 0, 6, 6] = said[:, 0, 6, 5] = 5  # the cell of its middle, and one beside it
     assert head_loss(said, maybe).item() == pytest.approx(head_loss(nothing, maybe).item(), abs=1e-6)
+    said[:, 0, 6, 9] = 5
+    assert 1 < head_loss(said, maybe) < 1000, "a batch without a head to be found has a loss, too"
+    # Where one that is to be found lies, too, the cell of its middle counts.
+    counted = targets_of(Heads(box.repeat(1, 2, 1), box.repeat(1, 2, 1), torch.tensor([[1.0, 0.0]])), 12, 12).counts[0]
+    assert (counted[6, 6], counted[6, 5], counted[0, 0]) == (True, False, True)
+
+
+def test_cells_beside_the_middle_of_a_small_head_answer_for_it_too() -> None:
+    box = torch.tensor([[[40.0, 40.0, 52.0, 52.0]]])
+    targets = targets_of(Heads(box, box, torch.ones(1, 1)), 12, 12)
+    assert targets.answers[0].nonzero().tolist() == [[4, 5], [5, 4], [5, 5], [5, 6], [6, 5]]
+
+
+def test_a_box_learns_from_any_distance_most_by_the_middle_and_by_nothing_that_its_score_says() -> None:
+    box = torch.tensor([[[24.0, 24.0, 56.0, 56.0]]])
+
+    def loss_and_slope(shift: float, logit: float, column: int = 5, images: int = 1) -> tuple[float, float]:
+        outputs = torch.zeros(images, ANSWERS, 10, 10)
+        outputs[:, 3:5], outputs[:, 0] = math.log(4), logit
+        moved = torch.tensor(shift, requires_grad=True)
+        cell = torch.tensor([5]), torch.tensor([column])
+        outputs = outputs.index_put((torch.arange(images), torch.tensor([1]), *cell), moved)
+        # The box of the face stays where it is.
+        outputs = outputs.index_put((torch.arange(images), torch.tensor([5]), *cell), -moved / 4)
+        loss = head_loss(outputs, Heads(*[box.repeat(images, 1, 1)] * 2, torch.ones(images, 1)))
+        (slope,) = torch.autograd.grad(loss, moved)
+        return loss.item(), slope.item()
+
+    far, near = loss_and_slope(9.0, 0.0), loss_and_slope(6.0, 0.0)
+    assert far[0] > near[0]
+    assert min(far[1], near[1]) > 0.01
+    assert loss_and_slope(1.0, 3.0)[1] == pytest.approx(loss_and_slope(1.0, 0.0)[1], rel=1e-5)
+    # Of the cell beside it the same box is as far off, and counts less.
+    assert loss_and_slope(1.0, 0.0)[1] > 1.3 * loss_and_slope(2.0, 0.0, column=4)[1] > 0
+    assert loss_and_slope(1.0, 0.0, images=3)[0] == pytest.approx(loss_and_slope(1.0, 0.0)[0], rel=1e-5)
 
 
 def test_generalised_iou_of_known_boxes() -> None:

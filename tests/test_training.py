@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from nlml_hpe.config import TrainingConfig
 from nlml_hpe.training import train
@@ -122,6 +125,62 @@ def test_the_rate_falls_on_a_plateau() -> None:
     never = lambda outputs, targets: both(outputs, targets) * 0 + 1.0  # noqa: E731
     history = train(two_heads(), never, Pictures(), Pictures(20), config, 0, "flat")
     np.testing.assert_allclose(history.learning_rate, 0.05 * 0.5 ** np.maximum(np.arange(6) - 1, 0))
+
+
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_the_validation_loss_is_that_of_the_network_as_it_answers(tmp_path: Path, checkpoints: bool) -> None:
+    """Without dropout and by the running statistics; and so it is left, also where nothing was left to train."""
+    run, data = Run(checkpoints=tmp_path if checkpoints else None), Pictures(20)
+    off = {"first": lambda outputs, targets: (outputs["first"] - targets["first"]).abs()}
+    for _ in range(2):
+        network = two_heads()
+        history = train(network, both, Pictures(), data, CONFIG, 5, "pictures", metrics=off, run=run)
+        inputs, targets = default_collate([data[index] for index in range(20)])
+        outputs = network(inputs)
+        assert both(outputs, targets).item() == pytest.approx(history.validation[history.best_epoch], rel=1e-5)
+        mean = off["first"](outputs, targets).mean().item()
+        assert mean == pytest.approx(history.metrics["first"][history.best_epoch], rel=1e-5)
+
+
+def test_the_best_epoch_is_the_lowest_of_all_and_the_rate_falls_where_none_is_lower() -> None:
+    said = iter([3.0, 1.0, 2.0, 1.5, 1.2, 0.9])
+
+    def scripted(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.mean() * 0 + (next(said) if torch.is_inference_mode_enabled() else 1.0)
+
+    config = CONFIG.model_copy(update={"epochs": 5, "schedule": "plateau", "plateau_patience": 0})
+    data = Samples(torch.ones(4, 1), torch.ones(4, 1))
+    history = train(nn.Linear(1, 1), scripted, data, data, config, 0, "scripted")
+    assert history.best_epoch == 1
+    factor = config.plateau_factor
+    np.testing.assert_allclose(history.learning_rate, 0.05 * factor ** np.array([0, 0, 0, 1, 2]))
+
+
+def test_each_batch_is_drawn_anew_in_each_epoch_and_none_of_the_validation_is() -> None:
+    orders: list[tuple[int, ...]] = []
+    draws: list[float] = []
+    unchanged: list[bool] = []
+
+    class Noted(NoisyPictures):
+        def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> tuple[Any, Any]:
+            orders.append(tuple(indices))
+            assert rng is not None
+            draws.append(rng.random())
+            return super().batch(indices, None)
+
+    class HeldOut(NoisyPictures):
+        def batch(self, indices: np.ndarray, rng: np.random.Generator | None) -> tuple[Any, Any]:
+            unchanged.append(rng is None)
+            return super().batch(indices, rng)
+
+    config = CONFIG.model_copy(update={"epochs": 3})
+    train(two_heads(), both, Noted(), HeldOut(20), config, 0, "noted")
+    assert len(set(draws)) == len(draws) == 3 * 4
+    epochs = [[index for part in orders[first : first + 4] for index in part] for first in (0, 4, 8)]
+    assert all(sorted(epoch) == list(range(50)) != epoch for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert all(unchanged)
+    assert len(unchanged) == 3 * 2
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
@@ -310,12 +369,75 @@ def test_an_interrupted_training_ends_with_the_same_bytes(tmp_path: Path, change
 def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
     run = Run(checkpoints=tmp_path, inputs="these")
     weights, history = trained(Pictures(), run=run)
-    again, same_history = trained(Pictures(), run=run)
+    read: list[int] = []
+
+    class Noted(Pictures):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, float]]:
+            read.append(index)
+            return super().__getitem__(index)
+
+    # Curves change no weights.
+    again, same_history = trained(Noted(), config=CONFIG.model_copy(update={"tensorboard": True}), run=run)
     assert same(again, weights)
-    assert same_history == history, "a finished training is not run again"
+    assert same_history == history
+    assert not read, "a finished training is not run again"
     for other in (Run(checkpoints=tmp_path, inputs="others"), run):
         config = CONFIG if other is not run else CONFIG.model_copy(update={"epochs": 3})
         assert trained(Pictures(), config=config, run=other)[1].epochs_run == config.epochs
+
+
+@pytest.mark.parametrize("other", ["seed", "size", "layers", "metrics"])
+def test_what_a_training_depends_on_makes_it_another_one(tmp_path: Path, other: str) -> None:
+    """The checkpoint beside it changes nothing of it."""
+
+    def ended(run: Run, changed: str = "") -> tuple[dict[str, torch.Tensor], History]:
+        network = two_heads()
+        if changed == "layers":
+            network.body[0], network.body[1] = nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8, affine=False)
+            nn.init.ones_(network.body[0].weight)
+        data = Pictures(40 if changed == "size" else 50)
+        metrics = {"none": lambda outputs, _: 0 * outputs["sum"]} if changed == "metrics" else {}
+        seed = 6 if changed == "seed" else 5
+        return network.state_dict(), train(
+            network, both, data, Pictures(20), CONFIG, seed, "x", metrics=metrics, run=run
+        )
+
+    ended(Run(checkpoints=tmp_path))
+    (weights, history), (expected, alone) = ended(Run(checkpoints=tmp_path), other), ended(Run(), other)
+    assert same(weights, expected)
+    assert history == alone
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_bytes
+
+    def full_disk(path: Path, content: memoryview) -> int:
+        write(path, content[:100])
+        raise OSError(28, "No space left on device")
+
+    path = write_checkpoint(tmp_path, "x", "id", {"n": 1})
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(tmp_path, "x", "id", {"n": 2})
+    assert read_checkpoint(tmp_path, "x", "id") == {"n": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@dataclass
+class Runs:
+    """What makes a folder where it is read as pickle reads."""
+
+    folder: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "x", "id", {"n": Runs(tmp_path / "made")})
+    with pytest.raises(TrainingError, match=f"x{SUFFIX}.*starts anew"):
+        read_checkpoint(tmp_path, "x", "id")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_checkpoint_of_another_version_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,11 +489,16 @@ def test_a_checkpoint_that_is_damaged_anywhere_is_named(tmp_path: Path) -> None:
 
 
 def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
-    run = Run(checkpoints=tmp_path)
+    folder = tmp_path / "net.training"
+    run = Run(checkpoints=folder)
     trained(Pictures(), run=run)
-    (tmp_path / "notes.txt").write_text("mine")
+    (folder / "notes.txt").write_text("mine")
     run.clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    run.clear()
+    assert not folder.exists()
+    run.clear()
 
 
 def test_noise_is_one_for_all_or_one_per_column() -> None:
