@@ -23,6 +23,7 @@ from nlml_hpe.image_networks.training_data import RenderedCrops
 from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.image_export import outputs_graph
+from nlml_hpe.model.onnx_file import write_onnx
 from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import Run
 from renderer.crops import KIND as CROPS
@@ -131,7 +132,7 @@ def test_the_model_in_eight_bits_is_made_of_the_graph_beside_its_network(folder:
         """What ImageQuantizer leaves, by a network that another seed made."""
         rounded.mkdir(exist_ok=True)
         graph = outputs_graph(network_of(NETWORK, seed).eval(), NETWORK.size)
-        (rounded / ImageQuantizer.GRAPH).write_bytes(graph.SerializeToString(deterministic=True))
+        write_onnx(graph, rounded / ImageQuantizer.GRAPH)
         write_manifest(rounded, ImageQuantizer.KIND, {}, {"image_network": made_from})
 
     with pytest.raises(ArtifactError, match="run ImageQuantizer with this config first"):

@@ -24,7 +24,6 @@ its metadata, as JSON.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +34,10 @@ from spox import Tensor, Var, argument, build, inline
 from nlml_hpe.detection.facemesh import LANDMARKS_PX
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.weights import LANDMARKS, read_weights
-from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.model.folder import HeadPoseModel
-from nlml_hpe.model.format import CROP_ONNX_FORMAT, METADATA
+from nlml_hpe.model.format import CROP_ONNX_FORMAT
 from nlml_hpe.model.onnx_export import OPSET, metadata, pose, require_exportable
+from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_math import columns, shaped
 from nlml_hpe.rotation import AXES
 
@@ -89,10 +88,7 @@ def export_crop_onnx(model: HeadPoseModel, path: str | Path, weights: Path | Non
     named = {name: shaped(columns(angles, axis, axis + 1), (-1,)) for axis, name in enumerate(AXES)}
     proto = build({"crops": crops}, {**named, "sigma": sigma, "presence": presence, "landmarks": landmarks})
     about = {**metadata(model), "format": CROP_ONNX_FORMAT, "size": LANDMARKS_PX}
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
-    onnx.checker.check_model(proto)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    return Path(path)
+    return write_onnx(saying(proto, about), path)
 
 
 def _landmarks(crops: Var, network: bytes) -> tuple[Var, Var]:

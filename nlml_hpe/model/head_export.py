@@ -12,7 +12,6 @@ The weights are stored in half precision and computed with in single.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from onnx import numpy_helper
 from spox import Tensor, Var, argument, build
 
 from nlml_hpe.detection.heads import HEADS_FORMAT, HEADS_INPUT, HEADS_OUTPUTS
-from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.head_network.network import ANSWERS, MULTIPLE, STRIDE, HeadNetwork
 from nlml_hpe.head_network.network import LOG_BOUNDS as CELL_LOG_BOUNDS
 from nlml_hpe.head_network.proposals import (
@@ -34,7 +32,7 @@ from nlml_hpe.head_network.proposals import (
     REFINEMENT_OUTPUTS,
 )
 from nlml_hpe.head_network.refinement import LOG_BOUNDS, RefinementNetwork
-from nlml_hpe.model.format import METADATA
+from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_layers import network_outputs
 
 _LEAST_HALVED = 1000
@@ -128,10 +126,7 @@ def _planes(images: Var) -> Var:
 def _written(proto: onnx.ModelProto, about: dict[str, Any], path: Path) -> Path:
     """Write a network, checked, with what is to be known about it."""
     _halve(proto)
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
-    onnx.checker.check_model(proto)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    return path
+    return write_onnx(saying(proto, about), path)
 
 
 def _cell_boxes(x: Var, y: Var, half_wide: Var, half_high: Var) -> Var:
