@@ -34,7 +34,6 @@ from spox import Tensor, Var, argument, build
 
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.looks import DEFAULT_LOOKS, further_looks
-from nlml_hpe.detection.weights import LANDMARKS, read_weights
 from nlml_hpe.export.fusion_graph import Answer, fused, single
 from nlml_hpe.export.image_graph import Said, image_eye
 from nlml_hpe.export.int8_crops import MOST_CROPS, read_crops
@@ -50,6 +49,7 @@ from nlml_hpe.inference.fusion import EYES, Eye
 from nlml_hpe.inference.looks import HALF_SCORE_DEG
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE
+from nlml_hpe.model.crop_export import landmark_network
 from nlml_hpe.model.eight_bits import LEAST_CROPS, precision_of, quantized_image_eye
 from nlml_hpe.model.format import ONNX_FILE, WHOLE_ONNX_FORMAT
 from nlml_hpe.model.onnx_export import OPSET
@@ -224,8 +224,8 @@ def _landmark_networks(eyes: Eyes, folder: Path, weights: Path | None) -> Landma
             f"the landmark network gives {FACEMESH.name}; the model needs {engine.point_set.name}: its file can hold "
             "the image eye alone (eye 'image'), where the model has one"
         )
-    facemesh = onnx.version_converter.convert_version(onnx.load_from_string(read_weights(weights)[LANDMARKS]), OPSET)
-    return LandmarkNetworks(facemesh, _read(folder / ONNX_FILE), engine.min_confidence, engine.named_from_own)
+    model = _read(folder / ONNX_FILE)
+    return LandmarkNetworks(landmark_network(weights), model, engine.min_confidence, engine.named_from_own)
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -83,7 +83,7 @@ def export_crop_onnx(model: HeadPoseModel, path: str | Path, weights: Path | Non
     if model.point_set != FACEMESH:
         raise ValueError(f"the landmark network gives {FACEMESH.name}; the model needs {model.point_set.name}")
     crops = argument(Tensor(np.float32, ("faces", 3, LANDMARKS_PX, LANDMARKS_PX)))
-    landmarks, presence = _landmarks(crops, read_weights(weights)[LANDMARKS])
+    landmarks, presence = _landmarks(crops, landmark_network(weights))
     _, angles, sigma, _ = pose(model, landmarks, op.const(np.array(True)))
     named = {name: shaped(columns(angles, axis, axis + 1), (-1,)) for axis, name in enumerate(AXES)}
     proto = build({"crops": crops}, {**named, "sigma": sigma, "presence": presence, "landmarks": landmarks})
@@ -91,10 +91,14 @@ def export_crop_onnx(model: HeadPoseModel, path: str | Path, weights: Path | Non
     return write_onnx(saying(proto, about), path)
 
 
-def _landmarks(crops: Var, network: bytes) -> tuple[Var, Var]:
+def landmark_network(weights: Path | None) -> onnx.ModelProto:
+    """FaceMesh's, of the opset of this project's files; raises as ``detection.weights.read_weights``."""
+    return onnx.version_converter.convert_version(onnx.load_from_string(read_weights(weights)[LANDMARKS]), OPSET)
+
+
+def _landmarks(crops: Var, network: onnx.ModelProto) -> tuple[Var, Var]:
     """Points (N, 468, 3) in pixels of the crops (N, 3, 192, 192), and the presence (N,) of a face."""
-    upgraded = onnx.version_converter.convert_version(onnx.load_from_string(network), OPSET)
     whole = op.clip(op.round(crops), op.const(np.float32(0)), op.const(np.float32(255)))
     images = op.cast(op.transpose(whole, perm=[0, 2, 3, 1]), to=np.uint8)
-    found = inline(upgraded)(image=images)
+    found = inline(network)(image=images)
     return found["points"], op.sigmoid(found["presence"])

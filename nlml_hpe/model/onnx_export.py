@@ -27,8 +27,8 @@ from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_math import (
     columns,
     degrees_from_rotation,
-    gathered,
     mean_with_mirror,
+    picked,
     reduced,
     rotation_from_degrees,
     shaped,
@@ -152,8 +152,8 @@ def _features(model: HeadPoseModel, points: Var) -> Var:
     """As ``landmarks.normalize_landmarks``, for points that have been checked."""
     nose, eyes = model.point_set.nose_tip, model.point_set.eye_corners
     if model.normalization == "nose_eye_corners":
-        left, right = (gathered(points, corner) for corner in eyes)
-        centred = op.sub(points, gathered(points, nose))
+        left, right = (picked(points, [corner]) for corner in eyes)
+        centred = op.sub(points, picked(points, [nose]))
         scale = op.sqrt(reduced(op.reduce_sum, square(op.sub(left, right)), 2, keep=True))
     else:
         centred = op.sub(points, reduced(op.reduce_mean, points, 1, keep=True))
@@ -165,7 +165,7 @@ def _features(model: HeadPoseModel, points: Var) -> Var:
 def _mirrored(model: HeadPoseModel, features: Var) -> Var:
     """As ``landmarks.mirrored_features``."""
     points = shaped(features, (0, model.point_set.n_points, 3))
-    ordered = op.gather(points, op.const(mirror_of(model.point_set).astype(np.int64)), axis=1)
+    ordered = picked(points, mirror_of(model.point_set))
     return shaped(op.mul(ordered, op.const(np.array([-1.0, 1.0, 1.0]))), (0, -1))
 
 
