@@ -162,7 +162,7 @@ def main(people: int, scenes: int, size: int, root: Path | None, kit: Path, shee
         report(f"heads_{root.name}", f"Heads found in whole images of {root.name}", of_photographs(root))
 
 
-def matched(scene: Scene, answers: Sequence[Head], same: float = SAME, of_face: bool = False) -> Matched:
+def matched(scene: Scene, answers: Sequence[Head], same: float, of_face: bool) -> Matched:
     """Which boxes, surest first, are which heads: each head has one box at most, that overlaps it by ``same``; the
     boxes are those of the heads, or of their faces' 68 points."""
     name = "face_box" if of_face else "box"

@@ -34,7 +34,7 @@ _RUN = f"{OWN_PREFIX}run.json"
 """Which run writes into a folder, and the key of each person in it. It goes when they are finished."""
 
 
-def render_people(people: People, folder: Path, workers: int, cluster: str | None = None) -> Path:
+def render_people(people: People, folder: Path, workers: int, cluster: str | None) -> Path:
     """Render every person of every split.
 
     Where images are not kept, only the index of people and poses is written. Workers that a killed run left in

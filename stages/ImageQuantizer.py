@@ -11,7 +11,7 @@ import stages.guard  # noqa: F401
 import numpy as np
 
 from nlml_hpe.extras import needs
-from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.atomic import write_json
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.image_networks.config import ImageTrainerConfig
 from nlml_hpe.image_networks.network import ImageNetwork
@@ -21,6 +21,7 @@ from nlml_hpe.image_networks.quantize import FakeQuantized
 from nlml_hpe.image_networks.training_data import Crops
 from nlml_hpe.model.folder import load_weights
 from nlml_hpe.model.image_export import outputs_graph
+from nlml_hpe.model.onnx_file import write_onnx
 from stages import ImageTrainer
 from stages.common import Plan, Stage, Workdir, stage_command, training_folder, training_run
 from stages.config import Config
@@ -56,7 +57,7 @@ def main(config: Config) -> Path:
         settings = trainer_settings(config)
         history, counts, validated = train_image_network(fake, training, validation, settings, config.seed, run)
         graph = outputs_graph(fake.cpu().converted(), network.size)
-        write_bytes(folder / GRAPH, graph.SerializeToString(deterministic=True))
+        write_onnx(graph, folder / GRAPH)
         write_json(folder / "history.json", asdict(history))
         facts = {**history.epochs, "crops": counts}
         facts["validation"] = validated

@@ -16,11 +16,14 @@ from hypothesis import settings
 
 from benchmarks.common import development_data
 from nlml_hpe.detection.detectors import FaceMeshOnnx
+from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.model.components import put_component, require_component
 from nlml_hpe.model.format import SHIPPED
+from renderer.config import HeadsConfig
 from renderer.heads.ict_kit import LANDMARKS, NEUTRAL, Kit
-from renderer.heads.photo import embedded_photo
+from renderer.heads.photo import PhotoHeads, embedded_photo
+from renderer.mesh import Mesh
 from stages import run_pipeline
 from stages.config import Config, load_config
 
@@ -95,8 +98,19 @@ def detector() -> Iterator[FaceMeshOnnx]:
 
 
 @pytest.fixture(scope="session")
+def networks() -> FaceMeshNetworks:
+    return FaceMeshNetworks(threads=1)
+
+
+@pytest.fixture(scope="session")
 def photo() -> RgbImage:
     return embedded_photo()
+
+
+@pytest.fixture(scope="session")
+def head() -> Mesh:
+    """A head made of that photograph."""
+    return PhotoHeads.open(HeadsConfig(), seed=5).head(1)
 
 
 def write_config(folder: Path, **changes: object) -> Path:

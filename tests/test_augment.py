@@ -13,19 +13,13 @@ from nlml_hpe.image_networks.config import AugmentationConfig
 from nlml_hpe.image_networks.crop import SHARE, crop
 from nlml_hpe.pose_grid import Pose
 from nlml_hpe.rotation import Angles, angles_from_rotation, rotation_from_angles
-from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
+from renderer.config import AppearanceConfig, RenderConfig
 from renderer.drawing import render_pose
-from renderer.heads.photo import PhotoHeads
 from renderer.mesh import Mesh, vertex_normals
 
 STORED = 128
 BOX = torch.tensor([[32.0, 32.0, 96.0, 96.0]])
 SIZE = 64
-
-
-@pytest.fixture(scope="module")
-def head() -> Mesh:
-    return PhotoHeads.open(HeadsConfig(), seed=5).head(1)
 
 
 def drawn(mesh: Mesh, pose: Pose) -> np.ndarray:

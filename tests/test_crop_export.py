@@ -38,11 +38,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def networks() -> FaceMeshNetworks:
-    return FaceMeshNetworks(threads=1)
-
-
 def regions_around(region: np.ndarray) -> list[np.ndarray]:
     """The region itself, turned, shifted, smaller and greater ones."""
     changes = [(0, 0, 1, 0), (0, 0, 1, 0.4), (0, 0, 1, -0.5), (8, -5, 1.1, 0), (-6, 6, 0.9, 0.1), (0, 0, 1.6, 0)]

@@ -115,8 +115,8 @@ def worker_process(scheduler: str, log: Path) -> Iterator[subprocess.Popen[bytes
         process.wait()
 
 
-def wait_for(condition: object, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
+def wait_for(condition: object) -> None:
+    until = time.monotonic() + 90
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.01)

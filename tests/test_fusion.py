@@ -24,10 +24,10 @@ FIRM = float("inf")
 """A prior with which whether two answers agree changes nothing: the plain product of two normal densities."""
 
 
-def covariances(rng: np.random.Generator, count: int, low_deg: float = 1.0, high_deg: float = 6.0) -> Floats:
+def covariances(rng: np.random.Generator, count: int, high_deg: float = 6.0) -> Floats:
     """Positive definite covariances (count, 3, 3) with axes at random."""
     axes = rotation_from_vector(rng.normal(size=(count, 3)))
-    return axes * np.radians(rng.uniform(low_deg, high_deg, (count, 1, 3))) ** 2 @ np.swapaxes(axes, -1, -2)
+    return axes * np.radians(rng.uniform(1.0, high_deg, (count, 1, 3))) ** 2 @ np.swapaxes(axes, -1, -2)
 
 
 def drawn(rng: np.random.Generator, rotation: Floats, covariance: Floats) -> Gaussians:

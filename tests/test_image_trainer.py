@@ -93,6 +93,12 @@ def sources(folder: Path, split: str) -> list[Weighted]:
     return [Weighted(RenderedCrops(folder / f"crops_{split}"))]
 
 
+def trainer_on(folder: Path, epochs: int) -> ImageTrainerConfig:
+    """The same crops by a configuration."""
+    data = {name: (LabelledDataConfig(root=folder / f"crops_{name}"),) for name in ("train", "validation")}
+    return SHORT.model_copy(update={"epochs": epochs, "data": data["train"], "validation": data["validation"]})
+
+
 def test_it_learns_and_records_what_it_is_measured_by(folder: Path) -> None:
     network = network_of(NETWORK, seed=1)
     history, counts, validated = train_image_network(
@@ -518,9 +524,7 @@ def test_settings_that_do_not_fit_are_named() -> None:
 
 
 def test_the_stage_writes_weights_curves_and_facts(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    data = {split: (LabelledDataConfig(root=folder / f"crops_{split}"),) for split in ("train", "validation")}
-    trainer = SHORT.model_copy(update={"epochs": 2, "data": data["train"], "validation": data["validation"]})
-    config = Config(workdir=tmp_path, seed=4, workers=1, image_network=NETWORK, image_trainer=trainer)
+    config = Config(workdir=tmp_path, seed=4, workers=1, image_network=NETWORK, image_trainer=trainer_on(folder, 2))
     run_stage(ImageTrainer.STAGE, config)
     assert "M parameters" in capsys.readouterr().out
     written = tmp_path / "image_network"
@@ -587,10 +591,9 @@ def answers_follow_the_image(config: Config) -> None:
 
 
 def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
-    data = {split: (LabelledDataConfig(root=folder / f"crops_{split}"),) for split in ("train", "validation")}
-    trainer = SHORT.model_copy(update={"epochs": 1, "data": data["train"], "validation": data["validation"]})
     beside = ImageModelConfig(landmark_eye=SHIPPED)
     frame = FrameConfig(name="w300lp", pitch=2.0)
+    trainer = trainer_on(folder, 1)
     config = Config(
         workdir=tmp_path, workers=1, image_network=NETWORK, image_trainer=trainer, image_model=beside, frame=frame
     )

@@ -225,12 +225,12 @@ def test_an_upload_that_does_not_come_is_answered(server: DemoServer, monkeypatc
     assert b" 408 " in raw(server, UPLOAD, close=False).splitlines()[0]
 
 
-def dripped(server: DemoServer, begin: bytes, drop: bytes, seconds: float) -> tuple[bytes, float]:
-    """What is answered where ``drop`` comes ten times a second, and after how long, ``seconds`` at most."""
+def dripped(server: DemoServer, begin: bytes, drop: bytes) -> tuple[bytes, float]:
+    """What is answered where ``drop`` comes ten times a second, and after how long, 5 seconds at most."""
     start = time.monotonic()
     with socket.create_connection(server.server_address[:2], timeout=0.1) as connection:
         connection.sendall(begin)
-        while (passed := time.monotonic() - start) < seconds:
+        while (passed := time.monotonic() - start) < 5:
             try:
                 connection.sendall(drop)
                 return connection.recv(65536), passed
@@ -238,16 +238,16 @@ def dripped(server: DemoServer, begin: bytes, drop: bytes, seconds: float) -> tu
                 continue
             except ConnectionError:
                 return b"", passed
-    return b"never", seconds
+    return b"never", 5
 
 
 def test_a_request_in_drops_ends(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of its header each had a deadline of their own, so that it never ended."""
     monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", 0.5)
-    answer, seconds = dripped(server, UPLOAD, b"x", 5)
+    answer, seconds = dripped(server, UPLOAD, b"x")
     assert b" 408 " in answer.splitlines()[0]
     assert seconds < 3
-    answer, seconds = dripped(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X: a\r\n", 5)
+    answer, seconds = dripped(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X: a\r\n")
     assert (answer, seconds < 3) == (b"", True)
 
 

@@ -7,9 +7,7 @@ import pytest
 
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
-from renderer.config import HeadsConfig
 from renderer.drawing import HEAD_EXTENT_MM
-from renderer.heads.photo import PhotoHeads
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import Fragments, get_rasterizer
 from renderer.shading import Light, shade
@@ -19,11 +17,6 @@ pytest.importorskip("pytorch3d", reason="PyTorch3D is not installed: no wheel of
 SIZE = 64
 POSES = [(0.0, 0.0, 0.0), (-35.0, 20.0, 10.0)]
 LIGHT = Light(direction=(0.3, 0.3, 0.9), ambient=0.5, color=(1.0, 0.95, 0.9))
-
-
-@pytest.fixture(scope="module")
-def head() -> Mesh:
-    return PhotoHeads.open(HeadsConfig(), seed=5).head(1)
 
 
 def test_both_rasterisers_draw_the_same(head: Mesh) -> None:

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from renderer.camera import Camera
-from renderer.config import HeadsConfig
 from renderer.drawing import HEAD_EXTENT_MM
-from renderer.heads.photo import PhotoHeads
 from renderer.mesh import Mesh, vertex_normals
 from renderer.rasterizers import Fragments, get_rasterizer
 from renderer.shading import Light, shade
@@ -26,11 +23,6 @@ LIGHTS = [
     Light((0.6, 0.0, 0.8), 0.1, (1.3, 1.0, 0.8)),  # bright enough to be cut off
     Light((-0.6, 0.64, 0.48), 0.4, (0.9, 1.0, 1.1)),
 ]
-
-
-@pytest.fixture(scope="module")
-def head() -> Mesh:
-    return PhotoHeads.open(HeadsConfig(), seed=5).head(1)
 
 
 def seen(head: Mesh) -> tuple[list[Fragments], list[np.ndarray], list[np.ndarray]]:

@@ -241,14 +241,10 @@ def test_half_precision_trains_and_answers_in_single() -> None:
 def test_a_precision_by_the_device_is_said_and_never_changed_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(batch: int) -> None:
-        if batch == 15:
-            raise StoppedError
-
     run = Run(checkpoints=tmp_path)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     with pytest.raises(StoppedError):
-        noisy_training(run, stop, precision="auto")
+        noisy_training(run, stopped, precision="auto")
     assert capsys.readouterr().out == "net: precision: auto is bfloat16 on cpu\n"
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(torch.cpu, "get_capabilities", dict)
@@ -353,15 +349,16 @@ class StoppedError(Exception):
     """What ends a training in a test."""
 
 
+def stopped(batch: int) -> None:
+    if batch == 15:
+        raise StoppedError
+
+
 @pytest.mark.parametrize("changes", [{"schedule": "plateau", "plateau_patience": 0}, {"optimizer": "adam"}])
 def test_an_interrupted_training_ends_with_the_same_bytes(tmp_path: Path, changes: dict[str, object]) -> None:
-    def stop(batch: int) -> None:
-        if batch == 15:
-            raise StoppedError
-
     run = Run(checkpoints=tmp_path)
     with pytest.raises(StoppedError):
-        noisy_training(run, stop, **changes)
+        noisy_training(run, stopped, **changes)
     resumed = noisy_training(run, **changes)
     assert same(resumed.state_dict(), noisy_training(Run(), **changes).state_dict())
 

@@ -23,6 +23,7 @@ from nlml_hpe.image_networks.training_data import RenderedCrops
 from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.components import IMAGE_EYE_FILE
 from nlml_hpe.model.image_export import outputs_graph
+from nlml_hpe.model.onnx_file import write_onnx
 from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_run import Run
 from renderer.crops import KIND as CROPS
@@ -30,7 +31,7 @@ from stages import ImageModelBuilder, ImageQuantizer, ImageTrainer
 from stages.common import run_stage
 from stages.config import Config
 from tests.conftest import REPOSITORY
-from tests.test_image_trainer import NETWORK, SHORT, folder, riddle, sources  # noqa: F401
+from tests.test_image_trainer import NETWORK, SHORT, folder, riddle, sources, trainer_on  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -119,8 +120,7 @@ def test_sources_of_different_sizes_are_named_before_the_first_batch(folder: Pat
 
 
 def test_the_model_in_eight_bits_is_made_of_the_graph_beside_its_network(folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    data = {split: (LabelledDataConfig(root=folder / f"crops_{split}"),) for split in ("train", "validation")}
-    trainer = SHORT.model_copy(update={"epochs": 1, "data": data["train"], "validation": data["validation"]})
+    trainer = trainer_on(folder, 1)
     model = ImageModelConfig(int8=True)
     config = Config(workdir=tmp_path, image_network=NETWORK, image_trainer=trainer, image_model=model)
     run_stage(ImageTrainer.STAGE, config)
@@ -131,7 +131,7 @@ def test_the_model_in_eight_bits_is_made_of_the_graph_beside_its_network(folder:
         """What ImageQuantizer leaves, by a network that another seed made."""
         rounded.mkdir(exist_ok=True)
         graph = outputs_graph(network_of(NETWORK, seed).eval(), NETWORK.size)
-        (rounded / ImageQuantizer.GRAPH).write_bytes(graph.SerializeToString(deterministic=True))
+        write_onnx(graph, rounded / ImageQuantizer.GRAPH)
         write_manifest(rounded, ImageQuantizer.KIND, {}, {"image_network": made_from})
 
     with pytest.raises(ArtifactError, match="run ImageQuantizer with this config first"):

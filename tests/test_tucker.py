@@ -29,15 +29,15 @@ def rotated(points: np.ndarray, grid: PoseGrid) -> np.ndarray:
     return turned.reshape(*grid.shape, -1).astype(np.float32)
 
 
-def smooth_people(people: int, grid: PoseGrid, points: int = 60) -> np.ndarray:
+def smooth_people(people: int, grid: PoseGrid) -> np.ndarray:
     """People whose points vary in five ways and bend a little, smoothly, with the pose."""
     rng = np.random.default_rng(0)
-    modes = rng.normal(size=(6, points, 3)) * np.array([1, 0.2, 0.15, 0.1, 0.1, 0.05])[:, None, None]
+    modes = rng.normal(size=(6, 60, 3)) * np.array([1, 0.2, 0.15, 0.1, 0.1, 0.05])[:, None, None]
     weights = np.c_[np.ones(people), rng.normal(size=(people, 5))]
     tensor = np.stack([rotated(np.tensordot(w, modes, axes=1), grid) for w in weights])
     yaw, pitch, roll = (a / 50 for a in grid.angles())
     bends = np.stack([yaw**2, yaw * pitch, pitch**2, roll * yaw], axis=-1)
-    return tensor + (0.05 * bends @ rng.normal(size=(4, 3 * points))).astype(np.float32)
+    return tensor + (0.05 * bends @ rng.normal(size=(4, 180))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -131,11 +131,6 @@ def test_older_runtimes_have_what_the_graphs_are_made_of(path: Path, name: str) 
 
 
 @pytest.fixture(scope="module")
-def networks() -> FaceMeshNetworks:
-    return FaceMeshNetworks(threads=1)
-
-
-@pytest.fixture(scope="module")
 def crops(photo: RgbImage) -> list[RgbImage]:
     """The astronaut's head, framed well, badly and leaning, and a picture without one."""
     box = np.array([176.0, 74.0, 264.0, 172.0])
@@ -146,7 +141,7 @@ def crops(photo: RgbImage) -> list[RgbImage]:
     return [*heads, *leaning, wall]
 
 
-def by_library(networks: FaceMeshNetworks, image: RgbImage, looks: int = DEFAULT_LOOKS) -> Answer:
+def by_library(networks: FaceMeshNetworks, image: RgbImage) -> Answer:
     """The same by numpy and OpenCV: FaceMesh where the box says, where its points say, and the further looks."""
     eyes = open_eyes(SHIPPED)
     assert eyes.landmarks is not None
@@ -155,8 +150,8 @@ def by_library(networks: FaceMeshNetworks, image: RgbImage, looks: int = DEFAULT
     (place,) = networks.landmarks([image], [region_around_box(INSIDE)[None]], confidence)
     (first,) = networks.landmarks([image], [regions_from_landmarks(np.array(place))], confidence) if place else ([],)
     seen = [Face(image, INSIDE, points) for points in first] or [Face(image, INSIDE)]
-    if first and looks > 1:
-        seen = look_again(networks, seen, further_looks(looks), confidence)
+    if first:
+        seen = look_again(networks, seen, further_looks(DEFAULT_LOOKS), confidence)
     return eyes.joined(eyes.by_landmarks(seen), eyes.image.estimate([Face(image, INSIDE)]), "both")
 
 

@@ -111,9 +111,7 @@ def _chosen(dataset: str, root: Path, protocol: str, names: Path | None) -> Data
     """The data set, or those of its faces that a list names. Raises where the protocol leaves none of them."""
     data = chosen_by_list(read_dataset(dataset, root), names)
     if not PROTOCOLS[protocol].includes(data.angles).any():
-        raise ValueError(
-            f"{protocol}: none of {len(data.samples)} labels lies in its range ({PROTOCOLS[protocol].text()})"
-        )
+        raise ValueError(f"{protocol}: {PROTOCOLS[protocol].leaves_none_of(len(data.samples))}")
     return data
 
 

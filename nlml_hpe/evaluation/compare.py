@@ -158,7 +158,7 @@ def _sets_of_faces(data: Dataset, protocols: Sequence[str], lists: Sequence[Path
         names = [sample.name for sample in chosen.samples]
         sets[name] = _Faces(set(compress(names, inside)), set(names))
         if not inside.any():
-            raise ValueError(f"{name}: none of {len(inside)} labels lies in its range ({PROTOCOLS[protocol].text()})")
+            raise ValueError(f"{name}: {PROTOCOLS[protocol].leaves_none_of(len(inside))}")
     wanted = set().union(*(faces.names for faces in sets.values()))
     return replace(data, samples=[sample for sample in data.samples if sample.name in wanted]), sets
 

@@ -46,6 +46,10 @@ class Protocol:
         """
         return np.asarray((np.abs(angles.columns()) <= self.limits).all(axis=1))
 
+    def leaves_none_of(self, count: int) -> str:
+        """What is said where it leaves none of so many labels."""
+        return f"none of {count} labels lies in its range ({self.text()})"
+
     def text(self) -> str:
         """The range in words."""
         return ", ".join(f"|{axis}| <= {limit:g}" for axis, limit in zip(AXES, self.limits, strict=True)) + " degrees"

@@ -165,9 +165,7 @@ def _protocols(data: Dataset) -> list[str]:
     """Those of the data set's protocols that hold a face."""
     protocols = [f"{data.name}-nlml", data.name]
     empty = [name for name in protocols if not PROTOCOLS[name].includes(data.angles).any()]
-    said = [
-        f"{name}: none of {len(data.samples)} labels lies in its range ({PROTOCOLS[name].text()})" for name in empty
-    ]
+    said = [f"{name}: {PROTOCOLS[name].leaves_none_of(len(data.samples))}" for name in empty]
     if empty == protocols:
         raise ValueError(said[-1])
     for line in said:

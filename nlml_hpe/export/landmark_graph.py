@@ -27,7 +27,7 @@ from nlml_hpe.model.onnx_math import (
     atan2,
     columns,
     cosine,
-    gathered,
+    picked,
     reduced,
     rotation_from_degrees,
     scaled,
@@ -128,7 +128,7 @@ def _region(points: Var) -> Var:
     flat = columns(points, 0, 2, axis=2)
     low, high = (reduced(reduce, flat, 1, keep=False) for reduce in (op.reduce_min, op.reduce_max))
     side = scaled(reduced(op.reduce_max, op.sub(high, low), 1, keep=True), REGION)
-    first, second = (gathered(flat, corner) for corner in FACEMESH.eye_corners)
+    first, second = (picked(flat, [corner]) for corner in FACEMESH.eye_corners)
     across = shaped(op.sub(second, first), (0, 2))
     turn = atan2(columns(across, 1, 2), columns(across, 0, 1))
     return op.concat([scaled(op.add(low, high), 0.5), side, turn], axis=1)

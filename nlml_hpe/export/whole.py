@@ -23,7 +23,6 @@ What a reader of the file must know stands in its metadata, as JSON.
 
 from __future__ import annotations
 
-import json
 import operator
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from spox import Tensor, Var, argument, build
 
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.looks import DEFAULT_LOOKS, further_looks
-from nlml_hpe.detection.weights import LANDMARKS, read_weights
 from nlml_hpe.export.fusion_graph import Answer, fused, single
 from nlml_hpe.export.image_graph import Said, image_eye
 from nlml_hpe.export.int8_crops import MOST_CROPS, read_crops
@@ -43,7 +41,7 @@ from nlml_hpe.export.landmark_graph import LandmarkNetworks, Seen, landmark_eye
 from nlml_hpe.export.resampling import neighbours
 from nlml_hpe.export.shapes import with_named_axes
 from nlml_hpe.export.shared import with_shared_weights
-from nlml_hpe.files.atomic import ArtifactError, write_bytes
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.inference.calibration import Calibration
 from nlml_hpe.inference.eyes import Eyes, ImageAlone
@@ -51,9 +49,11 @@ from nlml_hpe.inference.fusion import EYES, Eye
 from nlml_hpe.inference.looks import HALF_SCORE_DEG
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE
+from nlml_hpe.model.crop_export import landmark_network
 from nlml_hpe.model.eight_bits import LEAST_CROPS, precision_of, quantized_image_eye
-from nlml_hpe.model.format import METADATA, ONNX_FILE, WHOLE_ONNX_FORMAT
+from nlml_hpe.model.format import ONNX_FILE, WHOLE_ONNX_FORMAT
 from nlml_hpe.model.onnx_export import OPSET
+from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_math import degrees_from_rotation, entry, scaled, shaped
 from nlml_hpe.model.onnx_rotation import sigma_from_covariance
 from nlml_hpe.rotation import AXES, CONVENTION
@@ -158,8 +158,8 @@ def export_whole(
     outputs = _outputs(_where(_is_whole(shown), _answer(said, seen, eyes.calibration)), seen)
     proto = build({"crops": crops}, {name: op.slice(value, op.const([0]), count) for name, value in outputs.items()})
     precision = "float32" if image is None else precision_of(image)
-    _write(path, with_named_axes(with_shared_weights(proto)), _about(eyes, wanted, size, looks, precision))
-    return path
+    about = _about(eyes, wanted, size, looks, precision)
+    return write_onnx(saying(_with_sizes(with_named_axes(with_shared_weights(proto))), about), path)
 
 
 def _side(size: int) -> int:
@@ -224,8 +224,8 @@ def _landmark_networks(eyes: Eyes, folder: Path, weights: Path | None) -> Landma
             f"the landmark network gives {FACEMESH.name}; the model needs {engine.point_set.name}: its file can hold "
             "the image eye alone (eye 'image'), where the model has one"
         )
-    facemesh = onnx.version_converter.convert_version(onnx.load_from_string(read_weights(weights)[LANDMARKS]), OPSET)
-    return LandmarkNetworks(facemesh, _read(folder / ONNX_FILE), engine.min_confidence, engine.named_from_own)
+    model = _read(folder / ONNX_FILE)
+    return LandmarkNetworks(landmark_network(weights), model, engine.min_confidence, engine.named_from_own)
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -301,13 +301,12 @@ def _about(eyes: Eyes, wanted: Eye, size: int, looks: int, precision: str) -> di
     }
 
 
-def _write(path: Path, proto: onnx.ModelProto, about: dict[str, Any]) -> None:
+def _with_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph, with the sizes of its outputs."""
     for output in proto.graph.output:
         shape = output.type.tensor_type.shape
         del shape.dim[:]
         shape.dim.add(dim_param=_HEADS)
         for size in _SHAPES[output.name]:
             shape.dim.add(dim_value=size)
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
-    onnx.checker.check_model(proto)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
+    return proto

@@ -24,7 +24,6 @@ its metadata, as JSON.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +34,10 @@ from spox import Tensor, Var, argument, build, inline
 from nlml_hpe.detection.facemesh import LANDMARKS_PX
 from nlml_hpe.detection.landmarks import FACEMESH
 from nlml_hpe.detection.weights import LANDMARKS, read_weights
-from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.model.folder import HeadPoseModel
-from nlml_hpe.model.format import CROP_ONNX_FORMAT, METADATA
+from nlml_hpe.model.format import CROP_ONNX_FORMAT
 from nlml_hpe.model.onnx_export import OPSET, metadata, pose, require_exportable
+from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_math import columns, shaped
 from nlml_hpe.rotation import AXES
 
@@ -84,21 +83,22 @@ def export_crop_onnx(model: HeadPoseModel, path: str | Path, weights: Path | Non
     if model.point_set != FACEMESH:
         raise ValueError(f"the landmark network gives {FACEMESH.name}; the model needs {model.point_set.name}")
     crops = argument(Tensor(np.float32, ("faces", 3, LANDMARKS_PX, LANDMARKS_PX)))
-    landmarks, presence = _landmarks(crops, read_weights(weights)[LANDMARKS])
+    landmarks, presence = _landmarks(crops, landmark_network(weights))
     _, angles, sigma, _ = pose(model, landmarks, op.const(np.array(True)))
     named = {name: shaped(columns(angles, axis, axis + 1), (-1,)) for axis, name in enumerate(AXES)}
     proto = build({"crops": crops}, {**named, "sigma": sigma, "presence": presence, "landmarks": landmarks})
     about = {**metadata(model), "format": CROP_ONNX_FORMAT, "size": LANDMARKS_PX}
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
-    onnx.checker.check_model(proto)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    return Path(path)
+    return write_onnx(saying(proto, about), path)
 
 
-def _landmarks(crops: Var, network: bytes) -> tuple[Var, Var]:
+def landmark_network(weights: Path | None) -> onnx.ModelProto:
+    """FaceMesh's, of the opset of this project's files; raises as ``detection.weights.read_weights``."""
+    return onnx.version_converter.convert_version(onnx.load_from_string(read_weights(weights)[LANDMARKS]), OPSET)
+
+
+def _landmarks(crops: Var, network: onnx.ModelProto) -> tuple[Var, Var]:
     """Points (N, 468, 3) in pixels of the crops (N, 3, 192, 192), and the presence (N,) of a face."""
-    upgraded = onnx.version_converter.convert_version(onnx.load_from_string(network), OPSET)
     whole = op.clip(op.round(crops), op.const(np.float32(0)), op.const(np.float32(255)))
     images = op.cast(op.transpose(whole, perm=[0, 2, 3, 1]), to=np.uint8)
-    found = inline(upgraded)(image=images)
+    found = inline(network)(image=images)
     return found["points"], op.sigmoid(found["presence"])

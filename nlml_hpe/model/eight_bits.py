@@ -13,7 +13,6 @@ Networks that are trained for eight bits (``image_networks.quantize``) need none
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,8 +24,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from nlml_hpe.files.atomic import write_bytes
-from nlml_hpe.model.format import METADATA
+from nlml_hpe.model.onnx_file import said_of, saying, write_onnx
 
 LEAST_CROPS = 16
 """With fewer crops an image eye's ranges are not looked for."""
@@ -75,20 +73,12 @@ def quantized_image_eye(network: onnx.ModelProto, crops: NDArray[np.uint8]) -> o
         raise ValueError("this image eye is in eight bits already; take the file in float32")
     batches = np.array_split(crops, len(crops) // _BATCH)
     made = _quantized(network, (batch.transpose(0, 3, 1, 2).astype(np.float32) for batch in batches))
-    about = {**_said(network), "precision": "int8"}
-    onnx.helper.set_model_props(made, {METADATA: json.dumps(about, sort_keys=True)})
-    return made
+    return saying(made, {**said_of(network), "precision": "int8"})
 
 
 def precision_of(network: onnx.ModelProto) -> str:
     """ "float32" or "int8", as an image eye's file says of itself."""
-    return str(_said(network).get("precision", "float32"))
-
-
-def _said(network: onnx.ModelProto) -> dict[str, Any]:
-    properties = {entry.key: entry.value for entry in network.metadata_props}
-    said: dict[str, Any] = json.loads(properties[METADATA])
-    return said
+    return str(said_of(network).get("precision", "float32"))
 
 
 def quantize_head_detector(path: Path, images: Iterable[NDArray[np.uint8]], out: Path) -> Path:
@@ -125,9 +115,7 @@ def quantize_head_detector(path: Path, images: Iterable[NDArray[np.uint8]], out:
     pictures = list(images)
     if not pictures:
         raise ValueError("expected some images to find the ranges of activations by; received none")
-    made = _quantized(onnx.load(path), (picture[None] for picture in pictures))
-    write_bytes(out, made.SerializeToString(deterministic=True))
-    return out
+    return write_onnx(_quantized(onnx.load(path), (picture[None] for picture in pictures)), out)
 
 
 def _quantized(network: onnx.ModelProto, batches: Iterable[NDArray[Any]]) -> onnx.ModelProto:

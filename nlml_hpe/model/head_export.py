@@ -12,7 +12,6 @@ The weights are stored in half precision and computed with in single.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from onnx import numpy_helper
 from spox import Tensor, Var, argument, build
 
 from nlml_hpe.detection.heads import HEADS_FORMAT, HEADS_INPUT, HEADS_OUTPUTS
-from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.head_network.network import ANSWERS, MULTIPLE, STRIDE, HeadNetwork
 from nlml_hpe.head_network.network import LOG_BOUNDS as CELL_LOG_BOUNDS
 from nlml_hpe.head_network.proposals import (
@@ -34,8 +32,9 @@ from nlml_hpe.head_network.proposals import (
     REFINEMENT_OUTPUTS,
 )
 from nlml_hpe.head_network.refinement import LOG_BOUNDS, RefinementNetwork
-from nlml_hpe.model.format import METADATA
+from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_layers import network_outputs
+from nlml_hpe.model.onnx_math import columns
 
 _LEAST_HALVED = 1000
 """Weights of fewer numbers stay in single precision."""
@@ -65,7 +64,7 @@ def export_head_detector(network: HeadNetwork, path: Path) -> Path:
     """
     images = argument(Tensor(np.uint8, ("images", "height", "width", 3)))
     outputs = network_outputs(network, _planes(images))
-    logits, right, down, wide, high, *face = (_plane(outputs, number) for number in range(ANSWERS))
+    logits, right, down, wide, high, *face = (columns(outputs, number, number + 1) for number in range(ANSWERS))
     largest, _ = op.max_pool(logits, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
     scores = op.mul(op.sigmoid(logits), op.cast(op.equal(logits, largest), to=np.float32))
     half_wide, half_high = (_half(side, CELL_LOG_BOUNDS) for side in (wide, high))
@@ -112,7 +111,7 @@ def export_refinement(network: RefinementNetwork, path: Path) -> Path:
     """
     images = argument(Tensor(np.uint8, ("images", PROPOSAL_PX, PROPOSAL_PX, 3)))
     outputs = network_outputs(network, _planes(images))
-    logits, right, down, wide, high = (_plane(outputs, number) for number in range(5))
+    logits, right, down, wide, high = (columns(outputs, number, number + 1) for number in range(5))
     half_wide, half_high = (_half(side, LOG_BOUNDS) for side in (wide, high))
     corners = [op.sub(right, half_wide), op.sub(down, half_high), op.add(right, half_wide), op.add(down, half_high)]
     within = op.div(op.concat(corners, axis=1), op.const(np.float32(PROPOSAL_SHARE)))
@@ -128,21 +127,13 @@ def _planes(images: Var) -> Var:
 def _written(proto: onnx.ModelProto, about: dict[str, Any], path: Path) -> Path:
     """Write a network, checked, with what is to be known about it."""
     _halve(proto)
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
-    onnx.checker.check_model(proto)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    return path
+    return write_onnx(saying(proto, about), path)
 
 
 def _cell_boxes(x: Var, y: Var, half_wide: Var, half_high: Var) -> Var:
     """Boxes (N, h, w, 4) in pixels, of their middles and halves of their sides (N, 1, h, w) in cells."""
     corners = [op.sub(x, half_wide), op.sub(y, half_high), op.add(x, half_wide), op.add(y, half_high)]
     return op.mul(op.transpose(op.concat(corners, axis=1), perm=[0, 2, 3, 1]), op.const(np.float32(STRIDE)))
-
-
-def _plane(outputs: Var, number: int) -> Var:
-    """One of the network's outputs, (N, 1, ...)."""
-    return op.slice(outputs, op.const([number]), op.const([number + 1]), op.const([1]))
 
 
 def _half(side: Var, bounds: tuple[float, float]) -> Var:

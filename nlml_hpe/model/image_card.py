@@ -24,7 +24,7 @@ def image_card(
     size: Size,
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
-    eight_bits: Mapping[str, Any] | None = None,
+    eight_bits: Mapping[str, Any] | None,
 ) -> str:
     """The card of an image eye.
 
@@ -38,7 +38,7 @@ def image_card(
         Of its network, as ``network.size_of`` counts it.
     config, facts : mapping
         Of the training's manifest.
-    eight_bits : mapping, optional
+    eight_bits : mapping or None
         The facts of the training in eight bits, where the file holds that network: its errors are another's.
 
     Returns

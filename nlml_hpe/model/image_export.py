@@ -10,7 +10,6 @@ know stands in its metadata, as JSON.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import torch
 from spox import Tensor, Var, argument, build, inline
 from torch import fx
 
-from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.image_networks.binned import BinnedNetwork
 from nlml_hpe.image_networks.crop import SHARE
 from nlml_hpe.image_networks.losses import BIN_DEG, BINS, LOWEST_DEG
@@ -30,7 +28,8 @@ from nlml_hpe.image_networks.mobilenet import DEGREES, MobileNetV2
 from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.six_d import FIRST_SIGMA, LEAST_SIGMA, LOG_BOUNDS, SixD
 from nlml_hpe.model.folder import HeadFrame
-from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT, IMAGE_OUTPUTS, METADATA
+from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT, IMAGE_OUTPUTS
+from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_layers import network_outputs
 from nlml_hpe.model.onnx_math import (
     columns,
@@ -117,12 +116,11 @@ def export_image_eye(eye: ImageEye, path: Path, outputs: onnx.ModelProto | None 
     crops = argument(Tensor(np.float32, ("faces", 3, size, size)))
     shown = _shown(crops, eye.network)
     if outputs is None:
-        proto = _pose_graph(eye, crops, network_outputs(eye.network, shown), "float32")
+        values, precision = network_outputs(eye.network, shown), "float32"
     else:
-        (values,) = inline(outputs)(shown).values()
-        proto = _pose_graph(eye, crops, values, "int8")
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    return path
+        (values,), precision = inline(outputs)(shown).values(), "int8"
+    about = {"format": IMAGE_ONNX_FORMAT, "convention": CONVENTION, "precision": precision, **eye.settings()}
+    return write_onnx(saying(_pose_graph(eye, crops, values), about), path)
 
 
 def outputs_graph(graph: fx.GraphModule, size: int) -> onnx.ModelProto:
@@ -131,9 +129,7 @@ def outputs_graph(graph: fx.GraphModule, size: int) -> onnx.ModelProto:
     Raises ``ValueError`` for an operation that has no translation.
     """
     crops = argument(Tensor(np.float32, ("faces", 3, size, size)))
-    proto = build({IMAGE_INPUT: crops}, {"outputs": network_outputs(graph, crops)})
-    onnx.checker.check_model(proto)
-    return proto
+    return build({IMAGE_INPUT: crops}, {"outputs": network_outputs(graph, crops)})
 
 
 def _shown(crops: Var, network: ImageNetwork) -> Var:
@@ -144,19 +140,15 @@ def _shown(crops: Var, network: ImageNetwork) -> Var:
     return op.add(op.mul(crops, op.const((hidden == 0).astype(np.float32))), op.const(hidden))
 
 
-def _pose_graph(eye: ImageEye, crops: Var, outputs: Var, precision: str) -> onnx.ModelProto:
-    """The whole graph, from ``crops`` over the network's own ``outputs`` (N, ...) to the pose, with its metadata."""
+def _pose_graph(eye: ImageEye, crops: Var, outputs: Var) -> onnx.ModelProto:
+    """The whole graph, from ``crops`` over the network's own ``outputs`` (N, ...) to the pose."""
     rotation, covariance = _posterior(eye.network, op.cast(outputs, to=np.float64))
     rotation = op.matmul(rotation, op.const(eye.frame.named_from_own))
     answers = (rotation, degrees_from_rotation(rotation), covariance)
-    proto = build(
+    return build(
         {IMAGE_INPUT: crops},
         {name: op.cast(value, to=np.float32) for name, value in zip(IMAGE_OUTPUTS, answers, strict=True)},
     )
-    about = {"format": IMAGE_ONNX_FORMAT, "convention": CONVENTION, "precision": precision, **eye.settings()}
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps(about, sort_keys=True)})
-    onnx.checker.check_model(proto)
-    return proto
 
 
 def _posterior(network: ImageNetwork, outputs: Var) -> tuple[Var, Var]:

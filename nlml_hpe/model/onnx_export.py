@@ -11,26 +11,24 @@ small inverses are written out. What a reader of the file must know stands in it
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import spox.opset.ai.onnx.v18 as op
 from spox import Tensor, Var, argument, build
 from torch import nn
 
 from nlml_hpe.detection.landmarks import mirror_of
-from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.model.folder import HeadPoseModel
-from nlml_hpe.model.format import METADATA, ONNX_FORMAT, OUTPUTS
+from nlml_hpe.model.format import ONNX_FORMAT, OUTPUTS
 from nlml_hpe.model.onnx_descent import refined
+from nlml_hpe.model.onnx_file import saying, write_onnx
 from nlml_hpe.model.onnx_math import (
     columns,
     degrees_from_rotation,
-    gathered,
     mean_with_mirror,
+    picked,
     reduced,
     rotation_from_degrees,
     shaped,
@@ -66,6 +64,7 @@ def export_onnx(model: HeadPoseModel, path: Path) -> Path:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> import onnx
     >>> from nlml_hpe.model.folder import load_model
     >>> from nlml_hpe.model.format import SHIPPED
     >>> with TemporaryDirectory() as folder:
@@ -77,10 +76,7 @@ def export_onnx(model: HeadPoseModel, path: Path) -> Path:
     landmarks, refine = argument(Tensor(np.float32, ("faces", model.point_set.n_points, 3))), argument(Tensor(bool, ()))
     outputs = dict(zip(OUTPUTS, pose(model, landmarks, refine), strict=True))
     proto = build({"landmarks": landmarks, "refine": refine}, outputs)
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps(metadata(model), sort_keys=True)})
-    onnx.checker.check_model(proto)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    return path
+    return write_onnx(saying(proto, metadata(model)), path)
 
 
 def metadata(model: HeadPoseModel) -> dict[str, Any]:
@@ -156,8 +152,8 @@ def _features(model: HeadPoseModel, points: Var) -> Var:
     """As ``landmarks.normalize_landmarks``, for points that have been checked."""
     nose, eyes = model.point_set.nose_tip, model.point_set.eye_corners
     if model.normalization == "nose_eye_corners":
-        left, right = (gathered(points, corner) for corner in eyes)
-        centred = op.sub(points, gathered(points, nose))
+        left, right = (picked(points, [corner]) for corner in eyes)
+        centred = op.sub(points, picked(points, [nose]))
         scale = op.sqrt(reduced(op.reduce_sum, square(op.sub(left, right)), 2, keep=True))
     else:
         centred = op.sub(points, reduced(op.reduce_mean, points, 1, keep=True))
@@ -169,7 +165,7 @@ def _features(model: HeadPoseModel, points: Var) -> Var:
 def _mirrored(model: HeadPoseModel, features: Var) -> Var:
     """As ``landmarks.mirrored_features``."""
     points = shaped(features, (0, model.point_set.n_points, 3))
-    ordered = op.gather(points, op.const(mirror_of(model.point_set).astype(np.int64)), axis=1)
+    ordered = picked(points, mirror_of(model.point_set))
     return shaped(op.mul(ordered, op.const(np.array([-1.0, 1.0, 1.0]))), (0, -1))
 
 

@@ -101,9 +101,8 @@ def _convolution(layer: nn.Conv2d, x: Var) -> Var:
     _require(layer, padding_mode="zeros")
     if isinstance(layer.padding, str):
         raise ValueError(f"nn.Conv2d with padding {layer.padding!r} has no translation to ONNX; expected numbers")
-    bias = None if layer.bias is None else op.const(_array(layer.bias))
-    shape = {"strides": _pair(layer.stride), "pads": _pair(layer.padding) * 2, "dilations": _pair(layer.dilation)}
-    return op.conv(x, op.const(_array(layer.weight)), bias, group=layer.groups, **shape)
+    bias = None if layer.bias is None else _array(layer.bias)
+    return _convolved(x, _array(layer.weight), bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def _normalisation(layer: nn.BatchNorm2d, x: Var) -> Var:
@@ -121,8 +120,7 @@ def _normalisation(layer: nn.BatchNorm2d, x: Var) -> Var:
 
 
 def _linear(layer: nn.Linear, x: Var) -> Var:
-    bias = None if layer.bias is None else op.const(_array(layer.bias))
-    return op.gemm(x, op.const(_array(layer.weight)), bias, transB=1)
+    return _product(x, _array(layer.weight), None if layer.bias is None else _array(layer.bias))
 
 
 def _max_pool(layer: nn.MaxPool2d, x: Var) -> Var:
@@ -186,15 +184,15 @@ def _variable(value: Any) -> Var:
     return op.const(value if value.dtype in (np.int8, np.uint8) else np.asarray(value, dtype=np.float32))
 
 
-def _aten_convolution(
+def _convolved(
     x: Var, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Var:
     shape = {"strides": _pair(stride), "pads": _pair(padding) * 2, "dilations": _pair(dilation)}
     return op.conv(x, _variable(weight), None if bias is None else _variable(bias), group=groups, **shape)
 
 
-def _aten_linear(x: Var, weight: Any, bias: Any) -> Var:
-    return op.gemm(x, _variable(weight), _variable(bias), transB=1)
+def _product(x: Var, weight: Any, bias: Any = None) -> Var:
+    return op.gemm(x, _variable(weight), None if bias is None else _variable(bias), transB=1)
 
 
 def _flattened(x: Var, start: int, _: int = -1) -> Var:
@@ -241,8 +239,8 @@ _OPERATIONS: dict[Any, Callable[..., Any]] = {
 }
 _aten = torch.ops.aten
 _OPERATIONS |= {
-    _aten.conv2d.default: _aten_convolution,
-    _aten.linear.default: _aten_linear,
+    _aten.conv2d.default: _convolved,
+    _aten.linear.default: _product,
     _aten.max_pool2d.default: _largest,
     _aten.relu.default: op.relu,
     _aten.hardtanh.default: lambda x, low, high: op.clip(x, op.const(np.float32(low)), op.const(np.float32(high))),

@@ -168,11 +168,6 @@ def shaped(x: Var, shape: tuple[int, ...]) -> Var:
     return op.reshape(x, op.const(np.array(shape, dtype=np.int64)))
 
 
-def gathered(points: Var, index: int) -> Var:
-    """One of the points (N, P, 3), as (N, 1, 3)."""
-    return op.gather(points, op.const(np.array([index], dtype=np.int64)), axis=1)
-
-
 def columns(x: Var, first: int, last: int, axis: int = 1) -> Var:
     """``x[:, first:last]``, or the same along another axis."""
     return op.slice(x, op.const([first]), op.const([last]), op.const([axis]))
