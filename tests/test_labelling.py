@@ -274,6 +274,23 @@ def test_what_a_system_hides_beside_photographs_is_no_data(tmp_path: Path) -> No
     assert digest_of_names_and_sizes(tmp_path) == digest
 
 
+def test_folders_that_are_links_are_looked_into(tmp_path: Path) -> None:
+    """Albums of another disk were left out without a word, and what was added to them changed no digest."""
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    for place in (root / "a", disk / "below"):
+        place.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(place / "1.jpg")
+    (root / "0_again").symlink_to(root / "a")
+    (root / "loop").symlink_to(root)
+    (root / "nowhere").symlink_to(tmp_path / "nowhere")
+    (root / "album").symlink_to(disk)
+    (disk / "back").symlink_to(tmp_path)
+    digest = digest_of_names_and_sizes(root)
+    assert [file.name for file in image_files(root, lambda _: FaceLabels([]))] == ["a/1", "album/below/1"]
+    Image.new("RGB", (8, 8)).save(disk / "2.jpg")
+    assert digest_of_names_and_sizes(root) != digest
+
+
 def test_bad_folders_are_named(label: PseudoLabeller, places: Path, tmp_path: Path) -> None:
     for root, text in ((tmp_path / "none", "no such file or folder"), (tmp_path, "neither photographs nor videos")):
         with pytest.raises(DatasetError, match=text):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def require_digest(path: Path, digest: str) -> None:
 def files_below(folder: Path) -> list[Path]:
     """Files of a folder and of those in it, by their paths, without hidden ones, which systems leave beside others.
 
-    Nor is anything in a hidden folder looked at: thumbnails, what was thrown away, a repository's own files.
+    Nor is anything in a hidden folder looked at: thumbnails, what was thrown away, a repository's own files. Links are
+    followed, as where a data set lies on several disks, and each folder is looked at once, by its own name first.
 
     Examples
     --------
@@ -63,8 +65,18 @@ def files_below(folder: Path) -> list[Path]:
     ...     [path.relative_to(name).as_posix() for path in files_below(Path(name))]
     ['b.jpg', 'c/a.jpg']
     """
-    seen = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    return sorted(path for path in seen if path.is_file())
+    found: list[Path] = []
+    starts, seen = [folder], set[str]()
+    for start in starts:  # to which links to folders are added
+        for place, folders, files in os.walk(start):
+            if (own := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(own)
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            starts += [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
+            found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
 
 
 def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: bool = False) -> str:
