@@ -285,17 +285,21 @@ def test_a_face_that_moves_quickly_is_one_head_where_it_is(photo: RgbImage, max_
             assert geodesic_degrees(pose.rotation, first.rotation) < 8
 
 
-def test_a_head_that_comes_while_another_moves_quickly_takes_the_place_that_is_left(photo: RgbImage) -> None:
-    """Where the mover is now took it: the head that came was seen after many frames, though it is the surer one."""
+@pytest.mark.parametrize("max_faces", [1, 2])
+def test_a_head_that_comes_while_another_moves_quickly_takes_no_place_but_one_that_is_left(
+    photo: RgbImage, max_faces: int
+) -> None:
+    """The detector is surer of the one that comes; where the mover is now took its place, or it took the mover's."""
     head = photo[20:220, 125:325]
-    with FaceMeshOnnx(2, tracking=True) as detector:
-        for number in range(8):
+    with FaceMeshOnnx(max_faces, tracking=True) as detector:
+        for number in range(12):
             frame = np.full((240, 800, 3), 128, dtype=np.uint8)
             frame[20:220, 25 * number : 25 * number + 200] = head
             if number >= 3:
                 frame[20:220, 600:800] = head[:, ::-1]
             lefts = sorted(face.box[0] for face in detector.detect(frame))
-            assert lefts == pytest.approx([55 + 25 * number, 653][: 1 + (number >= 3)], abs=10)
+            expected = [55 + 25 * number, 653][: max_faces if number >= 3 else 1]
+            assert lefts == pytest.approx(expected, abs=15)
 
 
 def test_a_head_that_is_lost_is_shown_to_the_image_eye_once_a_frame(

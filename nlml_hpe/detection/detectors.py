@@ -90,9 +90,9 @@ class FaceMeshOnnx(CascadeDetector):
         if is_searched and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
             (detection,) = self._networks.detections([image])
             # Where a face is followed and found anew the last region counts: the one that is followed.
-            fresh = detection.regions(self._max_faces, self._min_confidence)
+            fresh = detection.regions(self._max_faces + len(self._followed), self._min_confidence)
             self._followed = distinct(self._followed)
-            # More than there is room for, surest last: a followed face that moved quickly may be among them.
+            # More than there is room for, surest last: followed faces that moved quickly may be among them.
             regions = np.concatenate([fresh[away_from(fresh, self._followed)][::-1], self._followed])
         return regions, detection
 
@@ -201,13 +201,16 @@ class FaceMeshOnnx(CascadeDetector):
 def _one_of_each(boxes: Sequence[Box], is_new: NDArray[np.bool_], drifts: Floats) -> list[int]:
     """Rows of a video's faces, one of each that was both followed and found anew: the one whose region drifted less.
 
+    Those that are new come first; one that was followed stays in its place, whichever of its rows that is.
     A face that moves quickly leaves the region in which it is followed, and its landmarks lie astray there.
     """
     kept = list(range(len(boxes)))
     for new in np.flatnonzero(is_new):
         for known in np.flatnonzero(~is_new):
             if new in kept and known in kept and overlap(boxes[new], boxes[known]) >= _SAME_PLACE:
-                kept.remove(known if drifts[new] < drifts[known] else new)
+                kept.remove(new)
+                if drifts[new] < drifts[known]:
+                    kept[kept.index(known)] = new
     return kept
 
 
