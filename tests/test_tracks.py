@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nlml_hpe.cli import main
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.places import overlap
-from nlml_hpe.face import Box, HeadPose, box_of
+from nlml_hpe.face import Box, HeadPose, area_of, box_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference import tracks
 from nlml_hpe.inference.estimator import HeadPoseEstimator
@@ -104,6 +104,8 @@ def test_a_head_that_turns_once_around_keeps_its_number_and_has_a_pose_in_every_
         by_track = {pose.track: pose for pose in poses}
         assert sorted(by_track, key=str) == [1, 2]
         assert len(poses) == 2
+        # Largest first, a head without a face among the others.
+        assert area_of(poses[0].box) >= area_of(poses[1].box)
         # Within a head's width all the way round, by an eye that knows no backs of heads: it is not taken elsewhere.
         assert abs(sum(by_track[left].box[::2]) - sum(box[::2])) / 2 < 1.5 * (box[3] - box[1])
     backs = [pose for poses in found[14:26] for pose in poses if pose.track == left]
@@ -178,6 +180,21 @@ def test_a_head_without_a_face_that_comes_later_is_followed_and_so_is_one_of_ano
         assert all(len(some) == 1 for some in faceless[len(before) + due :])
         assert len({pose.track for some in faceless[len(before) + due :] for pose in some}) == 1
         assert asked < len(frames) / 3
+
+
+@pytest.mark.parametrize("asked", [{"refine": False}, {"looks": 3}, {"eye": "image"}, {"eye": "landmarks"}, {}])
+def test_a_frame_is_answered_as_it_is_asked_for(
+    turning: Turning, estimator: HeadPoseEstimator, asked: dict[str, Any]
+) -> None:
+    """As an image is, with the same arguments."""
+    found = HeadFollower(estimator, **asked)(turning.frames[0], 0.0)
+    estimator.forget()
+    expected = estimator.predict(turning.frames[0], **asked)
+    assert len(found) == len(expected) == 2
+    for one, other in zip(found, expected, strict=True):
+        assert (one.eye, one.box) == (other.eye, other.box)
+        # The sizes of batches change the last bits of what a network says.
+        np.testing.assert_allclose(one.rotation, other.rotation, atol=1e-5)
 
 
 def test_an_estimator_serves_one_video_after_another(turning: Turning, estimator: HeadPoseEstimator) -> None:
