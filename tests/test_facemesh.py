@@ -301,6 +301,11 @@ def test_each_step_of_the_search_puts_a_face_where_it_is(
             assert face.image is image
             assert apart(expected.landmarks, face.landmarks / times) < 0.1
         assert [face.found_by for face in found] == [step]
+        # Where the crop shows none either, squares around the box do.
+        blind, confidences[:] = 3, []
+        in_square = detector.detect_in_box(photo, expected.box)
+        assert in_square is not None
+        assert in_square.looks is not None
     with FaceMeshOnnx(tracking=True, folder=folder) as detector:
         blind = STEPS.index(step)
         confidences.clear()
