@@ -266,6 +266,52 @@ def test_small_faces_are_found_in_tiles(ours: FaceMeshOnnx, photo: RgbImage, siz
     assert 900 < found[1].box[0] < 900 + size
 
 
+STEPS = ("whole", "mirrored", "bordered", "crop")
+
+
+@pytest.mark.parametrize("times", [1, 10])
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_of_the_search_puts_a_face_where_it_is(
+    folder: Path, photo: RgbImage, monkeypatch: pytest.MonkeyPatch, step: str, times: int
+) -> None:
+    """The steps before it see nothing; of a large image it sees a reduced copy, or a part."""
+    landmarks, confidences = FaceMeshNetworks.landmarks, list[float]()
+
+    def last_alone(networks: FaceMeshNetworks, images: Sequence[RgbImage], regions: Any, confidence: float) -> Any:
+        confidences.extend([confidence] * bool(images))
+        return landmarks(networks, images, regions, confidence if len(confidences) > blind else 1.0)
+
+    monkeypatch.setattr(FaceMeshNetworks, "landmarks", last_alone)
+    image, blind = np.repeat(np.repeat(photo, times, axis=0), times, axis=1), 0
+    with FaceMeshOnnx(folder=folder) as detector:
+        (expected,) = detector.detect(photo)
+        box: Box = tuple((times * np.array(expected.box)).tolist())
+        blind = STEPS.index(step)
+        confidences.clear()
+        found = detector.detect(image)
+        assert confidences == [0.3] * (blind + 1)
+        # An annotated box has no wider border, and last a crop around it, in which the threshold is lower.
+        blind = min(blind, 2)
+        confidences.clear()
+        in_box = detector.detect_in_box(image, box)
+        assert confidences == [0.3, 0.3, 0.1][: blind + 1]
+        assert in_box is not None
+        assert (in_box.found_by == step) is (step != "bordered")
+        for face in (*found, in_box):
+            assert face.image is image
+            assert apart(expected.landmarks, face.landmarks / times) < 0.1
+        assert [face.found_by for face in found] == [step]
+        # Where the crop shows none either, squares around the box do.
+        blind, confidences[:] = 3, []
+        in_square = detector.detect_in_box(photo, expected.box)
+        assert in_square is not None
+        assert in_square.looks is not None
+    with FaceMeshOnnx(tracking=True, folder=folder) as detector:
+        blind = STEPS.index(step)
+        confidences.clear()
+        assert len(detector.detect(image)) == (step == "whole")
+
+
 def test_a_closed_detector_says_so(folder: Path, photo: RgbImage) -> None:
     detector = FaceMeshOnnx(folder=folder)
     detector.close()

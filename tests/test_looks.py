@@ -15,7 +15,7 @@ from nlml_hpe.cli import main
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, mirrored_points
-from nlml_hpe.detection.looks import LOOKS, Look, further_looks
+from nlml_hpe.detection.looks import LOOKS, Look, first_seen, further_looks
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.regions import regions_from_landmarks
 from nlml_hpe.face import Face
@@ -236,12 +236,27 @@ def test_a_face_far_to_the_side_has_error_bars_from_two_looks_on(estimator: Head
     one, sure, unsure = estimator.poses([side, near, far])
     assert one.sigma is None
     assert one.score is None
+    assert one.covariance is None
     assert sure.sigma is not None
     assert unsure.sigma is not None
     assert sure.score is not None
     assert unsure.score is not None
     assert max(unsure.sigma) > max(sure.sigma) > 1.0
     assert unsure.score < sure.score
+
+
+@pytest.mark.parametrize(("most", "found_by"), [(1, ["whole"]), (2, ["box", "whole"]), (9, ["box", "whole", "box"])])
+def test_faces_without_landmarks_take_the_room_that_is_left_largest_first(
+    photo: RgbImage, finder: FaceMeshOnnx, monkeypatch: pytest.MonkeyPatch, most: int, found_by: list[str]
+) -> None:
+    """Of the boxes the surest that show none of the faces; a box of a face, or about it, is no further face."""
+    face, (left, top, right, bottom) = finder.detect(photo)[0], finder.detect(photo)[0].box
+    large, small, around = (300.0, 0.0, 500.0, 200.0), (0.0, 400.0, 9.0, 409.0), (left, top, right + 9, bottom + 9)
+    monkeypatch.setattr(finder, "detect_and_place", lambda *_: ([[face]], [[face.box, around, large, small]]))
+    monkeypatch.setattr(finder, "_max_faces", most)
+    (found,) = first_seen(finder, [photo], turned=False, boxes=True)
+    assert [each.found_by for each in found] == found_by
+    assert [each.box for each in found if each is not face] == [large, small][: most - 1]
 
 
 def test_a_detector_that_cannot_look_again_says_so(photo: RgbImage) -> None:

@@ -35,7 +35,8 @@ DEFAULT_DETECTOR: DetectorName = "facemesh_onnx"
 MAX_FACES = 100
 """In one image, where nobody says otherwise: more than a photograph of a group shows."""
 _CALM_FRAMES, _SEARCH_EVERY = 25, 5
-"""In a video: after so many frames with the same faces only each of so many is searched for further ones."""
+"""In a video: after so many frames with the same faces only each of so many is searched for further ones; none where
+there is no room for them, unless a face came or moved quickly in the frame before."""
 _BOX_CONFIDENCE = 0.5
 """Of a face of which no landmarks are needed; 485 of the 492 faces of aflw2000_dev within 99 degrees have so much."""
 
@@ -84,12 +85,15 @@ class FaceMeshOnnx(CascadeDetector):
     def _next_regions(self, image: RgbImage) -> tuple[Floats, Detection | None]:
         """Where a video's next frame is looked at, and what the detection network says of it, where it is asked."""
         regions, detection = self._followed, None
-        if len(regions) < self._max_faces and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
+        # Without room, too, after a face moved quickly: it leaves its region, and is found anew where it is now.
+        is_searched = len(regions) < self._max_faces or self._calm == 0
+        if is_searched and (self._calm < _CALM_FRAMES or self._calm % _SEARCH_EVERY == 0):
             (detection,) = self._networks.detections([image])
             # Where a face is followed and found anew the last region counts: the one that is followed.
-            fresh = detection.regions(self._max_faces, self._min_confidence)
+            fresh = detection.regions(self._max_faces + len(self._followed), self._min_confidence)
             self._followed = distinct(self._followed)
-            regions = np.concatenate([fresh[away_from(fresh, self._followed)], self._followed])[-self._max_faces :]
+            # More than there is room for, surest last: followed faces that moved quickly may be among them.
+            regions = np.concatenate([fresh[away_from(fresh, self._followed)][::-1], self._followed])
         return regions, detection
 
     def _followed_in(self, image: RgbImage, regions: Floats) -> Points:
@@ -102,7 +106,7 @@ class FaceMeshOnnx(CascadeDetector):
         onward = regions_from_landmarks(np.array(found).reshape(-1, FACEMESH.n_points, 3))
         is_new = np.array(seen, dtype=np.intp) < len(regions) - len(self._followed)
         drifts = drift(regions[seen], onward)
-        kept = _one_of_each([box_of(points) for points in found], is_new, drifts)
+        kept = _one_of_each([box_of(points) for points in found], is_new, drifts)[-self._max_faces :]
         is_calm = len(kept) == len(self._followed) > 0 and not (is_new[kept] | (drifts[kept] > STILL)).any()
         self._calm = self._calm + 1 if is_calm else 0
         self._followed = onward[kept]
@@ -197,13 +201,16 @@ class FaceMeshOnnx(CascadeDetector):
 def _one_of_each(boxes: Sequence[Box], is_new: NDArray[np.bool_], drifts: Floats) -> list[int]:
     """Rows of a video's faces, one of each that was both followed and found anew: the one whose region drifted less.
 
+    Those that are new come first; one that was followed stays in its place, whichever of its rows that is.
     A face that moves quickly leaves the region in which it is followed, and its landmarks lie astray there.
     """
     kept = list(range(len(boxes)))
     for new in np.flatnonzero(is_new):
         for known in np.flatnonzero(~is_new):
             if new in kept and known in kept and overlap(boxes[new], boxes[known]) >= _SAME_PLACE:
-                kept.remove(known if drifts[new] < drifts[known] else new)
+                kept.remove(new)
+                if drifts[new] < drifts[known]:
+                    kept[kept.index(known)] = new
     return kept
 
 
