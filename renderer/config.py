@@ -168,7 +168,7 @@ class PosesConfig(Section):
     wide: Share = Field(default=0.4, description="share of poses that are drawn evenly up to the limits")
     around: Share = Field(default=0.0, description="share of poses turned evenly all the way round, beyond the limits")
     backgrounds: UserPath | None = Field(
-        default=None, description="folder of pictures without people; else packages' own"
+        default=None, description="folder of at most 1,000 pictures without people; else packages' own"
     )
 
 

@@ -22,6 +22,8 @@ _PICTURES = ("coffee", "brick", "gravel", "grass", "rocket", "hubble_deep_field"
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 """The same of scikit-learn's."""
 _LARGEST_PX = 640
+MOST_PICTURES = 1_000
+"""Each worker holds all of them, up to 1.2 MB each."""
 _SHARES = {"hand": 0.3, "thing": 0.35, "bar": 0.15, "strands": 0.2}
 """How often each lies over a face that is covered."""
 
@@ -31,7 +33,7 @@ _FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
 
 
 class BackgroundError(ValueError):
-    """A folder of backgrounds is not there or holds no picture; the message says what to do."""
+    """A folder of backgrounds is not there, or holds no picture or too many; the message says what to do."""
 
 
 def pictures(folder: Path | None, digest: str | None = None) -> list[NDArray[np.uint8]]:
@@ -52,7 +54,7 @@ def pictures(folder: Path | None, digest: str | None = None) -> list[NDArray[np.
     Raises
     ------
     BackgroundError
-        Where the folder is not there or holds none.
+        Where the folder is not there, or holds none or more than ``MOST_PICTURES``.
     ImageReadError
         Where one is damaged.
     """
@@ -70,6 +72,11 @@ def _pictures(folder: Path | None, digest: str) -> list[NDArray[np.uint8]]:
         files = images_in(folder)
         if not files:
             raise BackgroundError(f"{folder}: no pictures here; expected photographs without people, as .jpg or .png")
+        if len(files) > MOST_PICTURES:
+            raise BackgroundError(
+                f"{folder}: {len(files)} pictures, which every worker would hold in memory; expected {MOST_PICTURES} at "
+                "most: put some of them into a folder of their own"
+            )
         return [_reduced(read_image(path)) for path in files]
     from skimage import data
 

@@ -23,7 +23,7 @@ from renderer import crops as rendering
 from renderer.config import CropsConfig, HeadsConfig, LooksConfig
 from renderer.crop_drawing import Crop, draw_crop, draw_poses
 from renderer.crop_people import Person, draw_person, small_kit
-from renderer.crop_scene import BackgroundError, _lay, draw_background, pictures
+from renderer.crop_scene import MOST_PICTURES, BackgroundError, _lay, draw_background, pictures
 from renderer.crops import KIND, CropSet, render_splits
 from renderer.heads import HeadDataError
 from renderer.heads.ict_kit import Kit
@@ -286,6 +286,10 @@ def test_backgrounds_are_a_folder_of_the_user(tmp_path: Path) -> None:
     assert (picture == (200, 0, 0)).all()
     with pytest.raises(BackgroundError, match="no such folder"):
         pictures(tmp_path / "rde")
+    for number in range(MOST_PICTURES):
+        (red / f"{number}.png").touch()
+    with pytest.raises(BackgroundError, match="1001 pictures, which every worker would hold in memory; expected 1000"):
+        pictures(red)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2000, 1), (20, 4000)])
