@@ -74,8 +74,8 @@ def _pictures(folder: Path | None, digest: str) -> list[NDArray[np.uint8]]:
             raise BackgroundError(f"{folder}: no pictures here; expected photographs without people, as .jpg or .png")
         if len(files) > MOST_PICTURES:
             raise BackgroundError(
-                f"{folder}: {len(files)} pictures, which every worker would hold in memory; expected {MOST_PICTURES} at "
-                "most: put some of them into a folder of their own"
+                f"{folder}: {len(files)} pictures, which every worker would hold in memory; expected {MOST_PICTURES} "
+                "at most: put some of them into a folder of their own"
             )
         return [_reduced(read_image(path)) for path in files]
     from skimage import data
