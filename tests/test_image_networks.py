@@ -108,6 +108,10 @@ def test_the_dual_loss_is_crossentropy_and_squared_error() -> None:
     first, second = binned(logits, angles, alpha=0.5).tolist()
     assert first == pytest.approx(0.5 * 2 * 1.5**2, rel=1e-5)
     assert second == pytest.approx(even, rel=1e-5)
+    for name in ("custom_cnn", "hopenet"):
+        rotations = rotation_from_degrees(angles)
+        both = build(name, 64, alpha=0.5).losses(logits, rotations).tolist()
+        assert both == pytest.approx([first, second], rel=1e-4)
 
 
 def test_labels_outside_of_the_bins_are_counted_not_clipped() -> None:
@@ -307,7 +311,7 @@ def test_weights_without_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="expected a state dict, names to tensors"):
         load_backbone(build("six_d", 64), tmp_path / "weights.pkl")
     # As many keep a training's state: which of its names holds the weights is for the user to see.
-    for torn in ({"epoch": 3, "a": torch.zeros(2)}, {"a": torch.zeros(2), 0: torch.zeros(2)}):
+    for torn in ({"epoch": 3, "a": torch.zeros(2)}, {"a": torch.zeros(2), 0: torch.zeros(2)}, ["a"]):
         torch.save(torn, tmp_path / "checkpoint.tar")
         with pytest.raises(WeightsError, match="expected a state dict, names to tensors"):
             read_state(tmp_path / "checkpoint.tar")
