@@ -368,6 +368,19 @@ def test_a_face_in_the_turned_image_keeps_its_place_and_pose(
     assert finder.detect_turned(np.full((90, 60, 3), 90, dtype=np.uint8)) == []
 
 
+@pytest.mark.parametrize(("looks", "found_by"), [(None, {"turned"}), (2, {"turned"}), (1, set())])
+def test_an_image_without_an_upright_face_is_turned_where_there_is_time_for_further_looks(
+    estimator: HeadPoseEstimator,
+    photo: RgbImage,
+    monkeypatch: pytest.MonkeyPatch,
+    looks: int | None,
+    found_by: set[str],
+) -> None:
+    monkeypatch.setattr(estimator.detector, "detect_batch", lambda images: [[] for _ in images])
+    assert {face.found_by for face in estimator.detect(photo, looks)} == found_by
+    assert bool(estimator.predict(photo, looks=looks)) == bool(found_by)
+
+
 def test_squares_around_a_box_show_its_face_where_it_is(finder: FaceMeshOnnx, photo: RgbImage) -> None:
     """Every square shows this face: all of them must put it at the same place."""
     (face,) = finder.detect(photo)
