@@ -81,7 +81,7 @@ def test_labels_that_no_network_can_learn_from_are_left_out_of_a_training(
     points = np.array([[10.0, 40.0], [10.0, 40.0], [0.0, 0.0]])
     write_pair(tmp_path, "good", (10, 20, -30), pt3d_68=points)
     write_pair(tmp_path, "no_points", (0, 0, 0), pt3d_68=None)
-    write_pair(tmp_path, "degrees", (0, 0, 0), pt3d_68=points, Pose_Para=np.array([[20.0, 10.0, -30.0]]))
+    write_pair(tmp_path, "degrees", (0, 0, 0), pt3d_68=points, Pose_Para=np.array([[-20.0, -10.0, 5.0]]))
     part = LabelledDataConfig(kind="aflw2000", root=tmp_path)
     source = open_source(part, Places(tmp_path, tmp_path, 48))
     assert source.rotations().shape == (1, 3, 3)

@@ -69,6 +69,15 @@ def test_both_backends_agree(
     assert (first.in_range, first.box) == (second.in_range, second.box)
 
 
+def test_the_exact_step_is_taken_where_it_is_asked_for(estimator: HeadPoseEstimator, photo: RgbImage) -> None:
+    faces, answers = estimator.detect(photo), []
+    for refine, route in ((True, "refined"), (False, "network")):
+        (found,), (expected,) = estimator.predict(photo, refine=refine), estimator.poses(faces, route)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found.rotation, expected.rotation, atol=1e-5)
+        answers.append(found.rotation)
+    assert np.abs(answers[0] - answers[1]).max() > 1e-3
+
+
 def test_a_mirrored_face_has_the_mirrored_pose(
     estimator: HeadPoseEstimator, with_torch: HeadPoseEstimator, photo: RgbImage
 ) -> None:

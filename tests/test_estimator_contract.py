@@ -135,6 +135,17 @@ def test_a_detector_that_was_handed_in_is_its_owners(detector: FaceMeshOnnx, pho
     assert detector.detect(photo)
 
 
+def test_settings_reach_the_detector_and_those_of_one_that_was_handed_in_count() -> None:
+    with HeadPoseEstimator(max_faces=3, tracking=True) as estimator:
+        assert isinstance(estimator.detector, FaceMeshOnnx)
+        assert (estimator.detector.max_faces, estimator.detector.is_tracking) == (3, True)
+    with HeadPoseEstimator.from_pretrained(max_faces=2) as estimator:
+        assert isinstance(estimator.detector, FaceMeshOnnx)
+        assert (estimator.detector.max_faces, estimator.detector.is_tracking) == (2, False)
+    with FaceMeshOnnx(5) as own, HeadPoseEstimator(detector=own, max_faces=2) as estimator:
+        assert estimator.max_faces == 5
+
+
 @pytest.mark.parametrize("heads", [False, True])
 def test_an_own_detector_may_give_landmarks_alone(detector: FaceMeshOnnx, photo: RgbImage, heads: bool) -> None:
     """The image eye had no image then: it had no say, could not be asked for, and heads ended in an error."""

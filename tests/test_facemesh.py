@@ -440,18 +440,24 @@ def _turned(turn: float) -> np.ndarray:
 
 def test_one_face_is_one_region_and_one_set_of_points() -> None:
     """Of regions the last one, of points the largest, and the largest first."""
-    first, again, below, beside = ([x, y, 60.0, 0.0] for x, y in ((50, 250), (60, 250), (50, 320), (120, 250)))
-    np.testing.assert_array_equal(distinct(np.array([first, below, beside, again])), [below, beside, again])
+    # Two heads that lean together overlap by a third.
+    places = ((50, 250), (60, 250), (50, 320), (120, 250), (150, 250))
+    first, again, below, beside, near = ([x, y, 60.0, 0.0] for x, y in places)
+    np.testing.assert_array_equal(distinct(np.array([first, below, beside, near, again])), [below, beside, near, again])
 
     def face(x: float, y: float, side: float) -> np.ndarray:
         return np.array([[x, y, 0.0], [x + side, y + side, 0.0]])
 
-    small, large, part = face(400, 10, 30), face(0, 0, 100), face(10, 10, 80)
-    found = without_repeats([small, part, large])
-    assert [points.tolist() for points in found] == [large.tolist(), small.tolist()]
+    small, large, part, lower = face(400, 10, 30), face(0, 0, 100), face(10, 10, 80), face(0, 35, 99)
+    cheek_to_cheek = face(90, 0, 98)
+    found = without_repeats([small, part, cheek_to_cheek, large, lower])
+    assert [points.tolist() for points in found] == [large.tolist(), cheek_to_cheek.tolist(), small.tolist()]
 
 
-@pytest.mark.parametrize("box", [(40.0, 30.0, 60.0, 38.0), (2.0, 50.0, 10.0, 79.0), (110.0, -5.0, 130.0, 9.0)])
+@pytest.mark.parametrize(
+    "box",
+    [(40.0, 30.0, 60.0, 38.0), (2.0, 50.0, 10.0, 79.0), (110.0, -5.0, 130.0, 9.0), (20.0, 5.0, 100.0, 75.0)],
+)
 def test_a_crop_around_a_box_has_it_in_the_middle_and_repeats_the_border(box: Box) -> None:
     """Of an image (80, 120) whose pixels say where they are."""
     row, column = np.indices((80, 120))

@@ -310,6 +310,8 @@ def test_where_no_face_is_seen_at_once_heads_are_looked_for(photo: RgbImage) -> 
         assert [pose.as_dict() for pose in estimator.predict(photo)] == [alone.as_dict()]
     with HeadPoseEstimator(tracking=True) as following:
         assert len(following.detect(group)) < 8
+    with FaceMeshOnnx(16) as handed_in, HeadPoseEstimator(detector=handed_in) as estimator:
+        assert len(estimator.detect(group)) < 8
 
 
 def test_heads_that_nobody_could_answer_are_refused(everywhere: Path, landmark_eye_alone: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import roma
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from nlml_hpe.image_networks.hopenet import HopeNet
@@ -107,6 +108,10 @@ def test_the_dual_loss_is_crossentropy_and_squared_error() -> None:
     first, second = binned(logits, angles, alpha=0.5).tolist()
     assert first == pytest.approx(0.5 * 2 * 1.5**2, rel=1e-5)
     assert second == pytest.approx(even, rel=1e-5)
+    for name in ("custom_cnn", "hopenet"):
+        rotations = rotation_from_degrees(angles)
+        both = build(name, 64, alpha=0.5).losses(logits, rotations).tolist()
+        assert both == pytest.approx([first, second], rel=1e-4)
 
 
 def test_labels_outside_of_the_bins_are_counted_not_clipped() -> None:
@@ -274,9 +279,17 @@ def test_other_weights_are_refused_by_name_and_shape(tmp_path: Path) -> None:
         load_state(network, path)
     with pytest.raises(WeightsError, match=r"fc_yaw\.weight is \(62, 2048\), expected \(66, 2048\)"):
         load_state(network, published(path, **{"fc_yaw.weight": torch.zeros(62, 2048)}))
+    with pytest.raises(WeightsError, match=r"1 differences: with the unknown layer5\.0\.conv1\.weight \(3,\)"):
+        load_state(network, published(path, **{"layer5.0.conv1.weight": torch.zeros(3)}))
     path.write_bytes(b"not a file of torch")
     with pytest.raises(WeightsError, match="not a state dict"):
         load_state(network, path)
+    safe = path.with_suffix(".safetensors")
+    save_file({"conv1.weight": torch.zeros(2)}, safe)
+    assert read_state(safe)["conv1.weight"].shape == (2,)
+    safe.write_bytes(safe.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="not a state dict"):
+        read_state(safe)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch reads on, and fails
@@ -298,6 +311,10 @@ def test_weights_without_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="expected a state dict, names to tensors"):
         load_backbone(build("six_d", 64), tmp_path / "weights.pkl")
     # As many keep a training's state: which of its names holds the weights is for the user to see.
+    for torn in ({"epoch": 3, "a": torch.zeros(2)}, {"a": torch.zeros(2), 0: torch.zeros(2)}, ["a"]):
+        torch.save(torn, tmp_path / "checkpoint.tar")
+        with pytest.raises(WeightsError, match="expected a state dict, names to tensors"):
+            read_state(tmp_path / "checkpoint.tar")
     torch.save({"epoch": 3, "model_state_dict": {"a": torch.zeros(2)}}, tmp_path / "checkpoint.tar")
     with pytest.raises(WeightsError, match=r"received a dict of 'epoch' \(int\), 'model_state_dict' \(dict\)"):
         read_state(tmp_path / "checkpoint.tar")

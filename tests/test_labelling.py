@@ -158,7 +158,8 @@ def test_photographs_and_videos_become_crops_and_the_rest_is_counted(
     assert (left + right) / 2 == pytest.approx(SIDE / 2, abs=1e-3)
     assert max(right - left, bottom - top) == pytest.approx(SIDE / 2, abs=1e-3)
     assert shards[0].images[0].std() > 20
-    np.testing.assert_array_equal(len({*shards[1].people}), 1)
+    # A file is one person, another than that of any file of another shard.
+    assert [shard.people.tolist() for shard in shards] == [[0, 2], [64, 64, 64]]
 
 
 def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,11 +181,7 @@ def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypa
     assert len(asked) == 3
     asked.clear()
     real = photographs.write_manifest
-
-    def full_disk(*_: object) -> Path:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(photographs, "write_manifest", full_disk)
+    monkeypatch.setattr(photographs, "write_manifest", _full_disk)
     with pytest.raises(OSError, match="No space"):
         write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
     monkeypatch.setattr(photographs, "write_manifest", real)
@@ -195,8 +192,40 @@ def test_labelling_that_broke_off_goes_on(places: Path, tmp_path: Path, monkeypa
     asked.clear()
     write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {}, {})
     assert not asked  # it is up to date
-    write_photograph_crops(image_files(places, counting, names=names), tmp_path / "crops", SIDE, {"other": 1}, {})
-    assert len(asked) == 3
+    for settings, inputs in (({"other": 1}, {}), ({"other": 1}, {"photos": "digest"})):
+        for looked_at in (3, 0):
+            asked.clear()
+            files = image_files(places, counting, names=names)
+            write_photograph_crops(files, tmp_path / "crops", SIDE, settings, inputs)
+            assert len(asked) == looked_at
+
+
+def test_labelling_that_broke_off_between_two_files_of_a_shard_goes_on(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that is there has its counts beside it: without them every later run would end in an error."""
+    files = image_files(places / "a.jpg", lambda _: FaceLabels([CropLabel((10, 10, 40, 50), np.eye(3))], ["statues"]))
+    for writer in ("write_json", "write_shard"):
+        with monkeypatch.context() as context:
+            context.setattr(photographs, writer, _full_disk)
+            with pytest.raises(OSError, match="No space"):
+                write_photograph_crops(files, tmp_path / writer, SIDE, {}, {})
+        folder = write_photograph_crops(files, tmp_path / writer, SIDE, {}, {})
+        assert read_manifest(folder, KIND)["facts"]["left_out"] == {"statues": 1}
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_two_runs_do_not_label_into_one_folder(places: Path, tmp_path: Path) -> None:
+    def other_run(_: RgbImage) -> FaceLabels:
+        with pytest.raises(ArtifactError, match="is being written by another run"):
+            write_photograph_crops(files, tmp_path / "crops", SIDE, {}, {})
+        return FaceLabels([CropLabel((10, 10, 40, 50), np.eye(3))])
+
+    files = image_files(places / "a.jpg", other_run)
+    assert len(read_shards(write_photograph_crops(files, tmp_path / "crops", SIDE, {}, {}))[0]) == 1
 
 
 def test_of_a_long_video_the_first_frames_are_looked_at_and_the_rest_is_counted(
@@ -261,6 +290,17 @@ def test_photographs_that_differ_by_their_suffix_alone_are_two(tmp_path: Path) -
         listed("b", "b.png")
 
 
+def test_cameras_write_names_in_capitals_and_a_video_that_does_not_read_is_counted(
+    places: Path, tmp_path: Path
+) -> None:
+    shutil.copyfile(places / "a.jpg", tmp_path / "IMG_1.JPG")
+    (tmp_path / "IMG_2.MOV").write_bytes(b"no video")
+    files = image_files(tmp_path, lambda _: FaceLabels([CropLabel((10, 10, 40, 50), np.eye(3))]))
+    assert [(file.name, file.is_video) for file in files] == [("IMG_1", False), ("IMG_2.MOV", True)]
+    facts = read_manifest(write_photograph_crops(files, tmp_path / "crops", SIDE, {}, {}), KIND)["facts"]
+    assert (facts["crops"], facts["left_out"]) == (1, {photographs.UNREADABLE: 1})
+
+
 def test_what_a_system_hides_beside_photographs_is_no_data(tmp_path: Path) -> None:
     """What was thrown away was labelled and trained on; and of hidden files a change was not seen."""
     for name in ("a.jpg", "b/c.jpg"):
@@ -319,6 +359,8 @@ def test_rendered_images_are_cut_around_the_points_that_a_detector_finds(photo: 
     np.testing.assert_allclose(source.rotations(), label[None], atol=1e-6)
     assert source.confidence().tolist() == [1.0]
     assert source.stored(np.array([0])).images.shape == (1, SIDE, SIDE, 3)
+    Image.fromarray(photo).save(folder / "ID1_(20_0_0).png")
+    assert len(open_source(part, Places(tmp_path / "none", tmp_path / "kept", SIDE)).rotations()) == 2
 
 
 def test_photographs_are_labelled_as_the_settings_say_and_anew_where_they_say_otherwise(

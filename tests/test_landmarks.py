@@ -7,14 +7,18 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from nlml_hpe.config import LandmarksConfig
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.landmarks import (
     FACEMESH,
     IBUG68,
+    SEARCHES,
+    Normalization,
     boundary_loops,
     facemesh_canonical,
     facemesh_mirror,
@@ -27,7 +31,9 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import read_json, write_json
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import MANIFEST
+from nlml_hpe.manifold.extraction import Extraction, extract, person_rows
 from nlml_hpe.manifold.tensor import LandmarkTensor
+from nlml_hpe.pose_grid import PoseGrid, RenderFolderError
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, MIRROR_SIGNS, Angles, rotate_image_points, rotation_from_angles
 from stages.config import Config
 
@@ -209,3 +215,37 @@ def test_the_tensor_keeps_each_face_s_box(tiny_run: Config, tmp_path: Path) -> N
     write_json(older / MANIFEST, manifest)
     assert LandmarkTensor.open(older).first(2).boxes is None
     assert tensor.first(2).boxes.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("ID1_(1_2_3).jpg", "ID1_(4_5_6).png"), r"ID1_\(4_5_6\)\.png belongs to ID1, not ID2"),
+        (("ID1_(1_2_3).jpg",), r"different numbers of off-grid images \(\[0, 1\]\); render again"),
+    ],
+)
+def test_images_off_the_grid_are_each_person_s_own_and_as_many(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    """Another's would be learned from as this one's, and poses that people lack have no place in the tensor."""
+    for person in (1, 2):
+        (tmp_path / f"images/ID{person}/random").mkdir(parents=True)
+        (tmp_path / f"images/ID{person}/ID{person}_(0_0_0).jpg").touch()
+    for person, name in enumerate(names, start=1):
+        (tmp_path / f"images/ID{person}/random" / name).touch()
+    grid = PoseGrid((0.0,), (0.0,), (0.0,))
+    with pytest.raises(RenderFolderError, match=message):
+        extract(tmp_path / "images", tmp_path / "tensor", Extraction(grid, LandmarksConfig(), {}, {}))
+
+
+def test_the_tensor_s_settings_reach_the_detector_and_the_features(photo: RgbImage, detector: FaceMeshOnnx) -> None:
+    """What the detector is not sure enough of at once is found in a closer crop."""
+    middle = np.pad(photo, ((100, 0), (0, 0), (0, 0)), mode="edge")
+    (face,) = detector.detect(middle)
+    for normalization in get_args(Normalization):
+        rows = person_rows([middle], [], (1, 1, 1), LandmarksConfig(normalization=normalization))
+        expected = normalize_landmarks(face.landmarks, FACEMESH, normalization)
+        np.testing.assert_allclose(rows.grid[0, 0, 0], expected, atol=1e-6)
+        assert rows.routes.item() == SEARCHES.index("whole")
+    rows = person_rows([middle], [], (1, 1, 1), LandmarksConfig(min_confidence=0.99999999))
+    assert rows.routes.item() == SEARCHES.index("crop")

@@ -15,7 +15,7 @@ from nlml_hpe.cli import main
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.detection.facemesh import FaceMeshNetworks
 from nlml_hpe.detection.landmarks import FACEMESH, mirrored_points
-from nlml_hpe.detection.looks import LOOKS, Look, first_seen, further_looks
+from nlml_hpe.detection.looks import LOOKS, Look, first_seen, further_looks, seen_again
 from nlml_hpe.detection.mediapipe_detectors import MediaPipeFaceMesh
 from nlml_hpe.detection.regions import regions_from_landmarks
 from nlml_hpe.face import Face
@@ -286,6 +286,30 @@ def test_a_face_without_image_cannot_be_looked_at_again(finder: FaceMeshOnnx, ph
         finder.look_again([replace(face, image=None)], further_looks(2))
 
 
+def test_faces_that_cannot_be_looked_at_again_stay_as_they_are_and_where_they_are(
+    finder: FaceMeshOnnx, photo: RgbImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head without landmarks, landmarks of a user without their image; and each look that a face has is kept."""
+    (face,) = finder.detect(photo)
+    moved = np.roll(photo, 8, axis=1)
+    faces = [Face(photo, face.box, None, "box"), face, Face.from_points(face.landmarks), *finder.detect(moved)]
+    head, first, alone, second = seen_again(finder, faces, further_looks(3))
+    assert (head, alone) == (faces[0], faces[2])
+    assert [one.image for one in (first, second)] == [photo, faces[3].image]
+    for one, before in ((first, face), (second, faces[3])):
+        assert one.looks is not None
+        assert len(one.looks) == 2
+        assert np.median(np.abs(one.looks - before.landmarks)) < 4
+    (again,) = seen_again(finder, [first], further_looks(2))
+    assert again.looks is not None
+    np.testing.assert_array_equal(again.looks[:2], first.looks)
+    assert len(again.looks) == 3
+    # Nobody is asked where there is nothing to be seen.
+    monkeypatch.setattr(finder, "look_again", None)
+    assert seen_again(finder, [faces[0], faces[2]], further_looks(3)) == [faces[0], faces[2]]
+    assert seen_again(finder, faces, ()) == faces
+
+
 @pytest.mark.parametrize("looks", [1, 11])
 @pytest.mark.parametrize("shape", [(1, 640), (640, 1), (1, 1), (2, 20_000), (300, 400)])
 def test_images_without_a_face_have_no_pose(estimator: HeadPoseEstimator, shape: tuple[int, int], looks: int) -> None:
@@ -342,6 +366,19 @@ def test_a_face_in_the_turned_image_keeps_its_place_and_pose(
     expected = turn @ [*upright.landmarks[1, :2], 1.0]
     assert np.linalg.norm(face.landmarks[1, :2] - expected) < 0.1 * np.ptp(upright.landmarks[:, 0])
     assert finder.detect_turned(np.full((90, 60, 3), 90, dtype=np.uint8)) == []
+
+
+@pytest.mark.parametrize(("looks", "found_by"), [(None, {"turned"}), (2, {"turned"}), (1, set())])
+def test_an_image_without_an_upright_face_is_turned_where_there_is_time_for_further_looks(
+    estimator: HeadPoseEstimator,
+    photo: RgbImage,
+    monkeypatch: pytest.MonkeyPatch,
+    looks: int | None,
+    found_by: set[str],
+) -> None:
+    monkeypatch.setattr(estimator.detector, "detect_batch", lambda images: [[] for _ in images])
+    assert {face.found_by for face in estimator.detect(photo, looks)} == found_by
+    assert bool(estimator.predict(photo, looks=looks)) == bool(found_by)
 
 
 def test_squares_around_a_box_show_its_face_where_it_is(finder: FaceMeshOnnx, photo: RgbImage) -> None:

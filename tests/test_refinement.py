@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import shutil
 import subprocess
@@ -177,6 +178,33 @@ def test_the_loss_is_least_for_the_true_box_with_a_full_score_and_finite_without
     assert refinement_loss(-right, none) < 0.01 < refinement_loss(right, none)
     ignored = none._replace(counts=torch.tensor([False]))
     assert refinement_loss(right, ignored) == 0
+
+
+def test_a_proposal_that_does_not_count_has_no_say_and_each_part_is_a_mean_of_those_it_is_of() -> None:
+    """A head that is found a quarter of its side off, one that is missed, and one that may be found or not."""
+    outputs = torch.tensor([[1.0, 0.25, 0, 0, 0], [-1.0, 2.0, 0, 0, 0], [5.0, 0.4, 0.4, 1, -1]])
+    boxes = torch.tensor([[2 / 9, 2 / 9, 7 / 9, 7 / 9]]).tile(3, 1)
+    truth = Truth(boxes, torch.tensor([0.3, 0.1, 0.9]), torch.tensor([True, True, False]))
+    # The box that is said overlaps the head by 0.6, five sixths of the way from a score of nought to one of one.
+    score = (math.log1p(math.e) - 5 / 6 + math.log1p(1 / math.e)) / 2
+    corners = 2 * (0.25 * 5 / 9 - 0.05 / 2)
+    assert refinement_loss(outputs, truth).item() == pytest.approx(score + 2 * 0.4 + 2 * corners, abs=1e-5)
+
+
+def test_the_score_moves_no_box() -> None:
+    """It says how well the box fits; that a box fits worse is no way to be right about it."""
+    outputs = torch.tensor([[1.0, 0.25, 0, 0, 0]], requires_grad=True)
+    truth = Truth(torch.tensor([[2 / 9, 2 / 9, 7 / 9, 7 / 9]]), torch.tensor([0.1]), torch.tensor([True]))
+    refinement_loss(outputs, truth).backward()
+    assert outputs.grad is not None
+    assert outputs.grad[0, 0] != 0
+    assert not outputs.grad[0, 1:].any()
+
+
+def test_no_output_of_a_network_makes_a_box_without_bounds() -> None:
+    sides = refined_of(torch.tensor([[0.0, 0, 0, 1000, -1000]])).boxes[0]
+    assert (sides[2] - sides[0]).item() == pytest.approx(math.exp(2) * 5 / 9)
+    assert (sides[3] - sides[1]).item() == pytest.approx(math.exp(-3) * 5 / 9)
 
 
 def test_a_few_epochs_bring_boxes_nearer(drawn: DrawnProposals, trained: RefinementNetwork) -> None:

@@ -113,13 +113,16 @@ def test_a_head_that_turns_once_around_keeps_its_number_and_has_a_pose_in_every_
     assert all(not len(pose.landmarks) for pose in backs)
 
 
-def test_the_command_line_writes_numbers_and_cones(turning: Turning, tmp_path: Path) -> None:
+def test_the_command_line_writes_numbers_and_cones(
+    turning: Turning, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     frames = turning.frames[:28:2]  # towards the back: the turner's face is lost on the way
     with VideoWriter(tmp_path / "in.mp4", FPS) as writer:
         for number, frame in enumerate(frames):
             writer.put(frame, number / FPS)
     names = [str(tmp_path / name) for name in ("in.mp4", "out.mp4", "poses.csv")]
     assert main(["video", *names[:2], "--csv", names[2], "--cone", "--heads", "--smooth", "--smoother", "kalman"]) == 0
+    assert f"{len(frames)} frames, {len(frames)} with a face; 2 heads;" in capsys.readouterr().err
     with (tmp_path / "poses.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [row["track"] for row in rows].count("1") == len(frames)

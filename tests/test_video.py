@@ -229,6 +229,35 @@ def test_the_copy_of_a_video_is_the_same_at_every_run_and_the_window_says_how_lo
     assert np.abs(shown[0].astype(int) - written)[:24].max() > 150
 
 
+def test_a_video_is_answered_smoothed_and_drawn_as_it_is_asked_for(estimator: HeadPoseEstimator, video: Path) -> None:
+    """Each way says something else of the first frames, and the same one the same."""
+
+    def processed(**asked: Any) -> tuple[np.ndarray, np.ndarray]:
+        shown: list[RgbImage] = []
+
+        def show(result: FrameResult, image: RgbImage) -> bool:
+            shown.append(image[30:])  # below the time
+            return result.frame.number < 3
+
+        with VideoSource(video) as source:
+            *results, _ = process(source, estimator, show=show, **asked)
+        poses = [result.poses[0].rotation for result in results if isinstance(result, FrameResult)]
+        return np.array(poses), np.array(shown)
+
+    smoothed: list[dict[str, Any]] = [{"smooth": True, "smoother": name} for name in SMOOTHERS]
+    ways = [{}, {"refine": False}, {"eye": "image"}, {"eye": "landmarks"}, {"looks": 3}, *smoothed]
+    (plain, drawn), *others = (processed(**asked) for asked in ways)
+    assert plain.shape == (4, 3, 3)
+    found = [plain, *(poses for poses, _ in others)]
+    for row, one in enumerate(found):
+        assert all(np.abs(one - other).max() > 1e-5 for other in found[:row]), ways[row]
+    searched: list[int] = []
+    poses, with_cones = processed(cone=True, boxes=lambda image: searched.append(len(image)) or [])
+    np.testing.assert_allclose(poses, plain, atol=1e-9)
+    assert searched
+    assert (with_cones != drawn).any()
+
+
 def test_paths_may_be_text(estimator: HeadPoseEstimator, video: Path, tmp_path: Path) -> None:
     with VideoSource(str(video)) as source:
         assert source.expected == COUNT

@@ -197,6 +197,5 @@ def overlaps(boxes: Floats, box: Floats) -> Floats:
     """Intersection over union (n,) of boxes (n, 4) with one (4,)."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     shared = np.prod(np.maximum(sides, 0), axis=1)
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    union = areas + np.prod(np.maximum(box[2:] - box[:2], 0)) - shared
+    union = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared
     return np.asarray(shared / np.maximum(union, 1e-12))

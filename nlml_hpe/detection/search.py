@@ -130,7 +130,7 @@ class CascadeDetector(ABC):
         """
         require_rgb(image)
         x, y, side, _ = letterbox(image)
-        size = max(1, round(min(side, MAX_DETECTION_SIDE)))
+        size = round(min(side, MAX_DETECTION_SIDE))
         for turn in np.radians(_WHOLE_TURNS):
             square = np.array([x, y, side, turn])
             some = self._find(warped(image, square, size, cv2.BORDER_REPLICATE), self._max_faces, self._min_confidence)
