@@ -234,6 +234,19 @@ def test_outputs_that_cannot_be_written_are_known_before_the_work(
     assert (tmp_path / "file").read_text() == "no folder"
 
 
+def test_an_output_in_a_working_folder_that_is_gone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for options in (["--csv", "poses.csv"], ["--draw", "drawn"]):
+        assert main(["predict", str(REPOSITORY / "docs" / "photograph.jpg"), *options, "--model", "nowhere"]) == 1
+        err = capfd.readouterr().err
+        assert "the working folder was removed" in err
+        assert options[1] in err
+
+
 def test_one_missing_image_does_not_end_the_work(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = ["a.jpg", "missing.jpg", f"{'a' * 300}.jpg"]
     assert main(["predict", *(str(folder / name) for name in names), "--csv"]) == 1

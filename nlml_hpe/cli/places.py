@@ -248,7 +248,10 @@ def _status(target: Path) -> os.stat_result | None:
 
 def _require_room(target: Path) -> None:
     """Whether a file can be made beside ``target``, or in the nearest folder above that is there."""
-    place = target.resolve() if target.is_symlink() else target.absolute()
+    try:
+        place = target.resolve() if target.is_symlink() else target.absolute()
+    except FileNotFoundError as error:
+        raise OSError(error.errno, "cannot be written (the working folder was removed)", shown(target)) from error
     folder = next(above for above in place.parents if above.exists())
     try:
         # Without a name where the system can, and gone at once.
