@@ -610,6 +610,27 @@ def test_a_standard_output_that_cannot_be_written_is_an_error(into: str, options
     assert "Exception" not in err
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_table_of_which_standard_output_takes_a_part_is_an_error(unbuffered: str, folder: Path) -> None:
+    """Without a buffer, as containers have it, the rest was lost and all was said to be well."""
+    resource = pytest.importorskip("resource")
+    images, part = [str(folder / "a.jpg")] * 4, 1024
+    with (folder / "poses.json").open("wb") as sink:
+        done = subprocess.run(
+            [sys.executable, "-m", "nlml_hpe.cli", "predict", *images, "--json"],
+            stdout=sink,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            cwd=REPOSITORY,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (part, part)),
+        )
+    assert (folder / "poses.json").stat().st_size == part
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: [Errno 27] cannot be written (File too large): 'standard output'\n")
+
+
 @pytest.mark.parametrize("command", [["--help"], ["--version"], ["info"]])
 def test_words_that_do_not_arrive_are_an_error(command: list[str]) -> None:
     code, _, err = in_a_shell(command, ">/dev/full")
