@@ -610,6 +610,14 @@ def test_a_standard_output_that_cannot_be_written_is_an_error(into: str, options
     assert "Exception" not in err
 
 
+def test_a_table_larger_than_the_buffer_names_what_does_not_take_it(folder: Path) -> None:
+    """Of such a table nothing is left for the end, where standard output was named."""
+    images = [str(folder / "a.jpg")] * 16
+    code, _, err = in_a_shell(["predict", *images, "--json"], ">/dev/full")
+    assert code == 1
+    assert err.endswith("error: [Errno 28] cannot be written (No space left on device): 'standard output'\n")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_table_of_which_standard_output_takes_a_part_is_an_error(unbuffered: str, folder: Path) -> None:
     """Without a buffer, as containers have it, the rest was lost and all was said to be well."""

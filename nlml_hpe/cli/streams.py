@@ -45,7 +45,19 @@ def standard_streams() -> Iterator[None]:
                 sys.stdout.flush()
             except OSError as error:
                 _drop_stdout()
-                raise OSError(error.errno, f"cannot be written ({error.strerror})", "standard output") from error
+                raise _about_stdout(error) from error
+
+
+def write_out(text: str) -> None:
+    """Write text to standard output, where it is at once. Raises ``OSError`` that names it, as ``standard_streams``."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # of a missing one, which names itself
+            raise
+        _drop_stdout()
+        raise _about_stdout(error) from error
 
 
 def say_error(problem: object) -> None:
@@ -85,6 +97,10 @@ def _buffered_stdout() -> Iterator[None]:
         whole.detach()
         buffered.detach()  # lest what was given is closed with them
         sys.stdout = given
+
+
+def _about_stdout(error: OSError) -> OSError:
+    return OSError(error.errno, f"cannot be written ({error.strerror})", "standard output")
 
 
 def _drop_stdout() -> None:
