@@ -25,6 +25,17 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
+def on_one_line(text: str) -> str:
+    """As ``printable``, and line feeds, which a file's name may have, as ``\\x0a``.
+
+    Examples
+    --------
+    >>> print(on_one_line("a\\nb.jpg"))
+    a\\x0ab.jpg
+    """
+    return printable(text).replace("\n", "\\x0a")
+
+
 def show_all_letters() -> None:
     """Have both standard streams show letters that their encoding lacks as codes, which is better than an error."""
     for stream in (sys.stdout, sys.stderr):

@@ -234,6 +234,19 @@ def test_outputs_that_cannot_be_written_are_known_before_the_work(
     assert (tmp_path / "file").read_text() == "no folder"
 
 
+def test_an_output_in_a_working_folder_that_is_gone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for options in (["--csv", "poses.csv"], ["--draw", "drawn"]):
+        assert main(["predict", str(REPOSITORY / "docs" / "photograph.jpg"), *options, "--model", "nowhere"]) == 1
+        err = capfd.readouterr().err
+        assert "the working folder was removed" in err
+        assert options[1] in err
+
+
 def test_one_missing_image_does_not_end_the_work(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = ["a.jpg", "missing.jpg", f"{'a' * 300}.jpg"]
     assert main(["predict", *(str(folder / name) for name in names), "--csv"]) == 1
@@ -595,6 +608,35 @@ def test_a_standard_output_that_cannot_be_written_is_an_error(into: str, options
         r"^error: .*cannot be written \((No space left|Broken pipe).*'standard output'$", err, re.MULTILINE
     )
     assert "Exception" not in err
+
+
+def test_a_table_larger_than_the_buffer_names_what_does_not_take_it(folder: Path) -> None:
+    """Of such a table nothing is left for the end, where standard output was named."""
+    images = [str(folder / "a.jpg")] * 16
+    code, _, err = in_a_shell(["predict", *images, "--json"], ">/dev/full")
+    assert code == 1
+    assert err.endswith("error: [Errno 28] cannot be written (No space left on device): 'standard output'\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_table_of_which_standard_output_takes_a_part_is_an_error(unbuffered: str, folder: Path) -> None:
+    """Without a buffer, as containers have it, the rest was lost and all was said to be well."""
+    resource = pytest.importorskip("resource")
+    images, part = [str(folder / "a.jpg")] * 4, 1024
+    with (folder / "poses.json").open("wb") as sink:
+        done = subprocess.run(
+            [sys.executable, "-m", "nlml_hpe.cli", "predict", *images, "--json"],
+            stdout=sink,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            cwd=REPOSITORY,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (part, part)),
+        )
+    assert (folder / "poses.json").stat().st_size == part
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: [Errno 27] cannot be written (File too large): 'standard output'\n")
 
 
 @pytest.mark.parametrize("command", [["--help"], ["--version"], ["info"]])

@@ -197,6 +197,13 @@ def test_a_folder_with_foreign_files_is_not_replaced(tmp_path: Path, place: str,
     assert digests(tmp_path) == before
 
 
+def test_the_names_of_foreign_files_stay_on_one_line(tmp_path: Path) -> None:
+    make(tmp_path / "thing")
+    (tmp_path / "thing" / "a\n\x1b[31mb.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"has written: a\\x0a\\x1b\[31mb\.txt;"):
+        require_replaceable(tmp_path / "thing", "thing")
+
+
 def test_only_an_artefact_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
     """A data set without our manifest, an artefact of another kind, the parent folder, a file."""
     (tmp_path / "photos").mkdir()

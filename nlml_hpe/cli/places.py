@@ -14,7 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from nlml_hpe.files.images import IMAGE_SUFFIXES, user_path
-from nlml_hpe.words import counted, printable, why_no_file
+from nlml_hpe.words import counted, on_one_line, why_no_file
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 _UNREAD_IMAGE_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg")
@@ -130,17 +130,6 @@ def shown(path: Path | str) -> str:
     caf\\xe9\\x1b[31m\\x0a.jpg
     """
     return on_one_line(in_table(path))
-
-
-def on_one_line(text: str) -> str:
-    """Text of a table, as ``in_table`` gives it, for a terminal; control characters are written as ``\\xNN``.
-
-    Examples
-    --------
-    >>> print(on_one_line("a\\nb.jpg"))
-    a\\x0ab.jpg
-    """
-    return printable(text).replace("\n", "\\x0a")
 
 
 def table_place(option: str, name: str | None) -> Path | None:
@@ -259,7 +248,10 @@ def _status(target: Path) -> os.stat_result | None:
 
 def _require_room(target: Path) -> None:
     """Whether a file can be made beside ``target``, or in the nearest folder above that is there."""
-    place = target.resolve() if target.is_symlink() else target.absolute()
+    try:
+        place = target.resolve() if target.is_symlink() else target.absolute()
+    except FileNotFoundError as error:
+        raise OSError(error.errno, "cannot be written (the working folder was removed)", shown(target)) from error
     folder = next(above for above in place.parents if above.exists())
     try:
         # Without a name where the system can, and gone at once.

@@ -23,7 +23,6 @@ from nlml_hpe.cli.places import (
     Inputs,
     expand,
     in_table,
-    on_one_line,
     require_drawings,
     require_table,
     shown,
@@ -48,7 +47,7 @@ from nlml_hpe.files.images import ImageReadError, RgbImage, read_image, user_pat
 from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.view.draw import draw_poses
-from nlml_hpe.words import BAR_DELAY_SECONDS, counted
+from nlml_hpe.words import BAR_DELAY_SECONDS, counted, on_one_line
 
 
 def add_parser(commands: Any) -> None:

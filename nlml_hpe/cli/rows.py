@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from io import FileIO
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from nlml_hpe.cli.streams import say_error
+from nlml_hpe.cli.streams import say_error, write_out
 from nlml_hpe.cli.tables import as_csv
 from nlml_hpe.files.atomic import ArtifactError, atomic_path
 
@@ -62,8 +61,7 @@ class RowTable:
                 self._give_up(self._file, error)
             else:
                 return
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        write_out(text)
 
     def _write(self, file: FileIO, data: bytes) -> None:
         """All of it: what is nearly full takes a part, and says so at the next part alone."""
@@ -78,7 +76,7 @@ class RowTable:
         say_error(f"{self._target}: {error.strerror}; the table follows on stdout")
         file.close()
         if self._temporary is not None:
-            sys.stdout.write(self._temporary.read_bytes()[: self._size].decode())
+            write_out(self._temporary.read_bytes()[: self._size].decode())
         self._drop()
 
     def _drop(self) -> None:

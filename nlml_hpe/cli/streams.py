@@ -36,15 +36,28 @@ def standard_streams() -> Iterator[None]:
     message of its own. Raises ``OSError`` where standard output cannot be written, as on a full disk.
     """
     _open_missing()
-    show_all_letters()
-    try:
-        yield
-    finally:
+    with _buffered_stdout():
+        show_all_letters()
         try:
-            sys.stdout.flush()
-        except OSError as error:
-            _drop_stdout()
-            raise OSError(error.errno, f"cannot be written ({error.strerror})", "standard output") from error
+            yield
+        finally:
+            try:
+                sys.stdout.flush()
+            except OSError as error:
+                _drop_stdout()
+                raise _about_stdout(error) from error
+
+
+def write_out(text: str) -> None:
+    """Write text to standard output, where it is at once. Raises ``OSError`` that names it, as ``standard_streams``."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # of a missing one, which names itself
+            raise
+        _drop_stdout()
+        raise _about_stdout(error) from error
 
 
 def say_error(problem: object) -> None:
@@ -63,6 +76,31 @@ def _open_missing() -> None:
     # To print to None is to print to standard output, where messages do not belong.
     sys.stderr = sys.stderr or _Nowhere()
     sys.stdout = sys.stdout or _Missing()
+
+
+@contextmanager
+def _buffered_stdout() -> Iterator[None]:
+    """Within the block standard output has a buffer, also with PYTHONUNBUFFERED=1, as containers have it.
+
+    Without one Python writes each text once: where a disk takes a part of it, the rest is lost without a word.
+    """
+    given = sys.stdout
+    raw = getattr(given, "buffer", None)
+    if not isinstance(raw, io.RawIOBase):
+        yield
+        return
+    buffered = io.BufferedWriter(raw)
+    sys.stdout = whole = io.TextIOWrapper(buffered, given.encoding, given.errors, line_buffering=True)
+    try:
+        yield
+    finally:
+        whole.detach()
+        buffered.detach()  # lest what was given is closed with them
+        sys.stdout = given
+
+
+def _about_stdout(error: OSError) -> OSError:
+    return OSError(error.errno, f"cannot be written ({error.strerror})", "standard output")
 
 
 def _drop_stdout() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nlml_hpe.cli.streams import say_error
+from nlml_hpe.cli.streams import say_error, write_out
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.rotation import AXES
 
@@ -134,5 +133,5 @@ def write_table(text: str, target: Path | None) -> bool:
             say_error(f"{error}; the table follows on stdout")
         else:
             return True
-    sys.stdout.write(text)
+    write_out(text)
     return target is None

@@ -17,6 +17,7 @@ from nlml_hpe.files.atomic import JOURNAL, OWN_PREFIX, ArtifactError, read_json,
 from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import MANIFEST, read_manifest
 from nlml_hpe.version import VERSION
+from nlml_hpe.words import on_one_line
 
 _MOST_NAMED = 5
 _BEGUN = f"{OWN_PREFIX}identity.json"
@@ -67,7 +68,7 @@ def require_replaceable(folder: Path, kind: str) -> None:
             raise ArtifactError(f"{path} is a file, where a folder is to be written; name another folder")
         foreign = foreign_entries(path, kind)
         if foreign:
-            named = ", ".join(foreign[:_MOST_NAMED]) + (" ..." if len(foreign) > _MOST_NAMED else "")
+            named = ", ".join(map(on_one_line, foreign[:_MOST_NAMED])) + (" ..." if len(foreign) > _MOST_NAMED else "")
             raise ArtifactError(
                 f"{path} is not replaced, for it holds what no {kind!r} run has written: {named}; "
                 "name another folder, or move these away"
