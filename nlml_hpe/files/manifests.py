@@ -53,7 +53,8 @@ def files_below(folder: Path) -> list[Path]:
     """Files of a folder and of those in it, by their paths, without hidden ones, which systems leave beside others.
 
     Nor is anything in a hidden folder looked at: thumbnails, what was thrown away, a repository's own files. Links are
-    followed, as where a data set lies on several disks, and each folder is looked at once, by its own name first.
+    followed, as where a data set lies on several disks, and each folder is looked at once: by its own name, else
+    by that of the first link to it.
 
     Examples
     --------
@@ -73,7 +74,7 @@ def files_below(folder: Path) -> list[Path]:
                 folders.clear()
                 continue
             seen.add(own)
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             starts += [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
             found += [Path(place, name) for name in files if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
