@@ -26,7 +26,7 @@ from benchmarks.heads import LOOSE
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.regions import overlaps
 from nlml_hpe.evaluation.datasets import Sample, read_dataset
-from nlml_hpe.evaluation.metrics import errors
+from nlml_hpe.evaluation.metrics import errors, within_sigma
 from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
@@ -35,8 +35,6 @@ from nlml_hpe.inference.fusion import EYES, Eye
 from nlml_hpe.rotation import Angles, rotation_from_angles
 
 _SEED = 1
-_INTERVAL = 1.96
-"""Standard deviations to either side, for 95%."""
 _PROTOCOLS = {"range": "aflw2000-nlml", "within 99": "aflw2000"}
 Change = Callable[[RgbImage, float, np.random.Generator], RgbImage]
 """A picture, the longer side of its face's box in pixels, and what is drawn by, to a worse picture."""
@@ -153,20 +151,22 @@ def _same(faces: Sequence[Face], box: NDArray[np.float64]) -> Face | None:
 def _row(asked: Asked, labels: Angles) -> dict[str, Any]:
     """Coverage, errors of each eye in both ranges, and how often the default's intervals hold."""
     true = rotation_from_angles(labels)
-    angle = {eye: errors(rotations, true, labels).angle for eye, rotations in asked.rotations.items()}
-    known = {eye: np.isfinite(values).all(axis=1) for eye, values in angle.items()}
+    known = {eye: np.isfinite(rotations).all(axis=(1, 2)) for eye, rotations in asked.rotations.items()}
     chosen = {name: PROTOCOLS[protocol].includes(labels) for name, protocol in _PROTOCOLS.items()}
+    columns, held = labels.columns(), dict[str, tuple[list[float], float]]()
     row: dict[str, Any] = {}
     for name, inside in chosen.items():
         row[f"found, {name}"] = f"{(inside & known['both']).sum()} of {inside.sum()}"
     for eye in EYES:
         for name, inside in chosen.items():
-            row[f"{eye}, {name}"] = float(angle[eye][inside & known[eye]].mean())
-    for name, inside in chosen.items():
-        held = angle["both"] <= _INTERVAL * asked.sigma
-        shares = held[inside & known["both"]].mean(axis=0)
+            of_these = inside & known[eye]
+            found = errors(asked.rotations[eye][of_these], true[of_these], Angles.from_columns(columns[of_these]))
+            row[f"{eye}, {name}"] = float(found.angle.mean())
+            if eye == "both":
+                held[name] = within_sigma(found, asked.sigma[of_these])["1.96"], asked.sigma[of_these].mean()
+    for name, (shares, sigma) in held.items():
         row[f"hold, {name}"] = " / ".join(f"{share:.2f}" for share in shares)
-        row[f"sigma, {name}"] = float(asked.sigma[inside & known["both"]].mean())
+        row[f"sigma, {name}"] = float(sigma)
     row["by landmarks, within 99"] = int((chosen["within 99"] & known["landmarks"]).sum())
     return row
 

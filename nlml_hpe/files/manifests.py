@@ -54,7 +54,7 @@ def files_below(folder: Path) -> list[Path]:
 
     Nor is anything in a hidden folder looked at: thumbnails, what was thrown away, a repository's own files. Links are
     followed, as where a data set lies on several disks, and each folder is looked at once: by its own name, else
-    by that of the first link to it.
+    by that of the first link to it. Raises ``OSError`` where a folder does not read, but for want of permission.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def files_below(folder: Path) -> list[Path]:
     found: list[Path] = []
     starts, seen = [folder], set[str]()
     for start in starts:  # to which links to folders are added
-        for place, folders, files in os.walk(start):
+        for place, folders, files in os.walk(start, onerror=_unless_forbidden):
             if (own := os.path.realpath(place)) in seen:
                 folders.clear()
                 continue
@@ -78,6 +78,12 @@ def files_below(folder: Path) -> list[Path]:
             starts += [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
             found += [Path(place, name) for name in files if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
+
+
+def _unless_forbidden(error: OSError) -> None:
+    """A folder that may not be read, such as lost+found, or is none, is left out; a disk that fails ends the list."""
+    if not isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def digest_of_names_and_sizes(folder: Path, without: str | None = None, times: bool = False) -> str:
