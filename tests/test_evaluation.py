@@ -218,15 +218,20 @@ def test_figures_after_an_alignment_are_called_so_and_come_last() -> None:
     columns = angles_from_rotation(own @ turn).columns()[:BATCH].tolist()
     faces = [LabelledFace(str(n), (yaw, pitch, roll), Face(None, BOX)) for n, (yaw, pitch, roll) in enumerate(columns)]
     answered = ask(faces, {"refined": lambda faces: Estimates.of_rotations(own[: len(faces)])})
-    report = evaluate(answered, protocol="p", frame="own", own=answered.answers, aligned=frame).report
+    named, report = (
+        evaluate(answered, protocol="p", frame=name, own=answered.answers, aligned=frame).report
+        for name in ("labels", "own")
+    )
     assert report["aligned"]["frame"] == "aligned on others"
     assert report["aligned"]["n_faces"] == 80
     raw, aligned = report["routes"]["refined"], report["aligned"]["routes"]["refined"]
     assert raw["mae"]["pitch"] > 3
     assert aligned["mae"]["pitch"] == pytest.approx(0, abs=1e-6)
     assert (aligned["n"], aligned["n_total"], aligned["n_missed"]) == (BATCH, BATCH, 0)
-    frames = [line.split()[1] for line in table({"p": report}).splitlines()[1:4]]
-    assert frames == ["own", "own", "aligned"]
+    # What a model says that names no other frame than its own stands there once.
+    for figures, shown in ((named, ["labels", "own", "aligned"]), (report, ["own", "aligned"])):
+        assert [line.split()[1] for line in table({"p": figures}).splitlines() if line.startswith("p ")] == shown
+        assert [row["frame"] for row in csv.DictReader(io.StringIO(summary_csv({"p": figures})))][:-1] == shown[:-1]
 
 
 def test_a_frame_says_how_sure_it_is_and_is_refused_of_few_faces() -> None:

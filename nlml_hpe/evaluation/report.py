@@ -137,7 +137,7 @@ def _frames(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
     """(head frame, rows) in the order in which they are shown."""
     yield report["frame"], report["routes"]
     for kind, name in (("unaligned", "own"), ("aligned", "aligned"), ("fitted", "fitted")):
-        if kind in report:
+        if kind in report and name != report["frame"]:  # of a model that names no other frame they are the same rows
             yield name, report[kind]["routes"]
 
 
