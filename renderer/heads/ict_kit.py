@@ -252,7 +252,7 @@ def check(folder: Path) -> list[str]:
     lines = [f"{'found  ' if (folder / name).is_file() else 'missing'}  {name}" for name in (NEUTRAL, LANDMARKS)]
     modes, others = _shapes(folder)
     lines.append(f"{'found  ' if modes else 'missing'}  {len(modes)} of 100 identity modes (identity000.obj ...)")
-    lines.append(f"found    {len(others)} of 53 expressions{': ' + ', '.join(others) if others else ''}")
+    lines.append(f"found    {len(others)} expressions (53 are published){': ' + ', '.join(others) if others else ''}")
     return lines if all(not line.startswith("missing") for line in lines) else [*lines, *_HOW_TO_GET]
 
 
