@@ -63,7 +63,9 @@ def test_it_says_which_modes_it_found(heads: IctHeads, small_kit: Path) -> None:
     facts = heads.describe()
     assert len(facts["identity_modes"]) == 24  # type: ignore[arg-type]
     assert len(facts["expressions"]) == 8  # type: ignore[arg-type]
-    assert "found    24 of 100 identity modes" in "\n".join(check(heads.config.folder or Path()))
+    said = "\n".join(check(heads.config.folder or Path()))
+    assert "found    24 of 100 identity modes" in said
+    assert "found    57 expressions (53 are published): " in said  # not 57 of 53
     (small_kit / "._identity000.obj").write_bytes(b"\0\5\x16\7")  # as a Mac leaves beside copies
     few = open_heads(HeadsConfig(source="ict_facekit", folder=small_kit), seed=1)
     assert few.describe()["identity_modes"] == ["identity000", "identity001"]
