@@ -18,6 +18,7 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.folders import fresh_folder, place_of, remove_own, require_replaceable
 from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import (
+    MANIFEST,
     digest_of,
     digest_of_file,
     is_current,
@@ -109,6 +110,21 @@ class Plan:
                         f"{folder.name} again"
                     )
 
+    def outdated(self) -> list[str]:
+        """A line for each artefact beside one that is read which was made anew after that one was made from it.
+
+        It may be meant so, but what the stage writes is then not of what lies there.
+        """
+        lines = []
+        for folder, kind in self.reads.items():
+            for name, digest in read_manifest(folder, kind)["inputs"].items():
+                source = folder.parent / name / MANIFEST
+                if Path(name).name == name and source.is_file() and digest_of_file(source) != digest:
+                    lines.append(
+                        f"{folder} was made before the {name} beside it; to use that, make {folder.name} again"
+                    )
+        return lines
+
     def is_current(self, full: bool = False) -> bool:
         """Whether the artefacts are there, unchanged, and made from exactly this; ``full`` reads every file."""
         return all(is_current(folder, self.kind, self.settings, self.inputs, full) for folder in self.folders)
@@ -137,6 +153,8 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     plan = stage.plan(config)
     for folder, kind in plan.reads.items() if verify else ():
         require_intact(folder, kind, full=True)
+    for line in plan.outdated():
+        print(f"{stage.name}: {line}", flush=True)
     if plan.is_current(verify) and not force:
         _draw_missing(stage, plan, config)
         print(f"{stage.name:<16} up to date   {plan.folders[0]}", flush=True)

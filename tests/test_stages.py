@@ -51,6 +51,21 @@ from stages.config import Config, load_config
 from tests.conftest import REPOSITORY, TINY, digests, write_config
 
 
+def test_a_model_of_before_its_parts_is_named(
+    tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its figures would pass for those of the parts that lie beside it."""
+    config = load_config(copy_of(tiny_run, tmp_path))
+    run_stage(NLML_HPE_Test.STAGE, config)
+    assert "was made before" not in capsys.readouterr().out
+    trained = config.model_copy(update={"angle_heads": config.angle_heads.model_copy(update={"epochs": 1})})
+    run_stage(MLPHeadsTrainer.STAGE, trained)
+    run_stage(NLML_HPE_Test.STAGE, config)
+    work = Workdir(config.workdir)
+    said = f"NLML_HPE_Test: {work.model} was made before the heads beside it; to use that, make model again"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def copy_of(run: Config, folder: Path) -> Path:
     """A config whose workdir holds a copy of a finished run's artefacts."""
     path = write_config(folder)
