@@ -17,7 +17,7 @@ from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.network import ImageNetwork, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, Weighted, initial_network, train_image_network
-from nlml_hpe.image_networks.training_data import Chosen, labelled
+from nlml_hpe.image_networks.training_data import Chosen, RenderedCrops, labelled, require_one_size
 from nlml_hpe.labelling.photographs import KIND as PHOTOGRAPH_CROPS
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source, require_apart
 from nlml_hpe.rotation import angles_from_rotation
@@ -111,6 +111,7 @@ def main(config: Config) -> Path:
     size = size_of(network)
     print(f"{config.image_network.name} at {config.image_network.size} px: {size}", flush=True)
     run = training_run(config, work.image_network, made)
+    _require_one_size(config)
     training, validation = (sources_of(config, split) for split in ("training", "validation"))
     with training_folder(work.image_network, KIND, run) as folder:
         trainer = config.image_trainer
@@ -144,6 +145,17 @@ def sources_of(config: Config, split: str) -> list[Weighted]:
         for name, part, crops, kept in _parts(config)
         if name == split
     ]
+
+
+def _require_one_size(config: Config) -> None:
+    """Raise ``TrainingError`` where a split's crops differ in size, before photographs are looked at, which is slow."""
+    stored: dict[str, list[tuple[str, int]]] = {}
+    for split, part, crops, _ in _parts(config):
+        folder = part.root or crops
+        size = RenderedCrops(folder).size if part.kind == "crops" else config.image_trainer.stored_px
+        stored.setdefault(split, []).append((str(folder), size))
+    for each in stored.values():
+        require_one_size(each)
 
 
 def _range(network: ImageNetwork, parts: list[Weighted]) -> list[list[float]]:

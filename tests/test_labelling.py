@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from nlml_hpe.labelling.sources import Places, open_source
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, read_components
 from nlml_hpe.model.format import CONFIG_FILE, SHIPPED
 from nlml_hpe.rotation import Angles, geodesic_degrees, mirrored, rotation_from_angles
+from nlml_hpe.training_error import TrainingError
 from nlml_hpe.training_state import write_checkpoint
 from renderer.crops import KIND as CROPS
 from stages import ImageModelBuilder, ImageTrainer
@@ -453,6 +455,14 @@ def test_a_forced_training_cuts_photographs_anew(places: Path, tmp_path: Path) -
     assert len(read_shards(kept)[0]) == 2
     run_stage(ImageTrainer.STAGE, config, force=True)
     assert len(read_shards(kept)[0]) == 1
+
+
+def test_crops_of_two_sizes_are_refused_before_photographs_are_looked_at(places: Path, tmp_path: Path) -> None:
+    config = unlabelled_recipe(places, tmp_path)
+    trainer = config.image_trainer.model_copy(update={"stored_px": 2 * SIDE})
+    with pytest.raises(TrainingError, match=rf"crops_train {SIDE} px, {re.escape(str(places))} {2 * SIDE} px;"):
+        ImageTrainer.main(config.model_copy(update={"image_trainer": trainer}))
+    assert not (config.workdir / "photographs_training_1").exists()
 
 
 def of_crops_alone(config: Config, workdir: Path) -> Config:

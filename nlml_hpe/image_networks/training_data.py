@@ -261,7 +261,7 @@ class Crops:
         shown: Callable[[Tensor], Tensor],
     ) -> None:
         self.sources, self.size, self._shown = list(sources), size, shown
-        _require_one_size(self.sources)
+        require_one_size([(source.name, source.size) for source in self.sources])
         found = [labelled(source, usable) for source in self.sources]
         kept = [one.kept for one in found]
         self.left_out = sum((one.left_out for one in found), Counter[str]())
@@ -296,10 +296,10 @@ class Crops:
         return Shard(together("images"), together("rotations"), together("boxes"), together("people"))
 
 
-def _require_one_size(sources: Sequence[Source]) -> None:
-    """Raise ``TrainingError`` where crops of one batch could not lie in one array."""
-    if len({source.size for source in sources}) > 1:
-        places = ", ".join(f"{source.name} {source.size} px" for source in sources)
+def require_one_size(stored: Sequence[tuple[str, int]]) -> None:
+    """Raise ``TrainingError`` where crops of one batch could not lie in one array: sources by name, pixels a side."""
+    if len({size for _, size in stored}) > 1:
+        places = ", ".join(f"{name} {size} px" for name, size in stored)
         raise TrainingError(
             f"expected data whose crops are stored in one size; received {places}; give folders of crops the same "
             "crops.size and run Crops again, or set image_trainer.stored_px, the size of photographs, to theirs"
