@@ -125,6 +125,23 @@ class Plan:
                     )
         return lines
 
+    def of_other_settings(self, config: Config) -> list[str]:
+        """A line for each artefact that is read which was made with other settings than the configuration has now.
+
+        Sections are compared that a stage keeps as they are; of heads and grid it keeps what its images depend on.
+        """
+        lines = []
+        for folder, kind in self.reads.items():
+            made = read_manifest(folder, kind)["config"]
+            now = config.sections(*(made.keys() & type(config).model_fields.keys() - {"heads", "grid"}))
+            changed = sorted(name for name, section in now.items() if made[name] != section)
+            if changed:
+                lines.append(
+                    f"{folder} was made with other settings of {', '.join(changed)} than the configuration has; to use "
+                    f"these, make {folder.name} again"
+                )
+        return lines
+
     def is_current(self, full: bool = False) -> bool:
         """Whether the artefacts are there, unchanged, and made from exactly this; ``full`` reads every file."""
         return all(is_current(folder, self.kind, self.settings, self.inputs, full) for folder in self.folders)
@@ -153,7 +170,7 @@ def run_stage(stage: Stage, config: Config, force: bool = False, verify: bool = 
     plan = stage.plan(config)
     for folder, kind in plan.reads.items() if verify else ():
         require_intact(folder, kind, full=True)
-    for line in plan.outdated():
+    for line in (*plan.outdated(), *plan.of_other_settings(config)):
         print(f"{stage.name}: {line}", flush=True)
     if plan.is_current(verify) and not force:
         _draw_missing(stage, plan, config)

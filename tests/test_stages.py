@@ -66,6 +66,23 @@ def test_a_model_of_before_its_parts_is_named(
     assert said in capsys.readouterr().out.splitlines()
 
 
+def test_parts_of_other_settings_are_named(
+    tiny_run: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting that was changed is in none of the figures until its own stage is run again."""
+    config = load_config(copy_of(tiny_run, tmp_path))
+    ranks = config.tucker.model_copy(update={"hooi_sweeps": config.tucker.hooi_sweeps + 1})
+    changed = config.model_copy(update={"tucker": ranks})
+    for stage in (MLPHeadsTrainer.STAGE, Landmarks.STAGE):
+        run_stage(stage, changed)
+    lines = capsys.readouterr().out.splitlines()
+    manifold = Workdir(config.workdir).manifold
+    assert [line for line in lines if "other settings" in line] == [
+        f"MLPHeadsTrainer: {manifold} was made with other settings of tucker than the configuration has; to use these, "
+        "make manifold again"
+    ]
+
+
 def copy_of(run: Config, folder: Path) -> Path:
     """A config whose workdir holds a copy of a finished run's artefacts."""
     path = write_config(folder)
