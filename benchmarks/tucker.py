@@ -84,7 +84,7 @@ def tensorly_tucker(path: Path) -> Factors:
 RIVALS: dict[str, Callable[[Path], Factors | None]] = {
     "plain read (np.load)": plain_read,
     "buffered read": buffered_read,
-    "ours, ST-HOSVD": lambda path: ours(path, 0),
+    "ours, HOSVD": lambda path: ours(path, 0),
     "ours, 1 HOOI sweep": lambda path: ours(path, 1),
     "ours, 2 HOOI sweeps": lambda path: ours(path, 2),
     "tensorly tucker": tensorly_tucker,

@@ -29,7 +29,7 @@ from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.evaluation.evaluate import evaluate, require_answer
 from nlml_hpe.evaluation.faces import BATCH, UNREADABLE, LabelledFace, ask, is_known
 from nlml_hpe.evaluation.faces import photographs as photographed
-from nlml_hpe.evaluation.frames import estimate_frame
+from nlml_hpe.evaluation.frames import FrameEstimate, estimate_frame
 from nlml_hpe.evaluation.metrics import constant_rotation
 from nlml_hpe.evaluation.options import add_arguments
 from nlml_hpe.evaluation.protocols import LEAST_FACES
@@ -232,6 +232,21 @@ def test_figures_after_an_alignment_are_called_so_and_come_last() -> None:
     for figures, shown in ((named, ["labels", "own", "aligned"]), (report, ["own", "aligned"])):
         assert [line.split()[1] for line in table({"p": figures}).splitlines() if line.startswith("p ")] == shown
         assert [row["frame"] for row in csv.DictReader(io.StringIO(summary_csv({"p": figures})))][:-1] == shown[:-1]
+
+
+def test_error_bars_in_another_frame_are_those_of_its_angles() -> None:
+    """An error about the camera's z axis is one of roll alone where yaw is 0, and of pitch, too, where it is 60."""
+    turn, stray = (rotation_from_angles(Angles.from_columns(angles)) for angles in ((60.0, 0.0, 0.0), (0.0, 0.0, -1.0)))
+    given = Estimates(np.eye(3)[None], np.diag(np.radians([0.01, 0.01, 1.05]) ** 2)[None])
+    label = angles_from_rotation(stray @ turn)
+    faces = [LabelledFace("a", (float(label.yaw), float(label.pitch), float(label.roll)), Face(None, BOX))]
+    answered = ask(faces, {"refined": lambda _: given})
+    frame = FrameEstimate("side", turn, LEAST_FACES, {})
+    report = evaluate(answered, protocol="p", frame="own", own=answered.answers, aligned=frame, fitted=True).report
+    row = report["aligned"]["routes"]["refined"]
+    assert row["mae"]["pitch"] > 1.5
+    assert row["within_sigma"]["1.0"][1:] == [1.0, 1.0]
+    assert report["fitted"]["routes"]["refined"]["within_sigma"]["1.0"] == [1.0, 1.0, 1.0]
 
 
 def test_a_frame_says_how_sure_it_is_and_is_refused_of_few_faces() -> None:

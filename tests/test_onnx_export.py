@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
-from nlml_hpe.detection.landmarks import FACEMESH
+from nlml_hpe.detection.landmarks import FACEMESH, mirrored_features, normalize_landmarks
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.engines import Estimates, OnnxEngine, Route
@@ -66,6 +67,19 @@ def test_the_file_gives_what_the_library_gives(
     if known.any():
         assert np.abs(expected.sigma - found.sigma)[known].max() < PARITY_DEG
         np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
+
+
+def test_the_score_in_the_file_is_how_near_a_face_lies_to_the_manifold(model: HeadPoseModel, faces: list[Face]) -> None:
+    """Not ``HeadPose.score``: the mean of ``Inference.score`` of the face and its mirror image."""
+    points = np.stack([face.landmarks for face in faces[:40]])
+    session = onnxruntime.InferenceSession(SHIPPED / ONNX_FILE)
+    (score,) = session.run(["score"], {"landmarks": points.astype(np.float32), "refine": np.array(True)})
+    features = normalize_landmarks(points, model.point_set, model.normalization)
+    sides = [features, mirrored_features(features, model.point_set)]
+    expected = np.mean([model.manifold.infer(side).score for side in sides], axis=0)
+    known = np.isfinite(score)
+    assert known.sum() > 20
+    np.testing.assert_allclose(score[known], expected[known], atol=1e-3)
 
 
 def test_a_grid_of_one_pitch_and_one_roll_has_a_file(model: HeadPoseModel, tmp_path: Path) -> None:

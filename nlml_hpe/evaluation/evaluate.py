@@ -115,7 +115,7 @@ def evaluate(
         _add_other_frames(report, replace(answered, answers=own), aligned, interval)
     if fitted:
         report["fitted"] = {"frame": "fitted", "routes": _fitted_rows(answered, interval)}
-    raw = {name: _errors(given, answered, np.eye(3)) for name, given in answered.answers.items()}
+    raw = {name: _errors(given, answered) for name, given in answered.answers.items()}
     return Evaluation(report, answered, raw)
 
 
@@ -161,14 +161,16 @@ def _fitted_rows(answered: Answered, interval: float) -> dict[str, dict[str, Any
 
 
 def _row(given: Estimates, answered: Answered, turn: NDArray[np.float64], interval: float) -> dict[str, Any]:
+    # What a covariance leaves of each angle depends on the frame, so that error bars are turned with the answers.
+    given = given.in_named_frame(turn)
     known, count = is_known(given), len(answered.names)
-    found = _errors(given, answered, turn)
+    found = _errors(given, answered)
     coverage = float(known.mean()) if count else None
     counts = {"n_total": count, "n_missed": int(count - known.sum()), "coverage": coverage}
     if not known.any():
         return {**summary(found), **counts}
     # A face without an answer is charged as if it had been taken for a frontal one.
-    guessed = np.where(known[:, None, None], given.rotation @ turn, np.eye(3))
+    guessed = np.where(known[:, None, None], given.rotation, np.eye(3))
     return {
         **summary(found),
         **counts,
@@ -178,8 +180,8 @@ def _row(given: Estimates, answered: Answered, turn: NDArray[np.float64], interv
     }
 
 
-def _errors(given: Estimates, answered: Answered, turn: NDArray[np.float64]) -> Errors:
+def _errors(given: Estimates, answered: Answered) -> Errors:
     """Errors on the faces that have an answer."""
     known = is_known(given)
     counting = answered.chosen(known)
-    return errors(given.rotation[known] @ turn, counting.true, counting.labels)
+    return errors(given.rotation[known], counting.true, counting.labels)

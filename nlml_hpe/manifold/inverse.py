@@ -5,7 +5,8 @@ factor rows as cosines of the angles. Given x, the angles minimise the squared e
 angles. It is linear in u, so u is eliminated (variable projection, Golub & Pereyra 1973; Kaufman
 1975) and Levenberg-Marquardt runs over three angles, batched over faces, from the best seeds of a
 coarse grid. A Gaussian prior on u from the training people and the covariance of e make it the
-maximum a posteriori estimate, whose Gauss-Newton Hessian is the covariance of the angles.
+maximum a posteriori estimate, and the inverse of its Gauss-Newton Hessian, with u eliminated, the
+covariance of the angles.
 """
 
 from __future__ import annotations

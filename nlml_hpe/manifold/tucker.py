@@ -1,9 +1,10 @@
 """Tucker decomposition of the landmark tensor in few passes over the data, with missing cells.
 
-Sequentially truncated HOSVD (Vannieuwenhoven, Vandebril & Meerbergen 2012, alg. 1): first the three
-pose Grams in one pass, then every person projected from Y*P*R poses to ry*rp*rr in a second, then
-the identity mode of what is left. The feature mode is not decomposed: its rank cannot exceed
-ri*ry*rp*rr, so the core is kept as (ranks, K) times an orthonormal basis (K, F), which is exact.
+Truncated HOSVD, sequentially (Vannieuwenhoven, Vandebril & Meerbergen 2012) in the identity mode
+alone: first the three pose Grams of the whole tensor in one pass, then every person projected from
+Y*P*R poses to ry*rp*rr in a second, then the identity mode of what is left. The feature mode is not
+decomposed: its rank cannot exceed ri*ry*rp*rr, so the core is kept as (ranks, K) times an
+orthonormal basis (K, F), which is exact.
 Optional HOOI sweeps (De Lathauwer, De Moor & Vandewalle 2000) alternate poses and identities.
 
 Memory holds one person's block and ry*rp*rr*F numbers per person. Products are formed block by
@@ -137,7 +138,7 @@ def decompose(
     progress : bool
         Whether to show bars.
     runner : Runner, optional
-        Does the passes of the ST-HOSVD as tasks, for instance in a cluster whose workers read the same file; what
+        Does the passes of the HOSVD as tasks, for instance in a cluster whose workers read the same file; what
         comes back is summed in the order of the people.
 
     Returns
@@ -275,7 +276,7 @@ class _Run:
         self.norm_squared = 0.0
 
     def fill_missing(self, grid: PoseGrid, max_iterations: int) -> int:
-        """ST-HOSVD; with missing cells EM until the pose subspaces rest. Returns the iterations used."""
+        """HOSVD; with missing cells EM until the pose subspaces rest. Returns the iterations used."""
         if not self.filled:
             self.hosvd("Tucker")
             return 0

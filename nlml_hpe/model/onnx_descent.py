@@ -44,7 +44,8 @@ def refined(model: HeadPoseModel, features: Var, network: Var) -> tuple[Var, Var
     -------
     tuple of three Var
         Refined angles (N, 3) and their standard deviations (N, 3) in degrees, in the model's own frame, and the
-        score (N,). Far beyond the range of training the network's angles stand, and the others are NaN.
+        score (N,) of ``manifold.Inference``. Far beyond the range of training the network's angles stand, and the
+        others are NaN.
     """
     descent = _Descent(model)
     low, high = (np.array([axis[end] for axis in model.manifold.grid.axes]) for end in (0, -1))

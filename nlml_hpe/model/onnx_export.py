@@ -2,9 +2,9 @@
 
 Inputs: ``landmarks`` (N, P, 3) float32 in pixels, image axes, and ``refine``, a boolean; without it the exact step
 is left out. Outputs, all in the model's named head frame: ``network`` and ``refined`` (N, 3) float32, yaw, pitch,
-roll in degrees; ``sigma`` (N, 3), the refined angles' standard deviations, and ``score`` (N,), see
-``engines.Estimates``; both NaN where the network's answer stands. As in ``torch_engine``, answers are the means of
-those for the face and its mirror image. The exact step is the descent of
+roll in degrees; ``sigma`` (N, 3), the refined angles' standard deviations, and ``score`` (N,), which is that of
+``manifold.Inference`` and not ``HeadPose.score``; both NaN where the network's answer stands. As in ``torch_engine``,
+answers are the means of those for the face and its mirror image. The exact step is the descent of
 ``inverse.Solver`` from the network's answer, in float64, until no face moves. ONNX has no linear algebra, so the
 small inverses are written out. What a reader of the file must know stands in its metadata, as JSON.
 """
