@@ -48,6 +48,7 @@ from nlml_hpe.image_networks.network_training import (
 from nlml_hpe.image_networks.shards import Shard, read_shards, write_shard
 from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
 from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.labelling.sources import require_apart
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
@@ -666,3 +667,48 @@ def test_faces_that_are_learned_from_are_no_validation(folder: Path, tmp_path: P
     with pytest.raises(DatasetError, match=r"photographs: 2 faces are in the training"):
         planned(part("first", kind="unlabelled"), part("second", kind="unlabelled"))
     planned(part("first"), LabelledDataConfig(root=folder / "crops_validation"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("unlabelled", "aflw2000", "all faces"),
+        ("unlabelled", "aflw2000 list", "2 faces"),
+        ("unlabelled list", "aflw2000 rest", "1 faces"),
+        ("300w_lp", "aflw2000 AFW", "all faces"),
+        ("300w_lp deep", "aflw2000 AFW", "1 faces"),
+        ("300w_lp deep", "unlabelled AFW list", "1 faces"),
+        ("rendered AFW", "rendered", "all faces"),
+        ("unlabelled AFW/talk.mp4", "unlabelled video", "1 faces"),
+        # These are of other images: one kind looks in the folder alone, the other one in those in it.
+        ("aflw2000", "aflw2000 AFW", None),
+        ("aflw2000", "300w_lp", None),
+        ("300w_lp", "unlabelled AFW/LFPW", None),
+        ("300w_lp deep", "aflw2000 LFPW", None),
+        ("unlabelled deep", "aflw2000", None),
+        ("crops", "unlabelled", None),
+    ],
+)
+def test_a_face_that_two_kinds_or_folders_have_is_no_validation(
+    tmp_path: Path, one: str, other: str, shared: str | None
+) -> None:
+    """A model labelled the photographs of the validation, whose errors were then of faces that were learned from."""
+    for place in ("AFW/LFPW", "LFPW"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "AFW" / "talk.mp4").touch()
+    lists = {"list": "a.jpg b", "rest": "a c", "deep": "AFW/a AFW/LFPW/b", "video": "AFW/a AFW/talk.mp4"}
+    for name, names in lists.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(names.split()))
+
+    def entry(text: str) -> tuple[LabelledDataConfig, Path]:
+        kind, *words = text.split()
+        names = next((tmp_path / f"{word}.txt" for word in words if word in lists), None)
+        root = tmp_path.joinpath(*(word for word in words if word not in lists))
+        return LabelledDataConfig.model_validate({"kind": kind, "root": root, "list": names}), root
+
+    if shared is None:
+        require_apart([entry(one)], [entry(other)])
+        return
+    for sides in ((one, other), (other, one)):
+        with pytest.raises(DatasetError, match=f"{shared} are in the training data and in the validation data"):
+            require_apart(*([entry(side)] for side in sides))
