@@ -326,7 +326,16 @@ class _Course:
         """Go on from the checkpoint of this very training, where there is one."""
         folder = self.run.checkpoints
         state = None if folder is None else read_checkpoint(folder, self.name, self._identity())
-        if folder is None or not state:
+        if folder is None:
+            return
+        file = folder / f"{self.name}{SUFFIX}"
+        if state is None:
+            if file.is_file():
+                print(
+                    f"{self.name}: {file} is of other settings, other data or another version; training starts anew "
+                    "and replaces it after the first epoch (to go on from it, stop and run what began it)",
+                    flush=True,
+                )
             return
         try:
             self._take_up(state)
@@ -335,7 +344,7 @@ class _Course:
         if self.history.precision != self.precision:
             # Of "auto" alone: a precision by name is part of the checkpoint's identity.
             raise TrainingError(
-                f"{folder / f'{self.name}{SUFFIX}'} was begun in {self.history.precision}, and precision: auto is "
+                f"{file} was begun in {self.history.precision}, and precision: auto is "
                 f"{self.precision} on this device; go on where it was begun, or move the file away, and training "
                 "starts anew"
             )
