@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nlml_hpe.config import FrameConfig
 from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
@@ -594,9 +594,12 @@ def answers_follow_the_image(config: Config) -> None:
 def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
     beside = ImageModelConfig(landmark_eye=SHIPPED)
     frame = FrameConfig(name="w300lp", pitch=2.0)
-    trainer = trainer_on(folder, 1)
+    trainer = trainer_on(folder, 1).model_copy(update={"start_share": 0.25})
+    begun = tmp_path / "begun.safetensors"
+    save_file(network_of(NETWORK, 9).state_dict(), begun)
+    network = NETWORK.model_copy(update={"weights": begun})
     config = Config(
-        workdir=tmp_path, workers=1, image_network=NETWORK, image_trainer=trainer, image_model=beside, frame=frame
+        workdir=tmp_path, workers=1, image_network=network, image_trainer=trainer, image_model=beside, frame=frame
     )
     run_stage(ImageTrainer.STAGE, config)
     model = run_stage(ImageModelBuilder.STAGE, config)
@@ -611,6 +614,8 @@ def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
     card = (model / "README.md").read_text()
     assert "`image_eye`: `image_eye.onnx`" in card
     assert "## Landmark eye" in card
+    # Of 256 crops alone it was not learned.
+    assert f"begun with `weights: {begun}`, whose share in those kept is 25%; 1 epoch" in card
     # What the other card says of its own image eye is not said of this one.
     assert card.count("image eye looks at") == 1
     assert card.count("## Image eye") == card.count("192,000 crops") == 0
