@@ -14,7 +14,8 @@ A network, a loss, two data sets and a `TrainingConfig` are all that it takes::
   absolute error of an angle.
 - ``order(generator)`` chooses the samples of an epoch, where that is not each of them once: a mixture with weights is
   ``lambda generator: torch.multinomial(weights, count, replacement=True, generator=generator)``.
-- ``groups`` are the optimizer's parameter groups, where not all parameters have the same learning rate.
+- ``groups`` are the optimizer's parameter groups, where not all parameters have the same learning rate; the history
+  names the first one's.
 - ``Run`` says where it happens: device, worker processes, a folder for the checkpoint. After every epoch the checkpoint
   is written; the same call goes on from it, and on a CPU ends with the same bytes as a run that nobody disturbed.
 
