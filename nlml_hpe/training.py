@@ -14,7 +14,8 @@ A network, a loss, two data sets and a `TrainingConfig` are all that it takes::
   absolute error of an angle.
 - ``order(generator)`` chooses the samples of an epoch, where that is not each of them once: a mixture with weights is
   ``lambda generator: torch.multinomial(weights, count, replacement=True, generator=generator)``.
-- ``groups`` are the optimizer's parameter groups, where not all parameters have the same learning rate.
+- ``groups`` are the optimizer's parameter groups, where not all parameters have the same learning rate; the history
+  names the first one's.
 - ``Run`` says where it happens: device, worker processes, a folder for the checkpoint. After every epoch the checkpoint
   is written; the same call goes on from it, and on a CPU ends with the same bytes as a run that nobody disturbed.
 
@@ -326,7 +327,16 @@ class _Course:
         """Go on from the checkpoint of this very training, where there is one."""
         folder = self.run.checkpoints
         state = None if folder is None else read_checkpoint(folder, self.name, self._identity())
-        if folder is None or not state:
+        if folder is None:
+            return
+        file = folder / f"{self.name}{SUFFIX}"
+        if state is None:
+            if file.is_file():
+                print(
+                    f"{self.name}: {file} is of other settings, other data or another version; training starts anew "
+                    "and replaces it after the first epoch (to go on from it, stop and run what began it)",
+                    flush=True,
+                )
             return
         try:
             self._take_up(state)
@@ -335,7 +345,7 @@ class _Course:
         if self.history.precision != self.precision:
             # Of "auto" alone: a precision by name is part of the checkpoint's identity.
             raise TrainingError(
-                f"{folder / f'{self.name}{SUFFIX}'} was begun in {self.history.precision}, and precision: auto is "
+                f"{file} was begun in {self.history.precision}, and precision: auto is "
                 f"{self.precision} on this device; go on where it was begun, or move the file away, and training "
                 "starts anew"
             )

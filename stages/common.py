@@ -28,6 +28,7 @@ from nlml_hpe.files.manifests import (
 )
 from nlml_hpe.parallel import WorkerError
 from nlml_hpe.training_error import TrainingError
+from nlml_hpe.words import why_no_file
 from stages.config import Config, load_config
 
 if TYPE_CHECKING:  # loads torch, which takes a second that stages without a network need not wait
@@ -240,10 +241,10 @@ def training_folder(folder: Path, kind: str, run: Run) -> Iterator[Path]:
 def digest_of_weights(file: Path, setting: str) -> str:
     """The digest of weights that a training begins with; ``setting`` names them.
 
-    Raises ``ArtifactError`` where there is no such file.
+    Raises ``ArtifactError`` where there is no such file, or a folder in its place.
     """
     if not file.is_file():
-        raise ArtifactError(f"{file}: no such file; correct {setting}")
+        raise ArtifactError(f"{file}: {why_no_file(file, 'file')}; correct {setting}")
     return digest_of_file(file)
 
 

@@ -221,6 +221,7 @@ def test_of_both_eyes_the_fused_answer_is_the_default(tmp_path: Path) -> None:
     [
         ("{name: hopenet, loss: huber}", "hopenet has no setting loss; it has alpha, width"),
         ("{name: six_d, weights: gone.pth}", r"gone\.pth: no such file; correct image_network\.weights"),
+        ("{name: six_d, weights: .}", r"a folder, where a file is wanted; correct image_network\.weights"),
         (f"{{name: custom_cnn, weights: {REPOSITORY}/checkpoints/image_network/image_network.safetensors}}", "another"),
     ],
 )

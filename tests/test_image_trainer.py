@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nlml_hpe.config import FrameConfig
 from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
@@ -48,6 +48,7 @@ from nlml_hpe.image_networks.network_training import (
 from nlml_hpe.image_networks.shards import Shard, read_shards, write_shard
 from nlml_hpe.image_networks.training_data import Photographs, RenderedCrops
 from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.labelling.sources import require_apart
 from nlml_hpe.model.components import read_components
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
@@ -593,9 +594,12 @@ def answers_follow_the_image(config: Config) -> None:
 def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
     beside = ImageModelConfig(landmark_eye=SHIPPED)
     frame = FrameConfig(name="w300lp", pitch=2.0)
-    trainer = trainer_on(folder, 1)
+    trainer = trainer_on(folder, 1).model_copy(update={"start_share": 0.25})
+    begun = tmp_path / "begun.safetensors"
+    save_file(network_of(NETWORK, 9).state_dict(), begun)
+    network = NETWORK.model_copy(update={"weights": begun})
     config = Config(
-        workdir=tmp_path, workers=1, image_network=NETWORK, image_trainer=trainer, image_model=beside, frame=frame
+        workdir=tmp_path, workers=1, image_network=network, image_trainer=trainer, image_model=beside, frame=frame
     )
     run_stage(ImageTrainer.STAGE, config)
     model = run_stage(ImageModelBuilder.STAGE, config)
@@ -610,6 +614,8 @@ def test_both_eyes_stand_in_one_folder(folder: Path, tmp_path: Path) -> None:
     card = (model / "README.md").read_text()
     assert "`image_eye`: `image_eye.onnx`" in card
     assert "## Landmark eye" in card
+    # Of 256 crops alone it was not learned.
+    assert f"begun with `weights: {begun}`, whose share in those kept is 25%; 1 epoch" in card
     # What the other card says of its own image eye is not said of this one.
     assert card.count("image eye looks at") == 1
     assert card.count("## Image eye") == card.count("192,000 crops") == 0
@@ -666,3 +672,48 @@ def test_faces_that_are_learned_from_are_no_validation(folder: Path, tmp_path: P
     with pytest.raises(DatasetError, match=r"photographs: 2 faces are in the training"):
         planned(part("first", kind="unlabelled"), part("second", kind="unlabelled"))
     planned(part("first"), LabelledDataConfig(root=folder / "crops_validation"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("unlabelled", "aflw2000", "all faces"),
+        ("unlabelled", "aflw2000 list", "2 faces"),
+        ("unlabelled list", "aflw2000 rest", "1 faces"),
+        ("300w_lp", "aflw2000 AFW", "all faces"),
+        ("300w_lp deep", "aflw2000 AFW", "1 faces"),
+        ("300w_lp deep", "unlabelled AFW list", "1 faces"),
+        ("rendered AFW", "rendered", "all faces"),
+        ("unlabelled AFW/talk.mp4", "unlabelled video", "1 faces"),
+        # These are of other images: one kind looks in the folder alone, the other one in those in it.
+        ("aflw2000", "aflw2000 AFW", None),
+        ("aflw2000", "300w_lp", None),
+        ("300w_lp", "unlabelled AFW/LFPW", None),
+        ("300w_lp deep", "aflw2000 LFPW", None),
+        ("unlabelled deep", "aflw2000", None),
+        ("crops", "unlabelled", None),
+    ],
+)
+def test_a_face_that_two_kinds_or_folders_have_is_no_validation(
+    tmp_path: Path, one: str, other: str, shared: str | None
+) -> None:
+    """A model labelled the photographs of the validation, whose errors were then of faces that were learned from."""
+    for place in ("AFW/LFPW", "LFPW"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "AFW" / "talk.mp4").touch()
+    lists = {"list": "a.jpg b", "rest": "a c", "deep": "AFW/a AFW/LFPW/b", "video": "AFW/a AFW/talk.mp4"}
+    for name, names in lists.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(names.split()))
+
+    def entry(text: str) -> tuple[LabelledDataConfig, Path]:
+        kind, *words = text.split()
+        names = next((tmp_path / f"{word}.txt" for word in words if word in lists), None)
+        root = tmp_path.joinpath(*(word for word in words if word not in lists))
+        return LabelledDataConfig.model_validate({"kind": kind, "root": root, "list": names}), root
+
+    if shared is None:
+        require_apart([entry(one)], [entry(other)])
+        return
+    for sides in ((one, other), (other, one)):
+        with pytest.raises(DatasetError, match=f"{shared} are in the training data and in the validation data"):
+            require_apart(*([entry(side)] for side in sides))

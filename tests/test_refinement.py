@@ -94,6 +94,7 @@ def trained(drawn: DrawnProposals) -> RefinementNetwork:
     held_out = DrawnProposals(Discs(), drawn.proposer, SETTINGS.validation_scenes, seed=3, views=SETTINGS.views)
     history = train_refinement_network(network, drawn, held_out, SETTINGS, 2, Run())
     assert min(history.validation) < 0.6 * history.validation[0]
+    assert history.learning_rate[0] == SETTINGS.learning_rate  # and not the backbone's, of half as much
     return network.eval()
 
 

@@ -363,7 +363,10 @@ def test_an_interrupted_training_ends_with_the_same_bytes(tmp_path: Path, change
     assert same(resumed.state_dict(), noisy_training(Run(), **changes).state_dict())
 
 
-def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_is_not_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That is said before it is replaced: hours of training are lost with it."""
     run = Run(checkpoints=tmp_path, inputs="these")
     weights, history = trained(Pictures(), run=run)
     read: list[int] = []
@@ -378,9 +381,11 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path: Path) ->
     assert same(again, weights)
     assert same_history == history
     assert not read, "a finished training is not run again"
+    assert "starts anew" not in capsys.readouterr().out
     for other in (Run(checkpoints=tmp_path, inputs="others"), run):
         config = CONFIG if other is not run else CONFIG.model_copy(update={"epochs": 3})
         assert trained(Pictures(), config=config, run=other)[1].epochs_run == config.epochs
+        assert f"pictures{SUFFIX} is of other settings, other data or another version" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("other", ["seed", "size", "layers", "metrics"])

@@ -169,7 +169,7 @@ def train_refinement_network(
 
 
 def _groups(network: RefinementNetwork, rate: float, begun: bool) -> list[dict[str, Any]]:
-    """The optimizer's parameter groups: the backbone, with a rate of its own, and what comes after it.
+    """The optimizer's parameter groups: what comes after the backbone, and that, with a rate of its own.
 
     Where the backbone has ``begun`` as the image eye's the weights of its first layers stay as they are: what they have
     learned holds here, too, and a quarter of the time is saved. The running statistics of their batch normalisation
@@ -180,8 +180,8 @@ def _groups(network: RefinementNetwork, rate: float, begun: bool) -> list[dict[s
     slow = [value for value in network.backbone.parameters() if value.requires_grad]
     known = {id(value) for value in network.backbone.parameters()}
     return [
-        {"params": slow, "lr": rate},
         {"params": [value for value in network.parameters() if id(value) not in known]},
+        {"params": slow, "lr": rate},
     ]
 
 

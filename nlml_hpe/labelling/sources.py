@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,8 @@ from nlml_hpe.words import why_no_file
 
 _WHOLE_TURN_DEG = 360.0
 """A label beyond it is no pose, but would be learned as one; of AFLW2000-3D some have 300 degrees and more, one 951."""
+_DEPTHS: dict[str, int | None] = {"aflw2000": 1, "300w_lp": 2, "rendered": None, "unlabelled": None}
+"""Kinds of data whose faces are in images, and how deep below its root these lie; None: at any depth."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,8 @@ def require_apart(
 ) -> None:
     """Require that no face is in both splits: errors on faces that were learned from say nothing.
 
-    Entries of one kind and folder are compared by the names of their lists; no data is read. Photographs that a model
-    labels count as others do.
+    Entries are compared by where their faces lie and by the names of their lists; no data is read. An image is one
+    face's, whatever kind reads it, and whoever labels it.
 
     Parameters
     ----------
@@ -131,17 +134,58 @@ def require_apart(
     DatasetError
         Where an entry of both names the same faces, and for a list that does not read.
     """
-    for (one, folder), (other, held_out) in product(training, validation):
-        if one.kind != other.kind or folder.resolve() != held_out.resolve():
-            continue
-        names = [_listed(part) for part in (one, other) if part.list is not None]
-        shared = reduce(_shared, names) if names else set()
-        if shared or not names:
+    for one, other in product(map(_faces_of, training), map(_faces_of, validation)):
+        inner, outer = sorted((one, other), key=lambda faces: len(faces.place.parts), reverse=True)
+        shared = _in_both(inner, outer)
+        if shared is None or shared:
             raise DatasetError(
-                f"{folder}: {f'{len(shared)} faces' if names else 'all faces'} are in the training data and in the "
-                "validation data, whose errors would be of faces that were learned from; let `list` name other faces "
-                "in each, as `python -m nlml_hpe.evaluation.datasets split FOLDER` writes them of labelled ones"
+                f"{inner.folder}: {'all faces' if shared is None else f'{len(shared)} faces'} are in the training data "
+                "and in the validation data, whose errors would be of faces that were learned from; let `list` name "
+                "other faces in each, as `python -m nlml_hpe.evaluation.datasets split FOLDER` writes them of labelled "
+                "ones"
             )
+
+
+class _Faces(NamedTuple):
+    """The faces of an entry: what holds them, the ``folder`` as it is given and its ``place``, how deep below that
+    their images lie (any where None), and their names there (all where None)."""
+
+    holder: str
+    folder: Path
+    place: Path
+    depth: int | None
+    names: set[str] | None
+
+
+def _faces_of(entry: tuple[LabelledDataConfig, Path]) -> _Faces:
+    part, folder = entry
+    place, names = folder.resolve(), None if part.list is None else _listed(part)
+    if part.kind not in _DEPTHS:
+        return _Faces(part.kind, folder, place, None, names)
+    if place.is_file():  # a video
+        place, names = place.parent, {place.name}
+    return _Faces("images", folder, place, _DEPTHS[part.kind], names)
+
+
+def _in_both(inner: _Faces, outer: _Faces) -> set[str] | None:
+    """The names, below the inner folder, of the faces that two entries share; None for all that may be there."""
+    images = inner.holder == "images"
+    if inner.holder != outer.holder or outer.place not in (inner.place, *(inner.place.parents if images else ())):
+        return set()
+    ways = ((inner, Path()), (outer, inner.place.relative_to(outer.place)))
+    depths = {faces.depth - len(way.parts) for faces, way in ways if faces.depth is not None}
+    if min(depths, default=1) < 1 or len(depths) > 1:
+        return set()
+    names = [_below(way, faces.names) for faces, way in ways if faces.names is not None]
+    if not names:
+        return None
+    return {name for name in reduce(_shared, names) if not depths or len(PurePosixPath(name).parts) in depths}
+
+
+def _below(folder: Path, names: Iterable[str]) -> set[str]:
+    """The names that lie in a folder below, as they are called there."""
+    places = map(PurePosixPath, names)
+    return {place.relative_to(folder).as_posix() for place in places if place.is_relative_to(folder)}
 
 
 def _listed(part: LabelledDataConfig) -> set[str]:

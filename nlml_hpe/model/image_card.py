@@ -70,7 +70,7 @@ Made by the NLML-HPE pipeline. The image eye looks at a crop of the head and nee
 | head frame | {frame_text(eye.frame)} |
 | training data | {_data(trainer["data"])}: {counts["training"]} crops{left_out if counts["left_out"] else ""} |
 | range of training poses (degrees) | {ranges} |
-| training | {_epochs(facts)}{rounded}; seed {config["seed"]} |
+| training | {_beginning(config["image_network"], trainer)}{_epochs(facts)}{rounded}; seed {config["seed"]} |
 | error on {kept["crops"]["validation"]} validation crops (degrees) | {errors} |
 """
 
@@ -103,6 +103,18 @@ def with_landmark_eye(card: str, folder: Path, component: Component) -> str:
     _, heading, own = other.partition(f"\n{_LANDMARK_EYE}\n")
     own = own if heading else other.partition("\n")[2]
     return f"{text}\n{_LANDMARK_EYE}\n\n{own.strip()}\n"
+
+
+def _beginning(network: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:
+    """With whose weights a training began, and how much of them is left; nothing of random ones.
+
+    >>> _beginning({"weights": "a/image_network.safetensors"}, {"start_share": 0.25})
+    'begun with `weights: a/image_network.safetensors`, whose share in those kept is 25%; '
+    """
+    share = trainer.get("start_share", 0.0)
+    mixed = f", whose share in those kept is {share:.0%}" if share else ""
+    files = ((name, network.get(name)) for name in ("weights", "narrow_weights", "backbone_weights"))
+    return "".join(f"begun with `{name}: {file}`{mixed}; " for name, file in files if file)
 
 
 def _epochs(facts: Mapping[str, Any]) -> str:
