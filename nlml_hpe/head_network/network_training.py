@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nlml_hpe.config import HeadTrainerConfig
+from nlml_hpe.head_network.config import HeadTrainerConfig
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.backbones import to_quickest_layout
