@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.inverse import drawn_faces
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.manifold.cosines import fit_axes
 from nlml_hpe.manifold.inverse import MARGIN_DEG
@@ -39,16 +40,6 @@ def tiny(tiny_run: Config) -> PoseManifold:
 def plain(tiny: PoseManifold) -> PoseManifold:
     """A manifold without noise statistics: the squared error alone."""
     return replace(tiny, noise=None)
-
-
-def drawn_faces(manifold: PoseManifold, count: int, noise: float) -> tuple[np.ndarray, Angles]:
-    """Faces drawn from the model: identities from the prior, angles inside the grid, white noise."""
-    rng = np.random.default_rng(0)
-    axes = manifold.grid.axes
-    angles = Angles.from_columns(rng.uniform([a[0] for a in axes], [a[-1] for a in axes], size=(count, 3)))
-    identities = rng.multivariate_normal(manifold.prior.mean, manifold.prior.covariance, size=count)
-    features = manifold.synthesize(identities, angles)
-    return features + noise * features.std() * rng.normal(size=features.shape), angles
 
 
 def test_a_synthesised_face_returns_its_angles(official: PoseManifold) -> None:
