@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -91,6 +92,12 @@ class HeadsConfig(Section):
         default=USUAL_EXPRESSIONS,
         description="which of ICT-FaceKit's expressions, without _L and _R; the shipped checkpoint was made with these",
     )
+
+    @property
+    def source_folder(self) -> Path:
+        """``folder``, for the sources that need one."""
+        assert self.folder is not None  # _folder_where_needed has seen to it
+        return self.folder
 
     def makes(self, expression: str) -> bool:
         """Whether people make this expression of the kit (``mouthSmile_L``)."""

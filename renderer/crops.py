@@ -66,12 +66,6 @@ class CropSet:
                 "Set heads.source: ict_facekit and heads.folder, as configs/image_ict.yaml does"
             )
 
-    @property
-    def kit_folder(self) -> Path:
-        """The kit's FaceXModel."""
-        assert self.heads.folder is not None  # the configuration has seen to it
-        return self.heads.folder
-
     def people(self) -> list[int]:
         """Person numbers; no person is in both splits."""
         count, first = (self.heads.train, 1) if self.split == "train" else (self.heads.validation, _VALIDATION_FROM + 1)
@@ -104,7 +98,7 @@ class CropSet:
     @cached_property
     def _inputs(self) -> dict[str, str]:
         folders = {
-            "folder": self.kit_folder,
+            "folder": self.heads.source_folder,
             "makehuman": self.heads.makehuman,
             "backgrounds": self.crops.backgrounds,
         }
@@ -246,7 +240,6 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
 @lru_cache(maxsize=1)
 def _kit_and_wardrobe(heads: HeadsConfig, cache: Path, inputs: str) -> tuple[Kit, Wardrobe | None]:
     """Kept by the digest of the files that are read, too: workers of a cluster outlive a run, and the files change."""
-    assert heads.folder is not None  # a configuration of this source says it
-    kit = small_kit(Kit.open(heads.folder, cache / "ict_facekit.npz").facing(heads.facing))
+    kit = small_kit(Kit.open(heads.source_folder, cache / "ict_facekit.npz").facing(heads.facing))
     # They are laid on the mean head, which faces the same way whoever else does.
     return kit, open_wardrobe(heads.makehuman, kit.skin, cache / "makehuman.npz") if heads.makehuman else None

@@ -46,8 +46,7 @@ class IctHeads:
         HeadDataError, ObjError
             As ``Kit.open`` and ``Kit.expressions`` do.
         """
-        assert config.folder is not None  # the configuration has seen to it
-        kit = Kit.open(config.folder, cache and cache / "ict_facekit.npz")
+        kit = Kit.open(config.source_folder, cache and cache / "ict_facekit.npz")
         kit.expressions(config)  # raises now, not with the first head
         return cls(kit.facing(config.facing), config, seed)
 
