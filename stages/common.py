@@ -246,12 +246,6 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_eye(parser: argparse.ArgumentParser) -> None:
-    """Add ``--eye``: whose stage is meant, where both eyes have it."""
-    text = "whose stage: the landmark eye's or the image eye's (default: %(default)s)"
-    parser.add_argument("--eye", choices=("landmarks", "image"), default="landmarks", help=text)
-
-
 def config_of(given: argparse.Namespace) -> Config:
     """The configuration that the command line names, computed where it says."""
     return computed_on(load_config(given.config), given.cluster, given.device)
