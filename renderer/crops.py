@@ -34,6 +34,7 @@ from renderer.makehuman import Wardrobe, open_wardrobe
 
 KIND = "crops"
 Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
 _VALIDATION_FROM = 1_000_000
 """Numbers of validation people, so that one more training person renumbers nobody."""
 _STREAM = 7

@@ -21,6 +21,7 @@ from nlml_hpe.head_network.network_training import (
 )
 from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.head_export import export_head_detector
+from renderer.crops import SPLITS
 from renderer.scenes import Scenes
 from renderer.sprites import KIND as SPRITES
 from stages.common import (
@@ -43,7 +44,7 @@ _RANGED = 160
 
 def plan(config: Config) -> Plan:
     """What the network depends on."""
-    reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
+    reads = {folder_of(config, split): SPRITES for split in SPLITS}
     others = digests_behind(config) | _weights_read(config)
     sections = config.sections("seed", "sprites", "scenes", "head_trainer")
     return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)

@@ -25,7 +25,7 @@ from nlml_hpe.head_network.refinement_training import (
 )
 from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.head_export import export_refinement
-from renderer.crops import Split
+from renderer.crops import SPLITS, Split
 from renderer.sprites import KIND as SPRITES
 from stages.common import (
     Plan,
@@ -48,8 +48,7 @@ _RANGED = 40
 def plan(config: Config) -> Plan:
     """What the network depends on."""
     work = Workdir(config.workdir)
-    splits: tuple[Split, Split] = ("train", "validation")
-    reads = {**{folder_of(config, split): SPRITES for split in splits}, work.head_network: FIRST_STAGE}
+    reads = {**{folder_of(config, split): SPRITES for split in SPLITS}, work.head_network: FIRST_STAGE}
     others = digests_behind(config) | _weights_read(config)
     sections = config.sections("seed", "sprites", "scenes", "refinement_trainer")
     return Plan((work.refinement_network,), KIND, sections, reads, others)
