@@ -42,9 +42,11 @@ def plain(tiny: PoseManifold) -> PoseManifold:
     return replace(tiny, noise=None)
 
 
-def test_a_synthesised_face_returns_its_angles(official: PoseManifold) -> None:
-    features, angles = drawn_faces(official, 200, noise=0.0)
-    found = official.infer(features, statistical=False)
+@pytest.mark.parametrize("name", ["official", "tiny"])
+def test_a_synthesised_face_returns_its_angles(name: str, request: pytest.FixtureRequest) -> None:
+    manifold: PoseManifold = request.getfixturevalue(name)
+    features, angles = drawn_faces(manifold, 200, noise=0.0)
+    found = manifold.infer(features, statistical=False)
     assert np.abs(found.angles.columns() - angles.columns()).max() < 0.01
     assert not found.at_bound.any()
 
@@ -101,12 +103,6 @@ def test_a_margin_that_leaves_no_angles_is_refused(margin: float) -> None:
     manifold = read_manifold(SHIPPED / "manifold.npz")
     with pytest.raises(ValueError, match="margin: expected degrees"):
         manifold.infer(drawn_faces(manifold, 1, noise=0.0)[0], margin=margin)
-
-
-def test_a_synthesised_face_of_our_own_manifold_returns_its_angles(tiny: PoseManifold) -> None:
-    features, angles = drawn_faces(tiny, 200, noise=0.0)
-    found = tiny.infer(features, statistical=False)
-    assert np.abs(found.angles.columns() - angles.columns()).max() < 0.01
 
 
 @pytest.mark.parametrize("name", ["official", "plain"])
