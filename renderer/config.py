@@ -137,10 +137,8 @@ class AppearanceConfig(Section):
         default=40.0, ge=0, le=90, description="how far at most that lamp stands to a side, and up or down"
     )
     offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
-    blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
-    noise: tuple[float, float] = Field(
-        default=(0.0, 0.0), description="range of the noise's standard deviation, of 255"
-    )
+    blur_px: Interval = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
+    noise: Interval = Field(default=(0.0, 0.0), description="range of the noise's standard deviation, of 255")
 
     @field_validator("blur_px", "noise")
     @classmethod
