@@ -93,17 +93,13 @@ class HeadsConfig(Section):
         description="which of ICT-FaceKit's expressions, without _L and _R; the shipped checkpoint was made with these",
     )
 
+    looks: LooksConfig = LooksConfig()
+
     @property
     def source_folder(self) -> Path:
         """``folder``, for the sources that need one."""
         assert self.folder is not None  # _folder_where_needed has seen to it
         return self.folder
-
-    def makes(self, expression: str) -> bool:
-        """Whether people make this expression of the kit (``mouthSmile_L``)."""
-        return self.expressions == "all" or expression.removesuffix("_L").removesuffix("_R") in self.expressions
-
-    looks: LooksConfig = LooksConfig()
 
     @model_validator(mode="after")
     def _folder_where_needed(self) -> HeadsConfig:
