@@ -30,7 +30,7 @@ from benchmarks.common import RESULTS, development_data, report
 from nlml_hpe.detection.detectors import FaceMeshOnnx
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE
-from nlml_hpe.evaluation.faces import annotated_face
+from nlml_hpe.evaluation.faces import LabelledFace, annotated_face, ask
 from nlml_hpe.evaluation.metrics import errors
 from nlml_hpe.evaluation.subject import Subject, open_subject
 from nlml_hpe.face import Face, facing_of
@@ -50,7 +50,6 @@ from renderer.heads.ict_kit import Kit
 _SEED = 4_711
 _PX = 224
 _ROUTES = (DEFAULT_ROUTE, IMAGE_ROUTE, FUSED_ROUTE)
-_BATCH = 64
 _LOOKS = LooksConfig(bald=0.07, long_hair=0.45, beard=0.25, glasses=0.2, sunglasses=0.06, head_covering=0.14)
 _ROUND = CropsConfig(size=_PX, around=1.0, wide=0.0, spread_deg=(0, 22, 22))
 _IN_RANGE = CropsConfig(size=_PX, wide=1.0, limits_deg=(50, 40, 30), occluded=0.0)
@@ -114,13 +113,9 @@ def _masks(
 
 def _answers(crops: Sequence[Crop], subject: Subject, detector: FaceMeshOnnx) -> dict[str, Estimates]:
     """What each route answers, in the heads' own frame."""
-    parts: dict[str, list[Estimates]] = {route: [] for route in subject.parts}
-    for start in range(0, len(crops), _BATCH):
-        faces = [_face(crop, detector) for crop in crops[start : start + _BATCH]]
-        for route, given in parts.items():
-            given.append(subject.routes[route](faces))
-    joined = {route: Estimates(*map(np.concatenate, zip(*given, strict=True))) for route, given in parts.items()}
-    return {route: subject.in_own_frame(route, joined) for route in _ROUTES}
+    faces = (LabelledFace("", (0.0, 0.0, 0.0), _face(crop, detector)) for crop in crops)
+    answers = ask(faces, subject.parts).answers
+    return {route: subject.in_own_frame(route, answers) for route in _ROUTES}
 
 
 def _face(crop: Crop, detector: FaceMeshOnnx) -> Face:

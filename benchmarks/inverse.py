@@ -63,14 +63,14 @@ def one_thread(manifold: PoseManifold, x: NDArray[Any]) -> PowellResult:
         return infer_powell(manifold, x)
 
 
-def drawn_faces(manifold: PoseManifold, count: int) -> NDArray[np.float64]:
-    """Faces drawn from the model inside its range, with white noise."""
+def drawn_faces(manifold: PoseManifold, count: int, noise: float) -> tuple[NDArray[np.float64], Angles]:
+    """Faces drawn from the model: identities from the prior, angles inside the grid, white noise."""
     rng = np.random.default_rng(0)
     axes = manifold.grid.axes
     angles = Angles.from_columns(rng.uniform([a[0] for a in axes], [a[-1] for a in axes], size=(count, 3)))
     identities = rng.multivariate_normal(manifold.prior.mean, manifold.prior.covariance, size=count)
     features = manifold.synthesize(identities, angles)
-    return features + NOISE * features.std() * rng.normal(size=features.shape)
+    return features + noise * features.std() * rng.normal(size=features.shape), angles
 
 
 def real_faces(folder: Path) -> NDArray[np.float64]:
@@ -140,7 +140,7 @@ def main(official: Path, faces: Path, count: int) -> None:
     """Run both comparisons, print and save the tables."""
     manifold = official_manifold(official / "Trained_data.npz", official / "Factor_Matrices.npz")
     weights = np.tensordot(manifold.core, manifold.basis, axes=1).astype(np.float32)
-    drawn = drawn_faces(manifold, count)
+    drawn, _ = drawn_faces(manifold, count, NOISE)
     rows = [compare("drawn from the model", manifold, weights, drawn)]
     if faces.is_dir():
         rows.append(compare(f"photographs ({faces.name})", manifold, weights, real_faces(faces)))

@@ -1,7 +1,8 @@
 """Settings of the library: a section of the experiment's YAML for each step from images to errors.
 
 Every setting has its default here and nowhere else; those of the image eye have it in ``image_networks.config``, those
-of rendering in ``renderer.config``. A function takes the section that it needs. The whole file is read by the stages.
+of the head detector in ``head_network.config``, those of rendering in ``renderer.config``. A function takes the section
+that it needs. The whole file is read by the stages.
 """
 
 from __future__ import annotations
@@ -188,18 +189,6 @@ class EncoderConfig(TrainingConfig):
         default=0.3, gt=0, le=1000, description="error, in standard deviations, beyond which the loss is linear"
     )
     held_out_share: float = Field(default=0.15, gt=0, lt=1, description="share of training people to stop early on")
-
-
-class HeadTrainerConfig(TrainingConfig):
-    """The head detector's network and how it is trained; what it is shown, ``sprites`` and ``scenes`` say."""
-
-    width: int = Field(default=16, ge=4, le=256, multiple_of=2, description="channels of the first layer")
-    training_scenes: int = Field(default=9000, ge=1, le=10**6, description="kept in memory, 0.44 MB each of 384 px")
-    validation_scenes: int = Field(default=300, ge=1, le=10**6)
-    views: int = Field(default=4, ge=1, le=64, description="of each scene in a batch, which counts scenes")
-    view_px: int = Field(default=160, ge=64, le=1024, multiple_of=32, description="pixels on a side of a view")
-    weights: UserPath | None = Field(default=None, description="weights to begin with: those of an earlier training")
-    int8: bool = Field(default=True, description="the ONNX file computes in eight bits: a third of the time")
 
 
 class AngleHeadsConfig(TrainingConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -92,11 +93,13 @@ class HeadsConfig(Section):
         description="which of ICT-FaceKit's expressions, without _L and _R; the shipped checkpoint was made with these",
     )
 
-    def makes(self, expression: str) -> bool:
-        """Whether people make this expression of the kit (``mouthSmile_L``)."""
-        return self.expressions == "all" or expression.removesuffix("_L").removesuffix("_R") in self.expressions
-
     looks: LooksConfig = LooksConfig()
+
+    @property
+    def source_folder(self) -> Path:
+        """``folder``, for the sources that need one."""
+        assert self.folder is not None  # _folder_where_needed has seen to it
+        return self.folder
 
     @model_validator(mode="after")
     def _folder_where_needed(self) -> HeadsConfig:
@@ -130,10 +133,8 @@ class AppearanceConfig(Section):
         default=40.0, ge=0, le=90, description="how far at most that lamp stands to a side, and up or down"
     )
     offset: float = Field(default=0.0, ge=0, le=0.3, description="how far off the middle, as a share of the image")
-    blur_px: tuple[float, float] = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
-    noise: tuple[float, float] = Field(
-        default=(0.0, 0.0), description="range of the noise's standard deviation, of 255"
-    )
+    blur_px: Interval = Field(default=(0.0, 0.0), description="range of the blur's standard deviation")
+    noise: Interval = Field(default=(0.0, 0.0), description="range of the noise's standard deviation, of 255")
 
     @field_validator("blur_px", "noise")
     @classmethod

@@ -18,7 +18,7 @@ from renderer.accessories import joined, volume
 from renderer.atlas import Texels
 from renderer.config import HeadsConfig
 from renderer.crop_clothes import STRIP, Worn, draw_body, draw_worn
-from renderer.heads.ict_kit import Kit
+from renderer.heads.ict_kit import Kit, family_of
 from renderer.looks import Looks, draw_looks
 from renderer.makehuman import Wardrobe
 from renderer.mesh import vertex_normals
@@ -144,7 +144,7 @@ def _assembled(
 
 def draw_expression(names: tuple[str, ...], rng: np.random.Generator) -> dict[str, float]:
     """Strengths of some of the kit's expressions: none, one family or a few, both sides nearly alike."""
-    families = sorted({name.removesuffix("_L").removesuffix("_R") for name in names})
+    families = sorted({family_of(name) for name in names})
     strengths: dict[str, float] = {}
     if not families or rng.uniform() < 0.2:
         return strengths

@@ -34,6 +34,7 @@ from renderer.makehuman import Wardrobe, open_wardrobe
 
 KIND = "crops"
 Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
 _VALIDATION_FROM = 1_000_000
 """Numbers of validation people, so that one more training person renumbers nobody."""
 _STREAM = 7
@@ -65,12 +66,6 @@ class CropSet:
                 f"crops are rendered of ICT-FaceKit's heads; heads.source is {self.heads.source!r}. "
                 "Set heads.source: ict_facekit and heads.folder, as configs/image_ict.yaml does"
             )
-
-    @property
-    def kit_folder(self) -> Path:
-        """The kit's FaceXModel."""
-        assert self.heads.folder is not None  # the configuration has seen to it
-        return self.heads.folder
 
     def people(self) -> list[int]:
         """Person numbers; no person is in both splits."""
@@ -104,7 +99,7 @@ class CropSet:
     @cached_property
     def _inputs(self) -> dict[str, str]:
         folders = {
-            "folder": self.kit_folder,
+            "folder": self.heads.source_folder,
             "makehuman": self.heads.makehuman,
             "backgrounds": self.crops.backgrounds,
         }
@@ -246,7 +241,6 @@ def _render_shard(people: CropSet, folder: Path, number: int, numbers: list[int]
 @lru_cache(maxsize=1)
 def _kit_and_wardrobe(heads: HeadsConfig, cache: Path, inputs: str) -> tuple[Kit, Wardrobe | None]:
     """Kept by the digest of the files that are read, too: workers of a cluster outlive a run, and the files change."""
-    assert heads.folder is not None  # a configuration of this source says it
-    kit = small_kit(Kit.open(heads.folder, cache / "ict_facekit.npz").facing(heads.facing))
+    kit = small_kit(Kit.open(heads.source_folder, cache / "ict_facekit.npz").facing(heads.facing))
     # They are laid on the mean head, which faces the same way whoever else does.
     return kit, open_wardrobe(heads.makehuman, kit.skin, cache / "makehuman.npz") if heads.makehuman else None

@@ -10,11 +10,10 @@ import stages.guard  # noqa: F401
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.view.pictures import save_image, tiled
-from renderer.crops import KIND, CropSet, Split, render_splits
+from renderer.crops import KIND, SPLITS, CropSet, Split, render_splits
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
 
-_SPLITS: tuple[Split, ...] = ("train", "validation")
 _SHEET = (8, 12)
 """People and crops of each that the contact sheet shows."""
 
@@ -22,13 +21,13 @@ _SHEET = (8, 12)
 def plan(config: Config) -> Plan:
     """What the crops depend on."""
     people = crop_set(config, "train")
-    folders = tuple(folder_of(config, split) for split in _SPLITS)
+    folders = tuple(folder_of(config, split) for split in SPLITS)
     return Plan(folders, KIND, people.settings(), others=people.inputs(), pictures=(_place_of_sheet(config),))
 
 
 def main(config: Config) -> Path:
     """Render the people of both splits and a contact sheet beside them; returns the folder of the training crops."""
-    splits = [(crop_set(config, split), folder_of(config, split)) for split in _SPLITS]
+    splits = [(crop_set(config, split), folder_of(config, split)) for split in SPLITS]
     render_splits(splits, config.n_workers, config.cluster)
     draw(config)
     return folder_of(config, "train")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import stages.guard  # noqa: F401
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save
 
-from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.head_network.network_training import (
     KIND,
@@ -24,7 +21,7 @@ from nlml_hpe.head_network.network_training import (
 )
 from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.head_export import export_head_detector
-from nlml_hpe.view.training_plots import plot_measures
+from renderer.crops import SPLITS
 from renderer.scenes import Scenes
 from renderer.sprites import KIND as SPRITES
 from stages.common import (
@@ -36,6 +33,7 @@ from stages.common import (
     stage_command,
     training_folder,
     training_run,
+    write_trained,
 )
 from stages.config import Config
 from stages.Sprites import digests_behind, folder_of, scenes_of
@@ -46,7 +44,7 @@ _RANGED = 160
 
 def plan(config: Config) -> Plan:
     """What the network depends on."""
-    reads = {folder_of(config, "train"): SPRITES, folder_of(config, "validation"): SPRITES}
+    reads = {folder_of(config, split): SPRITES for split in SPLITS}
     others = digests_behind(config) | _weights_read(config)
     sections = config.sections("seed", "sprites", "scenes", "head_trainer")
     return Plan((Workdir(config.workdir).head_network,), KIND, sections, reads, others)
@@ -74,13 +72,10 @@ def main(config: Config) -> Path:
     with training_folder(work.head_network, KIND, run) as folder:
         history = train_head_network(network, *scenes, config.head_trainer, config.seed, run)
         network = network.cpu()
-        write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
+        facts = write_trained(folder / WEIGHTS, network, history)
         export_head_detector(network, folder / ONNX)
         if config.head_trainer.int8:
             quantize_head_detector(folder / ONNX, _some_views(config, scenes[0]), folder / ONNX)
-        write_json(folder / "history.json", asdict(history))
-        plot_measures(history, folder / "curves.png")
-        facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
     return work.head_network
 

@@ -59,8 +59,7 @@ def main(config: Config) -> Path:
         graph = outputs_graph(fake.cpu().converted(), network.size)
         write_onnx(graph, folder / GRAPH)
         write_json(folder / "history.json", asdict(history))
-        facts = {**history.epochs, "crops": counts}
-        facts["validation"] = validated
+        facts = {**history.epochs, "crops": counts, "validation": validated}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
     return work.image_network_int8
 

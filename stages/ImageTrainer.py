@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import stages.guard  # noqa: F401
 
 import numpy as np
-from safetensors.torch import save
 
-from nlml_hpe.files.atomic import write_bytes, write_json
 from nlml_hpe.files.manifests import manifest_digest, write_manifest
 from nlml_hpe.image_networks.config import LabelledDataConfig
 from nlml_hpe.image_networks.network import ImageNetwork, size_of
@@ -21,7 +18,6 @@ from nlml_hpe.image_networks.training_data import Chosen, RenderedCrops, labelle
 from nlml_hpe.labelling.photographs import KIND as PHOTOGRAPH_CROPS
 from nlml_hpe.labelling.sources import Places, inputs_of, open_source, require_apart
 from nlml_hpe.rotation import angles_from_rotation
-from nlml_hpe.view.training_plots import plot_measures
 from renderer.crops import KIND as CROPS
 from stages.common import (
     Plan,
@@ -32,6 +28,7 @@ from stages.common import (
     stage_command,
     training_folder,
     training_run,
+    write_trained,
 )
 from stages.config import Config
 
@@ -116,12 +113,8 @@ def main(config: Config) -> Path:
     with training_folder(work.image_network, KIND, run) as folder:
         trainer = config.image_trainer
         history, counts, validated = train_image_network(network, training, validation, trainer, config.seed, run)
-        write_bytes(folder / WEIGHTS, save(network.state_dict()))
-        write_json(folder / "history.json", asdict(history))
-        plot_measures(history, folder / "curves.png")
-        facts = {**history.epochs, "crops": counts, "parameters": size.parameters, "macs": size.macs}
-        facts["range"] = _range(network, training)
-        facts["validation"] = validated
+        facts = write_trained(folder / WEIGHTS, network, history)
+        facts |= {"crops": counts, "macs": size.macs, "range": _range(network, training), "validation": validated}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
     return work.image_network
 

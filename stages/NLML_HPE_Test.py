@@ -32,7 +32,7 @@ from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.rotation import OWN_FRAME
 from renderer.crops import KIND as CROPS
 from stages import ModelBuilder
-from stages.common import Plan, Stage, Workdir, add_eye, config_of, guarded, run_stage, stage_parser
+from stages.common import Plan, Stage, Workdir, config_of, guarded, run_stage, stage_parser
 from stages.config import Config
 
 KIND = "test"
@@ -154,7 +154,8 @@ def work(given: argparse.Namespace) -> None:
 def command() -> int:
     """The command line: the shared arguments, and those of labelled photographs."""
     parser = stage_parser(__doc__)
-    add_eye(parser)
+    text = "whose stage: the landmark eye's or the image eye's (default: %(default)s)"
+    parser.add_argument("--eye", choices=tuple(STAGES), default="landmarks", help=text)
     add_arguments(parser, device=False)
     said = (*_OF_THE_CONFIG, *_OF_PHOTOGRAPHS)
     # Without defaults, by which an option that is given as it is by default would look as if it were not.

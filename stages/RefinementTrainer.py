@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import stages.guard  # noqa: F401
 
 import numpy as np
-from safetensors.torch import save
 
 from nlml_hpe.detection.heads import HeadDetector
-from nlml_hpe.files.atomic import write_bytes, write_json
+from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.head_network.network_training import KIND as FIRST_STAGE
 from nlml_hpe.head_network.network_training import ONNX as FIRST_STAGE_FILE
@@ -27,8 +25,7 @@ from nlml_hpe.head_network.refinement_training import (
 )
 from nlml_hpe.model.eight_bits import quantize_head_detector
 from nlml_hpe.model.head_export import export_refinement
-from nlml_hpe.view.training_plots import plot_measures
-from renderer.crops import Split
+from renderer.crops import SPLITS, Split
 from renderer.sprites import KIND as SPRITES
 from stages.common import (
     Plan,
@@ -39,6 +36,7 @@ from stages.common import (
     stage_command,
     training_folder,
     training_run,
+    write_trained,
 )
 from stages.config import Config
 from stages.Sprites import digests_behind, folder_of, scenes_of
@@ -50,8 +48,7 @@ _RANGED = 40
 def plan(config: Config) -> Plan:
     """What the network depends on."""
     work = Workdir(config.workdir)
-    splits: tuple[Split, Split] = ("train", "validation")
-    reads = {**{folder_of(config, split): SPRITES for split in splits}, work.head_network: FIRST_STAGE}
+    reads = {**{folder_of(config, split): SPRITES for split in SPLITS}, work.head_network: FIRST_STAGE}
     others = digests_behind(config) | _weights_read(config)
     sections = config.sections("seed", "sprites", "scenes", "refinement_trainer")
     return Plan((work.refinement_network,), KIND, sections, reads, others)
@@ -88,16 +85,13 @@ def main(config: Config) -> Path:
     with training_folder(work.refinement_network, KIND, run) as folder:
         history = train_refinement_network(network, training, validation, settings, config.seed, run)
         network = network.cpu()
-        write_bytes(folder / WEIGHTS, save({key: value.contiguous() for key, value in network.state_dict().items()}))
+        facts = write_trained(folder / WEIGHTS, network, history)
         file = export_refinement(network, folder / REFINEMENT_FILE)
         if settings.int8:
             crops, _ = training.batch(np.arange(min(_RANGED, len(training))), None)
             quantize_head_detector(file, np.asarray(crops.permute(0, 2, 3, 1).numpy()), file)
         # Beside it the stage whose proposals it knows: inference looks for both in one folder.
         write_bytes(folder / FIRST_STAGE_FILE, proposing)
-        write_json(folder / "history.json", asdict(history))
-        plot_measures(history, folder / "curves.png")
-        facts = {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
         write_manifest(folder, KIND, made.settings, made.inputs, facts)
     return work.refinement_network
 

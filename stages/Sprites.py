@@ -11,13 +11,12 @@ import numpy as np
 
 from nlml_hpe.files.manifests import digest_of_names_and_sizes
 from nlml_hpe.view.pictures import save_image, tiled
-from renderer.crops import Split, render_splits
+from renderer.crops import SPLITS, Split, render_splits
 from renderer.scenes import Scenes
 from renderer.sprites import KIND, SpriteSet
 from stages.common import Plan, Stage, Workdir, stage_command
 from stages.config import Config
 
-_SPLITS: tuple[Split, ...] = ("train", "validation")
 _SHEET = (4, 6)
 """Rows and columns of scenes that the contact sheet shows."""
 
@@ -25,13 +24,13 @@ _SHEET = (4, 6)
 def plan(config: Config) -> Plan:
     """What the sprites depend on."""
     people = sprite_set(config, "train")
-    folders = tuple(folder_of(config, split) for split in _SPLITS)
+    folders = tuple(folder_of(config, split) for split in SPLITS)
     return Plan(folders, KIND, people.settings(), others=people.inputs(), pictures=(_place_of_sheet(config),))
 
 
 def main(config: Config) -> Path:
     """Render the people of both splits, and a sheet of scenes; returns the folder of the training sprites."""
-    splits = [(sprite_set(config, split), folder_of(config, split)) for split in _SPLITS]
+    splits = [(sprite_set(config, split), folder_of(config, split)) for split in SPLITS]
     render_splits(splits, config.n_workers, config.cluster)
     draw(config)
     return folder_of(config, "train")

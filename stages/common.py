@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlml_hpe.config import TrainingConfig
 from nlml_hpe.device import DEVICES, DeviceName, resolve_device
 from nlml_hpe.evaluation.options import ERRORS, exit_code_of
-from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.atomic import ArtifactError, write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, place_of, remove_own, require_replaceable
 from nlml_hpe.files.locks import exclusive
 from nlml_hpe.files.manifests import (
@@ -32,7 +32,9 @@ from nlml_hpe.words import why_no_file
 from stages.config import Config, load_config
 
 if TYPE_CHECKING:  # loads torch, which takes a second that stages without a network need not wait
-    from nlml_hpe.training_run import Run
+    from torch import nn
+
+    from nlml_hpe.training_run import History, Run
 
 USER_ERRORS = (*ERRORS, TrainingError, WorkerError)
 
@@ -238,6 +240,18 @@ def training_folder(folder: Path, kind: str, run: Run) -> Iterator[Path]:
     run.clear()
 
 
+def write_trained(weights: Path, network: nn.Module, history: History) -> dict[str, Any]:
+    """Write a trained network's weights, and its history and curves beside them; returns facts for the manifest."""
+    from safetensors.torch import save
+
+    from nlml_hpe.view.training_plots import plot_measures
+
+    write_bytes(weights, save({name: value.contiguous() for name, value in network.state_dict().items()}))
+    write_json(weights.with_name("history.json"), asdict(history))
+    plot_measures(history, weights.with_name("curves.png"))
+    return {**history.epochs, "parameters": sum(value.numel() for value in network.parameters())}
+
+
 def digest_of_weights(file: Path, setting: str) -> str:
     """The digest of weights that a training begins with; ``setting`` names them.
 
@@ -262,12 +276,6 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     text = "where torch computes (default: what the configuration says, by itself the first of cuda, mps and cpu)"
     parser.add_argument("--device", choices=DEVICES, help=text)
     return parser
-
-
-def add_eye(parser: argparse.ArgumentParser) -> None:
-    """Add ``--eye``: whose stage is meant, where both eyes have it."""
-    text = "whose stage: the landmark eye's or the image eye's (default: %(default)s)"
-    parser.add_argument("--eye", choices=("landmarks", "image"), default="landmarks", help=text)
 
 
 def config_of(given: argparse.Namespace) -> Config:

@@ -16,7 +16,6 @@ from nlml_hpe.config import (
     EvaluationConfig,
     FrameConfig,
     GridConfig,
-    HeadTrainerConfig,
     LandmarksConfig,
     Section,
     TrainingConfig,
@@ -24,7 +23,7 @@ from nlml_hpe.config import (
     UserPath,
 )
 from nlml_hpe.device import DeviceName
-from nlml_hpe.head_network.config import RefinementTrainerConfig
+from nlml_hpe.head_network.config import HeadTrainerConfig, RefinementTrainerConfig
 from nlml_hpe.image_networks.config import (
     ImageModelConfig,
     ImageNetworkConfig,

@@ -33,7 +33,8 @@ from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.engines import OnnxEngine
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.video_files import VideoSource
-from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
+from nlml_hpe.model.onnx_file import said_of, saying
 from tests.conftest import REPOSITORY
 
 COMMANDS = ("predict", "video", "evaluate", "export", "info")
@@ -690,9 +691,7 @@ def test_lines_of_a_detector_come_before_the_bar(folder: Path) -> None:
 def test_a_named_detector_has_the_models_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the model's file is opened once."""
     model = onnx.load(SHIPPED / ONNX_FILE)
-    (about,) = (entry for entry in model.metadata_props if entry.key == METADATA)
-    about.value = json.dumps({**json.loads(about.value), "min_confidence": 0.31})
-    onnx.save(model, tmp_path / "other.onnx")
+    onnx.save(saying(model, {**said_of(model), "min_confidence": 0.31}), tmp_path / "other.onnx")
     given = parser().parse_args(
         ["predict", "a.jpg", "--model", str(tmp_path / "other.onnx"), "--detector", "mediapipe_facemesh"]
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import cv2
@@ -22,8 +21,9 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import Estimates, OnnxEngine
 from nlml_hpe.model.crop_export import export_crop_onnx
 from nlml_hpe.model.folder import load_model
-from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.model.onnx_export import OPSET
+from nlml_hpe.model.onnx_file import said_of
 from nlml_hpe.rotation import AXES, Angles, geodesic_degrees, rotation_from_angles
 
 PARITY_DEG = 0.01
@@ -103,7 +103,7 @@ def test_a_turned_crop_is_turned_back_as_the_text_says(path: Path, networks: Fac
 def test_the_file_says_what_it_is_and_is_no_model_of_landmarks(path: Path) -> None:
     made = onnx.load(path)
     assert [entry.version for entry in made.opset_import if not entry.domain] == [OPSET]
-    about = json.loads({entry.key: entry.value for entry in made.metadata_props}[METADATA])
+    about = said_of(made)
     assert (about["size"], about["frame"], about["format"]) == (192, "w300lp", "nlml-hpe crop onnx 1")
     with pytest.raises(ArtifactError, match=r"takes pictures \('nlml-hpe crop onnx 1'\)"):
         OnnxEngine(path)

@@ -24,8 +24,9 @@ from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace, ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
-from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
+from nlml_hpe.model.onnx_file import said_of, saying
 from nlml_hpe.rotation import geodesic_degrees, mirrored
 from nlml_hpe.torch_rotation import rotation_from_degrees
 from tests.test_image_export import FRAME, RANGE, lively
@@ -229,20 +230,17 @@ def test_a_file_that_does_not_say_what_must_be_known_is_refused(
     folder: Path, tmp_path: Path, name: str, value: object
 ) -> None:
     model = onnx.load(folder / IMAGE_EYE_FILE)
-    about = json.loads(next(each.value for each in model.metadata_props if each.key == METADATA))
-    about[name] = value
+    about = {**said_of(model), name: value}
     if value is None:
         del about[name]
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
-    onnx.save(model, tmp_path / "odd.onnx")
+    onnx.save(saying(model, about), tmp_path / "odd.onnx")
     with pytest.raises(ArtifactError, match=rf"odd\.onnx: .*{'crops' if name == 'size' else name}"):
         ImageEngine(tmp_path / "odd.onnx")
 
 
 def test_crops_that_fill_the_memory_are_refused(folder: Path, tmp_path: Path) -> None:
     model = onnx.load(folder / IMAGE_EYE_FILE)
-    (said,) = (each for each in model.metadata_props if each.key == METADATA)
-    said.value = json.dumps({**json.loads(said.value), "size": 60_000})
+    saying(model, {**said_of(model), "size": 60_000})
     for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         axis.dim_value = 60_000
     del model.graph.node[:], model.graph.output[:]

@@ -353,16 +353,15 @@ def test_a_recipe_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monk
     short = {**trainer, "epochs": 3}
     whole, broken = (recipe(file, tmp_path / "data", tmp_path / n, network, short) for n in ("whole", "broken"))
     run_stage(ImageTrainer.STAGE, whole)
-    write = ImageTrainer.write_bytes
 
     def killed(path: Path, content: bytes) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ImageTrainer, "write_bytes", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run_stage(ImageTrainer.STAGE, broken)
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.common.write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(ImageTrainer.STAGE, broken)
     assert list((tmp_path / "broken" / "image_network.training").glob("*.checkpoint"))
-    monkeypatch.setattr(ImageTrainer, "write_bytes", write)
     run_stage(ImageTrainer.STAGE, broken)
     first, second = (tmp_path / n / "image_network" / ImageTrainer.WEIGHTS for n in ("whole", "broken"))
     assert first.read_bytes() == second.read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.inverse import drawn_faces
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.manifold.cosines import fit_axes
 from nlml_hpe.manifold.inverse import MARGIN_DEG
@@ -41,19 +42,11 @@ def plain(tiny: PoseManifold) -> PoseManifold:
     return replace(tiny, noise=None)
 
 
-def drawn_faces(manifold: PoseManifold, count: int, noise: float) -> tuple[np.ndarray, Angles]:
-    """Faces drawn from the model: identities from the prior, angles inside the grid, white noise."""
-    rng = np.random.default_rng(0)
-    axes = manifold.grid.axes
-    angles = Angles.from_columns(rng.uniform([a[0] for a in axes], [a[-1] for a in axes], size=(count, 3)))
-    identities = rng.multivariate_normal(manifold.prior.mean, manifold.prior.covariance, size=count)
-    features = manifold.synthesize(identities, angles)
-    return features + noise * features.std() * rng.normal(size=features.shape), angles
-
-
-def test_a_synthesised_face_returns_its_angles(official: PoseManifold) -> None:
-    features, angles = drawn_faces(official, 200, noise=0.0)
-    found = official.infer(features, statistical=False)
+@pytest.mark.parametrize("name", ["official", "tiny"])
+def test_a_synthesised_face_returns_its_angles(name: str, request: pytest.FixtureRequest) -> None:
+    manifold: PoseManifold = request.getfixturevalue(name)
+    features, angles = drawn_faces(manifold, 200, noise=0.0)
+    found = manifold.infer(features, statistical=False)
     assert np.abs(found.angles.columns() - angles.columns()).max() < 0.01
     assert not found.at_bound.any()
 
@@ -110,12 +103,6 @@ def test_a_margin_that_leaves_no_angles_is_refused(margin: float) -> None:
     manifold = read_manifold(SHIPPED / "manifold.npz")
     with pytest.raises(ValueError, match="margin: expected degrees"):
         manifold.infer(drawn_faces(manifold, 1, noise=0.0)[0], margin=margin)
-
-
-def test_a_synthesised_face_of_our_own_manifold_returns_its_angles(tiny: PoseManifold) -> None:
-    features, angles = drawn_faces(tiny, 200, noise=0.0)
-    found = tiny.infer(features, statistical=False)
-    assert np.abs(found.angles.columns() - angles.columns()).max() < 0.01
 
 
 @pytest.mark.parametrize("name", ["official", "plain"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,9 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.inference.engines import Estimates, OnnxEngine, Route
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.folder import HeadFrame, HeadPoseModel, load_model
-from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.model.onnx_export import OPSET, export_onnx
+from nlml_hpe.model.onnx_file import said_of, saying
 from nlml_hpe.pose_grid import PoseGrid
 from nlml_hpe.rotation import Angles, angles_from_rotation, geodesic_degrees
 
@@ -179,9 +179,7 @@ def test_points_without_a_face_are_refused() -> None:
 def test_a_file_that_says_what_cannot_be_is_refused(tmp_path: Path, name: str, value: object) -> None:
     """With a threshold that is not a number no face was ever found, and nothing was said."""
     proto = onnx.load(SHIPPED / ONNX_FILE)
-    about = json.loads(next(each.value for each in proto.metadata_props if each.key == METADATA))
-    onnx.helper.set_model_props(proto, {METADATA: json.dumps({**about, name: value})})
-    onnx.save(proto, tmp_path / "odd.onnx")
+    onnx.save(saying(proto, {**said_of(proto), name: value}), tmp_path / "odd.onnx")
     with pytest.raises(ArtifactError, match=rf"odd\.onnx: .*{name}"):
         OnnxEngine(tmp_path / "odd.onnx")
 

@@ -30,8 +30,8 @@ from nlml_hpe.image_networks.registry import build
 from nlml_hpe.image_networks.shards import read_shards
 from nlml_hpe.inference.image_engine import ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE
-from nlml_hpe.model.format import METADATA
 from nlml_hpe.model.image_export import outputs_graph
+from nlml_hpe.model.onnx_file import said_of
 from nlml_hpe.rotation import geodesic_degrees
 from nlml_hpe.torch_rotation import rotation_from_degrees
 from nlml_hpe.training_error import TrainingError
@@ -153,8 +153,7 @@ def recipe(crops: Path, workdir: Path) -> Config:
 def require_eight_bits(path: Path, workdir: Path) -> None:
     """MobileNetV2's convolutions and sums are computed in integers, and its weights cannot overflow."""
     proto = onnx.load(path)
-    about = {each.key: each.value for each in proto.metadata_props}
-    assert json.loads(about[METADATA])["precision"] == "int8"
+    assert said_of(proto)["precision"] == "int8"
     kernels = kernels_of(path, workdir)
     sums = sum(isinstance(block, Inverted) and block.around for block in build("mobilenetv2", 32, width=8).modules())
     assert (kernels["QLinearConv"], kernels["QLinearAdd"], kernels["Conv"] + kernels["FusedConv"]) == (52, sums, 0)

@@ -15,11 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nlml_hpe.config import HeadTrainerConfig
 from nlml_hpe.detection.heads import Head, HeadDetector
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import read_manifest
-from nlml_hpe.head_network.config import RefinementTrainerConfig
+from nlml_hpe.head_network.config import HeadTrainerConfig, RefinementTrainerConfig
 from nlml_hpe.head_network.losses import Heads, generalised_iou, head_loss, targets_of
 from nlml_hpe.head_network.network import ANSWERS, STRIDE, HeadNetwork, found_of
 from nlml_hpe.head_network.network_training import (

@@ -39,7 +39,7 @@ _BOTH_AT_WIDTH_8 = """
 import sys
 from pathlib import Path
 import torch
-from nlml_hpe.config import HeadTrainerConfig
+from nlml_hpe.head_network.config import HeadTrainerConfig
 from nlml_hpe.head_network.network_training import initial_head_network
 from nlml_hpe.image_networks.config import ImageNetworkConfig, ImageTrainerConfig
 from nlml_hpe.image_networks.network_training import Run, Weighted, network_of, train_image_network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -46,9 +45,10 @@ from nlml_hpe.inference.looks import mean_and_scatter, with_looks
 from nlml_hpe.inference.opening import open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, require_component
 from nlml_hpe.model.folder import HeadFrame
-from nlml_hpe.model.format import METADATA, ONNX_FILE, SHIPPED
+from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.model.onnx_export import OPSET
+from nlml_hpe.model.onnx_file import said_of
 from nlml_hpe.model.onnx_rotation import mean_rotation, sigma_from_covariance, vector_from_rotation
 from nlml_hpe.rotation import (
     CONVENTION,
@@ -278,7 +278,7 @@ def test_any_number_of_heads_and_one_by_one_the_same(
 def test_the_file_says_what_it_is(path: Path, session: onnxruntime.InferenceSession) -> None:
     made = onnx.load(path)
     assert [entry.version for entry in made.opset_import if not entry.domain] == [OPSET]
-    about = json.loads({entry.key: entry.value for entry in made.metadata_props}[METADATA])
+    about = said_of(made)
     assert (about["format"], about["convention"], about["opset"]) == ("nlml-hpe whole onnx 1", CONVENTION, OPSET)
     assert (about["angles"], about["eye"]) == (["yaw", "pitch", "roll"], ["both", "landmarks", "image"])
     assert (about["size"], about["share"], about["input"], about["frame"]) == (224, SHARE, "RGB, 0..255", "w300lp")
@@ -296,10 +296,10 @@ def test_a_file_of_one_eye_says_that_eyes_range_and_frame(image_path: Path, path
     assert eyes.image is not None
     assert eyes.landmarks.range != eyes.image.range
     for made, eye in ((image_path, eyes.image), (path, eyes.landmarks)):
-        about = json.loads(opened(made).get_modelmeta().custom_metadata_map[METADATA])
+        about = said_of(onnx.load(made))
         assert about["range"] == [list(interval) for interval in eye.range]
         assert about["named_from_own"] == eye.named_from_own.tolist()
-    assert "min_confidence" not in json.loads(opened(image_path).get_modelmeta().custom_metadata_map[METADATA])
+    assert "min_confidence" not in said_of(onnx.load(image_path))
 
 
 def test_the_same_answers_are_fused_the_same_way() -> None:
@@ -432,9 +432,8 @@ def test_eight_bits_by_pictures_of_heads(
     weights = [to_array(each) for each in onnx.load(rounded).graph.initializer if each.data_type == TensorProto.INT8]
     assert sum(map(np.size, weights)) > 1_000_000
     assert max(np.abs(each.astype(int)).max() for each in weights) <= 64
-    session = opened(rounded)
-    assert json.loads(session.get_modelmeta().custom_metadata_map[METADATA])["precision"] == "int8"
-    plain, small = (answers(each, crops[:5]) for each in (opened(whole), session))
+    assert said_of(onnx.load(rounded))["precision"] == "int8"
+    plain, small = (answers(opened(each), crops[:5]) for each in (whole, rounded))
     # Layers of eight bits have answers of their own: 0.2 degrees off on average here.
     assert geodesic_degrees(plain["rotation"], small["rotation"]).mean() < 1.5
     assert np.ptp(small["angles"][:, 2]) > 40  # and they follow the heads' roll

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import resized
-from nlml_hpe.detection.regions import overlaps
+from nlml_hpe.detection.regions import overlaps, shared_areas
 from nlml_hpe.face import Box, Face, box_of
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb
@@ -313,12 +313,6 @@ def _is_known(head: Head, known: Floats) -> bool:
     face, whole = np.array(head.face_box), np.array(head.box)
     areas = np.prod(known[:, 2:] - known[:, :2], axis=1)
     least = np.minimum(areas, np.prod(face[2:] - face[:2]))
-    same = (overlaps(known, face) > _COVERED) | (_shared(known, face) > _WITHIN * least)
-    inside = (_shared(known, whole) > _WITHIN * areas) & (areas > _TINY * np.prod(whole[2:] - whole[:2]))
+    same = (overlaps(known, face) > _COVERED) | (shared_areas(known, face) > _WITHIN * least)
+    inside = (shared_areas(known, whole) > _WITHIN * areas) & (areas > _TINY * np.prod(whole[2:] - whole[:2]))
     return bool((same | inside).any())
-
-
-def _shared(boxes: Floats, box: Floats) -> Floats:
-    """Areas (n,) that boxes (n, 4) have in common with one box (4,)."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    return np.asarray(np.prod(np.maximum(sides, 0), axis=1))

@@ -195,7 +195,12 @@ def _upright(region: Floats) -> Floats:
 
 def overlaps(boxes: Floats, box: Floats) -> Floats:
     """Intersection over union (n,) of boxes (n, 4) with one (4,)."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    shared = np.prod(np.maximum(sides, 0), axis=1)
+    shared = shared_areas(boxes, box)
     union = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared
     return np.asarray(shared / np.maximum(union, 1e-12))
+
+
+def shared_areas(boxes: Floats, box: Floats) -> Floats:
+    """Areas (n,) that boxes (n, 4) have in common with one box (4,)."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    return np.asarray(np.prod(np.maximum(sides, 0), axis=1))

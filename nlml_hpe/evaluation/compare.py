@@ -38,7 +38,6 @@ class Comparison:
     costs: Mapping[str, Cost]
     frames: Mapping[str, str]
     answered: Answered
-    data: Dataset
 
 
 class _Faces(NamedTuple):
@@ -113,7 +112,7 @@ def compare(
         )
         for title, faces in sets.items()
     }
-    return Comparison(evaluations, costs, frames, answered, data)
+    return Comparison(evaluations, costs, frames, answered)
 
 
 def _default_of(routes: Mapping[str, ModelRoute]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from nlml_hpe.evaluation.datasets import Dataset
 from nlml_hpe.face import Box, Face
 from nlml_hpe.files.images import ImageReadError, RgbImage
 from nlml_hpe.inference.engines import Engine, Estimates, Route
+from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.rotation import Angles, rotation_from_angles
 from nlml_hpe.words import BAR_DELAY_SECONDS
 
@@ -231,15 +233,7 @@ def landmark_route(engine: Engine, name: Route) -> Answerer:
 
     A face without landmarks has no answer.
     """
-
-    def answer(faces: Sequence[Face]) -> Estimates:
-        found = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
-        seen = [index for index, face in enumerate(faces) if face.points is not None]
-        for values, part in zip(found, engine.estimate([faces[index] for index in seen], name), strict=True):
-            values[seen] = part
-        return found
-
-    return answer
+    return partial(Eyes(engine).by_landmarks, route=name)
 
 
 def ask(faces: Iterable[LabelledFace], routes: Mapping[str, Answerer]) -> Answered:

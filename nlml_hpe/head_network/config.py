@@ -1,4 +1,4 @@
-"""Settings of the head detector's second stage."""
+"""Settings of the head detector's two stages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from nlml_hpe.image_networks.config import AugmentationConfig
 
 _FRAMING = ("mirror", "turn_deg", "scale", "shift")
 """Settings of augmentation that the second stage does not look at."""
+
+
+class HeadTrainerConfig(TrainingConfig):
+    """The head detector's network and how it is trained; what it is shown, ``sprites`` and ``scenes`` say."""
+
+    width: int = Field(default=16, ge=4, le=256, multiple_of=2, description="channels of the first layer")
+    training_scenes: int = Field(default=9000, ge=1, le=10**6, description="kept in memory, 0.44 MB each of 384 px")
+    validation_scenes: int = Field(default=300, ge=1, le=10**6)
+    views: int = Field(default=4, ge=1, le=64, description="of each scene in a batch, which counts scenes")
+    view_px: int = Field(default=160, ge=64, le=1024, multiple_of=32, description="pixels on a side of a view")
+    weights: UserPath | None = Field(default=None, description="weights to begin with: those of an earlier training")
+    int8: bool = Field(default=True, description="the ONNX file computes in eight bits: a third of the time")
 
 
 class RefinementTrainerConfig(TrainingConfig):

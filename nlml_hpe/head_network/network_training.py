@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nlml_hpe.config import HeadTrainerConfig
+from nlml_hpe.detection.regions import mirror_image
+from nlml_hpe.head_network.config import HeadTrainerConfig
 from nlml_hpe.head_network.losses import Heads, head_loss
 from nlml_hpe.head_network.network import HeadNetwork
 from nlml_hpe.image_networks.backbones import to_quickest_layout
@@ -138,7 +139,7 @@ def view_of(scene: Picture, size: int, rng: np.random.Generator) -> Shown:
     part, boxes, faces = _part(scene, size, rng)
     image = _toned(part, rng)
     if rng.uniform() < 0.5:
-        image = np.ascontiguousarray(image[:, ::-1])
+        image = mirror_image(image)
         boxes, faces = (
             np.stack([size - each[:, 2], each[:, 1], size - each[:, 0], each[:, 3]], axis=1) for each in (boxes, faces)
         )

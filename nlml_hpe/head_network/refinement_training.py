@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nlml_hpe.detection.heads import Head
-from nlml_hpe.detection.regions import overlaps
+from nlml_hpe.detection.regions import mirror_image, overlaps
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.config import RefinementTrainerConfig
 from nlml_hpe.head_network.network_training import Picture, Source
@@ -214,7 +214,7 @@ def proposals_of(looked: Looked, count: int, rng: np.random.Generator) -> Propos
         nearest = int(each.argmax()) if each.any() else None
         box = np.zeros(4) if nearest is None else within_proposal(heads[nearest], proposal)
         if rng.uniform() < 0.5:
-            cut, box = np.ascontiguousarray(cut[:, ::-1]), (box if nearest is None else mirrored_box(box))
+            cut, box = mirror_image(cut), (box if nearest is None else mirrored_box(box))
         crops.append(cut)
         boxes.append(box)
         shared.append(each.max(initial=0))

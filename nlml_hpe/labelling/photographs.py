@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nlml_hpe.evaluation.datasets import DatasetError, bare_name, each_once, meant, read_list
-from nlml_hpe.evaluation.datasets.samples import counted
+from nlml_hpe.evaluation.datasets.samples import counted_names
 from nlml_hpe.face import Box
 from nlml_hpe.files.atomic import OWN_PREFIX, ArtifactError, read_json, write_json
 from nlml_hpe.files.folders import begun_folder, replace_folder
@@ -130,7 +130,7 @@ def _listed(names: Path, known: Sequence[str], root: Path) -> list[str]:
     wanted = read_list(names)
     found = meant(wanted, known)
     if unknown := [name for name, one in zip(wanted, found, strict=True) if not one]:
-        raise DatasetError(f"{names}: of {len(wanted)} names these are not in {root}: {counted(unknown)}")
+        raise DatasetError(f"{names}: of {len(wanted)} names these are not in {root}: {counted_names(unknown)}")
     return each_once(names, found)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from nlml_hpe.detection.landmarks import box_of_68
 from nlml_hpe.detection.places import overlap
+from nlml_hpe.detection.regions import mirror_image
 from nlml_hpe.face import Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
@@ -73,7 +74,7 @@ class PseudoLabeller:
         faces = self._faces(image)
         if not faces:
             return FaceLabels([], [NO_FACE])
-        reflected = self._faces(np.ascontiguousarray(image[:, ::-1]))
+        reflected = self._faces(mirror_image(image))
         partners = [_partner(face, reflected, image.shape[1]) for face in faces]
         both = [(face, other) for face, other in zip(faces, partners, strict=True) if other is not None]
         labels, left_out = [], [ONE_SIDED] * (len(faces) - len(both))

@@ -52,7 +52,7 @@ def _ict_facekit() -> _Reader:
     from renderer.makehuman import check_wardrobe
 
     def found(config: HeadsConfig) -> list[str]:
-        return check(_folder(config)) + ([] if config.makehuman is None else check_wardrobe(config.makehuman))
+        return check(config.source_folder) + ([] if config.makehuman is None else check_wardrobe(config.makehuman))
 
     return _Reader(IctHeads.open, found)
 
@@ -62,14 +62,14 @@ def _facescape() -> _Reader:
 
     return _Reader(
         lambda config, seed, _: FaceScapeHeads.open(config, seed),
-        lambda config: check(_folder(config), config.publishable),
+        lambda config: check(config.source_folder, config.publishable),
     )
 
 
 def _scan() -> _Reader:
     from renderer.heads.scan import ScanHeads, check
 
-    return _Reader(lambda config, *_: ScanHeads.open(config), lambda config: check(_folder(config)))
+    return _Reader(lambda config, *_: ScanHeads.open(config), lambda config: check(config.source_folder))
 
 
 # Loaded on demand: each reader's needs are only those of who chooses it.
@@ -79,11 +79,6 @@ _SOURCES: dict[str, Callable[[], _Reader]] = {
     "facescape": _facescape,
     "scan": _scan,
 }
-
-
-def _folder(config: HeadsConfig) -> Path:
-    assert config.folder is not None  # the configuration has seen to it
-    return config.folder
 
 
 def open_heads(config: HeadsConfig, seed: int, cache: Path | None = None) -> HeadSource:

@@ -41,8 +41,7 @@ class FaceScapeHeads:
     @classmethod
     def open(cls, config: HeadsConfig, seed: int) -> FaceScapeHeads:
         """Raises ``HeadDataError`` where the folder is not in FaceScape's layout or holds too few people."""
-        assert config.folder is not None  # the configuration has seen to it
-        identities = _identities(config.folder, config.publishable)
+        identities = _identities(config.source_folder, config.publishable)
         require_people(len(identities), config, f"{config.folder}: identities with {MODELS}")
         return cls(tuple(identities), seed)
 

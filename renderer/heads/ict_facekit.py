@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from renderer.config import HeadsConfig
-from renderer.heads.ict_kit import Kit
+from renderer.heads.ict_kit import Kit, family_of
 from renderer.looks import draw_looks
 from renderer.mesh import Mesh
 
@@ -46,8 +46,7 @@ class IctHeads:
         HeadDataError, ObjError
             As ``Kit.open`` and ``Kit.expressions`` do.
         """
-        assert config.folder is not None  # the configuration has seen to it
-        kit = Kit.open(config.folder, cache and cache / "ict_facekit.npz")
+        kit = Kit.open(config.source_folder, cache and cache / "ict_facekit.npz")
         kit.expressions(config)  # raises now, not with the first head
         return cls(kit.facing(config.facing), config, seed)
 
@@ -75,7 +74,7 @@ class IctHeads:
 
 def _draw_expression(names: tuple[str, ...], share: float, rng: np.random.Generator) -> dict[str, float]:
     """A neutral face, or a mixture of a few expressions; both sides of the face nearly alike."""
-    families = sorted({name.removesuffix("_L").removesuffix("_R") for name in names})
+    families = sorted({family_of(name) for name in names})
     strengths: dict[str, float] = {}
     if not families or rng.uniform() >= share:
         return strengths

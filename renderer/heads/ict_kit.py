@@ -129,13 +129,13 @@ class Kit:
         Raises ``HeadDataError`` where the configuration names one that is not there; of the usual ones a kit of few
         files may lack some, of which ``check`` tells.
         """
-        families = {name.removesuffix("_L").removesuffix("_R") for name in self.expression_names}
-        unknown = set(() if config.expressions == "all" else config.expressions) - families - set(USUAL_EXPRESSIONS)
-        if unknown:
+        families = {family_of(name) for name in self.expression_names}
+        wanted = families if config.expressions == "all" else set(config.expressions)
+        if unknown := wanted - families - set(USUAL_EXPRESSIONS):
             raise HeadDataError(
                 f"heads.expressions: the kit has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(families))}"
             )
-        return tuple(name for name in self.expression_names if config.makes(name))
+        return tuple(name for name in self.expression_names if family_of(name) in wanted)
 
     def facing(self, way: KitFacing) -> Kit:
         """The kit itself, or, for "mean", the kit whose people all face as the mean head does.
@@ -310,6 +310,11 @@ def _volume(kit: Kit, vertices: NDArray[np.float32], looks: Looks) -> NDArray[np
     normals = vertex_normals(vertices, kit.own_faces)
     height = volume(kit.scalp, looks)
     return np.asarray((normals * height[:, None])[kit.source] * kit.outer[:, None], dtype=np.float32)
+
+
+def family_of(expression: str) -> str:
+    """An expression's name without its side: ``mouthSmile`` of ``mouthSmile_L``."""
+    return expression.removesuffix("_L").removesuffix("_R")
 
 
 def ears(vertices: NDArray[np.float32]) -> NDArray[np.float32]:

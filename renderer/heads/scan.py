@@ -38,8 +38,7 @@ class ScanHeads:
     @classmethod
     def open(cls, config: HeadsConfig) -> ScanHeads:
         """The scans below ``config.folder``. Raises ``HeadDataError`` where there are too few."""
-        assert config.folder is not None  # the configuration has seen to it
-        paths = _scans(config.folder)
+        paths = _scans(config.source_folder)
         require_people(len(paths), config, f"{config.folder}: .glb files")
         return cls(tuple(paths))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, counted, is_plain, printable
+from nlml_hpe.evaluation.datasets.samples import Dataset, DatasetError, counted_names, is_plain, legible
 from nlml_hpe.files.atomic import write_bytes
 from nlml_hpe.files.images import IMAGE_SUFFIXES
 
@@ -45,8 +45,8 @@ def write_lists(lists: Mapping[Path, Iterable[str]], replace_existing: bool = Fa
     """
     listed = {path: list(names) for path, names in lists.items()}
     for path, names in listed.items():
-        if odd := [printable(name) for name in names if not is_plain(name) or not name.strip()]:
-            raise DatasetError(f"{path}: expected names of one line of UTF-8 text; received {counted(odd)}")
+        if odd := [legible(name) for name in names if not is_plain(name) or not name.strip()]:
+            raise DatasetError(f"{path}: expected names of one line of UTF-8 text; received {counted_names(odd)}")
     contents = {path: "".join(f"{name}\n" for name in names).encode() for path, names in listed.items()}
     for path, content in contents.items():
         if path.is_dir():
@@ -132,7 +132,7 @@ def chosen_by_list(data: Dataset, path: Path | None) -> Dataset:
     if unknown:
         raise DatasetError(
             f"{path}: of {len(names)} names these are no labelled faces of {data.name} in {data.root}: "
-            f"{counted(unknown)}; {_why(data, unknown)}"
+            f"{counted_names(unknown)}; {_why(data, unknown)}"
         )
     wanted = set(each_once(path, found))
     return replace(data, samples=[sample for sample in data.samples if sample.name in wanted])
@@ -203,10 +203,10 @@ def each_once(path: Path, found: Iterable[Sequence[str]]) -> list[str]:
     """
     found = list(found)
     if several := [", ".join(names) for names in found if len(names) > 1]:
-        raise DatasetError(f"{path}: write the suffix of names that several photographs have: {counted(several)}")
+        raise DatasetError(f"{path}: write the suffix of names that several photographs have: {counted_names(several)}")
     chosen = [name for (name,) in found]
     if twice := [name for name, count in Counter(chosen).items() if count > 1]:
-        raise DatasetError(f"{path}: these names stand in the list more than once: {counted(twice)}")
+        raise DatasetError(f"{path}: these names stand in the list more than once: {counted_names(twice)}")
     return chosen
 
 

@@ -113,9 +113,9 @@ class Dataset:
         reason : str
             Why, in the words of the summary.
         name : str
-            Of the file; kept as ``printable`` makes it.
+            Of the file; kept as ``legible`` makes it.
         """
-        self.left_out.setdefault(reason, []).append(printable(name))
+        self.left_out.setdefault(reason, []).append(legible(name))
 
     def spread(self, count: int) -> list[Sample]:
         """So many of the faces, evenly among all, the first and the last with them.
@@ -158,22 +158,22 @@ class Dataset:
     def summary(self) -> str:
         """What was found and what was left out, in words."""
         lines = [f"{self.name} in {self.root}: {len(self.samples)} labelled faces"]
-        lines += [f"left out, {reason}: {counted(names)}" for reason, names in self.left_out.items()]
+        lines += [f"left out, {reason}: {counted_names(names)}" for reason, names in self.left_out.items()]
         return "\n  ".join(lines)
 
 
-def counted(names: list[str]) -> str:
+def counted_names(names: list[str]) -> str:
     """How many names, and the first of them."""
     more = ", ..." if len(names) > _SHOWN else ""
     return f"{len(names)} ({', '.join(names[:_SHOWN])}{more})"
 
 
-def printable(name: str) -> str:
+def legible(name: str) -> str:
     r"""A file name that can be printed and written as UTF-8, whatever its bytes.
 
     Examples
     --------
-    >>> printable("photo\udcff.jpg")
+    >>> legible("photo\udcff.jpg")
     'photo\\xff.jpg'
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -182,4 +182,4 @@ def printable(name: str) -> str:
 
 def is_plain(name: str) -> bool:
     """Whether a name can be written into a list or a table: one line of text, of bytes that are UTF-8."""
-    return printable(name) == name
+    return legible(name) == name
