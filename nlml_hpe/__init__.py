@@ -5,6 +5,7 @@ The names are loaded when they are first asked for: importing the package alone 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ _HOMES = {
     "HeadPoseEstimator": ("nlml_hpe.inference.estimator", "HeadPoseEstimator"),
     "__version__": ("nlml_hpe.version", "VERSION"),
 }
+
+# From 1.29 on onnxruntime tells its makers, over the network, of its use, and keeps a number of this machine in the
+# user's cache. It looks at this as it is loaded; whoever has set it otherwise is heard.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 if not TYPE_CHECKING:  # a type checker that sees it takes every misspelt name for one that is there

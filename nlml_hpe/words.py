@@ -36,6 +36,19 @@ def on_one_line(text: str) -> str:
     return printable(text).replace("\n", "\\x0a")
 
 
+def said_of(error: BaseException) -> str:
+    """What an error says; Python's own of memory says nothing, and numpy's names an array.
+
+    Examples
+    --------
+    >>> said_of(ValueError("no model")), said_of(MemoryError())
+    ('no model', 'there is not enough memory')
+    """
+    if not isinstance(error, MemoryError):
+        return str(error)
+    return f"there is not enough memory ({error})" if str(error) else "there is not enough memory"
+
+
 def show_all_letters() -> None:
     """Have both standard streams show letters that their encoding lacks as codes, which is better than an error."""
     for stream in (sys.stdout, sys.stderr):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from renderer.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Camera:
         return np.asarray(_projected(points, focal, across, down), dtype=np.float32)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _projected(points, focal, across, down):  # type: ignore[no-untyped-def]
     """Places (V, 2) in pixels: numpy takes four times as long over rows of three numbers."""
     result = np.empty((len(points), 2), dtype=points.dtype)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from renderer.accessories import joined, volume
 from renderer.atlas import Texels
+from renderer.compiled import compiled
 from renderer.config import HeadsConfig
 from renderer.crop_clothes import STRIP, Worn, draw_body, draw_worn
 from renderer.heads.ict_kit import Kit, family_of
@@ -168,7 +168,7 @@ def _take(kit: Kit, shape: FloatArray, lift: FloatArray, worn: FloatArray, worn_
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _lifted(shape, normals, source, lift, outer):  # type: ignore[no-untyped-def]
     """Places (A, 3) of the mesh's vertices, each from a kit vertex of ``source`` (A,) and moved along its normal."""
     result = np.empty((len(source), 3), dtype=shape.dtype)

@@ -8,12 +8,12 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.files.images import images_in, read_image
 from nlml_hpe.files.manifests import digest_of_names_and_sizes
+from renderer.compiled import compiled
 from renderer.crop_shading import Lamps
 
 FloatArray = NDArray[np.float32]
@@ -125,7 +125,7 @@ def draw_background(size: int, found: list[NDArray[np.uint8]], rng: np.random.Ge
     return image
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _tint(image, factors):  # type: ignore[no-untyped-def]
     """An image (H, W, 3) times a factor (3,) for each colour, within 0..255."""
     for row in range(image.shape[0]):
@@ -185,7 +185,7 @@ def lay_over(
     _lay(image[where], mask[where], np.broadcast_to(fill, image.shape)[where])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _lay(image, mask, over):  # type: ignore[no-untyped-def]
     """Lay one image (H, W, 3) over another, as far as a mask (H, W) in 0..255 says."""
     for row in range(image.shape[0]):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from renderer.camera import Camera
+from renderer.compiled import compiled
 from renderer.neck import moved
 from renderer.rasterizers import Fragments, get_rasterizer
 
@@ -121,7 +121,7 @@ def _cross(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray
     return first[_NEXT] * second[_AFTER] - first[_AFTER] * second[_NEXT]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "nsz"})
 def _light(  # type: ignore[no-untyped-def]
     pix_to_face, bary, faces, uv, texture, normals, side, depth, lamp_camera, direction, fill, power, color, image
 ):
@@ -136,7 +136,7 @@ def _light(  # type: ignore[no-untyped-def]
         _paint(seen[:count], surface, light, texture, power, color, image[row])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "nsz"})
 def _seen_surface(pix_to_face, bary, faces, uv, normals, seen, surface):  # type: ignore[no-untyped-def]
     """Which pixels of a row show a face, and how many do; of each u, v and the normal, not yet of unit length."""
     count = 0
@@ -159,7 +159,7 @@ def _seen_surface(pix_to_face, bary, faces, uv, normals, seen, surface):  # type
     return count
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "nsz"})
 def _reflect(surface, count, direction, fill, power, light):  # type: ignore[no-untyped-def]
     """How much of the main lamp, of the second and of the gloss each pixel gives back."""
     # The camera looks along -z, so towards the viewer is +z, and half-way to the lamp is this.
@@ -180,7 +180,7 @@ def _reflect(surface, count, direction, fill, power, light):  # type: ignore[no-
             light[2, pixel] = light[2, pixel] ** power[4] * power[3] * 255.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "nsz"})
 def _cast_shadow(seen, pix_to_face, bary, faces, side, depth, lamp_camera, dark, light):  # type: ignore[no-untyped-def]
     """Take the main lamp and its gloss from pixels that it does not see, in part where it sees some of nine places."""
     for pixel, column in enumerate(seen):
@@ -205,7 +205,7 @@ def _cast_shadow(seen, pix_to_face, bary, faces, side, depth, lamp_camera, dark,
             light[2, pixel] *= lit
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "nsz"})
 def _paint(seen, surface, light, texture, power, color, image):  # type: ignore[no-untyped-def]
     """The texture's colours, between its four pixels next to each place, in that light."""
     rows, columns = texture.shape[0], texture.shape[1]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import splev, splprep
 
+from renderer.compiled import compiled
 from renderer.looks import Looks, Rgb
 
 FloatArray = NDArray[np.float32]
@@ -66,7 +66,7 @@ class _Drawn(NamedTuple):
     coverage: FloatArray
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _lay(chart, coverage, ink):  # type: ignore[no-untyped-def]
     """Ink (4,) over a part of the chart (H, W, 4), as far as it is covered (H, W)."""
     for row in range(chart.shape[0]):

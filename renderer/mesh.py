@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from renderer.compiled import compiled
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def vertex_normals(vertices: NDArray[np.floating], faces: NDArray[np.int32]) -> 
     return _vertex_normals(np.asarray(vertices), np.asarray(faces))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _vertex_normals(vertices, faces):  # type: ignore[no-untyped-def]
     sums = np.zeros((len(vertices), 3))
     for face in range(len(faces)):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.files.arrays import read_npz
-from nlml_hpe.files.atomic import ArtifactError, atomic_path
+from nlml_hpe.files.arrays import read_npz, write_npz
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.manifests import digest_of_names_and_sizes
 
 Arrays = dict[str, NDArray[Any]]
@@ -41,8 +41,7 @@ def write_cache(path: Path, digest: str, facts: Mapping[str, Any], arrays: Array
         By names other than "header".
     """
     header = np.frombuffer(json.dumps({**facts, "digest": digest}).encode(), dtype=np.uint8)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **{_FACTS: header}, **arrays)
+    write_npz(path, {_FACTS: header, **arrays})
 
 
 def read_cache(path: Path, digest: str) -> tuple[dict[str, Any], Arrays] | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.rotation import Angles, rotation_from_angles, rotation_from_vector, vector_from_rotation
+from renderer.compiled import compiled
 from renderer.smoothstep import smoothstep
 
 FloatArray = NDArray[np.float32]
@@ -88,7 +88,7 @@ def posed(
     return Posed(places, facing, skull)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def moved(points, by):  # type: ignore[no-untyped-def]
     """Points (V, 3), all moved by the same step (3,): numpy takes ten times as long over rows of three numbers."""
     result = np.empty_like(points)
@@ -98,7 +98,7 @@ def moved(points, by):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _bend(moves, share, with_head, with_neck, with_body):  # type: ignore[no-untyped-def]
     """Put the mean of where the three would take some rows into ``with_head`` (V, 3), which has all."""
     one, two, none = np.float32(1), np.float32(2), np.float32(0)
@@ -110,7 +110,7 @@ def _bend(moves, share, with_head, with_neck, with_body):  # type: ignore[no-unt
             with_head[row, axis] = mean + below * with_body[number, axis]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _straighten(moves, facing):  # type: ignore[no-untyped-def]
     """Some rows of ``facing`` (V, 3) become of unit length."""
     for row in moves:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from renderer.atlas import Texels
+from renderer.compiled import compiled
 from renderer.face_chart import frontal_chart, inside, seen_from_front
 from renderer.looks import Looks, Rgb
 from renderer.smoothstep import smoothstep
@@ -248,7 +248,7 @@ def _planes(color: Rgb) -> FloatArray:
     return _ink(color)[:, None, None]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _blend(image, share, color, bright):  # type: ignore[no-untyped-def]
     """Paint an image (3, H, W) with a colour (3,) of some brightness (H, W), as far as a share (H, W) says."""
     for channel in range(3):
@@ -259,7 +259,7 @@ def _blend(image, share, color, bright):  # type: ignore[no-untyped-def]
                 image[channel, row, column] = under + share[row, column] * (over - under)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _lay_chart(image, drawn, forward):  # type: ignore[no-untyped-def]
     """Lay colours times coverage, with the coverage last (H, W, 4), over an image (3, H, W) where it looks ahead."""
     one = np.float32(1)  # as an integer it would make the sum one of double precision

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from renderer.compiled import compiled
 from renderer.mesh import Mesh
 from renderer.rasterizers import Fragments
 
@@ -65,7 +65,7 @@ def shade(
     return image
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _shade(pix_to_face, barycentrics, faces, uv, texture, normals, direction, ambient, color, image):  # type: ignore[no-untyped-def]
     rows, columns = texture.shape[0], texture.shape[1]
     for row in range(image.shape[0]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from nlml_hpe.files.arrays import map_npy, read_npz
 from nlml_hpe.files.atomic import ArtifactError
+from tests.conftest import REPOSITORY
 
 
 def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
@@ -21,6 +24,21 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(read_npz(tmp_path / "a.npz", ["x"])) == ["x"]
     with pytest.raises(ArtifactError, match="'y' is missing"):
         read_npz(tmp_path / "a.npz", ["y"])
+
+
+def test_a_disk_that_fills_is_an_error_and_nothing_else(tmp_path: Path) -> None:
+    """Beside it stood a traceback: Python's archive was closed after its file, where nothing could be written."""
+    program = (
+        "import resource, sys\nfrom pathlib import Path\n"
+        "from nlml_hpe.manifold.manifold_file import read_manifold, write_manifold\n"
+        "from nlml_hpe.model.format import SHIPPED\nmanifold = read_manifold(SHIPPED / 'manifold.npz')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n    write_manifold(Path(sys.argv[1]), manifold)\nexcept OSError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "m.npz")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert (done.stdout.count("File too large"), done.stderr) == (1, "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:

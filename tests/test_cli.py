@@ -507,6 +507,29 @@ def test_a_video_that_fails_keeps_the_rows_before(clip: Path, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "copy.mp4", "rows.csv"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="this system does not say what a process has taken")
+def test_an_image_too_large_for_the_memory_costs_no_answer_of_the_others(tmp_path: Path) -> None:
+    """It ended in a traceback, and no table was written."""
+    shutil.copy("docs/photograph.jpg", tmp_path / "a.jpg")
+    Image.new("RGB", (6000, 6000)).save(tmp_path / "b.png", compress_level=1)
+    program = (
+        "import resource, sys\nfrom nlml_hpe.cli import main\n"
+        "main(['predict', sys.argv[1] + '/a.jpg'])\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 120 * 2**20,) * 2)\n"
+        "sys.exit(main(['predict', sys.argv[1], '--csv', sys.argv[1] + '/poses.csv']))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert f"error: {tmp_path}/b.png: there is not enough memory" in done.stderr
+    rows = list(csv.DictReader((tmp_path / "poses.csv").open()))
+    assert [(row["image"], row["status"]) for row in rows] == [
+        (str(tmp_path / "a.jpg"), "face"),
+        (str(tmp_path / "b.png"), "unreadable"),
+    ]
+
+
 def test_a_disk_that_fills_costs_the_copy_and_not_the_rows(clip: Path, tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,30 @@ def test_the_package_alone_loads_nothing() -> None:
     assert {name for name in loaded if name.startswith("nlml_hpe")} == {"nlml_hpe"}
     # numpy alone takes ten times as long as the package.
     assert not loaded & {"numpy", "cv2", "PIL", "onnxruntime", *TRAINING, *OTHER}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_nobody_is_told_of_a_prediction(tmp_path: Path) -> None:
+    """onnxruntime reported each use over the network, from a thread for which a forked child waited for ever."""
+    program = (
+        "import os, nlml_hpe.sessions as sessions\nfrom nlml_hpe.model.format import ONNX_FILE, SHIPPED\n"
+        "sessions.open_session(SHIPPED / ONNX_FILE)\nchild = os.fork()\nif child:\n    os.waitpid(child, 0)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, env=environment, start_new_session=True)
+    try:
+        assert process.wait(timeout=60) == 0
+    finally:
+        with suppress(ProcessLookupError):  # the child too, which has its group
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_who_lets_onnxruntime_report_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    program = "import os, nlml_hpe\nsys.modules[os.environ['ORT_DISABLE_TELEMETRY']] = os"
+    assert "0" in modules_after(program)
 
 
 def test_a_type_checker_sees_which_names_there_are(tmp_path: Path) -> None:

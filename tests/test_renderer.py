@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +16,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, angles_from_rotation, kabsch, rotation_from_angles
 from renderer.appearance import FIXED_LIGHT, draw_scene
 from renderer.camera import Camera
+from renderer.compiled import compiled
 from renderer.config import AppearanceConfig, HeadsConfig, RenderConfig
 from renderer.drawing import HEAD_EXTENT_MM, render_pose
 from renderer.heads.photo import PhotoHeads
@@ -278,3 +281,15 @@ def test_a_folder_of_photos_works_as_the_embedded_one(tmp_path: Path, photo: Rgb
     (tmp_path / "empty").mkdir()
     with pytest.raises(HeadPhotoError, match="no photographs"):
         PhotoHeads.open(HeadsConfig(photos=tmp_path / "empty"), seed=1)
+
+
+def test_code_is_compiled_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, by a user without a home, no stage of a checkout that root had installed could be imported."""
+    (no_folder := tmp_path / "file").touch()
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(no_folder))
+    functions: dict[str, Any] = {}
+    exec(compile("def doubled(number):\n    return 2 * number", str(no_folder / "module.py"), "exec"), functions)
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(functions["doubled"])
+    assert compiled()(functions["doubled"])(21) == 42

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -175,3 +177,10 @@ def test_that_tensorboard_is_missing_is_said_before_anybody_is_rendered(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingPackageError, match="tensorboard: true needs"):
         run_pipeline.main(path, None, None, force=False, eye=eye)
+
+
+def test_too_little_memory_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was a traceback, whose last line named no reason."""
+    for take, reason in ((bytes, ""), (np.empty, r" \(Unable to allocate .*\)")):
+        assert guarded(lambda _, take=take: take(2**59), argparse.Namespace()) == 1
+        assert re.fullmatch(rf"error: there is not enough memory{reason}\n", capsys.readouterr().err)

@@ -18,6 +18,7 @@ from nlml_hpe.cli import other, predict, video
 from nlml_hpe.cli.interrupt import STOPPED
 from nlml_hpe.cli.streams import say_error, standard_streams
 from nlml_hpe.evaluation.options import ERRORS
+from nlml_hpe.words import said_of
 
 _EXAMPLES = """examples:
   nlml-hpe predict photo.jpg
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             work: Callable[[argparse.Namespace], int] = given.work
             return work(given)
     except ERRORS as error:
-        say_error(error)
+        say_error(said_of(error))
         return 1
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped by Ctrl-C; what was not written until then is lost", file=sys.stderr)

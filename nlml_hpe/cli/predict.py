@@ -47,7 +47,7 @@ from nlml_hpe.files.images import ImageReadError, RgbImage, read_image, user_pat
 from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.view.draw import draw_poses
-from nlml_hpe.words import BAR_DELAY_SECONDS, counted, on_one_line
+from nlml_hpe.words import BAR_DELAY_SECONDS, counted, on_one_line, said_of
 
 
 def add_parser(commands: Any) -> None:
@@ -160,6 +160,8 @@ def _read(entry: Entry) -> RgbImage | ImageReadError:
         return read_image(entry.path)
     except ImageReadError as error:
         return error
+    except MemoryError as error:  # of a large one, which must not cost the answers of the others
+        return ImageReadError(f"{entry.path}: {said_of(error)}; make the image smaller")
 
 
 def _predict_batch(

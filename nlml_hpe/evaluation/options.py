@@ -17,11 +17,11 @@ from nlml_hpe.extras import MissingPackageError
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import user_path
 from nlml_hpe.model.format import SHIPPED
-from nlml_hpe.words import printable, show_all_letters
+from nlml_hpe.words import printable, said_of, show_all_letters
 
-ERRORS = (ArtifactError, DetectorError, MissingPackageError, OSError, ValueError)
-"""The user's to mend: OSError is a full disk or a missing permission, the others are this project's own or say what was
-wrong with a value."""
+ERRORS = (ArtifactError, DetectorError, MissingPackageError, MemoryError, OSError, ValueError)
+"""The user's to mend: OSError is a full disk or a missing permission, MemoryError a machine that is too small, the
+others are this project's own or say what was wrong with a value."""
 
 
 def exit_code_of(
@@ -59,7 +59,7 @@ def exit_code_of(
     try:
         work(given)
     except errors as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {printable(said_of(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(str(stop) or stopped, file=sys.stderr)

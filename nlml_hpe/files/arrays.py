@@ -9,7 +9,8 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.atomic import ArtifactError, write_bytes
 
 MAX_NPZ_BYTES = 4 * 1024**3
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -84,6 +85,23 @@ def read_npz(path: Path, names: Sequence[str] | None = None, max_bytes: int = MA
     # RuntimeError: encrypted.
     except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtifactError(f"{path}: damaged or no .npz file ({error})") from error
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by their names as an ``.npz`` file, atomically; see ``atomic.atomic_path``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_npz(Path(folder) / "a.npz", {"x": np.arange(3)})
+    ...     read_npz(Path(folder) / "a.npz")["x"].tolist()
+    [0, 1, 2]
+    """
+    # By way of memory: a disk that fills has Python's archive print a traceback of its own beside the error.
+    content = BytesIO()
+    np.savez(content, **dict(arrays))
+    write_bytes(path, content.getvalue())
 
 
 def map_npy(path: Path, mode: Literal["r", "c"]) -> NDArray[Any]:

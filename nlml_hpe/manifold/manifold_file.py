@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.files.arrays import read_npz
-from nlml_hpe.files.atomic import ArtifactError, atomic_path
+from nlml_hpe.files.arrays import read_npz, write_npz
+from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.manifold.manifold import PoseManifold
 from nlml_hpe.manifold.statistics import IdentityPrior, Noise
 from nlml_hpe.pose_grid import PoseGrid
@@ -53,8 +53,7 @@ def write_manifold(path: str | Path, manifold: PoseManifold) -> None:
         "facts": manifold.facts,
     }
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, header=text, **dict(_arrays(manifold)))
+    write_npz(path, {"header": text, **dict(_arrays(manifold))})
 
 
 def read_manifold(path: str | Path) -> PoseManifold:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from renderer.camera import Camera
+from renderer.compiled import compiled
 from renderer.mesh import Mesh
 from renderer.rasterizers import Fragments
 from renderer.shading import Light, shade
@@ -73,7 +73,7 @@ def _rasterize(
 
 
 # NaN is excluded: a mesh's vertices are finite and in front of the camera.
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: ignore[no-untyped-def]
     height, width = pix_to_face.shape
     # 1/distance is linear on the screen; attributes over distance are, too.
@@ -117,7 +117,7 @@ def _fill(pixels, distance, faces, pix_to_face, barycentrics, depth):  # type: i
     _interpolate(pixels, near, faces, pix_to_face, barycentrics, depth)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 def _of_vertices(pixels, distance, height, width):  # type: ignore[no-untyped-def]
     """Of each vertex the first column whose centre lies right of it, the one after the last whose centre lies left, the
     same of rows, within the image; and one over its distance. A face's are the least and greatest of its vertices'."""
@@ -131,7 +131,7 @@ def _of_vertices(pixels, distance, height, width):  # type: ignore[no-untyped-de
     return spans, near
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+@compiled(error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 def _is_hidden(nearest, near, left, right, top, bottom):  # type: ignore[no-untyped-def]
     """Whether all of these pixels show something nearer than 1 / ``near``; a little more, as rounding may have it."""
     bound = np.float32(near * 1.000001)
@@ -142,7 +142,7 @@ def _is_hidden(nearest, near, left, right, top, bottom):  # type: ignore[no-unty
     return True
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _interpolate(pixels, near, faces, pix_to_face, barycentrics, depth):  # type: ignore[no-untyped-def]
     """Weights and depth of the faces that are seen, once per pixel."""
     for row in range(pix_to_face.shape[0]):
