@@ -81,7 +81,7 @@ class Begun(Generic[Result]):
             for index in reversed(range(len(self._tasks))):
                 if index >= len(self._futures) or self._futures[index].cancel():
                     own[index] = self._tasks[index]()
-            return [own[index] if index in own else future.result() for index, future in enumerate(self._futures)]
+            return [own[index] if index in own else self._futures[index].result() for index in range(len(self._tasks))]
         finally:
             for future in self._futures:  # where something was raised, nothing more is begun
                 future.cancel()

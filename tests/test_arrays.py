@@ -152,6 +152,14 @@ def test_an_empty_array_is_read(tmp_path: Path) -> None:
     assert map_npy(tmp_path / "empty.npy", "c").shape == (0, 3)
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_array_of_objects_is_not_unpickled(tmp_path: Path, count: int) -> None:
+    """An empty one is not mapped but read, by what would unpickle it; whose pickle it is nobody knows."""
+    np.save(tmp_path / "objects.npy", np.array([{}] * count, dtype=object))
+    with pytest.raises(ValueError, match=r"objects|allow_pickle"):
+        map_npy(tmp_path / "objects.npy", "r")
+
+
 def test_an_array_is_mapped_and_what_is_written_into_a_copy_stays_in_memory(tmp_path: Path) -> None:
     path, values = tmp_path / "a.npy", np.arange(6.0)
     np.save(path, values)

@@ -341,7 +341,7 @@ def test_crops_are_gathered_through_all_shards(tmp_path: Path) -> None:
     assert len(gathered(shards, np.array([], dtype=int))) == 0
     for outside in (5, -1):
         with pytest.raises(IndexError, match=r"0\.\.4"):
-            gathered(shards, np.array([outside]))
+            gathered(shards, np.array([0, outside]))
     trusted = replace(shards[0], confidence=np.ones(3, np.float32))
     assert gathered([trusted, shards[1]], np.array([0, 4])).confidence is None
     np.save(tmp_path / "rotations_00001.npy", shards[1].rotations.astype(np.float64))

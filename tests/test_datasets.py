@@ -397,10 +397,13 @@ def test_damaged_fsanet_files_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "flipped.npz").write_bytes(whole[:60] + bytes(b ^ 255 for b in whole[60:120]) + whole[120:])
     np.savez(tmp_path / "text.npz", image=images, pose=np.full((2, 3), "a"))
     np.savez(tmp_path / "grey.npz", image=images[..., :1], pose=pose)
+    np.savez(tmp_path / "less.npz", image=images, pose=pose[:1])
+    np.savez(tmp_path / "more.npz", image=images, pose=np.zeros((2, 6)))
     data = read_dataset("fsanet", tmp_path)
     assert [sample.name for sample in data.samples] == ["good/000000"]
     assert data.left_out.pop("angles not finite") == ["good/000001"]
-    assert sorted(itertools.chain(*data.left_out.values())) == ["cut.npz", "flipped.npz", "grey.npz", "text.npz"]
+    left_out = sorted(itertools.chain(*data.left_out.values()))
+    assert left_out == ["cut.npz", "flipped.npz", "grey.npz", "less.npz", "more.npz", "text.npz"]
 
 
 def test_an_fsanet_header_that_lies_asks_for_no_memory(tmp_path: Path) -> None:
@@ -474,6 +477,8 @@ def test_a_list_replaces_no_file_of_the_user(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"two\.txt is there already"):
         write_lists({tmp_path / "one.txt": ["a"], tmp_path / "two.txt": ["b"]})
     assert not (tmp_path / "one.txt").exists()  # all are checked before the first is written
+    write_lists({tmp_path / "two.txt": ["b"]}, replace_existing=True)
+    write_lists({tmp_path / "two.txt": ["b"]})  # what is there already as it would be written
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\u2028b", "", " ", "photo\udcff.jpg"])
@@ -583,6 +588,7 @@ def test_a_split_keeps_people_whole_and_meets_the_shares(tmp_path: Path) -> None
     assert not (people[0] | people[1]) & people[2]
     data = read_dataset("biwi", tmp_path)
     assert [sample.name for sample in chosen_by_list(data, tmp_path / "test.txt").samples] == parts["test"]
+    assert [set(split(data, *shares, seed=0)) for shares in ((1, 0), (0, 1))] == [{"train"}, {"validation"}]
     for train, validation in ((0.9, 0.2), (-0.1, 0.5), (float("nan"), 0.1)):
         with pytest.raises(DatasetError, match="expected shares"):
             split(data, train, validation, seed=0)

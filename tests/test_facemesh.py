@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from nlml_hpe.detection.places import crop_around, overlap, without_repeats
 from nlml_hpe.detection.regions import box_of_region, distinct, in_image, regions_from_landmarks
 from nlml_hpe.evaluation.datasets import read_dataset
 from nlml_hpe.face import Box, Face
-from nlml_hpe.files.atomic import ArtifactError
+from nlml_hpe.files.atomic import ArtifactError, write_bytes
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.rotation import geodesic_degrees
@@ -396,6 +397,24 @@ def test_what_the_conversion_lacks_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ArtifactError, match=r"^the conversion needs tflite and onnx; to make .*: pip install 'tflite"):
         weights.make_weights(tmp_path / "out")
+
+
+def test_the_networks_of_another_installed_mediapipe_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer ones have none, or may have others: pip fetches the wheel of the known one."""
+    spec, find = SimpleNamespace(origin=str(tmp_path / "mediapipe" / "__init__.py")), weights.importlib.util.find_spec
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: spec if name == "mediapipe" else find(name))
+    failed = subprocess.CompletedProcess([], 1, "", "no network")
+    monkeypatch.setattr(weights.subprocess, "run", lambda *_, **__: failed)
+    inside = ("face_detection/face_detection_short_range", "face_landmark/face_landmark")
+    paths = [tmp_path / "mediapipe" / "modules" / f"{name}.tflite" for name in inside]
+    for path in (None, *paths, tmp_path / "mediapipe-0.10.21.dist-info" / "LICENSE"):
+        if path is not None:
+            write_bytes(path, b"another")
+        with pytest.raises(ArtifactError, match=r"pip could not fetch mediapipe .*: no network; fetch its wheel"):
+            weights.make_weights(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_networks_are_made_of_mediapipes_and_say_so(folder: Path, tmp_path: Path) -> None:

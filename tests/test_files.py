@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -31,6 +32,14 @@ def make(folder: Path) -> None:
     with fresh_folder(folder, "thing") as partial:
         write_bytes(partial / "data.bin", b"123")
         write_manifest(partial, "thing", {"a": 1}, {"input": "x"})
+
+
+def made_deep(folder: Path) -> Path:
+    with fresh_folder(folder, "thing") as partial:
+        for name in ("first.bin", "deep/er/second.bin", "last.bin"):
+            write_bytes(partial / name, b"123")
+        write_manifest(partial, "thing", {}, {})
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -261,6 +270,28 @@ def test_what_a_run_that_was_killed_behind_the_two_renames_left_is_removed(tmp_p
     assert sorted(p.name for p in tmp_path.iterdir()) == [".thing.lock", "thing"]
 
 
+def test_a_removal_that_was_killed_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lists the files goes last: without it what is left would be somebody else's, and never be replaced."""
+    folder, remove = tmp_path / "thing", Path.unlink
+    shutil.copytree(made_deep(folder), tmp_path / "thing.replaced")
+    removed: list[str] = []
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "thing.replaced":
+            if removed:
+                raise KeyboardInterrupt
+            removed.append(path.name)
+        remove(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            made_deep(folder)
+    assert removed
+    made_deep(folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".thing.lock", "thing"]
+
+
 def test_what_is_written_into_a_folder_whose_run_was_killed_at_its_end_is_the_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +401,13 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
     assert ".nlml_hpe" not in str(caught.value)
     with pytest.raises(IsADirectoryError, match="is a folder"):
         write_bytes(tmp_path, b"1")
+    table, source = tmp_path / "new" / "table.csv", FileNotFoundError(errno.ENOENT, "No such file", "photo.jpg")
+    # What fails in a write names no file; what names another one, or has no number, is not about this one.
+    full, other = OSError(errno.ENOSPC, "No space left"), OSError("not a video")
+    for error, text in ((full, f"No space left: '{table}'"), (source, "photo.jpg"), (other, "not a video")):
+        with pytest.raises(OSError, match=f"{text}'?$") as caught, atomic_path(table):
+            raise error
+        assert (caught.value is error) == (error is not full)
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="only Linux has a folder that takes no file of anybody's")

@@ -19,7 +19,9 @@ from nlml_hpe.detection.landmarks import (
     IBUG68,
     SEARCHES,
     Normalization,
+    PointSet,
     boundary_loops,
+    canonical_68,
     facemesh_canonical,
     facemesh_mirror,
     facemesh_triangles,
@@ -143,6 +145,18 @@ def test_who_is_given_a_table_cannot_change_that_of_all_others(kept: np.ndarray)
 def test_the_canonical_face_is_its_own_mirror_image() -> None:
     mirror, canonical = facemesh_mirror(), facemesh_canonical()
     np.testing.assert_array_equal(canonical[mirror] * [-1, 1, 1], canonical)
+
+
+@pytest.mark.parametrize("points", [FACEMESH, IBUG68], ids=lambda points: points.name)
+def test_what_features_refer_to_is_its_own_mirror_image(points: PointSet) -> None:
+    mirror, (first, second) = mirror_of(points), points.eye_corners
+    assert (mirror[first], mirror[second], mirror[points.nose_tip]) == (second, first, points.nose_tip)
+
+
+def test_the_68_of_facemesh_s_points_mirror_one_another_as_the_68_do() -> None:
+    np.testing.assert_array_equal(canonical_68()[mirror_of(IBUG68)] * [-1, 1, 1], canonical_68())
+    _, chin = np.argmin(canonical_68(), axis=0)[:2]
+    assert chin == 8
 
 
 def test_the_mirror_is_an_involution_that_agrees_with_a_real_face(detector: FaceMeshOnnx, photo: RgbImage) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,7 @@ def test_an_image_is_answered_with_pose_and_reconstruction(server: DemoServer, p
     seen = normalize_landmarks(np.array(face["landmarks"])[None])[0]
     rebuilt = cells @ np.array(known["weights"])
     assert np.array(known["triangles"]).shape == (852, 3)
+    assert known["range"] == [[-50, 50], [-40, 40], [-30, 30]]
     # The manifold leaves about 8% of a face's spread on those it has not seen.
     assert np.linalg.norm(rebuilt - seen) / np.linalg.norm(seen) < 0.15
 
@@ -249,6 +250,21 @@ def test_a_request_in_drops_ends(server: DemoServer, monkeypatch: pytest.MonkeyP
     assert seconds < 3
     answer, seconds = dripped(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X: a\r\n")
     assert (answer, seconds < 3) == (b"", True)
+
+
+def test_the_rest_of_a_refused_upload_in_drops_is_not_waited_for(
+    server: DemoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nlml_hpe.page.server.TIMEOUT_SECONDS", 0.5)
+    with socket.create_connection(server.server_address[:2], timeout=5) as connection:
+        connection.sendall(UPLOAD.replace(b"image/", b"text/"))
+        assert b" 415 " in connection.recv(65536)
+        start = time.monotonic()
+        while server._open and time.monotonic() - start < 5:
+            with suppress(ConnectionError):
+                connection.sendall(b"x")
+            time.sleep(0.05)
+        assert time.monotonic() - start < 3
 
 
 def test_there_is_a_most_of_connections_and_room_again_when_one_ends() -> None:

@@ -74,14 +74,21 @@ def test_texts_are_read_and_written_in_utf_8_in_every_locale() -> None:
                 assert any(given.arg == "encoding" for given in call.keywords), f"{path}:{call.lineno}"
 
 
-@pytest.mark.parametrize(("options", "device"), [([], "cuda"), (["--device", "cpu"], "cpu")])
-def test_a_device_on_the_command_line_is_taken_in_place_of_the_configurations(
-    tmp_path: Path, options: list[str], device: str
+@pytest.mark.parametrize(
+    ("options", "device", "cluster"),
+    [
+        ([], "cuda", "tcp://a:1"),
+        (["--device", "cpu"], "cpu", "tcp://a:1"),
+        (["--cluster", "tcp://b:2"], "cuda", "tcp://b:2"),
+    ],
+)
+def test_what_computes_is_taken_from_the_command_line_in_place_of_the_configuration(
+    tmp_path: Path, options: list[str], device: str, cluster: str
 ) -> None:
     path = tmp_path / "small.yaml"
-    path.write_text(f"workdir: {tmp_path}\ndevice: cuda\n")
-    given = stage_parser(None).parse_args(["--config", str(path), *options])
-    assert config_of(given).device == device
+    path.write_text(f"workdir: {tmp_path}\ndevice: cuda\ncluster: tcp://a:1\n")
+    config = config_of(stage_parser(None).parse_args(["--config", str(path), *options]))
+    assert (config.device, config.cluster) == (device, cluster)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that this machine has")

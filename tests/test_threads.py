@@ -158,6 +158,13 @@ def test_what_no_thread_could_begin_is_not_begun_later() -> None:
     assert done == ["by the pool"]
 
 
+def test_what_no_further_thread_can_begin_is_done_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a system refuses a thread after it has started some: the results of what was left were not there."""
+    starts = iter([True, True, False])
+    monkeypatch.setattr("nlml_hpe.threads.submitted", lambda *what: submitted(*what) if next(starts) else None)
+    assert begin(abs, [-1, -2, -3, -4], threads=2).results() == [1, 2, 3, 4]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     """The parent's do not live on in it."""

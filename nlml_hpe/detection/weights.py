@@ -147,7 +147,6 @@ def make_weights(folder: Path, wheel: Path | None = None) -> Path:
         DETECTION: (2 / 255, -1.0, {"boxes": (896, 16), "logits": (896,)}),
         LANDMARKS: (1 / 255, 0.0, {"points": (468, 3), "presence": ()}),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     digests = {}
     for name, (scale, offset, outputs) in shapes.items():
         content = convert(sources[name], scale, offset, outputs)
