@@ -379,6 +379,17 @@ def test_a_head_that_is_found_all_the_time_keeps_its_number() -> None:
     assert {number for time in times for number in numbers(tracker, [square(300)], time)} == {1}
 
 
+@pytest.mark.parametrize(("apart", "expected"), [(PATIENCE_SECONDS + 1, [1, 1, 1]), (60.0, [1, 2, 3])])
+def test_heads_have_numbers_where_frames_are_far_apart(apart: float, expected: list[int]) -> None:
+    """A time lapse, or a camera that gave nothing for a while: from the second frame on heads had no number at all."""
+    tracker = HeadTracker()
+    shown = [numbers(tracker, [square(100 + number)], number * apart) for number in range(3)]
+    assert shown == [[number] for number in expected]
+    # One that was missed is not awaited for longer, whenever the next frame comes.
+    numbers(tracker, [], 2 * apart + 0.04)
+    assert numbers(tracker, [square(102)], 2 * apart + 0.04 + PATIENCE_SECONDS) == [None]
+
+
 def test_two_heads_are_not_one_track() -> None:
     tracker = HeadTracker()
     numbers(tracker, [square(300)], 0.0)

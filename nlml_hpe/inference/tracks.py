@@ -9,7 +9,8 @@ Each frame's heads are given to the tracks one by one, the nearest pair first, i
 is smoothed with its velocity (an alpha-beta filter). A head that no detector finds stays where it was, its velocity
 dying away. It ends where it leaves the picture, ``PATIENCE_SECONDS`` after it was found last or the image eye was sure
 enough to see a head there, and ``LONGEST_UNSEEN_SECONDS`` after it was found last; its pose is given for
-``DOUBTED_SECONDS`` after the image eye was sure of it.
+``DOUBTED_SECONDS`` after the image eye was sure of it. Seconds without a frame make nobody lose patience; after
+``LONGEST_UNSEEN_SECONDS`` of them all heads are new.
 """
 
 from __future__ import annotations
@@ -238,7 +239,9 @@ class HeadTracker:
         # They are the poses' own, and whoever has those may write into them.
         rotations = [np.array(rotation, dtype=np.float64) for rotation in rotations]
         seconds = time - self._time
-        self._tracks = [track for track in self._tracks if _is_awaited(track, time)]
+        if seconds > LONGEST_UNSEEN_SECONDS:
+            self.cut()  # longer than any head is awaited: nobody knows who came or went
+        self._tracks = [track for track in self._tracks if _is_awaited(track, self._time, time)]
         for track in self._tracks:
             track.move(time, track.seen == self._time)
         self._time = time
@@ -284,9 +287,13 @@ class HeadTracker:
         return track.seen == self._time or (track.number is not None and inside)
 
 
-def _is_awaited(track: Track, time: float) -> bool:
-    """Whether a head may still be where it was found last."""
-    return time - track.sure <= PATIENCE_SECONDS and time - track.seen <= LONGEST_UNSEEN_SECONDS
+def _is_awaited(track: Track, last: float, time: float) -> bool:
+    """Whether a head may still be where it was found last, in a frame of a time after one of the ``last`` time.
+
+    Where frames are far apart, or a camera gave none for a while, nobody missed it in between.
+    """
+    is_missed = track.sure < last and time - track.sure > PATIENCE_SECONDS
+    return not is_missed and time - track.seen <= LONGEST_UNSEEN_SECONDS
 
 
 def _middle(box: Box) -> tuple[float, float]:
