@@ -108,6 +108,14 @@ def test_what_is_no_video_is_named(tmp_path: Path, damage: str) -> None:
         VideoSource(path)
 
 
+def test_a_file_that_lost_its_header_with_its_end_is_said_to_be_cut_short(video: Path, tmp_path: Path) -> None:
+    content = video.read_bytes()
+    path = tmp_path / "talk.mp4"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(VideoError, match=r"talk\.mp4 cannot be opened: .*cut short"):
+        VideoSource(path)
+
+
 @pytest.mark.parametrize("before", [b"", b"ID3\4\0\0\0\0\0\n" + bytes(10)])
 @pytest.mark.parametrize(
     "text", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile a.mp4\n"]

@@ -127,7 +127,8 @@ class VideoSource:
         # What no other reader knows OpenCV takes for the first of numbered images, and goes on with those beside it.
         if not self._capture.isOpened() or (not self.is_camera and self._capture.getBackendName() == "CV_IMAGES"):
             self._capture.release()
-            hint = "is it there, and free?" if self.is_camera else "not a video in a format that is known here"
+            unread = "not a video in a format that is known here, or cut short: an MP4's header often lies at its end"
+            hint = "is it there, and free?" if self.is_camera else unread
             raise VideoError(f"{self._name} cannot be opened: {hint}")
         if not self.is_camera:
             # Telephones store frames as the sensor has them, and how they are to be turned. OpenCV 5 turns them by
