@@ -22,6 +22,7 @@ import nlml_hpe.inference.video
 from nlml_hpe.cli import main
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
+from nlml_hpe.inference import video_files
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
 from nlml_hpe.inference.smoothing import SMOOTHERS, PoseSmoother, RotationFilter, SmootherName
@@ -105,6 +106,14 @@ def test_what_is_no_video_is_named(tmp_path: Path, damage: str) -> None:
     if damage != "missing":
         path.write_text("" if damage == "empty" else "no video")
     with pytest.raises(VideoError, match=r"talk\.mp4"):
+        VideoSource(path)
+
+
+def test_a_file_that_lost_its_header_with_its_end_is_said_to_be_cut_short(video: Path, tmp_path: Path) -> None:
+    content = video.read_bytes()
+    path = tmp_path / "talk.mp4"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(VideoError, match=r"talk\.mp4 cannot be opened: .*cut short"):
         VideoSource(path)
 
 
@@ -300,6 +309,7 @@ def test_a_camera_that_is_unplugged_is_said_and_its_time_begins_with_its_first_f
     estimator: HeadPoseEstimator, video: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Camera, "path", video, raising=False)
+    monkeypatch.setattr(video_files, "_SILENT_SECONDS", 0.1)
     with monkeypatch.context() as patched:
         patched.setattr(cv2, "VideoCapture", Camera)
         source = VideoSource(0)
@@ -313,6 +323,28 @@ def test_a_camera_that_is_unplugged_is_said_and_its_time_begins_with_its_first_f
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     assert main(["video", "--webcam", "0"]) == 1
     assert "the camera gives no more frames" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("silent", [1, 3])
+def test_a_camera_that_gives_nothing_for_a_moment_goes_on(
+    silent: int, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it wakes up, or amid its frames: one read without a frame was taken for its end."""
+    read, reads = Camera.read, 0
+
+    def now_and_then(camera: Camera) -> tuple[bool, NDArray[np.generic]]:
+        nonlocal reads
+        reads += 1
+        return (False, np.empty(0)) if reads == silent else read(camera)
+
+    monkeypatch.setattr(Camera, "path", video, raising=False)
+    monkeypatch.setattr(Camera, "read", now_and_then)
+    monkeypatch.setattr(video_files, "_SILENT_SECONDS", 0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", Camera)
+        source = VideoSource(0)
+    with VideoSource(video) as file, source:
+        assert len(list(source)) == len(list(file))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names have no colon there")

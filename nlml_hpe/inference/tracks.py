@@ -5,11 +5,12 @@ point between the ears, which stays. MediaPipe's canonical face, turned as the h
 beside the box of the 68 points, and where the box lies beside that point: so the box of a head is known whose face
 nobody sees, and the image eye can be asked there.
 
-Each frame's heads are given to the tracks one by one, the nearest pair first, if they lie near enough. A track's place
-is smoothed with its velocity (an alpha-beta filter). A head that no detector finds stays where it was, its velocity
-dying away. It ends where it leaves the picture, ``PATIENCE_SECONDS`` after it was found last or the image eye was sure
-enough to see a head there, and ``LONGEST_UNSEEN_SECONDS`` after it was found last; its pose is given for
-``DOUBTED_SECONDS`` after the image eye was sure of it.
+Each frame's heads are given to the tracks one by one, the nearest pair first, if they lie near enough, and rather to
+one that was found lately. A track's place is smoothed with its velocity (an alpha-beta filter). A head that no detector
+finds stays where it was, its velocity dying away. It ends where it leaves the picture, ``PATIENCE_SECONDS`` after it
+was found last or the image eye was sure enough to see a head there, and ``LONGEST_UNSEEN_SECONDS`` after it was found
+last; its pose is given for ``DOUBTED_SECONDS`` after the image eye was sure of it. Seconds without a frame make nobody
+lose patience; after ``LONGEST_UNSEEN_SECONDS`` of them all heads are new.
 """
 
 from __future__ import annotations
@@ -238,7 +239,9 @@ class HeadTracker:
         # They are the poses' own, and whoever has those may write into them.
         rotations = [np.array(rotation, dtype=np.float64) for rotation in rotations]
         seconds = time - self._time
-        self._tracks = [track for track in self._tracks if _is_awaited(track, time)]
+        if seconds > LONGEST_UNSEEN_SECONDS:
+            self.cut()  # longer than any head is awaited: nobody knows who came or went
+        self._tracks = [track for track in self._tracks if _is_awaited(track, self._time, time)]
         for track in self._tracks:
             track.move(time, track.seen == self._time)
         self._time = time
@@ -256,12 +259,16 @@ class HeadTracker:
         return [owners[index] for index in range(len(boxes))]
 
     def _owners(self, boxes: Sequence[Box], places: Sequence[Floats]) -> dict[int, Track]:
-        """Which track each head belongs to, of those that belong to one: the nearest pair first."""
+        """Which track each head belongs to, of those that belong to one: the nearest pair first.
+
+        A second for which a track was not found counts as all of its reach: a head that hides another passes that one's
+        track, and is nearer to it for a frame or two than to its own.
+        """
         heads = list(zip(places, map(_middle, boxes), strict=True))
         # Of a crowd there are many more pairs than tracks: what is reckoned of a track is reckoned once.
         expected = [(track, _middle(track.box)) for track in self._tracks]
         pairs = [
-            (distance, index, number)
+            (distance + self._time - track.seen, index, number)
             for index, (place, middle) in enumerate(heads)
             for number, (track, awaited) in enumerate(expected)
             if (distance := _distance(track, awaited, place, middle)) < 1
@@ -284,9 +291,13 @@ class HeadTracker:
         return track.seen == self._time or (track.number is not None and inside)
 
 
-def _is_awaited(track: Track, time: float) -> bool:
-    """Whether a head may still be where it was found last."""
-    return time - track.sure <= PATIENCE_SECONDS and time - track.seen <= LONGEST_UNSEEN_SECONDS
+def _is_awaited(track: Track, last: float, time: float) -> bool:
+    """Whether a head may still be where it was found last, in a frame of a time after one of the ``last`` time.
+
+    Where frames are far apart, or a camera gave none for a while, nobody missed it in between.
+    """
+    is_missed = track.sure < last and time - track.sure > PATIENCE_SECONDS
+    return not is_missed and time - track.seen <= LONGEST_UNSEEN_SECONDS
 
 
 def _middle(box: Box) -> tuple[float, float]:

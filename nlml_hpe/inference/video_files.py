@@ -49,6 +49,9 @@ file which has no rate often says a thousand."""
 _MOST_DAMAGED = 250
 """Frames in a row that cannot be read, after which a file is taken to have ended: at a damaged one OpenCV says the same
 as at the end, and goes on when it is asked again."""
+_SILENT_SECONDS, _ASKED_AGAIN_SECONDS = 2.0, 0.02
+"""So long a camera may give nothing, as one that wakes up, before it is taken to have ended; and when it is asked
+again."""
 _PIXEL_SHAPES, _SQUARE_WITHIN = (0.25, 4.0), 0.01
 """Width of a pixel over its height, in a header that can be believed, and how near to 1 is square: a video that was
 made smaller often has 1.002, for the whole pixels on its sides."""
@@ -127,7 +130,8 @@ class VideoSource:
         # What no other reader knows OpenCV takes for the first of numbered images, and goes on with those beside it.
         if not self._capture.isOpened() or (not self.is_camera and self._capture.getBackendName() == "CV_IMAGES"):
             self._capture.release()
-            hint = "is it there, and free?" if self.is_camera else "not a video in a format that is known here"
+            unread = "not a video in a format that is known here, or cut short: an MP4's header often lies at its end"
+            hint = "is it there, and free?" if self.is_camera else unread
             raise VideoError(f"{self._name} cannot be opened: {hint}")
         if not self.is_camera:
             # Telephones store frames as the sensor has them, and how they are to be turned. OpenCV 5 turns them by
@@ -169,13 +173,20 @@ class VideoSource:
     def _frames(self) -> Iterator[Frame]:
         # The first frame of a file that has no times is at 0.
         start, last, number, missed = 0.0, -1 / self.fps, 0, 0
+        silent_since = 0.0
         while not self._stopped:
             with self._reading:
+                asked = time.monotonic()
                 there, image = self._capture.read()
                 stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if not there:
+                silent_since = silent_since if missed else asked
                 missed += 1
-                if self.is_camera or missed > _MOST_DAMAGED:
+                if self.is_camera:
+                    if time.monotonic() - silent_since > _SILENT_SECONDS:
+                        return
+                    time.sleep(_ASKED_AGAIN_SECONDS)
+                elif missed > _MOST_DAMAGED:
                     return
                 continue
             missed = 0
