@@ -2,7 +2,7 @@
 
 All photographs of ``--root`` (by default the development data) and ``--renders`` rendered images: how many have the
 same faces, how far the points lie apart, as a share of the face's width, and the poses of the shipped model. MediaPipe
-gives every face up to ``MAX_FACES``. Needs ``pip install -e '.[train,mediapipe]'``.
+gives every face up to ``MAX_FACES``; poses are the landmark eye's. Needs ``pip install -e '.[train,mediapipe]'``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _compared(name: str, images: Iterable[RgbImage], count: int) -> dict[str, An
             a, b = estimator.detector.detect(image), theirs.detect(image)
             same += len(a) == len(b)
             pairs += list(zip(a, b, strict=True)) if len(a) == len(b) else []
-        poses = [np.array([pose.rotation for pose in estimator.poses(list(some))]) for some in zip(*pairs, strict=True)]
+        each = (estimator.poses(list(some), eye="landmarks") for some in zip(*pairs, strict=True))
+        poses = [np.array([pose.rotation for pose in some]) for some in each]
     apart, turned = [_apart(*pair) for pair in pairs], geodesic_degrees(*poses)
     return {
         "images": name,

@@ -343,7 +343,7 @@ def test_weights_that_are_missing_damaged_or_of_another_version_name_the_command
         FaceMeshOnnx(folder=copy)
     about = json.loads((copy / "weights.json").read_text())
     (copy / "weights.json").write_text(json.dumps({**about, "format": "nlml-hpe facemesh 0"}))
-    with pytest.raises(ArtifactError, match="expected the version 'nlml-hpe facemesh 2'"):
+    with pytest.raises(ArtifactError, match="expected the version 'nlml-hpe facemesh 3'"):
         FaceMeshOnnx(folder=copy)
 
 

@@ -6,8 +6,8 @@ free. Two things are written otherwise than TFLite has them, because onnxruntime
 
 - Images inside the network have a multiple of 16 channels; those that were added are zero and stay so. A depthwise
   layer of 24 or 42 channels would leave the layout in which onnxruntime is quick, and come back after it.
-- PReLU, one number at a time in onnxruntime, is ``max(x, 0) - slope * max(-x, 0)``, the same to the last bit, by layers
-  that it has in that layout.
+- PReLU, one number at a time in onnxruntime, is ``x + (1 - slope) * max(-x, 0)``, the same but for its last bits, by
+  layers that it has in that layout.
 
 Needs ``tflite`` (the schema's reader) and ``onnx``; inference needs neither.
 """
@@ -241,14 +241,14 @@ def _prelu(work: _Graph, operator: Any, inputs: list[int], output: int) -> None:
     slope = work.constant(inputs[1])
     if slope.shape[:2] != (1, 1):
         raise ConversionError(f"a PReLU with slopes of shape {slope.shape} is not known here; expected (1, 1, C)")
-    name, count = _name(output), work.channels(output)
-    slopes = _widened(slope.reshape(-1), count).reshape(count, 1, 1, 1)
-    minus = work.weight(f"{name}_minus", np.full_like(slopes, -1))
-    negative = work.add("Conv", [_name(inputs[0]), minus], f"{name}_turned", group=count)
+    name, count, image = _name(output), work.channels(output), _name(inputs[0])
+    # Half precision has no place for one less a small slope.
+    raised = 1 - _widened(slope.reshape(-1).astype(np.float32), count).reshape(count, 1, 1, 1)
+    minus = work.weight(f"{name}_minus", np.full(raised.shape, -1, dtype=np.float16))
+    negative = work.add("Conv", [image, minus], f"{name}_turned", group=count)
     negative = work.add("Relu", [negative], f"{name}_negative")
-    scaled = work.add("Conv", [negative, work.weight(f"{name}_slope", -slopes)], f"{name}_scaled", group=count)
-    positive = work.add("Relu", [_name(inputs[0])], f"{name}_positive")
-    work.add("Add", [scaled, positive], name)
+    scaled = work.add("Conv", [negative, work.weight(f"{name}_raised", raised)], f"{name}_scaled", group=count)
+    work.add("Add", [scaled, image], name)
 
 
 def _reshape(work: _Graph, operator: Any, inputs: list[int], output: int) -> None:

@@ -23,7 +23,7 @@ from nlml_hpe.extras import ORIGIN
 from nlml_hpe.files.atomic import ArtifactError, read_json, write_bytes, write_json
 
 DETECTION, LANDMARKS = "face_detection.onnx", "face_landmarks.onnx"
-FORMAT = "nlml-hpe facemesh 2"
+FORMAT = "nlml-hpe facemesh 3"
 VERSION = "0.10.21"
 COMMAND = "python -m nlml_hpe.detection.weights"
 FOLDER_VARIABLE = "NLML_HPE_FACEMESH"
@@ -62,7 +62,7 @@ def own_folder() -> Path:
     from platformdirs import user_cache_path
 
     named = os.environ.get(FOLDER_VARIABLE)
-    return Path(named).expanduser() if named else user_cache_path("nlml_hpe") / "facemesh-2"
+    return Path(named).expanduser() if named else user_cache_path("nlml_hpe") / "facemesh-3"
 
 
 def read_weights(folder: Path | None = None) -> dict[str, bytes]:
