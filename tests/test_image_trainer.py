@@ -516,6 +516,11 @@ def test_settings_that_do_not_fit_are_named() -> None:
         network_of(ImageNetworkConfig(name="hopenet", answer="angles"), 0)
     with pytest.raises(ValidationError, match="validation: leave out weight"):
         ImageTrainerConfig(validation=(LabelledDataConfig(weight=2.0),))
+    labelled = (LabelledDataConfig(kind="aflw2000", root=Path("AFLW2000")),)
+    with pytest.raises(ValidationError, match="validation: expected faces that are held out of `data`"):
+        ImageTrainerConfig(data=labelled)
+    ImageTrainerConfig(data=labelled, validation=(LabelledDataConfig(),))
+    ImageTrainerConfig(data=(LabelledDataConfig(), *labelled))
     with pytest.raises(ValidationError, match="'300w_lp' needs root"):
         LabelledDataConfig(kind="300w_lp")
     with pytest.raises(ValidationError, match=r"augmentation\.mirror\s+Input should be less than or equal to 1"):

@@ -137,6 +137,17 @@ class ImageTrainerConfig(TrainingConfig):
             raise ValueError("validation: leave out weight, which is of training data; here each crop counts once")
         return self
 
+    @model_validator(mode="after")
+    def _validation_is_named_beside_other_data(self) -> ImageTrainerConfig:
+        is_rendered_here = any(part.kind == "crops" and part.root is None for part in self.data)
+        if not is_rendered_here and "validation" not in self.model_fields_set:
+            raise ValueError(
+                "validation: expected faces that are held out of `data`, none of which are crops that the stage Crops "
+                "renders; name them, with a list as `python -m nlml_hpe.evaluation.datasets split` writes it, or write "
+                "[{kind: crops}] for the rendered ones"
+            )
+        return self
+
 
 class ImageQuantizerConfig(Section):
     """How long the image network is trained on with the roundings of eight bits; the rest as ``image_trainer`` has it.
