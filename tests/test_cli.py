@@ -578,12 +578,13 @@ def test_a_window_needs_a_display(monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert _has_windows()
 
 
-def test_ctrl_c_closes_the_page() -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_close_the_page(stop: signal.Signals) -> None:
     command = [sys.executable, "-m", "nlml_hpe.cli", "demo", "--host", "localhost", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         assert program.stdout.readline().startswith("http://")
-        program.send_signal(signal.SIGINT)
+        program.send_signal(stop)
         out, err = program.communicate(timeout=60)
     assert (program.returncode, out) == (0, "the page is closed\n"), err
 

@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from nlml_hpe.cli.interrupt import ended_by_sigterm
 from nlml_hpe.cli.options import MODEL_HELP, model_files
 from nlml_hpe.cli.places import require_output, shown
 from nlml_hpe.cli.whole import add_whole, refuse_at_odds, write_whole
@@ -96,7 +97,7 @@ def _write_one_eye(given: argparse.Namespace) -> Path:
 
 
 def _demo(given: argparse.Namespace) -> int:
-    with serve(given.model, given.host, given.port, given.heads) as server:
+    with serve(given.model, given.host, given.port, given.heads) as server, ended_by_sigterm():
         try:
             print(f"{server.url}  (Ctrl-C ends it)", flush=True)
             server.serve_forever()
