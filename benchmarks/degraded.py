@@ -22,9 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.common import development_data, report
-from benchmarks.heads import LOOSE
-from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.detection.regions import overlaps
+from benchmarks.heads import LOOSE, shared_with
 from nlml_hpe.evaluation.datasets import Sample, read_dataset
 from nlml_hpe.evaluation.metrics import errors, within_sigma
 from nlml_hpe.evaluation.protocols import PROTOCOLS
@@ -144,7 +142,7 @@ def _asked(estimator: HeadPoseEstimator, samples: Sequence[Sample], change: Chan
 
 def _same(faces: Sequence[Face], box: NDArray[np.float64]) -> Face | None:
     """The found face that is the labelled one."""
-    shared = overlaps(np.array([box_of_68(face) for face in faces]).reshape(-1, 4), box)
+    shared = shared_with(faces, box)
     return faces[int(shared.argmax())] if shared.max(initial=0) >= LOOSE else None
 
 

@@ -264,8 +264,13 @@ def of_photographs(root: Path) -> list[dict[str, Any]]:
     return [{"boxes": name, **_row(each, inside)} for name, each in ways.items()]
 
 
+def shared_with(faces: Sequence[Face], box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each face's box of the 68 points overlaps a box (intersection over union)."""
+    return overlaps(np.array([box_of_68(face) for face in faces]).reshape(-1, 4), box)
+
+
 def _searched(estimator: HeadPoseEstimator, faces: Sequence[Face], sample: Sample) -> Searched:
-    shared = overlaps(np.array([box_of_68(face) for face in faces]).reshape(-1, 4), np.array(sample.box))
+    shared = shared_with(faces, np.array(sample.box))
     true = rotation_from_angles(Angles.from_columns(sample.angles))[None]
     frontal = float(errors(np.eye(3)[None], true).angle.mean())
     error = frontal

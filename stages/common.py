@@ -84,6 +84,8 @@ class Plan:
         What ``Stage.draw`` draws beside the artefacts, which say whether they are finished, but nothing of these.
     inputs : dict from str to str
         Digests of all that is read, by name.
+    manifests : dict from Path to dict
+        Of the artefacts that are read.
 
     Raises
     ------
@@ -100,12 +102,15 @@ class Plan:
     kept: Mapping[Path, str] = field(default_factory=dict)
     pictures: tuple[Path, ...] = ()
     inputs: dict[str, str] = field(init=False)
+    manifests: dict[Path, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
         digests = {folder.name: manifest_digest(folder, kind) for folder, kind in self.reads.items()}
         object.__setattr__(self, "inputs", {**digests, **self.others})
-        for folder, kind in self.reads.items():
-            made_from = read_manifest(folder, kind)["inputs"]
+        manifests = {folder: read_manifest(folder, kind) for folder, kind in self.reads.items()}
+        object.__setattr__(self, "manifests", manifests)
+        for folder, manifest in manifests.items():
+            made_from = manifest["inputs"]
             for name in made_from.keys() & digests.keys():
                 if made_from[name] != digests[name]:
                     raise ArtifactError(
@@ -119,8 +124,8 @@ class Plan:
         It may be meant so, but what the stage writes is then not of what lies there.
         """
         lines = []
-        for folder, kind in self.reads.items():
-            for name, digest in read_manifest(folder, kind)["inputs"].items():
+        for folder, manifest in self.manifests.items():
+            for name, digest in manifest["inputs"].items():
                 source = folder.parent / name / MANIFEST
                 if Path(name).name == name and source.is_file() and digest_of_file(source) != digest:
                     lines.append(
@@ -134,8 +139,8 @@ class Plan:
         Sections are compared that a stage keeps as they are; of heads and grid it keeps what its images depend on.
         """
         lines = []
-        for folder, kind in self.reads.items():
-            made = read_manifest(folder, kind)["config"]
+        for folder, manifest in self.manifests.items():
+            made = manifest["config"]
             now = config.sections(*(made.keys() & type(config).model_fields.keys() - {"heads", "grid"}))
             changed = sorted(name for name, section in now.items() if made[name] != section)
             if changed:

@@ -8,57 +8,63 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import Any
 
 from tqdm import tqdm
 
 STOPPED = 130
 """Exit code of what Ctrl-C or SIGTERM ended: 128 and the number of SIGINT, as shells have it."""
 
-_USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+Handler = Callable[[int, FrameType | None], Any]
+_USUAL: dict[signal.Signals, Handler | signal.Handlers] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 """How a program that was started as usual takes signals."""
 
 
-@contextmanager
-def stopping(stop: Callable[[], None]) -> Iterator[None]:
+def stopping(stop: Callable[[], None]) -> AbstractContextManager[None]:
     """Within the block the first Ctrl-C or SIGTERM calls ``stop``, and another one does what it usually does.
 
     Outside of the main thread nothing is changed, nor of a signal that is ignored or handled by somebody else.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    usual = {number: usually for number, usually in _USUAL.items() if is_main and signal.getsignal(number) == usually}
+    taken = _not_taken(_USUAL)
 
     def first(number: int, frame: FrameType | None) -> None:
-        restore()
+        _give_back(taken)
         tqdm.write("stopping after this image; Ctrl-C again stops at once", file=sys.stderr)
         stop()
 
-    def restore() -> None:
-        for number, usually in usual.items():
-            signal.signal(number, usually)
-
-    for number in usual:
-        signal.signal(number, first)
-    try:
-        yield
-    finally:
-        restore()
+    return _handled(taken, first)
 
 
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm() -> AbstractContextManager[None]:
     """Within the block SIGTERM raises ``KeyboardInterrupt``, as Ctrl-C does, but where ``stopping`` changes nothing.
 
     By itself it would not end a container's first process.
     """
+    return _handled(_not_taken([signal.SIGTERM]), signal.default_int_handler)
+
+
+def _not_taken(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Those of these signals that do what they usually do, if this is the thread that may take them."""
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return [number for number in numbers if is_main and signal.getsignal(number) == _USUAL[number]]
+
+
+@contextmanager
+def _handled(taken: Sequence[signal.Signals], handler: Handler) -> Iterator[None]:
+    for number in taken:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _give_back(taken)
+
+
+def _give_back(taken: Sequence[signal.Signals]) -> None:
+    for number in taken:
+        signal.signal(number, _USUAL[number])

@@ -142,8 +142,8 @@ class ImageTrainerConfig(TrainingConfig):
         is_rendered_here = any(part.kind == "crops" and part.root is None for part in self.data)
         if not is_rendered_here and "validation" not in self.model_fields_set:
             raise ValueError(
-                "validation: expected faces that are held out of `data`, none of which are crops that the stage Crops "
-                "renders; name them, with a list as `python -m nlml_hpe.evaluation.datasets split` writes it, or write "
+                "validation: expected faces that are held out of `data`, none of which are the workdir's own rendered "
+                "crops; name them, with a list as `python -m nlml_hpe.evaluation.datasets split` writes it, or write "
                 "[{kind: crops}] for the rendered ones"
             )
         return self
