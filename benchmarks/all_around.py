@@ -1,10 +1,11 @@
-"""Heads all the way round, with a mask and without: ``python benchmarks/all_around.py --kit FACEXMODEL``, ten minutes.
+"""Heads all the way round, with a mask and without: ``python benchmarks/all_around.py --kit FACEXMODEL``, half an hour.
 
 Unseen people of ICT-FaceKit are rendered as crops with backgrounds and answered by each eye of a model, in the crops'
 own box; angles between rotations, in degrees.
 
-- ``all_around``: yaw evenly over the full circle, pitch and roll about zero, by the side of the head that is seen.
-- ``masks``: the same people at the same poses of the paper's range, under the same light, with a face mask and without.
+- ``all_around``: yaw evenly over the full circle, pitch and roll about zero, by the side of the head that is seen;
+  intervals are those of 95% of all drawings of as many people from these.
+- ``masks``: the first 30 at the same poses of the paper's range, under the same light, with a face mask and without.
 - ``all_around.jpg``: a head that turns once around, each picture with the answer's axes.
 
 Their hair is a painted shell. With ``--makehuman FOLDER`` it has a real shape, and there are shoulders and clothes:
@@ -53,6 +54,9 @@ _ROUTES = (DEFAULT_ROUTE, IMAGE_ROUTE, FUSED_ROUTE)
 _LOOKS = LooksConfig(bald=0.07, long_hair=0.45, beard=0.25, glasses=0.2, sunglasses=0.06, head_covering=0.14)
 _ROUND = CropsConfig(size=_PX, around=1.0, wide=0.0, spread_deg=(0, 22, 22))
 _IN_RANGE = CropsConfig(size=_PX, wide=1.0, limits_deg=(50, 40, 30), occluded=0.0)
+_MASKED = 30
+"""People who are shown with a mask and without."""
+_DRAWINGS = 1000
 _TURN_DEG = tuple(range(0, 360, 15))
 
 
@@ -61,8 +65,8 @@ def main(model: Path, kit: Path, people: int, makehuman: Path | None) -> None:
     subject = open_subject(model, resolve_device("cpu"))
     with tempfile.TemporaryDirectory() as cache, FaceMeshOnnx(max_faces=1) as detector:
 
-        def rendered(crops: CropsConfig, masks: float) -> list[Crop]:
-            """Crops of all people, of whom a share has face masks."""
+        def rendered(crops: CropsConfig, people: int, masks: float) -> list[Crop]:
+            """Crops of so many people, of whom a share has face masks."""
             looks = _LOOKS.model_copy(update={"face_mask": masks})
             heads = HeadsConfig(
                 source="ict_facekit",
@@ -75,28 +79,29 @@ def main(model: Path, kit: Path, people: int, makehuman: Path | None) -> None:
             unseen = CropSet(heads, crops, _SEED, "validation", Path(cache))
             return [crop for person in tqdm(unseen.people(), unit="person") for crop in unseen.of_person(person)]
 
-        crops = rendered(_ROUND, masks=0.1)
+        crops = rendered(_ROUND, people, masks=0.1)
         answers = _answers(crops, subject, detector)
         sides = np.array([facing_of(crop.rotation) for crop in crops])
+        owners = np.arange(len(crops)) // (len(crops) // people)
         rows = []
         for side in ("front", "side", "rear", "all"):
             chosen = (sides == side) | (side == "all")
-            rows += [{"seen": side, **_row(crops, answers, route, chosen)} for route in _ROUTES]
+            rows += [{"seen": side, **_row(crops, answers, route, chosen, owners)} for route in _ROUTES]
         notes = [f"{people} people of ICT-FaceKit that no training has seen, a tenth with face masks."]
         if makehuman is not None:
             notes.append("With MakeHuman's hair, shoulders and clothes.")
             report("all_around_dressed", "Dressed heads all the way round", rows, notes)
             return
         report("all_around", "Rendered heads all the way round", rows, notes)
-        report("masks", "Rendered heads with a face mask and without", *_masks(rendered, subject, detector, people))
+        report("masks", "Rendered heads with a face mask and without", *_masks(rendered, subject, detector))
         save_image(_turning(kit, Path(cache), subject, detector), RESULTS / "all_around.jpg")
 
 
 def _masks(
-    rendered: Callable[[CropsConfig, float], list[Crop]], subject: Subject, detector: FaceMeshOnnx, people: int
+    rendered: Callable[[CropsConfig, int, float], list[Crop]], subject: Subject, detector: FaceMeshOnnx
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each eye, and the note below the table."""
-    plain, masked = (rendered(_IN_RANGE, share) for share in (0.0, 1.0))
+    plain, masked = (rendered(_IN_RANGE, _MASKED, share) for share in (0.0, 1.0))
     first, second = (_answers(crops, subject, detector) for crops in (plain, masked))
     rows = []
     for route in _ROUTES:
@@ -108,13 +113,13 @@ def _masks(
             for what, part in (("without", one), ("with", other))
         }
         rows.append({"eye": route, **row, "MAE with over without": other["MAE"] / one["MAE"]})
-    return rows, [f"{len(plain)} crops of {people} unseen people in the paper's range, twice: same poses and light."]
+    return rows, [f"{len(plain)} crops of {_MASKED} unseen people in the paper's range, twice: same poses and light."]
 
 
 def _answers(crops: Sequence[Crop], subject: Subject, detector: FaceMeshOnnx) -> dict[str, Estimates]:
     """What each route answers, in the heads' own frame."""
     faces = (LabelledFace("", (0.0, 0.0, 0.0), _face(crop, detector)) for crop in crops)
-    answers = ask(faces, subject.parts).answers
+    answers = ask(faces, {**subject.parts, IMAGE_ROUTE: subject.routes[IMAGE_ROUTE]}).answers
     return {route: subject.in_own_frame(route, answers) for route in _ROUTES}
 
 
@@ -126,21 +131,42 @@ def _face(crop: Crop, detector: FaceMeshOnnx) -> Face:
 
 
 def _row(
-    crops: Sequence[Crop], answers: Mapping[str, Estimates], route: str, chosen: NDArray[np.bool_]
+    crops: Sequence[Crop],
+    answers: Mapping[str, Estimates],
+    route: str,
+    chosen: NDArray[np.bool_],
+    owners: NDArray[np.int_] | None = None,
 ) -> dict[str, Any]:
-    """Errors of a route's answers to some of the crops."""
+    """Errors of a route's answers to some of the crops; with their people's numbers also intervals."""
     given = answers[route]
     known = chosen & np.isfinite(given.rotation).all(axis=(1, 2))
     row = {"eye": route, "heads": int(chosen.sum()), "answered": int(known.sum())}
     if not known.any():
         return row
     found = errors(given.rotation[known], np.stack([crop.rotation for crop in crops])[known])
+    intervals = {} if owners is None else _intervals(found.geodesic, owners[known])
     return row | {
         "MAE": float(found.angle.mean()),
         "geodesic, mean": float(found.geodesic.mean()),
         "geodesic, median": float(np.median(found.geodesic)),
         "95% below": float(np.quantile(found.geodesic, 0.95)),
         "sigma": float(np.degrees(np.sqrt(np.nanmean(np.trace(given.covariance[known], axis1=1, axis2=2)) / 3))),
+        **intervals,
+    }
+
+
+def _intervals(geodesic: NDArray[np.float64], owners: NDArray[np.int_]) -> dict[str, str]:
+    """95% bootstrap intervals over people, whose crops err alike, of the median and of the 95% quantile."""
+    own = [geodesic[owners == owner] for owner in np.unique(owners)]
+    rng = np.random.default_rng(0)
+    drawn = [
+        np.quantile(np.concatenate([own[one] for one in rng.integers(len(own), size=len(own))]), [0.5, 0.95])
+        for _ in range(_DRAWINGS)
+    ]
+    bounds = np.quantile(drawn, [0.025, 0.975], axis=0).T
+    return {
+        f"{name}, interval": f"{low:.2f}..{high:.2f}"
+        for name, (low, high) in zip(("median", "95% below"), bounds, strict=True)
     }
 
 
@@ -166,7 +192,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--kit", type=Path, default=development_data() / "ict_facekit" / "FaceXModel")
-    parser.add_argument("--people", type=int, default=30)
+    parser.add_argument("--people", type=int, default=120)
     parser.add_argument("--makehuman", type=Path, metavar="FOLDER", help="hair and clothes of real shape, from here")
     given = parser.parse_args()
     main(given.model, given.kit, given.people, given.makehuman)

@@ -30,7 +30,7 @@ from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.image_networks.crop import crop
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.inference.image_engine import ImageEngine
+from nlml_hpe.inference.image_engine import FEW, ImageEngine
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
 from nlml_hpe.inference.refinement import HeadRefiner
@@ -72,11 +72,11 @@ class _Parts:
         landmarks = self._timed("landmarks to the landmark eye's pose", self._eyes.by_landmarks, seen)
         (box,) = self._timed("closer look at where the face is", self._refiner.places, [(image, box_of_68(face))])
         eye = self._image_eye
-        for each in eye.crops:
+        for each in eye.crops[:FEW]:
             framed = (image, box, eye.size, each.side * eye.share, each.turn_deg)
             self._timed("each of the image eye's crops, cut", crop, *framed)
         boxed = [Face(image, box, given_box=box)]
-        by_image = self._timed("image eye: crops, network, mean", eye.estimate, boxed)
+        by_image = self._timed("image eye: crops, network, mean", eye.estimate, boxed, True)
         answer = self._timed("fusion and error bars", self._eyes.joined, landmarks, by_image, "both")
         self._timed("angles", head_poses, seen, answer, self._engine)
 

@@ -43,7 +43,7 @@ def faces(count: int = 1000, seed: int = 0, landmarks_scale: float = 2.0, image_
         said = np.radians(rng.uniform(low, high, (count, 1, 1))) ** 2 * np.eye(3)
         own = np.sqrt(scale**2 * said[:, 0, :1] + np.radians(floor_deg) ** 2) * rng.normal(size=(count, 3))
         eyes.append(Gaussians(rotation_from_vector(-(own + shared)) @ true, said))
-    return Labelled(true, *eyes)
+    return Labelled(true, *eyes, eyes[1])
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_heads_that_look_away_are_calibrated_on_faces_of_their_own(calibration: 
     said = np.radians(5.0) ** 2 * np.tile(np.eye(3), (400, 1, 1))
     frontal = Gaussians(rotation_from_vector(rng.normal(size=(400, 3)) * 0.1), said / 25)
     image = Gaussians(rotation_from_vector(np.radians(5.0) * rng.normal(size=(400, 3))) @ true, said)
-    faces_away = Labelled(true, frontal, image)
+    faces_away = Labelled(true, frontal, image, image)
     assert set(of_range(true)) == {"in_range", "wide", "turned"}
     assert of_range(true)["turned"].all()
     away = fit(faces_away, ("turned",), calibration)
@@ -202,7 +202,7 @@ def test_an_eye_that_seldom_answers_is_hardly_weighed_however_sure_it_is(calibra
     image = Gaussians(rotation_from_vector(np.radians(8.0) * rng.normal(size=(80, 3))) @ true, unsure)
     frontal = np.tile(np.eye(3), (80, 1, 1))
     frontal[3:] = np.nan
-    fitted = fit(Labelled(true, Gaussians(frontal, sure), image), ("turned",), calibration)
+    fitted = fit(Labelled(true, Gaussians(frontal, sure), image, image), ("turned",), calibration)
     said = Gaussians(np.eye(3)[None], sure[:1]), Gaussians(true[:1], unsure[:1])
     assert geodesic_degrees(fitted.answer(*said).rotation, true[:1])[0] < 0.5
 
@@ -217,7 +217,7 @@ def test_an_angle_of_one_value_is_calibrated_too(pitch: float) -> None:
     )
     stated = covariance_from_sigma(said, np.tile([2.0, 0.0, 0.0], (200, 1)))
     nothing = np.full_like(true, np.nan)
-    labelled = Labelled(true, Gaussians(said, stated), Gaussians(nothing, nothing))
+    labelled = Labelled(true, Gaussians(said, stated), *[Gaussians(nothing, nothing)] * 2)
     fitted = fit(labelled, ("in_range",))
     assert Calibration.from_settings(json.loads(json.dumps(fitted.settings(), allow_nan=False))) == fitted
     inside = surprises(true, answered(fitted, "landmarks", labelled))

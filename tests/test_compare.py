@@ -23,6 +23,7 @@ from nlml_hpe.evaluation.command import answers, on_protocol
 from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
 from nlml_hpe.evaluation.cost import cost_of_layers, cost_of_onnx
 from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
+from nlml_hpe.evaluation.evaluate import BESIDE_ROUTE
 from nlml_hpe.evaluation.faces import annotated_face, is_known
 from nlml_hpe.evaluation.routes import open_routes
 from nlml_hpe.evaluation.subject import open_subject, subject_of
@@ -36,7 +37,7 @@ from nlml_hpe.image_networks.network import WeightsError, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, network_of
 from nlml_hpe.image_networks.shards import write_shard
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.inference.image_engine import open_image_engine
+from nlml_hpe.inference.image_engine import FEW, open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, read_components
 from nlml_hpe.model.folder import HeadFrame, load_model
@@ -162,7 +163,7 @@ def test_an_image_eye_is_shown_the_faces_that_its_models_detector_finds(photo: R
     with open_detector_for(subject.points, subject.min_confidence) as detector:
         alone = answers(subject, data, detector)
     assert {name: row["n"] for name, row in report["routes"].items()} == {
-        f"strict/{name}": int(is_known(given).sum()) for name, given in alone.answers.items()
+        f"strict/{name}": int(is_known(alone.answers[name]).sum()) for name in subject.routes
     }
 
 
@@ -250,19 +251,20 @@ def test_both_eyes_are_fused_in_their_own_frame_where_that_is_wanted(photographs
     subject = open_subject(SHIPPED, torch.device("cpu"))
     turns = subject.named_from_own
     assert geodesic_degrees(turns["refined"], turns["image"]) > 1
-    named = {name: route(faces) for name, route in subject.parts.items()}
-    own = {name: subject.in_own_frame(name, named).rotation for name in subject.routes if name in (*named, "fused")}
+    named = {name: route(faces) for name, route in (subject.routes | subject.parts).items()}
+    own = {name: subject.in_own_frame(name, named).rotation for name in subject.routes}
     # Without landmarks the image eye's answer is the model's, in whichever frame.
     np.testing.assert_array_equal(own["fused"][1], own["image"][1])
     # With them the answer lies between those of both, on the shortest way.
-    apart = [float(geodesic_degrees(own[a][0], own[b][0])) for a, b in (("refined", "image"), ("refined", "fused"))]
-    rest = float(geodesic_degrees(own["fused"][0], own["image"][0]))
+    beside = named[BESIDE_ROUTE].in_own_frame(turns["image"]).rotation
+    apart = [float(geodesic_degrees(own["refined"][0], other[0])) for other in (beside, own["fused"])]
+    rest = float(geodesic_degrees(own["fused"][0], beside[0]))
     assert apart[1] + rest == pytest.approx(apart[0], abs=1e-6)
     compared = open_routes(SHIPPED, own_frame=True)["fused"].answer(faces).rotation
     # The model itself and its ONNX file agree to a thousandth of a degree.
     assert geodesic_degrees(compared, own["fused"]).max() < 1e-3
     # As users are answered, in the named frame, both ways to join the eyes are one.
-    fused = subject.eyes.joined(named["refined"], named["image"], "both").estimates.rotation
+    fused = subject.eyes.joined(named["refined"], named[BESIDE_ROUTE], "both").estimates.rotation
     np.testing.assert_array_equal(fused, subject.routes["fused"](faces).rotation)
 
 
@@ -302,7 +304,7 @@ def test_macs_are_those_of_all_passes_over_a_face(photographs: Path, detector: F
     crops = len(open_image_engine(SHIPPED).crops)
     image = cost_of_onnx(SHIPPED / IMAGE_EYE_FILE).macs
     expected = {name: (1 + len(face.looks)) * looks + count * one for name, count in passes.items()}
-    expected |= {"image": crops * image, "fused": expected["refined"] + crops * image}
+    expected |= {"image": crops * image, "fused": expected["refined"] + FEW * image}
     assert {name: route.cost.macs for name, route in open_routes(SHIPPED).items()} == expected
 
 

@@ -94,7 +94,7 @@ def test_the_answer_of_both_is_what_the_calibration_makes_of_the_two(
     assert eyes.image is not None
     said = [
         Gaussians(found.rotation, found.covariance)
-        for found in (eyes.landmarks.estimate(faces, "refined"), eyes.image.estimate(faces))
+        for found in (eyes.landmarks.estimate(faces, "refined"), eyes.image.estimate(faces, few=True))
     ]
     expected = DEFAULT_CALIBRATION.answer(said[0], said[1])
     (pose,) = estimator.predict(photo)
@@ -108,6 +108,12 @@ def test_a_face_without_landmarks_is_answered_by_the_image_eye(estimator: HeadPo
     unmarked = replace(face, points=None)
     first, second = estimator.poses([face, unmarked])
     assert (first.eye, second.eye) == ("both", "image")
+    # Where it answers alone it looks at more crops, whether it was asked alone or not.
+    assert estimator.eyes.image is not None
+    all_crops = estimator.eyes.image.estimate([unmarked]).rotation
+    assert geodesic_degrees(all_crops, estimator.eyes.image.estimate([unmarked], few=True).rotation) > 0.01
+    for pose in (second, *estimator.poses([unmarked], eye="image")):
+        np.testing.assert_allclose(pose.rotation, all_crops[0], atol=1e-6)
     assert second.landmarks.shape == (0, 3)
     with pytest.raises(ValueError, match="1 of 2 faces cannot be answered: the landmark eye needs landmarks"):
         estimator.poses([face, unmarked], eye="landmarks")

@@ -22,7 +22,7 @@ from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace, ImageEngine, open_image_engine
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, FEW, CropOfFace, ImageEngine, open_image_engine
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
@@ -111,7 +111,26 @@ def test_looks_turn_their_answers_back(folder: Path) -> None:
         answers()
 
 
-@pytest.mark.parametrize("crops", [PAIR, CROPS_OF_A_FACE])
+def test_faces_that_another_eye_answers_are_shown_in_fewer_crops_beside_the_others(folder: Path) -> None:
+    """So many that they go through the network in several parts, of which none holds whole faces only."""
+    some = [*faces(5), Face(None, (0.0, 0.0, 9.0, 9.0)), *faces(16)]
+    few = np.arange(len(some)) % 3 == 0
+    engine, fewer = (
+        ImageEngine(folder / IMAGE_EYE_FILE, crops=crops) for crops in (CROPS_OF_A_FACE, CROPS_OF_A_FACE[:FEW])
+    )
+    all_crops, first_crops = engine.estimate(some), fewer.estimate(some)
+    assert geodesic_degrees(all_crops.rotation, first_crops.rotation)[:5].min() > 0.01
+    mixed = [np.where(few[:, None, None], *pair) for pair in zip(first_crops, all_crops, strict=True)]
+    for found, expected in (
+        (engine.estimate(some, few), mixed),
+        (engine.estimate(some, few=True), first_crops),
+        (fewer.estimate(some, few), first_crops),
+    ):
+        for values, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(values, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("crops", [PAIR, CROPS_OF_A_FACE[:FEW], CROPS_OF_A_FACE])
 def test_a_mirror_image_has_the_mirrored_pose(photo: RgbImage, crops: tuple[CropOfFace, ...]) -> None:
     engine = ImageEngine(SHIPPED / IMAGE_EYE_FILE, crops=crops)
     engine.named_from_own = np.eye(3)

@@ -20,7 +20,7 @@ from nlml_hpe.inference import tracks
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.following import HeadFollower
 from nlml_hpe.inference.heads import HeadSearch
-from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, CropOfFace
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, FEW
 from nlml_hpe.inference.tracks import (
     DOUBTED_SECONDS,
     LONGEST_UNSEEN_SECONDS,
@@ -327,12 +327,12 @@ def test_a_head_that_is_lost_is_shown_to_the_image_eye_once_a_frame(
 ) -> None:
     with HeadPoseEstimator(max_faces=4, tracking=True) as opened:
         follow = HeadFollower(opened)
-        shown: list[tuple[RgbImage, Box, CropOfFace]] = []
+        shown: list[tuple[RgbImage, Box, int]] = []
         engine = opened.eyes.image
         assert engine is not None
         answers = engine._answers
 
-        def counted(views: Sequence[tuple[RgbImage, Box, CropOfFace]]) -> tuple[Floats, Floats]:
+        def counted(views: Sequence[tuple[RgbImage, Box, int]]) -> tuple[Floats, Floats]:
             shown.extend(views)
             return answers(views)
 
@@ -341,7 +341,7 @@ def test_a_head_that_is_lost_is_shown_to_the_image_eye_once_a_frame(
             shown.clear()
             poses = follow(frame, number / FPS)
         assert sorted(len(pose.landmarks) for pose in poses) == [0, 468]  # the turner is seen from behind
-        assert len(shown) == 2 * len(CROPS_OF_A_FACE)
+        assert len(shown) == FEW + len(CROPS_OF_A_FACE)
 
 
 def test_a_head_that_is_gone_is_not_answered_for_long(turning: Turning, estimator: HeadPoseEstimator) -> None:

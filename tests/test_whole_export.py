@@ -152,7 +152,7 @@ def by_library(networks: FaceMeshNetworks, image: RgbImage) -> Answer:
     seen = [Face(image, INSIDE, points) for points in first] or [Face(image, INSIDE)]
     if first:
         seen = look_again(networks, seen, further_looks(DEFAULT_LOOKS), confidence)
-    return eyes.joined(eyes.by_landmarks(seen), eyes.image.estimate([Face(image, INSIDE)]), "both")
+    return eyes.joined(eyes.by_landmarks(seen), eyes.image.estimate([Face(image, INSIDE)], few=bool(first)), "both")
 
 
 def assert_alike(found: dict[str, np.ndarray], expected: list[Answer]) -> None:

@@ -56,15 +56,20 @@ Floats = NDArray[np.float64]
 
 
 class Labelled(NamedTuple):
-    """N faces: true rotations (N, 3, 3), and what the eyes say of them; NaN where an eye has no answer."""
+    """N faces: true rotations (N, 3, 3), and what the eyes say of them; NaN where an eye has no answer.
+
+    What the image eye says beside the other is ``image``, and ``alone`` where nobody else is asked: then it is shown
+    more crops.
+    """
 
     true: Floats
     landmarks: Gaussians
     image: Gaussians
+    alone: Gaussians
 
     def chosen(self, index: NDArray) -> Labelled:
         """Some of the faces, by a mask or by their numbers."""
-        parts = (Gaussians(*(values[index] for values in eye)) for eye in (self.landmarks, self.image))
+        parts = (Gaussians(*(values[index] for values in eye)) for eye in self[1:])
         return Labelled(self.true[index], *parts)
 
 
@@ -248,7 +253,7 @@ def answered(calibration: Calibration, eye: Eye, faces: Labelled) -> Gaussians:
     pair = {
         "both": (faces.landmarks, faces.image),
         "landmarks": (faces.landmarks, nothing),
-        "image": (nothing, faces.image),
+        "image": (nothing, faces.alone),
     }
     fused = calibration.answer(*pair[eye])
     return Gaussians(fused.rotation, fused.covariance)

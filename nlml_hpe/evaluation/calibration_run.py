@@ -87,8 +87,9 @@ def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answe
     Returns
     -------
     Answered
-        Of the routes ``landmarks`` and ``image``, as far as the model has them. The image eye is shown the box of the
-        landmarks that were found; where none were, as of a head from behind, that of the label.
+        Of the routes ``landmarks``, ``image`` and ``alone``, as of ``Labelled``, as far as the model has them. The
+        image eye is shown the box of the landmarks that were found; where none were, as of a head from behind, that of
+        the label.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answe
     if eyes.landmarks is not None:
         said["landmarks"] = eyes.by_landmarks
     if eyes.image is not None:
-        said["image"] = eyes.image.estimate
+        said |= {"image": eyes.by_image, "alone": eyes.image.estimate}
     with open_detector_for(engine.point_set, engine.min_confidence) as detector:
         # As `predict` does it: with the box of the landmarks that were found, not with the label's.
         found = photographs(counting, detector, looks=looks)
@@ -134,10 +135,11 @@ def labelled_faces(eyes: Eyes, data: Dataset, answered: Answered) -> Labelled:
         NaN where an eye has no answer. In the named head frame, of rendered people in that of their labels.
     """
     nothing = Estimates.of_rotations(np.full((len(answered.names), 3, 3), np.nan))
-    landmarks, image = (answered.answers.get(name, nothing) for name in ("landmarks", "image"))
+    landmarks, image, alone = (answered.answers.get(name, nothing) for name in ("landmarks", "image", "alone"))
     if data.is_in_own_frame:
+        _, alone = eyes.in_own_frame(landmarks, alone)
         landmarks, image = eyes.in_own_frame(landmarks, image)
-    return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in (landmarks, image)))
+    return Labelled(answered.true, *(Gaussians(each.rotation, each.covariance) for each in (landmarks, image, alone)))
 
 
 def _counting(data: Dataset) -> Dataset:
@@ -151,7 +153,7 @@ def _counting(data: Dataset) -> Dataset:
 def answers(eyes: Eyes, faces: Labelled) -> Mapping[str, Gaussians]:
     """The answers of every eye that the model has, and of both, as inference gives them."""
     if eyes.calibration is None:  # of one eye
-        return {eyes.default: faces.landmarks if eyes.default == "landmarks" else faces.image}
+        return {eyes.default: faces.landmarks if eyes.default == "landmarks" else faces.alone}
     return {
         eye: answered_by(eyes.calibration, eye, faces) for eye in (EYES if eyes.default == "both" else (eyes.default,))
     }

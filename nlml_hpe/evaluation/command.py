@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
@@ -140,11 +141,12 @@ def _evaluated(subject: Subject, data: Dataset, other: Dataset | None, protocol:
 
 
 def answers(subject: Subject, data: Dataset, detector: LandmarkDetector | None, looks: int | None = None) -> Answered:
-    """Every route's answers to all samples of a data set whose image reads, in the model's named head frame.
+    """Every route's answers, and those of their parts, to all samples of a data set whose image reads, in the model's
+    named head frame.
 
     Without a detector routes that look at pixels are shown the labels' boxes.
     """
-    return ask(photographs(data, detector, looks=looks), subject.routes)
+    return ask(photographs(data, detector, looks=looks), {**subject.routes, **subject.parts})
 
 
 def on_protocol(
@@ -180,11 +182,11 @@ def on_protocol(
         raise ValueError(f"{protocol}: none of its faces has an image that reads; {data.summary()}")
     require_answer(chosen, protocol)
     return evaluate(
-        chosen,
+        replace(chosen, answers={name: chosen.answers[name] for name in subject.routes}),
         protocol=protocol,
         frame=subject.frame,
         default_route=subject.default,
-        own={name: subject.in_own_frame(name, chosen.answers) for name in chosen.answers},
+        own={name: subject.in_own_frame(name, chosen.answers) for name in subject.routes},
         aligned=aligned,
         n_total=len(answered.names),
         left_out=data.left_out,

@@ -20,6 +20,8 @@ ROUTES: tuple[Route, ...] = ("network", "exact", "refined")
 
 IMAGE_ROUTE = "image"
 """The image eye, which has one route."""
+BESIDE_ROUTE = "image beside landmarks"
+"""What the fused route has of the image eye, which is shown fewer crops of a face that the other eye answers, too."""
 FUSED_ROUTE = "fused"
 """Both eyes as one, as ``HeadPoseEstimator`` answers by default where a model has both."""
 

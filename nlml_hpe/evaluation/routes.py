@@ -15,7 +15,7 @@ from nlml_hpe.detection.looks import DEFAULT_LOOKS
 from nlml_hpe.detection.weights import LANDMARKS, default_folder, read_weights
 from nlml_hpe.device import resolve_device
 from nlml_hpe.evaluation.cost import Cost, bytes_of, cost_of_layers, cost_of_onnx
-from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
+from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE
 from nlml_hpe.evaluation.faces import Answerer, landmark_route
 from nlml_hpe.evaluation.subject import fused_route, open_subject
 from nlml_hpe.face import Face
@@ -28,7 +28,7 @@ from nlml_hpe.image_networks.network_training import KIND as IMAGE_NETWORK
 from nlml_hpe.image_networks.network_training import WEIGHTS, network_of
 from nlml_hpe.image_networks.weights import load_state
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, ONNX_ROUTES, Estimates, OnnxEngine
-from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, ImageEngine
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, FEW, ImageEngine
 from nlml_hpe.inference.opening import open_eyes
 from nlml_hpe.model.components import IMAGE_EYE_FILE, MANIFOLD_FILE, WEIGHTS_FILE, read_components
 from nlml_hpe.model.folder import HeadFrame, load_model, load_weights
@@ -148,9 +148,10 @@ def _costs(folder: Path) -> dict[str, Cost]:
         # The network sees each look, and the mean of them once more: there the descent begins.
         costs["refined"] = exact + network.passes(DEFAULT_LOOKS + 1)
     if "image_eye" in components:
-        costs[IMAGE_ROUTE] = cost_of_onnx(folder / IMAGE_EYE_FILE).passes(len(CROPS_OF_A_FACE))
-    if len(costs) > len(ROUTES):
-        costs[FUSED_ROUTE] = costs[DEFAULT_ROUTE] + costs[IMAGE_ROUTE]
+        crop = cost_of_onnx(folder / IMAGE_EYE_FILE)
+        costs[IMAGE_ROUTE] = crop.passes(len(CROPS_OF_A_FACE))
+        if "landmark_eye" in components:
+            costs[FUSED_ROUTE] = costs[DEFAULT_ROUTE] + crop.passes(FEW)
     return costs
 
 

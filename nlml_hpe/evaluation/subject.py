@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import FACEMESH, MIN_CONFIDENCE, PointSet
-from nlml_hpe.evaluation.evaluate import FUSED_ROUTE, IMAGE_ROUTE, ROUTES
+from nlml_hpe.evaluation.evaluate import BESIDE_ROUTE, FUSED_ROUTE, IMAGE_ROUTE, ROUTES
 from nlml_hpe.evaluation.faces import Answerer, landmark_route
 from nlml_hpe.face import Face
 from nlml_hpe.inference.calibration import Calibration
@@ -57,9 +57,10 @@ class Subject:
 
     @property
     def parts(self) -> dict[str, Answerer]:
-        """The routes whose answers the default one's are made of: of the fused route the two eyes'."""
-        names = (self.default,) if self.eyes is None else (DEFAULT_ROUTE, IMAGE_ROUTE)
-        return {name: self.routes[name] for name in names}
+        """What the default route's answers are made of: of the fused route what the two eyes say beside each other."""
+        if self.eyes is None:
+            return {self.default: self.routes[self.default]}
+        return {DEFAULT_ROUTE: self.routes[DEFAULT_ROUTE], BESIDE_ROUTE: self.eyes.by_image}
 
     def in_own_frame(self, route: str, answers: Mapping[str, Estimates]) -> Estimates:
         """What a route says in the head frame of the training heads, as rendered people are labelled.
@@ -69,7 +70,7 @@ class Subject:
         route : str
             One of ``routes``.
         answers : mapping
-            Route -> its answers to the same faces in the named head frame; of the fused route those of both eyes.
+            Route -> its answers to the same faces in the named head frame; of the fused route those of ``parts``.
 
         Returns
         -------
@@ -79,7 +80,7 @@ class Subject:
         if route != FUSED_ROUTE:
             return answers[route].in_own_frame(self.named_from_own[route])
         assert self.eyes is not None  # there is no such route otherwise
-        return self.eyes.joined(answers[DEFAULT_ROUTE], answers[IMAGE_ROUTE], "both", own_frame=True).estimates
+        return self.eyes.joined(answers[DEFAULT_ROUTE], answers[BESIDE_ROUTE], "both", own_frame=True).estimates
 
 
 def subject_of(

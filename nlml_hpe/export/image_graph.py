@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +13,15 @@ from spox import Var, inline
 
 from nlml_hpe.export.resampling import averaged, sampled_alike
 from nlml_hpe.image_networks.crop import sampling, turned
-from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, FEW, CropOfFace
 from nlml_hpe.model.format import IMAGE_INPUT
 from nlml_hpe.model.onnx_math import entry, reduced, scaled, shaped, transposed
-from nlml_hpe.model.onnx_rotation import mean_rotation, outer, vector_from_rotation
+from nlml_hpe.model.onnx_rotation import about, mean_rotation, outer, vector_from_rotation
 from nlml_hpe.pixels import STEPS, positions
 from nlml_hpe.rotation import MIRROR_SIGNS
+
+_LAST = np.iinfo(np.int64).max
+"""The end of an axis, however long it is."""
 
 
 class Said(NamedTuple):
@@ -27,7 +31,14 @@ class Said(NamedTuple):
     covariance: Var
 
 
-def image_eye(pixels: Var, size: int, network: onnx.ModelProto, px: int, named_from_own: NDArray[np.float64]) -> Said:
+def image_eye(
+    pixels: Var,
+    size: int,
+    network: onnx.ModelProto,
+    px: int,
+    named_from_own: NDArray[np.float64],
+    answered: Var | None = None,
+) -> Said:
     """The answer to heads whose crops are given.
 
     Parameters
@@ -42,30 +53,56 @@ def image_eye(pixels: Var, size: int, network: onnx.ModelProto, px: int, named_f
         Pixels on a side of the crops that the network takes.
     named_from_own : float array (3, 3)
         The image eye's own, ``R(named) = R(own) named_from_own``.
+    answered : Var (N, 1), optional
+        Which heads another eye answers, too: the network is shown ``FEW`` crops of these. By default there is no other.
 
     Returns
     -------
     Said
         In the named head frame.
     """
-    crops = _crops(pixels, size, px)
+    others = None if answered is None else op.transpose(op.non_zero(op.not_(shaped(answered, (-1,)))), perm=[1, 0])
+    shown = pixels if others is None else op.gather_nd(pixels, others)
+    crops = op.concat(
+        [_crops(pixels, size, px, CROPS_OF_A_FACE[:FEW]), _crops(shown, size, px, CROPS_OF_A_FACE[FEW:])], axis=0
+    )
     answer = inline(network)(**{IMAGE_INPUT: crops})
     rotation, covariance = (op.cast(answer[name], to=np.float64) for name in ("rotation", "covariance"))
-    own = op.matmul(rotation, op.const(named_from_own.T))
-    shape = (-1, len(CROPS_OF_A_FACE), 3, 3)
-    # A covariance is mirrored as a rotation is. Then turns are taken back.
-    signs = op.const(np.stack([MIRROR_SIGNS if each.mirrored else np.ones((3, 3)) for each in CROPS_OF_A_FACE]))
-    back = turned(np.eye(3), [-each.turn_deg for each in CROPS_OF_A_FACE])
-    seen = op.matmul(op.const(back), op.mul(shaped(own, shape), signs))
-    said = op.matmul(op.matmul(op.const(back), op.mul(shaped(covariance, shape), signs)), op.const(back.swapaxes(1, 2)))
-    return _mixture(seen, said, named_from_own)
+    # Row by row: onnxruntime multiplies no stack of matrices with one of another length where either is nought.
+    kinds = [_for_each(pixels, range(FEW)), _for_each(shown, range(FEW, len(CROPS_OF_A_FACE)))]
+    which = op.concat(kinds, axis=0)
+    upright = op.gather(op.const(turned(np.eye(3), [-each.turn_deg for each in CROPS_OF_A_FACE])), which)
+    # A covariance is mirrored as a rotation is.
+    mirrors = [MIRROR_SIGNS if each.mirrored else np.ones((3, 3)) for each in CROPS_OF_A_FACE]
+    signs = op.gather(op.const(np.stack(mirrors)), which)
+    seen = op.matmul(upright, op.mul(op.matmul(rotation, op.const(named_from_own.T)), signs))
+    said = about(upright, op.mul(covariance, signs))
+    end = op.shape(kinds[0])
+    return _mixture(_of_heads(seen, end, others), _of_heads(said, end, others), named_from_own)
 
 
-def _crops(pixels: Var, size: int, px: int) -> Var:
-    """The C crops (N C, 3, px, px) of each of N heads."""
+def _for_each(heads: Var, numbers: range) -> Var:
+    """The numbers (C,) over again for each of N heads, (N C,)."""
+    shape = op.concat([op.slice(op.shape(heads), op.const([0]), op.const([1])), op.const([1])], axis=0)
+    return shaped(op.expand(op.const(np.array([numbers], dtype=np.int64)), shape), (-1,))
+
+
+def _of_heads(values: Var, end: Var, others: Var | None) -> Var:
+    """What is said of all crops, of which the first ``FEW`` of every head come before ``end`` (1,), as (N, C, 3, 3)."""
+    first = shaped(op.slice(values, op.const([0]), end, op.const([0])), (-1, FEW, 3, 3))
+    further = op.slice(values, end, op.const([_LAST]), op.const([0]))
+    further = shaped(further, (-1, len(CROPS_OF_A_FACE) - FEW, 3, 3))
+    if others is not None:
+        # Of a head that another eye answers each crop counts twice, which leaves their mean as it is.
+        further = op.scatter_nd(first, others, further)
+    return op.concat([first, further], axis=1)
+
+
+def _crops(pixels: Var, size: int, px: int, crops: Sequence[CropOfFace]) -> Var:
+    """The C crops (N C, 3, px, px) of each of N heads, which may be none."""
     middle = size / 2
     parts = []
-    for each in CROPS_OF_A_FACE:
+    for each in crops:
         matrix, finer = sampling((middle, middle, each.side * size), px, each.turn_deg)
         # Those that become one pixel lie in different rows: sums over the first axis are the quickest.
         places = np.stack(positions(matrix, px * finer, px * finer), axis=-1)
@@ -73,7 +110,7 @@ def _crops(pixels: Var, size: int, px: int) -> Var:
         steps = steps.reshape(px, finer, px, finer, 2).transpose(1, 3, 0, 2, 4)
         if each.mirrored:
             steps = steps[:, :, :, ::-1]
-        colours = averaged(sampled_alike(pixels, steps.reshape(-1, 2), size), finer * finer)
+        colours = averaged(sampled_alike(pixels, steps.reshape(-1, 2), size), finer * finer, px * px)
         parts.append(op.unsqueeze(colours, op.const([1])))
     return shaped(op.transpose(op.concat(parts, axis=1), perm=[0, 1, 3, 2]), (-1, 3, px, px))
 

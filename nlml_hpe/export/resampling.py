@@ -77,11 +77,25 @@ def sampled_alike(pixels: Var, steps: NDArray[np.int64], size: int) -> Var:
     return _rounded(op.matmul(op.mul(op.gather(pixels, shaped(index, (-1,)), axis=1), weights), op.const(_SUM)))
 
 
-def averaged(colours: Var, count: int) -> Var:
-    """Means (N, K, 3) in whole numbers of ``count`` colours each: (N, count * K, 3), the first of every mean first."""
+def averaged(colours: Var, count: int, means: int) -> Var:
+    """Means of colours, in whole numbers.
+
+    Parameters
+    ----------
+    colours : Var (N, count * K, 3)
+        Those that are the first of their means come first; N may be nought.
+    count : int
+        How many there are of each mean.
+    means : int
+        K.
+
+    Returns
+    -------
+    Var (N, K, 3)
+    """
     if count == 1:
         return colours
-    mean = reduced(op.reduce_mean, shaped(colours, (0, count, -1, 3)), 1, keep=False)
+    mean = reduced(op.reduce_mean, shaped(colours, (-1, count, means, 3)), 1, keep=False)
     # OpenCV rounds halves to even numbers, but of four pixels, which it averages by another way, upwards.
     return _rounded(mean) if count == 4 else op.round(mean)
 

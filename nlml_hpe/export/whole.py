@@ -153,8 +153,8 @@ def export_whole(
     count = op.slice(op.shape(crops), op.const([0]), op.const([1]))
     shown = _one_or_more(crops, count)
     pixels = neighbours(_whole_numbers(shown), size)
-    said = None if image is None else _image_eye(eyes, image, pixels, size)
     seen = None if landmarks is None else landmark_eye(pixels, size, _box(eyes, size), landmarks, further)
+    said = None if image is None else _image_eye(eyes, image, pixels, size, seen)
     outputs = _outputs(_where(_is_whole(shown), _answer(said, seen, eyes.calibration)), seen)
     proto = build({"crops": crops}, {name: op.slice(value, op.const([0]), count) for name, value in outputs.items()})
     precision = "float32" if image is None else precision_of(image)
@@ -191,9 +191,10 @@ def _where(known: Var, answer: Answer) -> Answer:
     return Answer(rotation, covariance, op.where(shaped(known, (-1,)), answer.eye, op.const(np.int64(_NOBODY))))
 
 
-def _image_eye(eyes: Eyes, network: onnx.ModelProto, pixels: Var, size: int) -> Said:
+def _image_eye(eyes: Eyes, network: onnx.ModelProto, pixels: Var, size: int, seen: Seen | None) -> Said:
     assert eyes.image is not None  # Eyes.chosen has seen to it
-    return image_eye(pixels, size, network, eyes.image.size, eyes.image.named_from_own)
+    answered = None if seen is None else seen.is_known
+    return image_eye(pixels, size, network, eyes.image.size, eyes.image.named_from_own, answered)
 
 
 def _image_network(eyes: Eyes, folder: Path, int8: bool, int8_crops: Path | None) -> onnx.ModelProto:

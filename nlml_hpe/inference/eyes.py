@@ -147,7 +147,8 @@ class Eyes:
         wanted = self.chosen(eye)
         nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
         asked = None if wanted == "landmarks" else self.image
-        image = asked.begin(faces, ahead, beside=again is not None) if asked is not None else lambda: nothing
+        few = self._answered_twice(faces, wanted)
+        image = asked.begin(faces, ahead, again is not None, few) if asked is not None else lambda: nothing
         looked = again() if again else faces
         landmarks = self.by_landmarks(looked, route) if wanted != "image" else nothing
         return self.joined(landmarks, image(), wanted, own_frame)
@@ -201,6 +202,21 @@ class Eyes:
         for values, part in zip(answers, self.landmarks.estimate([faces[row] for row in seen], route), strict=True):
             values[seen] = part
         return answers
+
+    def by_image(self, faces: Sequence[Face]) -> Estimates:
+        """What the image eye says where all eyes of the model are asked, before calibration.
+
+        It is shown fewer crops of a face that the landmark eye answers, too. Raises ``ValueError`` for a model without
+        an image eye.
+        """
+        if self.image is None:
+            raise ValueError("this model has no image eye")
+        return self.image.estimate(faces, self._answered_twice(faces, self.default))
+
+    @staticmethod
+    def _answered_twice(faces: Sequence[Face], eye: Eye) -> list[bool]:
+        """Which faces both eyes answer."""
+        return [eye == "both" and face.points is not None for face in faces]
 
 
 class ImageAlone:

@@ -215,7 +215,7 @@ def _believed(eye: ImageEngine, image: RgbImage, faces: Sequence[Face], heads: S
 
 def _scores(eye: ImageEngine, image: RgbImage, boxes: Sequence[Box]) -> Floats:
     """The image eye's scores (n,) of what boxes show; NaN of what it cannot answer."""
-    said = eye.estimate([Face(image, box) for box in boxes])
+    said = eye.estimate([Face(image, box) for box in boxes], few=True)
     is_answer = np.isfinite(said.rotation).all(axis=(-2, -1))
     return np.where(is_answer & np.isnan(said.score), _UNTOLD, said.score)
 

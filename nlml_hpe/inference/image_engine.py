@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,10 +16,11 @@ from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.image_networks.crop import crop, square_around, turned
 from nlml_hpe.inference.engines import Estimates, Interval, named_from_own_of, range_of, said_of_itself
+from nlml_hpe.inference.looks import mean_and_scatter
 from nlml_hpe.inference.refinement import HeadRefiner, PlacesAhead
 from nlml_hpe.model.components import IMAGE_EYE_FILE, require_component
 from nlml_hpe.model.format import IMAGE_INPUT, IMAGE_ONNX_FORMAT
-from nlml_hpe.rotation import CONVENTION, MIRROR_SIGNS, mean_rotation, vector_from_rotation
+from nlml_hpe.rotation import CONVENTION, MIRROR_SIGNS
 from nlml_hpe.sessions import CPU, answers, open_session, resolve_providers
 from nlml_hpe.threads import begin, thread_count
 
@@ -35,15 +37,26 @@ class CropOfFace(NamedTuple):
     mirrored: bool = False
 
 
-CROPS_OF_A_FACE = (CropOfFace(0.95, 12.0), CropOfFace(0.95, -12.0, mirrored=True))
-"""The crops of each face. In the picture's mirror image each shows what the other shows here, so that both pictures
-have mirrored poses. Chosen on development photographs and on rendered people; see docs/ablations.md."""
+CROPS_OF_A_FACE = (
+    CropOfFace(0.95, 12.0),
+    CropOfFace(0.95, -12.0, mirrored=True),
+    CropOfFace(0.95, -12.0),
+    CropOfFace(0.95, 12.0, mirrored=True),
+)
+"""The crops of each face. In the picture's mirror image the first shows what the second shows here, the third what the
+fourth does, so that both pictures have mirrored poses. Chosen on development photographs and on rendered people; see
+docs/ablations.md."""
+FEW = 2
+"""So many of them, the first, are enough where another eye answers the face, too: its answer is worth more than the
+others."""
 _WIDEST_SHARE = 10.0
 _LARGEST_PX = 1024
 """Twice what a configuration takes; crops of more would fill the memory."""
 _BATCH = 16
 """So many crops at most go through the network together."""
 Floats = NDArray[np.float64]
+_View = tuple[RgbImage, Box, int]
+"""An image, the box in it, and which of the engine's crops."""
 
 
 class ImageEngine:
@@ -59,7 +72,7 @@ class ImageEngine:
     providers : sequence of str, or str
         What computes the network, as for ``sessions.resolve_providers``.
     crops : sequence of CropOfFace
-        What is shown of each face.
+        What is shown of each face; see ``FEW``.
     refiner : HeadRefiner, optional
         Says where heads are whose landmarks are known; without it the landmarks alone do.
 
@@ -115,9 +128,10 @@ class ImageEngine:
         if not self.crops:
             raise ValueError("crops: expected one CropOfFace or more; received none")
         self._upright_from_crop = turned(np.eye(3), [-each.turn_deg for each in self.crops])
-        self._mirrored = np.array([each.mirrored for each in self.crops])
+        # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
+        self._signs = np.stack([MIRROR_SIGNS if each.mirrored else np.ones((3, 3)) for each in self.crops])
 
-    def estimate(self, faces: Sequence[Face]) -> Estimates:
+    def estimate(self, faces: Sequence[Face], few: bool | Sequence[bool] = False) -> Estimates:
         """Poses of faces.
 
         Parameters
@@ -127,6 +141,8 @@ class ImageEngine:
             (``detection.landmarks.box_of_68``): the one that was given, otherwise that of a face's landmarks, where it
             has any, otherwise around its own box. With a ``refiner`` that of landmarks is averaged with the refiner's,
             which begins at the face's ``placed_box``, where there is one.
+        few : bool or sequence of bool
+            Which of them are shown in the first ``FEW`` crops alone: in half of the time, and a little less exactly.
 
         Returns
         -------
@@ -140,14 +156,18 @@ class ImageEngine:
         ValueError
             For an image that is no RGB uint8 array (H, W, 3).
         """
-        return self.begin(faces)()
+        return self.begin(faces, few=few)()
 
     def ahead(self) -> PlacesAhead | None:
         """What looks where heads are while their landmarks are looked for; none where nothing is looked at so."""
         return None if self._refiner is None else PlacesAhead(self._refiner, self._threads)
 
     def begin(
-        self, faces: Sequence[Face], ahead: PlacesAhead | None = None, beside: bool = False
+        self,
+        faces: Sequence[Face],
+        ahead: PlacesAhead | None = None,
+        beside: bool = False,
+        few: bool | Sequence[bool] = False,
     ) -> Callable[[], Estimates]:
         """As ``estimate``, begun in other threads where there are some: what is returned waits for the poses.
 
@@ -161,6 +181,8 @@ class ImageEngine:
             Of ``ahead``; what it was told of is known sooner.
         beside : bool
             Whether the caller has other work of about that length until it asks for the poses.
+        few : bool or sequence of bool
+            As of ``estimate``.
 
         Returns
         -------
@@ -174,21 +196,25 @@ class ImageEngine:
         """
         given = [index for index, face in enumerate(faces) if face.image is not None and self._shows(face.image, face)]
         boxed = self._boxed([faces[index] for index in given], ahead)
-        views = [(image, box, each) for image, box in boxed for each in self.crops]
-        # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Of
-        # one face each crop is a part where two threads are to spare; otherwise two go together, which is quicker.
-        least = 1 if self._threads - beside > 1 else 2
+        counts = np.where(np.broadcast_to(few, len(faces))[given], min(FEW, len(self.crops)), len(self.crops))
+        views = [(*shown, each) for shown, count in zip(boxed, counts, strict=True) for each in range(count)]
+        # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Two
+        # crops go together, which is quicker, but where threads would be left without one.
+        least = 1 if len(views) < 2 * (self._threads - beside) else 2
         size = max(least, min(_BATCH, len(views) // (2 * self._threads)))
         parts = [views[start : start + size] for start in range(0, len(views), size)]
         # Where a part holds whole faces the mean of their crops is taken there, beside what the caller does.
-        whole = size % len(self.crops) == 0
-        begun = begin(self._answers_to_faces if whole else self._answers, parts, self._threads)
+        count = counts.max(initial=1)
+        whole = bool((counts == count).all() and size % count == 0)
+        begun = begin(partial(self._answers_to_faces, count) if whole else self._answers, parts, self._threads)
 
         def poses() -> Estimates:
             rotation, covariance = np.full((len(faces), 3, 3), np.nan), np.full((len(faces), 3, 3), np.nan)
             if given:
-                answers = [np.concatenate(values) for values in zip(*begun.results(), strict=True)]
-                rotation[given], covariance[given] = answers if whole else self._mean_of_crops(*answers)
+                own, about = (np.concatenate(values) for values in zip(*begun.results(), strict=True))
+                if not whole:
+                    own, about = _mean_of_crops(own, about, counts)
+                rotation[given], covariance[given] = own @ self.named_from_own, about
             return Estimates(rotation, covariance)
 
         return poses
@@ -203,15 +229,6 @@ class ImageEngine:
         (height, width), reach = image.shape[:2], side / 2**0.5
         near = -reach < x < width + reach and -reach < y < height + reach
         return bool(near and side < self.size * max(height, width))
-
-    def _mean_of_crops(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """Rotations and covariances (N, 3, 3) of faces: those of the mixture of all crops' answers (N C, 3, 3)."""
-        rotation, covariance = self._upright(rotation, covariance)
-        mean = mean_rotation(rotation)
-        away = vector_from_rotation(rotation @ np.swapaxes(mean, -1, -2)[:, None])
-        # The crops err together, so the mean is no surer than they are; where they differ it is less sure.
-        spread = np.einsum("nki,nkj->nij", away, away) / away.shape[1]
-        return mean @ self.named_from_own, covariance.mean(axis=1) + spread
 
     def _boxed(self, faces: Sequence[Face], ahead: PlacesAhead | None) -> list[tuple[RgbImage, Box]]:
         """Image and box of the 68 points of faces that have both."""
@@ -231,31 +248,36 @@ class ImageEngine:
         """How many threads may take part."""
         return thread_count() if self._on_cpu else 1
 
-    def _answers_to_faces(self, views: Sequence[tuple[RgbImage, Box, CropOfFace]]) -> tuple[Floats, Floats]:
-        """Rotations and covariances (N, 3, 3) of N faces, of which the views are all crops."""
-        return self._mean_of_crops(*self._answers(views))
+    def _answers_to_faces(self, count: int, views: Sequence[_View]) -> tuple[Floats, Floats]:
+        """Rotations and covariances (N, 3, 3) of N faces, of each of which ``count`` views follow each other."""
+        return _mean_of_crops(*self._answers(views), np.full(len(views) // count, count))
 
-    def _answers(self, views: Sequence[tuple[RgbImage, Box, CropOfFace]]) -> tuple[Floats, Floats]:
-        """What the network says of crops of images around boxes: rotations and covariances (M, 3, 3)."""
+    def _answers(self, views: Sequence[_View]) -> tuple[Floats, Floats]:
+        """What the network says of crops of images around boxes, in the upright image and the own frame: rotations and
+        covariances (M, 3, 3)."""
+        which = [number for _, _, number in views]
         crops = [
             crop(image, box, self.size, each.side * self.share, each.turn_deg)[:, :: -1 if each.mirrored else 1]
-            for image, box, each in views
+            for image, box, each in ((image, box, self.crops[number]) for image, box, number in views)
         ]
         pixels = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
         shape = (len(views), 3, 3)
         rotation, covariance = answers(self._session, {IMAGE_INPUT: pixels}, rotation=shape, covariance=shape)
         if not np.isfinite(rotation).all():
             raise ArtifactError(f"the image eye's network {self.name!r} says NaN as a rotation; export it again")
-        return rotation, covariance
+        upright, signs = self._upright_from_crop[which], self._signs[which]
+        own = upright @ ((rotation @ self.named_from_own.T) * signs)
+        return own, upright @ (covariance * signs) @ np.swapaxes(upright, -1, -2)
 
-    def _upright(self, rotation: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """Turns and mirror taken back: from (N C, 3, 3) to (N, C, 3, 3)."""
-        shape = (-1, len(self.crops), 3, 3)
-        seen, about = (rotation @ self.named_from_own.T).reshape(shape), covariance.reshape(shape)
-        # A covariance is mirrored as a rotation is: the vector's y and z change their signs.
-        signs = np.where(self._mirrored[:, None, None], MIRROR_SIGNS, 1.0)
-        upright = self._upright_from_crop
-        return upright @ (seen * signs), upright @ (about * signs) @ np.swapaxes(upright, -1, -2)
+
+def _mean_of_crops(rotation: Floats, covariance: Floats, counts: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Rotations and covariances (N, 3, 3) of faces: those of the mixture of the answers (M, 3, 3) to their crops, of
+    which each has so many (N,), side by side."""
+    mean, scatter = mean_and_scatter(rotation, counts)
+    sizes = counts[:, None, None]
+    stated = np.add.reduceat(covariance, np.cumsum(counts) - counts, axis=0) / sizes
+    # The crops err together, so the mean is no surer than they are; where they differ it is less sure.
+    return mean, stated + scatter * (sizes - 1) / sizes
 
 
 def open_image_engine(folder: str | Path, providers: Sequence[str] | str = CPU) -> ImageEngine:

@@ -28,9 +28,10 @@ edge of the exact step's reach, beyond which the answers are the network's alone
 HALF_SCORE_DEG = 5.0
 """Standard deviation about each axis at which the score is a half."""
 Floats = NDArray[np.float64]
+Counts = Sequence[int] | NDArray[np.integer]
 
 
-def mean_of_looks(rotation: Floats, covariance: Floats, counts: Sequence[int]) -> tuple[Floats, Floats]:
+def mean_of_looks(rotation: Floats, covariance: Floats, counts: Counts) -> tuple[Floats, Floats]:
     """One rotation and its covariance for each of N faces.
 
     Parameters
@@ -39,7 +40,7 @@ def mean_of_looks(rotation: Floats, covariance: Floats, counts: Sequence[int]) -
         Of every look, head to camera; those of a face side by side.
     covariance : float array (M, 3, 3)
         Of every look's error as a rotation vector in the camera frame, in square radians; NaN where it is not known.
-    counts : sequence of int
+    counts : sequence of int, or array (N,)
         How many looks there are at each face, one or more; their sum is M.
 
     Returns
@@ -64,7 +65,7 @@ def mean_of_looks(rotation: Floats, covariance: Floats, counts: Sequence[int]) -
 
 
 def with_looks(
-    rotation: Floats, covariance: Floats, mean: Floats, scatter: Floats, counts: Sequence[int]
+    rotation: Floats, covariance: Floats, mean: Floats, scatter: Floats, counts: Counts
 ) -> tuple[Floats, Floats]:
     """Answers to the mean landmarks of all looks, with what the looks themselves say.
 
@@ -91,7 +92,7 @@ def with_looks(
     return np.where(is_kept[:, None, None], rotation, mean), _of_several(covariance, scatter, counts)
 
 
-def mean_and_scatter(rotation: Floats, counts: Sequence[int]) -> tuple[Floats, Floats]:
+def mean_and_scatter(rotation: Floats, counts: Counts) -> tuple[Floats, Floats]:
     """How the looks at each of N faces lie together.
 
     Parameters
@@ -121,7 +122,7 @@ def mean_and_scatter(rotation: Floats, counts: Sequence[int]) -> tuple[Floats, F
     return mean, np.einsum("nki,nkj->nij", away, away) / further[:, None, None]
 
 
-def _rows(counts: Sequence[int]) -> tuple[NDArray[np.int_], NDArray[np.bool_]]:
+def _rows(counts: Counts) -> tuple[NDArray[np.int_], NDArray[np.bool_]]:
     """Which rows (N, K) the looks at each face are, of which some repeat, and which of them count."""
     sizes = np.asarray(counts, dtype=int)
     position = np.arange(sizes.max(initial=1))
@@ -130,7 +131,7 @@ def _rows(counts: Sequence[int]) -> tuple[NDArray[np.int_], NDArray[np.bool_]]:
     return (np.cumsum(sizes) - sizes)[:, None] + np.minimum(position, sizes[:, None] - 1), is_look
 
 
-def _of_several(stated: Floats, scatter: Floats, counts: Sequence[int]) -> Floats:
+def _of_several(stated: Floats, scatter: Floats, counts: Counts) -> Floats:
     """Covariances (N, 3, 3): of one look as stated, of several with their scatter."""
     sizes = np.asarray(counts, dtype=int)
     return np.where((sizes > 1)[:, None, None], _combined(stated, scatter, sizes), stated)
