@@ -25,7 +25,7 @@ from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference import video_files
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.kalman import KalmanFilter
-from nlml_hpe.inference.smoothing import SMOOTHERS, PoseSmoother, RotationFilter, SmootherName
+from nlml_hpe.inference.smoothing import SMOOTHERS, FilterName, PoseSmoother, RotationFilter
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import LONGEST_GAP_SECONDS, Frame, VideoError, VideoSource, VideoWriter
 from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles, sigma_from_covariance
@@ -710,7 +710,7 @@ def test_a_still_head_is_still_and_a_turning_one_is_followed() -> None:
 
 
 @pytest.mark.parametrize("smoother", list(SMOOTHERS))
-def test_time_that_stands_still_or_jumps_does_no_harm(smoother: SmootherName) -> None:
+def test_time_that_stands_still_or_jumps_does_no_harm(smoother: FilterName) -> None:
     smooth, other = SMOOTHERS[smoother](), SMOOTHERS[smoother]()
     first, second = Rotation.identity().as_matrix(), Rotation.from_euler("y", 40, degrees=True).as_matrix()
     smooth(first, 0.0)
@@ -776,7 +776,7 @@ def test_the_kalman_filter_follows_a_head_that_begins_to_turn_and_stops_after_lo
 
 
 @pytest.mark.parametrize("smoother", list(SMOOTHERS))
-def test_a_filter_keeps_its_state_to_itself(smoother: SmootherName) -> None:
+def test_a_filter_keeps_its_state_to_itself(smoother: FilterName) -> None:
     smooth, given = SMOOTHERS[smoother](), np.eye(3)
     first = smooth(given, 0.0)
     first[:] = given[:] = 0.0
@@ -785,7 +785,7 @@ def test_a_filter_keeps_its_state_to_itself(smoother: SmootherName) -> None:
 
 @pytest.mark.parametrize("smoother", list(SMOOTHERS))
 @pytest.mark.parametrize("given", [np.eye(3).tolist(), np.eye(3, dtype=np.int64), np.eye(3, dtype=np.float32)])
-def test_smoothed_rotations_are_floats_whatever_was_given(smoother: SmootherName, given: Any) -> None:
+def test_smoothed_rotations_are_floats_whatever_was_given(smoother: FilterName, given: Any) -> None:
     """The first answer was of the type that came: whole numbers, or a list, which stopped at the second frame."""
     smooth = SMOOTHERS[smoother]()
     for answer in (smooth(given, 0.0), smooth(given, 0.04)):
@@ -794,7 +794,7 @@ def test_smoothed_rotations_are_floats_whatever_was_given(smoother: SmootherName
 
 
 @pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
-def test_rotations_may_come_in_one_array_after_another_or_in_the_same(smoother: SmootherName) -> None:
+def test_rotations_may_come_in_one_array_after_another_or_in_the_same(smoother: FilterName) -> None:
     """A filter kept the caller's array, into which the next rotation was written: answers were off by degrees."""
     one, other, place = SMOOTHERS[smoother](), SMOOTHERS[smoother](), np.empty((3, 3))
     for frame, rotation in enumerate(noisy(30.0, 30, 2.0, 60.0)):
@@ -803,7 +803,7 @@ def test_rotations_may_come_in_one_array_after_another_or_in_the_same(smoother: 
 
 
 @pytest.mark.parametrize("smoother", list(SMOOTHERS))
-def test_after_a_gap_nothing_is_left_of_what_the_head_did(smoother: SmootherName) -> None:
+def test_after_a_gap_nothing_is_left_of_what_the_head_did(smoother: FilterName) -> None:
     turning, resting = noisy(30.0, 40, 0.5, 60.0), noisy(0.0, 3, 2.0)
     smooth = SMOOTHERS[smoother]()
     for frame, rotation in enumerate(turning):
@@ -868,7 +868,7 @@ def test_the_kalman_filter_measures_noise_anew_where_it_changes() -> None:
 
 
 @pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
-def test_another_camera_or_head_frame_turns_what_is_smoothed_alike(smoother: SmootherName) -> None:
+def test_another_camera_or_head_frame_turns_what_is_smoothed_alike(smoother: FilterName) -> None:
     """By errors that differ from axis to axis, of a head that turns about another axis than its frames do."""
     camera, head = Rotation.random(2, random_state=0).as_matrix()
     given, turned = SMOOTHERS[smoother](), SMOOTHERS[smoother]()
@@ -893,7 +893,7 @@ def test_faces_keep_their_own_filter(photo: RgbImage) -> None:
 
 
 @pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
-def test_error_bars_are_those_of_the_smoothed_angles(smoother: SmootherName) -> None:
+def test_error_bars_are_those_of_the_smoothed_angles(smoother: FilterName) -> None:
     """Beside yaw 90 they were those of other angles: pitch unknown by 104 degrees at a yaw where it is known to 11."""
     smooth, covariance = PoseSmoother(smoother), np.radians(2.0) ** 2 * np.eye(3)
     for frame, yaw in enumerate((80.0, 80.0, 90.0)):
@@ -911,7 +911,7 @@ def test_error_bars_are_those_of_the_smoothed_angles(smoother: SmootherName) -> 
 
 
 @pytest.mark.parametrize("smoother", ["one_euro", "kalman"])
-def test_filters_are_as_many_as_heads_of_the_last_seconds(smoother: SmootherName, photo: RgbImage) -> None:
+def test_filters_are_as_many_as_heads_of_the_last_seconds(smoother: FilterName, photo: RgbImage) -> None:
     """A camera's heads are many: each left a filter behind for good."""
     with HeadPoseEstimator.from_pretrained() as fresh:
         (pose,) = fresh.predict(photo)
@@ -922,7 +922,7 @@ def test_filters_are_as_many_as_heads_of_the_last_seconds(smoother: SmootherName
 
 
 @pytest.mark.parametrize("smoother", list(SMOOTHERS))
-def test_a_head_that_is_seen_for_long_is_smoothed_all_the_time_as_its_filter_does(smoother: SmootherName) -> None:
+def test_a_head_that_is_seen_for_long_is_smoothed_all_the_time_as_its_filter_does(smoother: FilterName) -> None:
     """Its angles are those of its rotation, and its error bars are the filter's."""
     smooth, alone = PoseSmoother(smoother), SMOOTHERS[smoother]()
     for frame, rotation in enumerate(noisy(0.0, 60, 3.0)):

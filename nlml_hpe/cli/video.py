@@ -22,8 +22,8 @@ from nlml_hpe.cli.rows import RowTable
 from nlml_hpe.cli.tables import COLUMNS, face_rows
 from nlml_hpe.detection.detectors import MAX_FACES
 from nlml_hpe.files.images import RgbImage, user_path, with_swapped_colors
+from nlml_hpe.inference.fixed_lag import SMOOTHER_NAMES
 from nlml_hpe.inference.heads import HeadSearch
-from nlml_hpe.inference.smoothing import SMOOTHERS, SmootherName
 from nlml_hpe.inference.video import FrameResult, Summary, process
 from nlml_hpe.inference.video_files import VideoSource, require_video_name
 from nlml_hpe.words import BAR_DELAY_SECONDS
@@ -46,7 +46,10 @@ def add_parser(commands: Any) -> None:
     video.add_argument("--overwrite", action="store_true", help="replace OUT where it is there already")
     video.add_argument("--smooth", action="store_true", help="smooth the poses over time; never use it to measure")
     video.add_argument(
-        "--smoother", choices=sorted(SMOOTHERS), help="with --smooth: by which filter (default: one_euro)"
+        "--smoother",
+        choices=sorted(SMOOTHER_NAMES),
+        help="with --smooth: how (default: fixed_lag of a file, one_euro of a camera, whose pictures fixed_lag would "
+        "show a third of a second late)",
     )
     video.add_argument(
         "--csv",
@@ -78,8 +81,7 @@ def run(given: argparse.Namespace) -> int:
         estimator.detect(np.zeros((64, 64, 3), dtype=np.uint8))
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
-        smoother: SmootherName = given.smoother or "one_euro"
-        options = given.smooth, not given.no_refine, show, given.eye, smoother, given.looks
+        options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
         boxes = HeadSearch(providers=given.providers).boxes if given.heads else None
         results = process(video, estimator, given.output, *options, boxes=boxes, cone=given.cone)
         columns = ("frame", "seconds", "track", *COLUMNS)

@@ -89,8 +89,8 @@ def _weight(cutoff: float, seconds: float) -> float:
 
 
 PoseFilter = RotationFilter | KalmanFilter
-SmootherName = Literal["one_euro", "kalman"]
-SMOOTHERS: dict[SmootherName, type[RotationFilter] | type[KalmanFilter]] = {
+FilterName = Literal["one_euro", "kalman"]
+SMOOTHERS: dict[FilterName, type[RotationFilter] | type[KalmanFilter]] = {
     "one_euro": RotationFilter,
     "kalman": KalmanFilter,
 }
@@ -110,7 +110,7 @@ class PoseSmoother:
         For another name.
     """
 
-    def __init__(self, smoother: SmootherName = "one_euro") -> None:
+    def __init__(self, smoother: FilterName = "one_euro") -> None:
         if smoother not in SMOOTHERS:
             raise ValueError(f"smoother: expected one of {list(SMOOTHERS)}; received {smoother!r}")
         self._new_filter = SMOOTHERS[smoother]
@@ -145,10 +145,14 @@ class PoseSmoother:
         if track not in self._filters:
             self._filters[track] = self._new_filter()
         self._last[track] = time
-        rotation = self._filters[track](pose.rotation, time, pose.covariance)
-        yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
-        sigma = pose.sigma
-        if pose.covariance is not None:
-            first, second, third = map(float, sigma_from_covariance(rotation, pose.covariance))
-            sigma = first, second, third
-        return replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation, sigma=sigma)
+        return with_rotation(pose, self._filters[track](pose.rotation, time, pose.covariance))
+
+
+def with_rotation(pose: HeadPose, rotation: NDArray[np.float64]) -> HeadPose:
+    """A pose with another rotation (3, 3): its angles follow, and ``sigma`` is what its covariance leaves of them."""
+    yaw, pitch, roll = (float(angle) for angle in angles_from_rotation(rotation))
+    sigma = pose.sigma
+    if pose.covariance is not None:
+        first, second, third = map(float, sigma_from_covariance(rotation, pose.covariance))
+        sigma = first, second, third
+    return replace(pose, yaw=yaw, pitch=pitch, roll=roll, rotation=rotation, sigma=sigma)
