@@ -118,7 +118,7 @@ def _masks(
 
 def _answers(crops: Sequence[Crop], subject: Subject, detector: FaceMeshOnnx) -> dict[str, Estimates]:
     """What each route answers, in the heads' own frame."""
-    faces = (LabelledFace("", (0.0, 0.0, 0.0), _face(crop, detector)) for crop in crops)
+    faces = (LabelledFace("", (0.0, 0.0, 0.0), _face(crop, detector)) for crop in tqdm(crops, unit="crop"))
     answers = ask(faces, {**subject.parts, IMAGE_ROUTE: subject.routes[IMAGE_ROUTE]}).answers
     return {route: subject.in_own_frame(route, answers) for route in _ROUTES}
 

@@ -168,8 +168,8 @@ def rows_of(videos: Sequence[Video]) -> list[dict[str, Any]]:
     for name, values in found.items():
         row = {"filter": name, **dict(zip(columns, values, strict=True))}
         if name in as_late:
-            over = values / found[as_late[name]]
-            row |= {f"{column}, over One-Euro's": over[at] for at, column in enumerate(columns[:2])}
+            euro = found[as_late[name]]
+            row |= {f"{column}, over One-Euro's": values[at] / euro[at] for at, column in enumerate(columns[:2])}
         rows.append(row)
     return rows
 
