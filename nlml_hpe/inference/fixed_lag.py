@@ -5,7 +5,7 @@ What a filter of a live video must guess a file tells: how the head goes on. So 
 of the parabola that fits the poses around it best, those near in time and those that are sure counting most (local
 quadratic regression; Savitzky & Golay 1964, Fan & Gijbels 1996). A parabola follows a head that speeds up and turns
 back, and being fitted on both sides it neither lags nor cuts off turning points. Rotations are fitted as rotation
-vectors from the pose in question on, in the camera frame.
+vectors from their mean on, in the camera frame.
 
 For display only: figures of accuracy are never smoothed.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nlml_hpe.face import HeadPose
 from nlml_hpe.inference.smoothing import SMOOTHERS, FilterName, PoseSmoother, with_rotation
-from nlml_hpe.rotation import rotation_from_vector, vector_from_rotation
+from nlml_hpe.rotation import mean_rotation, rotation_from_vector, vector_from_rotation
 
 BANDWIDTH_SECONDS = 0.12
 """Standard deviation of the normal curve by which poses count less the further off they are in time. Chosen on three
@@ -71,12 +71,14 @@ def local_quadratic(rotation: Floats, variance: Floats, seconds: Floats, index: 
     >>> round(float(angles_from_rotation(found).yaw), 1), 100 * 0.16**2
     (2.6, 2.56)
     """
-    away = vector_from_rotation(rotation @ rotation[index].T)
     time = (seconds - seconds[index]) / BANDWIDTH_SECONDS
     weight = np.exp(-0.25 * time**2) / np.sqrt(variance)  # the root of what each squared residual counts
+    # From the pose in question on, which may be a wrong one, others could lie half a turn away: this way round or that.
+    middle = mean_rotation(rotation, weight**2)
+    away = vector_from_rotation(rotation @ middle.T)
     powers = time[:, None] ** np.arange(min(3, len(time)))
     fitted = np.linalg.lstsq(powers * weight[:, None], away * weight[:, None], rcond=None)[0]
-    return rotation_from_vector(fitted[0]) @ rotation[index]
+    return rotation_from_vector(fitted[0]) @ middle
 
 
 class _Seen(NamedTuple, Generic[T]):
