@@ -164,7 +164,18 @@ class UndelayedSmoother(Generic[T]):
         self._smooth = smooth
 
     def put(self, item: T, poses: list[HeadPose], time: float) -> Iterator[tuple[T, list[HeadPose]]]:
-        """As of ``FixedLagSmoother``."""
+        """Take the next frame, and give it.
+
+        Parameters
+        ----------
+        item, poses, time
+            As of ``FixedLagSmoother.put``.
+
+        Yields
+        ------
+        (object, list of HeadPose)
+            The ``item``, and the poses as the filter gives them.
+        """
         yield item, poses if self._smooth is None else self._smooth(poses, time)
 
     def rest(self) -> Iterator[tuple[T, list[HeadPose]]]:
