@@ -151,11 +151,34 @@ class Picture:
 
 
 def test_time_that_stands_still_fills_no_memory() -> None:
+    """Frames no longer waited for were all kept, and each of them was gone through for every further one."""
     smoother = FixedLagSmoother[int]()
     true, seen = turning(1.0)
-    done = [pair for n in range(100) for pair in smoother.put(n, [pose(seen[n])], 1.0)]
+    done, kept = [], []
+    for n in range(100):
+        one = pose(seen[n])
+        kept.append(weakref.ref(one))
+        done += smoother.put(n, [one], 1.0)
+    del one
+    assert sum(each() is not None for each in kept) == 2 * MOST_HELD + 1
     assert len(done) == 100 - MOST_HELD
     assert geodesic_degrees(rotations([poses for _, poses in done]), true[:68]).max() < 5
+
+
+def test_a_video_of_many_frames_a_second_does_not_lag_either() -> None:
+    """Fewer frames after than before each, and it followed by as much as is shown here: 1.3 degrees off."""
+    times = np.arange(480) / 240
+    true = Rotation.from_euler("y", 30 * np.sin(2 * np.pi * times)[:, None], degrees=True).as_matrix()
+    found = rotations(smoothed([[pose(rotation)] for rotation in true], 240.0))
+    assert geodesic_degrees(found, true)[40:-40].max() < 0.2
+
+
+def test_a_pose_that_is_given_for_two_frames_is_one_of_each() -> None:
+    """As of a caller who asks for poses in every other frame; it was taken for that of the first, at the wrong time."""
+    _, seen = turning(1.0)
+    twice = [[one] for rotation in seen[100:130] for one in 2 * [pose(rotation)]]
+    copies = [[replace(one) for one in poses] for poses in twice]
+    np.testing.assert_array_equal(rotations(smoothed(twice)), rotations(smoothed(copies)))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ SmootherName = FilterName | Literal["fixed_lag"]
 SMOOTHER_NAMES: tuple[SmootherName, ...] = (*SMOOTHERS, "fixed_lag")
 """The filters, and what waits."""
 MOST_HELD = 32
-"""So many frames wait at most, of a video of many frames a second: their pictures are in memory."""
+"""So many frames wait at most, of a video of many frames a second: their pictures are in memory. As many before a frame
+count, so that there, too, it does not lag."""
 _ROUNDING = 1e-6
 """Seconds: the times of frames are sums and quotients."""
 _UNKNOWN_VARIANCE = np.radians(4.0) ** 2
@@ -140,21 +141,26 @@ class FixedLagSmoother(Generic[T]):
     def _next(self) -> tuple[T, list[HeadPose]]:
         """The first frame that waits."""
         at = len(self._seen) - self._waiting
-        while self._seen[at].time - self._seen[0].time > LAG_SECONDS + _ROUNDING:
+        frame = self._seen[at]
+        while at > MOST_HELD or frame.time - self._seen[0].time > LAG_SECONDS + _ROUNDING:
             self._seen.popleft()
             at -= 1
-        frame = self._seen[at]
-        poses = [pose if pose.track is None else self._smoothed(pose, frame.time) for pose in frame.poses]
+        near: dict[int | None, list[tuple[_Seen[T], HeadPose]]] = {}
+        for other in self._seen:
+            if abs(other.time - frame.time) < LAG_SECONDS + _ROUNDING:
+                for pose in other.poses:
+                    near.setdefault(pose.track, []).append((other, pose))
+        poses = [pose if pose.track is None else _smoothed(pose, frame, near[pose.track]) for pose in frame.poses]
         self._waiting -= 1
         return frame.items.pop(), poses
 
-    def _smoothed(self, pose: HeadPose, at: float) -> HeadPose:
-        near = [frame for frame in self._seen if abs(frame.time - at) < LAG_SECONDS + _ROUNDING]
-        same = [(frame.time, each) for frame in near for each in frame.poses if each.track == pose.track]
-        poses = [each for _, each in same]
-        index = next(number for number, each in enumerate(poses) if each is pose)
-        rotations, times = np.stack([each.rotation for each in poses]), np.array([time for time, _ in same])
-        return with_rotation(pose, local_quadratic(rotations, _variances(poses), times, index))
+
+def _smoothed(pose: HeadPose, frame: _Seen[T], near: Sequence[tuple[_Seen[T], HeadPose]]) -> HeadPose:
+    """A pose of a frame, by those of the same head in frames near it, of which it is one."""
+    poses = [each for _, each in near]
+    index = next(number for number, (other, _) in enumerate(near) if other is frame)
+    rotations, times = np.stack([each.rotation for each in poses]), np.array([other.time for other, _ in near])
+    return with_rotation(pose, local_quadratic(rotations, _variances(poses), times, index))
 
 
 class UndelayedSmoother(Generic[T]):
