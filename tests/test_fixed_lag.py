@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from nlml_hpe.cli import main
-from nlml_hpe.face import HeadPose
+from nlml_hpe.face import Box, HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fixed_lag import LAG_SECONDS, MOST_HELD, FixedLagSmoother
 from nlml_hpe.inference.kalman import KalmanFilter
 from nlml_hpe.inference.video import FrameResult, Summary, process
-from nlml_hpe.inference.video_files import VideoSource, VideoWriter
+from nlml_hpe.inference.video_files import Frame, VideoSource, VideoWriter
 from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees, sigma_from_covariance
 
 FPS = 25
@@ -219,33 +219,79 @@ def test_a_video_has_every_frame_once_in_order_with_its_own_picture(
         list(process(source, estimator, smoother="median"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("at", [3, 25])  # in the middle, and while the last frames wait
 @pytest.mark.parametrize("way", ["stop", "show", "interrupt"])
 def test_frames_that_wait_are_given_where_the_work_ends_early(
-    way: str, estimator: HeadPoseEstimator, video: Path, tmp_path: Path
+    way: str, at: int, estimator: HeadPoseEstimator, video: Path, tmp_path: Path
 ) -> None:
     shown: list[int] = []
 
     def show(result: FrameResult, _: RgbImage) -> bool:
         shown.append(result.frame.number)
-        if way == "interrupt" and len(shown) == 3:
+        if way == "interrupt" and len(shown) == at:
             raise KeyboardInterrupt
-        return way != "show" or len(shown) < 3
+        return way != "show" or len(shown) < at
 
     found = []
     with VideoSource(video) as source:
         for result in process(source, estimator, tmp_path / "copy.mp4", True, show=show, smoother="fixed_lag"):
             found.append(result)
-            if way == "stop" and len(found) == 3:
+            if way == "stop" and len(found) == at:
                 source.stop()
     *results, summary = found
     numbers = [result.frame.number for result in results if isinstance(result, FrameResult)]
     assert numbers == list(range(len(numbers)))
     assert isinstance(summary, Summary)
     assert summary.stopped
-    assert len(numbers) == summary.frames == 12  # nine wait
-    assert shown == [0, 1, 2]
+    assert len(numbers) == summary.frames == min(at + 9, 30)  # nine wait
+    assert shown == list(range(at))
     with VideoSource(tmp_path / "copy.mp4") as copy:
-        assert copy.expected == 12
+        assert copy.expected == len(numbers)
+
+
+def test_no_more_is_shown_of_several_frames_that_are_done_at_once(
+    estimator: HeadPoseEstimator, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a gap all that waited are: the window that was closed was shown eight more."""
+    read = VideoSource._frames
+
+    def with_gap(source: VideoSource) -> Iterator[Frame]:
+        return (frame._replace(seconds=frame.seconds + (frame.number >= 9)) for frame in read(source))
+
+    monkeypatch.setattr(VideoSource, "_frames", with_gap)
+    shown: list[int] = []
+
+    def show(result: FrameResult, _: RgbImage) -> bool:
+        shown.append(result.frame.number)
+        return False
+
+    with VideoSource(video) as source:
+        results = list(process(source, estimator, smooth=True, show=show, smoother="fixed_lag"))
+    assert [one.frame.number for one in results if isinstance(one, FrameResult)] == list(range(10))
+    assert shown == [0]
+
+
+def test_frames_that_wait_are_given_before_an_error(estimator: HeadPoseEstimator, video: Path) -> None:
+    """A table has the rows of all frames that were answered, as without smoothing."""
+    searched: list[int] = []
+
+    def boxes(_: RgbImage) -> list[Box]:
+        searched.append(1)
+        if len(searched) == 2:
+            raise RuntimeError("out of memory")
+        return []
+
+    def numbers(smooth: bool) -> Iterator[int]:
+        with VideoSource(video) as source, pytest.raises(RuntimeError, match="out of memory"):
+            yield from (
+                result.frame.number
+                for result in process(source, estimator, smooth=smooth, boxes=boxes)
+                if isinstance(result, FrameResult)
+            )
+
+    for smooth in (False, True):
+        searched.clear()
+        assert list(numbers(smooth)) == list(range(25))
 
 
 def test_the_command_smooths_so(video: Path, tmp_path: Path) -> None:
