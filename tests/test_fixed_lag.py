@@ -173,6 +173,23 @@ def test_a_video_of_many_frames_a_second_does_not_lag_either() -> None:
     assert geodesic_degrees(found, true)[40:-40].max() < 0.2
 
 
+@pytest.mark.parametrize(("nods", "left"), [(1, 0.97), (2, 0.72), (3, 0.29)])
+def test_of_quick_nods_so_much_is_left(nods: int, left: float) -> None:
+    """As the module says."""
+    times = np.arange(4 * FPS) / FPS
+    frames = [[pose(Rotation.from_rotvec([a, 0, 0]).as_matrix())] for a in 0.2 * np.sin(2 * np.pi * nods * times)]
+    pairs = zip(rotations(smoothed(frames)), rotations(frames), strict=True)
+    found, given = np.array([Rotation.from_matrix(np.stack(pair)).as_rotvec()[:, 0] for pair in pairs])[20:-20].T
+    assert found @ given / (given @ given) == pytest.approx(left, abs=0.01)
+
+
+@pytest.mark.parametrize("fps", [1.0, 5.0])
+def test_a_slow_video_is_left_as_it_is(fps: float) -> None:
+    _, seen = turning(1.0)
+    frames = [[pose(rotation)] for rotation in seen[::5]]
+    np.testing.assert_allclose(rotations(smoothed(frames, fps)), seen[::5], atol=1e-12)
+
+
 def test_a_pose_that_is_given_for_two_frames_is_one_of_each() -> None:
     """As of a caller who asks for poses in every other frame; it was taken for that of the first, at the wrong time."""
     _, seen = turning(1.0)

@@ -4,8 +4,9 @@ a second.
 What a filter of a live video must guess a file tells: how the head goes on. So each pose is the value, at its own time,
 of the parabola that fits the poses around it best, those near in time and those that are sure counting most (local
 quadratic regression; Savitzky & Golay 1964, Fan & Gijbels 1996). A parabola follows a head that speeds up and turns
-back, and being fitted on both sides it neither lags nor cuts off turning points. Rotations are fitted as rotation
-vectors from their mean on, in the camera frame.
+back, and being fitted on both sides it does not lag. What is too quick for a parabola it cuts off: of nods of
+one, two and three a second it leaves 0.97, 0.72 and 0.29 of their size. Rotations are fitted as rotation vectors from
+their mean on, in the camera frame.
 
 For display only: figures of accuracy are never smoothed.
 """
@@ -27,7 +28,9 @@ BANDWIDTH_SECONDS = 0.12
 """Standard deviation of the normal curve by which poses count less the further off they are in time. Chosen on three
 rendered heads on which no figure is reported: from 0.10 to 0.14 jitter hardly differs."""
 LAG_SECONDS = 0.36
-"""How far it looks ahead and back, three bandwidths: so long a camera's picture comes late. A file's does not."""
+"""How far it looks ahead and back, three bandwidths: so long a camera's picture comes late. A file's does not. Of five
+frames a second and fewer it sees no more than three at a time, and leaves them as they are; the filters made errors
+change more from one to the next there, not less."""
 SmootherName = FilterName | Literal["fixed_lag"]
 SMOOTHER_NAMES: tuple[SmootherName, ...] = (*SMOOTHERS, "fixed_lag")
 """The filters, and what waits."""

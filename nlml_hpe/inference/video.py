@@ -30,7 +30,8 @@ _Smoothing = UndelayedSmoother["FrameResult"] | FixedLagSmoother["FrameResult"]
 
 @dataclass
 class FrameResult:
-    """The poses of a frame's heads, with the numbers of their tracks, and how long they took, detection included."""
+    """The poses of a frame's heads, with the numbers of their tracks, and how long they took: detection included, and
+    smoothing not."""
 
     frame: Frame
     poses: list[HeadPose]
@@ -136,7 +137,8 @@ def process(
         Smooth every head's rotation over time; never use it to measure.
     smoother : "one_euro", "kalman" or "fixed_lag", optional
         By which filter, see ``smoothing`` and ``kalman``; or by the frames before and after, which is better and gives
-        each frame 0.36 s later, see ``fixed_lag``. By default that of a file, and One-Euro of a camera.
+        each frame 0.36 s later, see ``fixed_lag``; of five frames a second and fewer it changes none. By default that
+        of a file, and One-Euro of a camera.
     refine, eye
         As of ``HeadPoseEstimator.predict``.
     show : callable, optional
