@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import struct
@@ -687,6 +688,29 @@ def test_a_copy_that_is_broken_off_is_kept_and_one_that_failed_is_not(tmp_path: 
         with pytest.raises(error):
             break_off(path, error)
         assert [p.name for p in tmp_path.glob(f"*{error.__name__}*")] == ([path.name] if kept else [])
+
+
+def test_ctrl_c_while_a_frame_is_written_keeps_the_copy(tmp_path: Path) -> None:
+    """The frame was there, but not counted, for which a full disk was blamed and the copy thrown away."""
+
+    class Interrupted:
+        def __init__(self, writer: cv2.VideoWriter) -> None:
+            self.release, self._write = writer.release, writer.write
+
+        def write(self, frame: RgbImage) -> None:
+            self._write(frame)
+            if count == 3:
+                raise KeyboardInterrupt
+
+    with VideoWriter(tmp_path / "copy.mp4", 25.0) as writer:
+        for count in range(6):
+            with contextlib.suppress(KeyboardInterrupt):
+                writer.put(np.full((64, 64, 3), 20 * count, dtype=np.uint8), count / 25)
+            if count == 0:
+                assert writer._writer is not None
+                writer._writer = Interrupted(writer._writer)  # type: ignore[assignment]
+    with VideoSource(tmp_path / "copy.mp4") as copy:
+        assert copy.expected == 7  # the frame that it was is shown twice
 
 
 def test_a_name_that_no_container_fits_is_named(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ from nlml_hpe.words import counted
 
 _TIMED_FRAMES = 100_000
 """An hour of a camera, which may run for months."""
+_Smoothing = UndelayedSmoother["FrameResult"] | FixedLagSmoother["FrameResult"]
 
 
 @dataclass
 class FrameResult:
-    """The poses of a frame's heads, with the numbers of their tracks, and how long they took, detection included."""
+    """The poses of a frame's heads, with the numbers of their tracks, and how long they took: detection included, and
+    smoothing not."""
 
     frame: Frame
     poses: list[HeadPose]
@@ -135,7 +137,8 @@ def process(
         Smooth every head's rotation over time; never use it to measure.
     smoother : "one_euro", "kalman" or "fixed_lag", optional
         By which filter, see ``smoothing`` and ``kalman``; or by the frames before and after, which is better and gives
-        each frame 0.36 s later, see ``fixed_lag``. By default that of a file, and One-Euro of a camera.
+        each frame 0.36 s later, see ``fixed_lag``; of five frames a second and fewer it changes none. By default that
+        of a file, and One-Euro of a camera.
     refine, eye
         As of ``HeadPoseEstimator.predict``.
     show : callable, optional
@@ -186,34 +189,50 @@ def process(
         nullcontext() if copy is None else VideoWriter(copy, source.fps)
     )
     with writing as writer:
-        try:
-            for frame in source:
-                start = time.perf_counter()
-                poses = follow(frame.image, frame.seconds)
-                result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
-                summary.frames += 1
-                summary.milliseconds.append(result.milliseconds)
-                summary.with_face += bool(poses)
-                summary.heads = follow.count
-                for done, smoothed in smoothing.put(result, poses, frame.seconds):
-                    done.poses = smoothed
-                    yield done
-                    if not _shown(done, writer, show, cone):
-                        source.stop()
-        except KeyboardInterrupt:
-            source.stop()
-        for done, smoothed in smoothing.rest():
-            done.poses = smoothed
-            yield done
-            _shown(done, writer, None if source.stopped else show, cone)
+        for result in _results(source, follow, smoothing, summary):
+            # What still waits when the work is ended is given, and not shown.
+            window = None if source.stopped else show
+            yield result
+            try:
+                if not _shown(result, writer, window, cone):
+                    source.stop()
+            except KeyboardInterrupt:
+                source.stop()
         summary.stopped, summary.dropped = source.stopped, source.dropped
         summary.seconds_cut = writer.seconds_cut if writer else 0.0
     yield summary
 
 
-def _smoothing(
-    source: VideoSource, smooth: bool, smoother: SmootherName | None
-) -> UndelayedSmoother[FrameResult] | FixedLagSmoother[FrameResult]:
+def _results(
+    source: VideoSource, follow: HeadFollower, smoothing: _Smoothing, summary: Summary
+) -> Iterator[FrameResult]:
+    """A result for every frame that could be answered, in their order; ``summary`` counts them."""
+    try:
+        for frame in source:
+            start = time.perf_counter()
+            poses = follow(frame.image, frame.seconds)
+            result = FrameResult(frame, poses, (time.perf_counter() - start) * 1e3)
+            summary.frames += 1
+            summary.milliseconds.append(result.milliseconds)
+            summary.with_face += bool(poses)
+            summary.heads = follow.count
+            yield from _with_poses(smoothing.put(result, poses, frame.seconds))
+    except KeyboardInterrupt:
+        source.stop()
+    except Exception:
+        yield from _with_poses(smoothing.rest())  # what was answered before the error
+        raise
+    yield from _with_poses(smoothing.rest())
+
+
+def _with_poses(done: Iterator[tuple[FrameResult, list[HeadPose]]]) -> Iterator[FrameResult]:
+    """Results with the poses that come with them."""
+    for result, poses in done:
+        result.poses = poses
+        yield result
+
+
+def _smoothing(source: VideoSource, smooth: bool, smoother: SmootherName | None) -> _Smoothing:
     """What gives results with smoothed poses, by a name that is checked even where nothing is to be smoothed."""
     name = ("one_euro" if source.is_camera else "fixed_lag") if smoother is None else smoother
     if name not in SMOOTHER_NAMES:
