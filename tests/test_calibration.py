@@ -25,6 +25,7 @@ from nlml_hpe.rotation import (
     geodesic_degrees,
     rotation_from_angles,
     rotation_from_vector,
+    vector_from_rotation,
 )
 
 SHARED_DEG = np.array([3.0, 2.0, 1.0])
@@ -60,6 +61,19 @@ def test_the_numbers_behind_drawn_errors_are_found(calibration: Calibration) -> 
         assert numbers.landmarks.scale == pytest.approx(2.0, rel=0.35)
         assert numbers.landmarks.floor_deg < 1.5
         assert numbers.image.floor_deg == pytest.approx(4.0, rel=0.25)
+
+
+def test_the_image_eye_alone_is_calibrated_by_what_it_says_alone(calibration: Calibration) -> None:
+    """It is weighed by what it says beside the other eye; alone, here with larger errors, it is widened."""
+    labelled = faces()
+    away = vector_from_rotation(labelled.image.rotation @ np.swapaxes(labelled.true, -1, -2))
+    alone = labelled.image._replace(rotation=rotation_from_vector(1.5 * away) @ labelled.true)
+    fitted = fit(labelled._replace(alone=alone))
+    for name in ON_PHOTOGRAPHS:
+        numbers, before = fitted.numbers(name), calibration.numbers(name)
+        assert numbers == replace(before, widening={**before.widening, "image": numbers.widening["image"]})
+        for axis in HEAD_AXES:
+            assert numbers.widening["image"][axis] > 1.25 * before.widening["image"][axis]
 
 
 @pytest.mark.parametrize("eye", EYES)

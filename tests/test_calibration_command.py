@@ -200,6 +200,9 @@ def test_looks_are_those_that_were_asked_for(few: Path) -> None:
 def test_rendered_people_are_measured_in_the_frame_of_their_labels(photo: RgbImage, tmp_path: Path) -> None:
     """A face labelled by the landmark eye's own answer, in the frame of the heads that it was trained on."""
     eyes = open_eyes(SHIPPED)
+    assert eyes.image is not None
+    # The shipped image eye names its own frame.
+    turn = eyes.image.named_from_own = rotation_from_angles(Angles.from_columns([(0, 3, 0)]))[0]
     engine = engine_of(eyes)
     with open_detector_for(engine.point_set, engine.min_confidence) as detector:
         face = annotated_face(detector, photo, None)
@@ -212,6 +215,11 @@ def test_rendered_people_are_measured_in_the_frame_of_their_labels(photo: RgbIma
     fitted = labelled_faces(eyes, data, answered_faces(eyes, data))
     # To the rounding of the name.
     assert geodesic_degrees(fitted.landmarks.rotation, fitted.true).max() < 0.02
+    # The image eye is weighed by what it says beside the other one, and measured by what it says alone.
+    for found, few in ((fitted.image, True), (fitted.alone, False)):
+        said = eyes.image.estimate([face], few).in_own_frame(turn)
+        assert geodesic_degrees(found.rotation, said.rotation).max() < 0.01
+    assert geodesic_degrees(fitted.image.rotation, fitted.alone.rotation).min() > 0.1
     scored = answers(eyes, data, 3, "landmarks")
     assert geodesic_degrees(scored.answers["answer"].rotation, scored.true).max() < 0.02
 

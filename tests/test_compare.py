@@ -266,6 +266,11 @@ def test_both_eyes_are_fused_in_their_own_frame_where_that_is_wanted(photographs
     # As users are answered, in the named frame, both ways to join the eyes are one.
     fused = subject.eyes.joined(named["refined"], named[BESIDE_ROUTE], "both").estimates.rotation
     np.testing.assert_array_equal(fused, subject.routes["fused"](faces).rotation)
+    # What the eyes say beside each other is no route of its own in a report.
+    data = read_dataset("aflw2000", photographs)
+    data.samples = data.samples[:1]
+    evaluated = on_protocol(subject, data, answers(subject, data, detector), "aflw2000")
+    assert list(evaluated.answered.answers) == list(evaluated.report["routes"]) == list(subject.routes)
 
 
 @pytest.mark.parametrize(

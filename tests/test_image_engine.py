@@ -22,12 +22,19 @@ from nlml_hpe.image_networks.network import ImageNetwork
 from nlml_hpe.image_networks.registry import build
 from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, FEW, CropOfFace, ImageEngine, open_image_engine
+from nlml_hpe.inference.image_engine import (
+    CROPS_OF_A_FACE,
+    FEW,
+    CropOfFace,
+    ImageEngine,
+    _mean_of_crops,
+    open_image_engine,
+)
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component
 from nlml_hpe.model.format import ONNX_FILE, SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
 from nlml_hpe.model.onnx_file import said_of, saying
-from nlml_hpe.rotation import geodesic_degrees, mirrored
+from nlml_hpe.rotation import Angles, angles_from_rotation, geodesic_degrees, mirrored, rotation_from_angles
 from nlml_hpe.torch_rotation import rotation_from_degrees
 from tests.test_image_export import FRAME, RANGE, lively
 from tests.test_image_networks import pictures, poses
@@ -128,6 +135,16 @@ def test_faces_that_another_eye_answers_are_shown_in_fewer_crops_beside_the_othe
     ):
         for values, wanted in zip(found, expected, strict=True):
             np.testing.assert_allclose(values, wanted, atol=1e-6)
+
+
+def test_crops_that_differ_make_the_answer_less_sure() -> None:
+    """By the mean square of their distances from the mean, of two crops as of four."""
+    yaw = rotation_from_angles(Angles.from_columns([(degrees, 0, 0) for degrees in (0, 4, 1, 1, 3, 3)]))
+    stated = np.radians(np.array([1.0, 1.0, 2.0, 2.0, 2.0, 2.0])[:, None, None]) ** 2 * np.eye(3)
+    mean, covariance = _mean_of_crops(yaw, stated, np.array([2, 4]))
+    np.testing.assert_allclose(angles_from_rotation(mean).columns(), [[2, 0, 0]] * 2, atol=1e-6)
+    variances = np.degrees(np.degrees(np.diagonal(covariance, axis1=1, axis2=2)))
+    np.testing.assert_allclose(variances, [[1, 1 + 4, 1], [4, 4 + 1, 4]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("crops", [PAIR, CROPS_OF_A_FACE[:FEW], CROPS_OF_A_FACE])

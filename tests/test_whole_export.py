@@ -267,10 +267,14 @@ def test_numpys_whole_numbers_and_a_folder_as_text_will_do(tmp_path: Path) -> No
 def test_any_number_of_heads_and_one_by_one_the_same(
     session: onnxruntime.InferenceSession, crops: list[RgbImage]
 ) -> None:
+    """The image eye sees further crops of those heads alone that the landmark eye does not know: of all, some, none."""
+    crops = [*crops, crops[5][::-1]]
     together = answers(session, crops)
-    for index in (0, 5):
-        alone = answers(session, crops[index : index + 1])
-        assert geodesic_degrees(alone["rotation"], together["rotation"][index : index + 1]).max() < PARITY_DEG
+    assert together["eye"].tolist() == [0] * 5 + [2] * 2
+    assert geodesic_degrees(*together["rotation"][5:]) > 1
+    for order in ([0], [5], [5, 6], [6, 0, 5, 1]):
+        some = answers(session, [crops[index] for index in order])
+        assert geodesic_degrees(some["rotation"], together["rotation"][order]).max() < PARITY_DEG
     nobody = session.run(None, {"crops": np.zeros((0, 3, CROP_PX, CROP_PX), np.float32)})
     assert [value.shape for value in nobody] == [(0, 3), (0, 3, 3), (0, 3), (0, 3, 3), (0,), (0,), (0,)]
 

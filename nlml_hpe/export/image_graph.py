@@ -16,7 +16,7 @@ from nlml_hpe.image_networks.crop import sampling, turned
 from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, FEW, CropOfFace
 from nlml_hpe.model.format import IMAGE_INPUT
 from nlml_hpe.model.onnx_math import entry, reduced, scaled, shaped, transposed
-from nlml_hpe.model.onnx_rotation import about, mean_rotation, outer, vector_from_rotation
+from nlml_hpe.model.onnx_rotation import mean_rotation, outer, vector_from_rotation
 from nlml_hpe.pixels import STEPS, positions
 from nlml_hpe.rotation import MIRROR_SIGNS
 
@@ -61,30 +61,23 @@ def image_eye(
     Said
         In the named head frame.
     """
-    others = None if answered is None else op.transpose(op.non_zero(op.not_(shaped(answered, (-1,)))), perm=[1, 0])
-    shown = pixels if others is None else op.gather_nd(pixels, others)
-    crops = op.concat(
-        [_crops(pixels, size, px, CROPS_OF_A_FACE[:FEW]), _crops(shown, size, px, CROPS_OF_A_FACE[FEW:])], axis=0
-    )
-    answer = inline(network)(**{IMAGE_INPUT: crops})
-    rotation, covariance = (op.cast(answer[name], to=np.float64) for name in ("rotation", "covariance"))
-    # Row by row: onnxruntime multiplies no stack of matrices with one of another length where either is nought.
-    kinds = [_for_each(pixels, range(FEW)), _for_each(shown, range(FEW, len(CROPS_OF_A_FACE)))]
-    which = op.concat(kinds, axis=0)
-    upright = op.gather(op.const(turned(np.eye(3), [-each.turn_deg for each in CROPS_OF_A_FACE])), which)
-    # A covariance is mirrored as a rotation is.
-    mirrors = [MIRROR_SIGNS if each.mirrored else np.ones((3, 3)) for each in CROPS_OF_A_FACE]
-    signs = op.gather(op.const(np.stack(mirrors)), which)
+    numbers = np.arange(len(CROPS_OF_A_FACE))
+    shown, others, which = pixels, None, op.const(numbers[None])
+    if answered is not None:
+        others = op.transpose(op.non_zero(op.not_(shaped(answered, (-1,)))), perm=[1, 0])
+        # Of a head that another eye answers each crop counts twice, which leaves their mean as it is.
+        shown, which = op.gather_nd(pixels, others), op.where(answered, op.const(numbers % FEW), op.const(numbers))
+    first, further = _crops(pixels, size, px, CROPS_OF_A_FACE[:FEW]), _crops(shown, size, px, CROPS_OF_A_FACE[FEW:])
+    answer = inline(network)(**{IMAGE_INPUT: op.concat([first, further], axis=0)})
+    end = op.slice(op.shape(first), op.const([0]), op.const([1]))
+    rotation, covariance = (_of_heads(answer[name], end, others) for name in ("rotation", "covariance"))
+    # A covariance is mirrored as a rotation is. Then turns are taken back.
+    mirrors = np.stack([MIRROR_SIGNS if each.mirrored else np.ones((3, 3)) for each in CROPS_OF_A_FACE])
+    back = turned(np.eye(3), [-each.turn_deg for each in CROPS_OF_A_FACE])
+    signs, upright, turns = (op.gather(op.const(each), which) for each in (mirrors, back, back.swapaxes(1, 2)))
     seen = op.matmul(upright, op.mul(op.matmul(rotation, op.const(named_from_own.T)), signs))
-    said = about(upright, op.mul(covariance, signs))
-    end = op.shape(kinds[0])
-    return _mixture(_of_heads(seen, end, others), _of_heads(said, end, others), named_from_own)
-
-
-def _for_each(heads: Var, numbers: range) -> Var:
-    """The numbers (C,) over again for each of N heads, (N C,)."""
-    shape = op.concat([op.slice(op.shape(heads), op.const([0]), op.const([1])), op.const([1])], axis=0)
-    return shaped(op.expand(op.const(np.array([numbers], dtype=np.int64)), shape), (-1,))
+    said = op.matmul(op.matmul(upright, op.mul(covariance, signs)), turns)
+    return _mixture(seen, said, named_from_own)
 
 
 def _of_heads(values: Var, end: Var, others: Var | None) -> Var:
@@ -93,9 +86,8 @@ def _of_heads(values: Var, end: Var, others: Var | None) -> Var:
     further = op.slice(values, end, op.const([_LAST]), op.const([0]))
     further = shaped(further, (-1, len(CROPS_OF_A_FACE) - FEW, 3, 3))
     if others is not None:
-        # Of a head that another eye answers each crop counts twice, which leaves their mean as it is.
         further = op.scatter_nd(first, others, further)
-    return op.concat([first, further], axis=1)
+    return op.cast(op.concat([first, further], axis=1), to=np.float64)
 
 
 def _crops(pixels: Var, size: int, px: int, crops: Sequence[CropOfFace]) -> Var:
