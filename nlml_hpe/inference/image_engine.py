@@ -47,8 +47,8 @@ CROPS_OF_A_FACE = (
 fourth does, so that both pictures have mirrored poses. Chosen on development photographs and on rendered people; see
 docs/ablations.md."""
 FEW = 2
-"""So many of them, the first, are enough where another eye answers the face, too: its answer is worth more than the
-others."""
+"""So many of them, the first, are enough where another eye answers the face, too: that is worth more than the other
+crops are."""
 _WIDEST_SHARE = 10.0
 _LARGEST_PX = 1024
 """Twice what a configuration takes; crops of more would fill the memory."""
