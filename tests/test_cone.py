@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
-from nlml_hpe.rotation import IMAGE_FROM_CAMERA, Angles, nose_cone, rotation_from_angles, rotation_from_vector
+from nlml_hpe.rotation import (
+    IMAGE_FROM_CAMERA,
+    Angles,
+    covariance_from_sigma,
+    nose_cone,
+    rotation_from_angles,
+    rotation_from_vector,
+)
 from nlml_hpe.view.draw import AXIS_COLORS, draw_axes, draw_cone, draw_cube, draw_pose, draw_poses, draw_text
 
 
@@ -44,11 +51,15 @@ def test_the_cone_is_wide_where_the_doubt_is() -> None:
     assert np.ptp(edge[:, 0]) > 8 * np.ptp(edge[:, 1])
     # About the nose itself nothing moves it.
     np.testing.assert_allclose(nose_cone(np.eye(3), np.diag([0, 0, 1.0])), np.tile([0.0, 0, 1], (48, 1)), atol=1e-9)
+    # Doubt about one angle alone has rounded variances a little below nought in the others.
+    for yaw in range(-80, 90, 10):
+        cone = nose_cone(rotation(yaw, 10, -20), covariance_from_sigma(rotation(yaw, 10, -20), [3.0, 0.0, 0.0]))
+        np.testing.assert_allclose(np.linalg.norm(cone, axis=1), 1)
 
 
 def test_doubt_beyond_all_measure_is_drawn_too() -> None:
     edge = nose_cone(rotation(30), 100 * np.eye(3))
-    np.testing.assert_allclose(np.linalg.norm(edge, axis=1), 1)
+    np.testing.assert_allclose(edge, np.tile(-rotation(30)[:, 2], (48, 1)), atol=1e-9)
     drawn = draw_cone(np.full((50, 50, 3), 128, dtype=np.uint8), rotation(30), 100 * np.eye(3), (25, 25), 20)
     assert drawn.shape == (50, 50, 3)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.io import loadmat
 from scipy.spatial.transform import Rotation
@@ -55,12 +55,15 @@ def test_angles_do_not_fold_where_yaw_passes_ninety_degrees() -> None:
 
 
 @given(yaw=yaws, pitch=st.floats(-179, 179), roll=st.floats(-179, 179))
+@example(yaw=10.0, pitch=-179.0, roll=178.0)
+@example(yaw=170.0, pitch=-179.0, roll=178.0)
 def test_angles_are_read_near_known_ones(yaw: float, pitch: float, roll: float) -> None:
     angles = Angles.from_columns((yaw, pitch, roll))
-    near = Angles.from_columns(np.array([4.0, -3.0, 5.0]) + angles.columns())
-    back = angles_from_rotation(rotation_from_angles(angles), near).columns()
-    # 180 and -180 are the same angle.
-    np.testing.assert_allclose((back - angles.columns() + 180) % 360 - 180, 0, atol=1e-9)
+    known = np.array([4.0, -3.0, 5.0]) + angles.columns()
+    # 180 and -180 are the same angle, for the known ones too.
+    for near in (known, (known + 180) % 360 - 180):
+        back = angles_from_rotation(rotation_from_angles(angles), Angles.from_columns(near)).columns()
+        np.testing.assert_allclose((back - angles.columns() + 180) % 360 - 180, 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("yaw", [90.0, -90.0])
@@ -68,7 +71,8 @@ def test_gimbal_lock_keeps_the_rotation(yaw: float) -> None:
     rotation = rotation_from_angles(Angles.from_columns((yaw, 20, -35)))
     again = rotation_from_angles(angles_from_rotation(rotation))
     np.testing.assert_allclose(again, rotation, atol=1e-12)
-    label = Angles.from_columns([(yaw, 20, -35), (yaw, -170, 60)])
+    # The others of the same call have a roll of their own.
+    label = Angles.from_columns([(yaw, 20, -35), (yaw, -170, 60), (yaw / 2, 20, -35)])
     np.testing.assert_allclose(
         angles_from_rotation(rotation_from_angles(label), near=label).columns(), label.columns(), atol=1e-9
     )
@@ -164,6 +168,8 @@ def test_kabsch_refuses_points_in_one_place(count: int) -> None:
 def test_other_shapes_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected"):
         angles_from_rotation(bad)
+    with pytest.raises(ValueError, match=r"expected \(\.\.\., 3\) columns"):
+        Angles.from_columns(bad)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +245,14 @@ def test_a_face_upside_down_is_not_said_to_look_backwards() -> None:
     np.testing.assert_allclose(read.columns(), columns, atol=1e-9)
 
 
+def test_half_a_turn_is_180_degrees_and_never_minus_180() -> None:
+    """With zeros of either sign, as a mirrored rotation has them."""
+    for axis, expected in zip(np.eye(3), [(0.0, 180.0, 0.0), (180.0, 0.0, 0.0), (0.0, 0.0, 180.0)], strict=True):
+        half = np.diag(2 * axis - 1)
+        for rotation in (half, mirrored(half)):
+            np.testing.assert_array_equal(angles_from_rotation(rotation).columns(), expected)
+
+
 def test_geodesic_distances_are_scipys() -> None:
     """From nothing to half a turn, where the arc cosine of a trace would lose half of the digits."""
     rng = np.random.default_rng(6)
@@ -294,8 +308,10 @@ def test_an_error_of_an_angle_turns_the_camera_frame_as_the_covariance_says(
 @given(yaw=yaws, pitch=st.floats(-89, 89), roll=st.floats(-89, 89))
 def test_sigma_survives_a_round_trip(yaw: float, pitch: float, roll: float) -> None:
     rotation = rotation_from_angles(Angles.from_columns([(yaw, pitch, roll)]))
-    sigma = np.array([[3.0, 2.0, 1.0]])
-    np.testing.assert_allclose(sigma_from_covariance(rotation, covariance_from_sigma(rotation, sigma)), sigma)
+    # Where an angle has one value alone, rounding leaves a variance a little above nought, or below.
+    for sigma in ([[3.0, 2.0, 1.0]], [[3.0, 0.0, 0.0]]):
+        again = sigma_from_covariance(rotation, covariance_from_sigma(rotation, sigma))
+        np.testing.assert_allclose(again, sigma, atol=1e-5)
 
 
 def test_the_error_bars_of_angles_that_cannot_be_told_apart_are_bounded() -> None:
@@ -306,3 +322,15 @@ def test_the_error_bars_of_angles_that_cannot_be_told_apart_are_bounded() -> Non
     np.testing.assert_allclose(sigma[0], [3.0, nothing_known, nothing_known], rtol=1e-6)
     np.testing.assert_allclose(sigma[1], [nothing_known, 1.0, 1.0], rtol=1e-6)
     assert np.isnan(covariance[2]).any()
+
+
+@pytest.mark.parametrize("turn", [np.eye(3), np.diag([-1.0, -1.0, 1.0])])
+def test_error_bars_of_a_quarter_turn_without_rounding_are_numbers(turn: np.ndarray) -> None:
+    """Its cosine is zero to the bit, where a rotation of angles has 6e-17."""
+    side = turn @ np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    expected = [3.0, 180 / np.sqrt(3), 180 / np.sqrt(3)]
+    for covariance in (covariance_from_sigma(side, [3.0, 2.0, 1.0]), np.radians(3.0) ** 2 * np.eye(3)):
+        np.testing.assert_allclose(sigma_from_covariance(side, covariance), expected)
+    # Who is sure of the rotation knows no pitch and no roll either, and who says nothing is not said to say that.
+    np.testing.assert_allclose(sigma_from_covariance(side, np.zeros((3, 3))), [0.0, *expected[1:]])
+    assert np.isnan(sigma_from_covariance(side, np.full((3, 3), np.nan))).all()
