@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from nlml_hpe.extras import MissingPackageError
-from nlml_hpe.files.atomic import ArtifactError
-from nlml_hpe.files.folders import require_replaceable
+from nlml_hpe.files.atomic import ArtifactError, write_bytes
+from nlml_hpe.files.folders import fresh_folder, require_replaceable
+from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.model.format import SHIPPED
+from nlml_hpe.parallel import WorkerError
+from nlml_hpe.training_error import TrainingError
 from stages import ImageTrainer, NLML_HPE_Test, run_pipeline
 from stages.common import USER_ERRORS, Plan, Stage, config_of, guarded, run_stage, stage_command, stage_parser
 from stages.config import Config
@@ -38,6 +41,27 @@ def test_a_folder_of_the_user_is_refused_before_the_work(tmp_path: Path) -> None
     with pytest.raises(ArtifactError, match=r"thesis\.txt"):
         run_stage(stage, Config.model_construct())
     assert not worked
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_slow_work_that_a_stage_keeps_is_done_again_by_force_alone(tmp_path: Path, linked: bool) -> None:
+    """On another disk, too, where the folder is a symbolic link."""
+    kept, place = tmp_path / "kept", tmp_path / ("elsewhere" if linked else "kept")
+    with fresh_folder(place, "crops") as folder:
+        write_bytes(folder / "crops.bin", b"hours")
+        write_manifest(folder, "crops", {}, {})
+    if linked:
+        kept.symlink_to(place)
+    there = []
+
+    def main(config: Config) -> Path:
+        there.append((kept / "crops.bin").is_file())
+        return tmp_path / "made"
+
+    stage = Stage("Keeper", lambda config: Plan((tmp_path / "made",), "thing", {}, kept={kept: "crops"}), main)
+    run_stage(stage, Config.model_construct())
+    run_stage(stage, Config.model_construct(), force=True)
+    assert there == [True, False]
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
@@ -89,6 +113,31 @@ def test_what_computes_is_taken_from_the_command_line_in_place_of_the_configurat
     path.write_text(f"workdir: {tmp_path}\ndevice: cuda\ncluster: tcp://a:1\n")
     config = config_of(stage_parser(None).parse_args(["--config", str(path), *options]))
     assert (config.device, config.cluster) == (device, cluster)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"), [([], (False, False)), (["--force"], (True, False)), (["--verify"], (False, True))]
+)
+def test_a_stage_is_run_as_its_command_line_says(
+    tmp_path: Path, options: list[str], asked: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, ran = tmp_path / "small.yaml", []
+    path.write_text(f"workdir: {tmp_path}\n")
+    monkeypatch.setattr("stages.common.run_stage", lambda _, config, *given: ran.append((config.workdir, given)))
+    monkeypatch.setattr("sys.argv", ["ImageTrainer", "--config", str(path), *options])
+    assert stage_command(ImageTrainer.STAGE, "Train.") == 0
+    assert ran == [(tmp_path, asked)]
+
+
+@pytest.mark.parametrize("error", [TrainingError, WorkerError])
+def test_what_ends_a_training_or_its_workers_is_a_line(
+    error: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(given: argparse.Namespace) -> None:
+        raise error("too few people")
+
+    assert guarded(work, argparse.Namespace()) == 1
+    assert capsys.readouterr().err == "error: too few people\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that this machine has")
