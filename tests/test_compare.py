@@ -18,16 +18,18 @@ from safetensors.torch import save_file
 
 from nlml_hpe.detection.detectors import FaceMeshOnnx, open_detector_for
 from nlml_hpe.detection.weights import LANDMARKS, default_folder
+from nlml_hpe.device import DeviceError
+from nlml_hpe.evaluation import compare as comparison_module
 from nlml_hpe.evaluation import routes as routes_module
 from nlml_hpe.evaluation.command import answers, on_protocol
-from nlml_hpe.evaluation.compare import chosen_images, compare, write_comparison
-from nlml_hpe.evaluation.cost import cost_of_layers, cost_of_onnx
-from nlml_hpe.evaluation.datasets import DatasetError, read_dataset, write_lists
-from nlml_hpe.evaluation.evaluate import BESIDE_ROUTE
-from nlml_hpe.evaluation.faces import annotated_face, is_known
+from nlml_hpe.evaluation.compare import Comparison, chosen_images, compare, write_comparison
+from nlml_hpe.evaluation.cost import Cost, cost_of_layers, cost_of_onnx
+from nlml_hpe.evaluation.datasets import Dataset, DatasetError, Sample, read_dataset, write_lists
+from nlml_hpe.evaluation.evaluate import BESIDE_ROUTE, evaluate
+from nlml_hpe.evaluation.faces import LabelledFace, annotated_face, ask, is_known
 from nlml_hpe.evaluation.routes import open_routes
 from nlml_hpe.evaluation.subject import open_subject, subject_of
-from nlml_hpe.face import Face
+from nlml_hpe.face import Box, Face
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.files.manifests import write_manifest
@@ -36,14 +38,16 @@ from nlml_hpe.image_networks.hopenet import HopeNet
 from nlml_hpe.image_networks.network import WeightsError, size_of
 from nlml_hpe.image_networks.network_training import KIND, WEIGHTS, network_of
 from nlml_hpe.image_networks.shards import write_shard
+from nlml_hpe.inference.engines import Estimates
 from nlml_hpe.inference.estimator import HeadPoseEstimator
-from nlml_hpe.inference.image_engine import FEW, open_image_engine
+from nlml_hpe.inference.image_engine import CROPS_OF_A_FACE, FEW, open_image_engine
 from nlml_hpe.inference.torch_engine import TorchEngine
+from nlml_hpe.manifold.manifold_file import read_manifold
 from nlml_hpe.model.components import IMAGE_EYE_FILE, put_component, read_components
 from nlml_hpe.model.folder import HeadFrame, load_model
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.model.image_export import ImageEye, export_image_eye
-from nlml_hpe.rotation import angles_from_rotation, geodesic_degrees
+from nlml_hpe.rotation import Angles, angles_from_rotation, geodesic_degrees, rotation_from_angles
 from nlml_hpe.view import comparison as comparison_view
 from nlml_hpe.view.comparison import plot_comparison
 from stages.common import guarded
@@ -79,6 +83,7 @@ def test_models_beside_one_another_have_the_figures_that_they_have_alone(
     photographs: Path, trained: Path, landmark_eye_alone: Path, detector: FaceMeshOnnx, tmp_path: Path
 ) -> None:
     data = read_dataset("aflw2000", photographs)
+    shown = chosen_images(data, [], 12, seed=0)  # the one that does not read, too
     protocols = ["aflw2000", "aflw2000-nlml"]
     comparison = compare({"shipped": landmark_eye_alone, "new": trained}, data, protocols)
     assert list(comparison.costs) == ["shipped/network", "shipped/exact", "shipped/refined", "new/image"]
@@ -92,7 +97,11 @@ def test_models_beside_one_another_have_the_figures_that_they_have_alone(
         assert found["fitted"]["routes"][f"shipped/{route}"]["geodesic"]["mean"] <= row["geodesic"]["mean"] + 0.2
     assert found["routes"]["new/image"]["coverage"] == 1
     assert found["left_out"] == {"image not readable": 1}
-    shown = chosen_images(data, [], 3, seed=0)
+    # What is said of the search is that of the routes that have one, whichever model comes first.
+    assert (found["n_protocol"], found["n_total"], found["n_detected"]) == (5, 5, alone["n_detected"]) == (5, 5, 5)
+    two = replace(data, samples=data.samples[:2])
+    turned = compare({"new": trained, "shipped": landmark_eye_alone}, two, ["aflw2000"])
+    assert turned.evaluations["aflw2000"].report["n_detected"] == 2
     write_comparison(tmp_path, comparison, shown)
     with Image.open(tmp_path / "poses_cube.jpg") as sheet:
         assert sheet.width == 5 * 200
@@ -125,6 +134,11 @@ def test_both_eyes_of_a_model_are_compared_and_what_they_say_together(
     # Without landmarks the image eye's answer is the model's.
     assert geodesic_degrees(predicted[1], routes["image"].answer([hidden]).rotation[0]) < 1e-3
     assert routes["fused"].cost.bytes == routes["refined"].cost.bytes + routes["image"].cost.bytes
+    manifold = tmp_path / "manifold.npz"
+    assert routes["exact"].cost.bytes == manifold.stat().st_size
+    assert routes["exact"].cost.parameters == read_manifold(manifold).basis.size
+    # Where labels have boxes no detector is asked for the image eye, nor its time counted.
+    assert [name for name, route in routes.items() if route.landmarks is None] == ["image"]
 
 
 def test_hopenets_published_weights_are_compared_as_they_are(
@@ -143,6 +157,8 @@ def test_hopenets_published_weights_are_compared_as_they_are(
     face = Face(photo, (178.0, 72.0, 272.0, 176.0))
     np.testing.assert_array_equal(published.answer([face]).rotation, kept.answer([face]).rotation)
     assert replace(published.cost, bytes=kept.cost.bytes) == kept.cost  # the name of the frame is in the file
+    macs = len(CROPS_OF_A_FACE) * size_of(network_of(settings, 3)).macs
+    assert kept.cost.macs == pytest.approx(macs, rel=0.01)
     assert (published.frame, kept.frame) == ("w300lp", "own")
     assert list(named([path])) == ["hopenet_robust_alpha1.pkl"]
     torch.save({"a": torch.zeros(1)}, path)
@@ -165,18 +181,86 @@ def test_an_image_eye_is_shown_the_faces_that_its_models_detector_finds(photo: R
     assert {name: row["n"] for name, row in report["routes"].items()} == {
         f"strict/{name}": int(is_known(alone.answers[name]).sum()) for name in subject.routes
     }
+    assert report["default_route"] == "fused"
+    # Where its detector finds the face, the image eye answers, too.
+    report = compare({"shipped": SHIPPED}, data, ["rendered"]).evaluations["rendered"].report
+    assert {name: row["n"] for name, row in report["routes"].items()} == dict.fromkeys(report["routes"], 1)
+
+
+def test_a_face_without_a_box_beside_others_with_one_is_looked_for(
+    photo: RgbImage, trained: Path, tmp_path: Path
+) -> None:
+    data = Dataset("aflw2000", tmp_path)
+    data.add(Sample("boxed", (0.0, 0.0, 0.0), lambda: photo, (179.0, 86.0, 270.0, 175.0)))
+    data.add(Sample("somewhere", (0.0, 0.0, 0.0), lambda: photo))
+    report = compare({"new": trained}, data, ["aflw2000"]).evaluations["aflw2000"].report
+    assert (report["routes"]["new/image"]["n"], report["n_detected"]) == (2, 2)
+
+
+def test_a_search_that_finds_nobody_is_told_of_whichever_model_comes_first(
+    trained: Path, landmark_eye_alone: Path, tmp_path: Path
+) -> None:
+    """Behind a model that looks at the label's box alone, all faces were said to be found by their labels."""
+    data = Dataset("aflw2000", tmp_path)
+    data.add(Sample("dark", (0.0, 0.0, 0.0), lambda: np.zeros((64, 64, 3), np.uint8), (8.0, 8.0, 56.0, 56.0)))
+    models = {"new": trained, "old": landmark_eye_alone}
+    for order in (models, dict(reversed(models.items()))):
+        report = compare(order, data, ["aflw2000"]).evaluations["aflw2000"].report
+        assert (report["n_detected"], report["n_missed"]) == (0, 1)
+
+
+def test_what_is_drawn_of_a_face_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label, answer and box, in whichever order faces are named; one that did not read is left out."""
+    labels = {"a": (10.0, 0.0, 0.0), "b": (20.0, 0.0, 0.0), "c": (30.0, 0.0, 0.0)}
+    turns = rotation_from_angles(Angles.from_columns(list(labels.values())))
+    face = Face(None, (0.0, 0.0, 8.0, 8.0))
+    answered = ask(
+        [LabelledFace(name, label, face) for name, label in labels.items()],
+        {"m/image": lambda _: Estimates.of_rotations(turns @ turns)},
+    )
+    seen: list[tuple[list[tuple[str, RgbImage, Box]], dict[str, np.ndarray]]] = []
+    monkeypatch.setattr(comparison_module, "pose_sheet", lambda faces, columns, _: seen.append((faces, columns)))
+    monkeypatch.setattr(comparison_module, "save_image", lambda *_: None)
+    blank = np.zeros((40, 60, 3), dtype=np.uint8)
+    shown = [
+        Sample("c", labels["c"], lambda: blank, (1.0, 2.0, 3.0, 4.0)),
+        Sample("cut", labels["a"], lambda: blank),
+        Sample("a", labels["a"], lambda: blank),
+    ]
+    (tmp_path / "out").mkdir()
+    evaluations = {"all": evaluate(answered, protocol="all", frame="own", default_route="image")}
+    costs = {"m/image": Cost(1, 1, 1, ms=3.0, detect_ms=4.0)}
+    spent: list[dict[str, float]] = []
+    monkeypatch.setattr(comparison_module, "plot_comparison", lambda _, times, __: spent.append(times))
+    write_comparison(tmp_path / "out", Comparison(evaluations, costs, {"m/image": "own"}, answered), shown)
+    assert len(seen) == 2  # as axes and as cubes
+    for faces, columns in seen:
+        assert [(name, box) for name, _, box in faces] == [("c", (1.0, 2.0, 3.0, 4.0)), ("a", (0.0, 0.0, 60.0, 40.0))]
+        np.testing.assert_array_equal(columns["label"], turns[[2, 0]])
+        np.testing.assert_array_equal(columns["m/image"], (turns @ turns)[[2, 0]])
+    # A face costs what finds it and what answers.
+    assert spent == [{"m/image": 7.0}]
 
 
 def test_lists_are_evaluated_each_for_itself(photographs: Path, trained: Path, tmp_path: Path) -> None:
     data = read_dataset("aflw2000", photographs)
     names = [sample.name for sample in data.samples]
+    data.samples[0] = replace(data.samples[0], angles=(60.0, 0.0, 0.0))  # beyond the paper's range
     lists = {tmp_path / "a.txt": names[:2], tmp_path / "b.txt": names[3:]}
     write_lists(lists)
-    comparison = compare({"new": trained}, data, ["aflw2000"], list(lists))
+    comparison = compare({"new": trained}, data, ["aflw2000", "aflw2000-nlml"], list(lists))
     reports = {faces: one.report for faces, one in comparison.evaluations.items()}
     # The protocol chose them among the faces of their list, as `evaluate --list` counts them, not of all lists.
     counts = {faces: (report["n_protocol"], report["n_total"]) for faces, report in reports.items()}
-    assert counts == {"a aflw2000": (2, 2), "b aflw2000": (3, 3)}
+    assert counts == {
+        "a aflw2000": (2, 2),
+        "a aflw2000-nlml": (1, 2),
+        "b aflw2000": (3, 3),
+        "b aflw2000-nlml": (3, 3),
+    }
+    write_lists({tmp_path / "far.txt": names[:1]})
+    with pytest.raises(ValueError, match="far aflw2000-nlml: none of 1 labels lies in its range"):
+        compare({"new": trained}, data, ["aflw2000", "aflw2000-nlml"], [tmp_path / "a.txt", tmp_path / "far.txt"])
     write_lists({tmp_path / "a b.txt": names[:2], tmp_path / "a_b.txt": names[3:]})
     with pytest.raises(ValueError, match="told apart by their names"):
         compare({"new": trained}, data, ["aflw2000"], [tmp_path / "a b.txt", tmp_path / "a_b.txt"])
@@ -210,14 +294,22 @@ def test_a_list_without_an_answer_costs_the_others_nothing(
     assert [path.name for path in tmp_path.glob("error_cdf*")] == ["error_cdf_light_aflw2000.png"]
 
 
-def test_faces_that_nobody_finds_have_no_times(landmark_eye_alone: Path, tmp_path: Path) -> None:
+def test_faces_that_nobody_finds_have_no_times(
+    landmark_eye_alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Labels without a box: where the search finds nothing, there is nothing to be timed."""
     Image.new("RGB", (64, 64)).save(tmp_path / "ID1_(10_-20_0).jpg")
     comparison = compare({"old": landmark_eye_alone}, read_dataset("rendered", tmp_path), ["rendered"])
     assert {(cost.ms, cost.detect_ms) for cost in comparison.costs.values()} == {(None, None)}
+    # As rendered people are labelled, and not in the frame of the model's name.
+    assert set(comparison.frames.values()) == {"own"}
     (tmp_path / "out").mkdir()
     write_comparison(tmp_path / "out", comparison, [])
     assert (tmp_path / "out" / "table.txt").read_text().count("no answer") == 2 * 3  # head frames, routes
+    # The device that was asked for is asked.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="device 'cuda' was asked for"):
+        compare({"old": landmark_eye_alone}, read_dataset("rendered", tmp_path), ["rendered"], device="cuda")
 
 
 def test_rendered_people_are_compared_in_their_own_frame(trained: Path, tmp_path: Path) -> None:
@@ -320,6 +412,8 @@ def test_images_are_chosen_by_name_or_by_lot(photographs: Path) -> None:
     assert len(chosen_images(data, [], 12, 0)) == 6
     drawn = [[sample.name for sample in chosen_images(data, [], 3, seed)] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
+    many = [sample.name for sample in chosen_images(data, [], 5, 1)]
+    assert many == [name for name in names if name in many]
     with pytest.raises(ValueError, match=r"labelled faces .* nobody \(a name there"):
         chosen_images(data, ["nobody"], 12, 0)
     with pytest.raises(ValueError, match=r"expected a seed of 0 or more, .* received -1"):

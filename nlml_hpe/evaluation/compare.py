@@ -97,7 +97,9 @@ def compare(
             parts.append(ask(photographs(data, detector), {name: route.answer for name, route in group.items()}))
             costs |= _costs(group, data, detector)
     answers = {name: part.answers[name] for name in routes for part in parts if name in part.answers}
-    answered = replace(max(parts, key=lambda part: int(part.found.sum())), answers=answers)
+    # How faces were found is said of the search that found most, where there was any.
+    told = max(parts, key=lambda part: (part.searched.any(), part.found.sum()))
+    answered = replace(told, answers=answers)
     frames = {name: route.frame for name, route in routes.items()}
     unreadable = set(data.left_out.get(UNREADABLE, ()))
     evaluations = {
