@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 
 from nlml_hpe.detection.detectors import open_detector_for
 from nlml_hpe.evaluation import calibration, calibration_run
-from nlml_hpe.evaluation.calibration_fit import fit
+from nlml_hpe.evaluation.calibration_fit import Labelled, fit
 from nlml_hpe.evaluation.calibration_run import answered_faces, in_label_box, labelled_faces
 from nlml_hpe.evaluation.calibration_run import answers as answers_of
 from nlml_hpe.evaluation.datasets import Dataset, Sample, read_dataset
@@ -23,6 +25,7 @@ from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.score_tables import answers
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION
+from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.model.components import put_component, read_components
@@ -33,6 +36,7 @@ from nlml_hpe.rotation import (
     covariance_from_sigma,
     geodesic_degrees,
     rotation_from_angles,
+    rotation_from_vector,
 )
 from nlml_hpe.view.doubt_plots import plot_held
 from tests.test_calibration import faces
@@ -126,6 +130,43 @@ def test_ranges_of_too_few_faces_are_refused_before_the_first_is_answered(
     assert "of each range; turned has 0" in capsys.readouterr().err
 
 
+def test_what_is_wrong_with_folders_is_said_before_the_first_face_is_answered(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(calibration_run, "answered_faces")
+    asked = ["--dataset", "aflw2000", "--root", str(few)]
+    mine, link = tmp_path / "mine", tmp_path / "link"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    link.symlink_to(SHIPPED)
+    for options, said in (
+        (["--output", str(mine)], "thesis.txt"),
+        (["--output", str(few / "figures")], "lies in the data set"),
+        (["--fit", "--model", str(tmp_path / "nowhere")], "--fit writes into a model folder"),
+        (["--fit", "--model", str(link)], "--fit would change the shipped model itself"),
+    ):
+        assert calibration.main([*asked, *options]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_a_list_says_whose_errors_are_measured(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [sample.name for sample in read_dataset("aflw2000", few).samples[3:5]]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    asked: list[list[str]] = []
+
+    def ended(_: Eyes, data: Dataset, __: int | None) -> None:
+        asked.append([sample.name for sample in data.samples])
+        raise ValueError("that is all")
+
+    monkeypatch.setattr(calibration_run, "answered_faces", ended)
+    given = ["--dataset", "aflw2000", "--root", str(few), "--list", str(tmp_path / "list.txt")]
+    assert calibration.main(given) == 1
+    assert "that is all" in capsys.readouterr().err
+    assert asked == [names]
+
+
 def test_what_others_write_into_the_model_meanwhile_is_not_lost(
     few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +208,47 @@ def test_doubt_that_tells_nothing_has_no_rank_and_no_surest() -> None:
     np.testing.assert_allclose(risks(error, error), [np.arange(round(10 * share)).mean() for share in SUREST])
 
 
+def test_intervals_of_figures_are_those_of_faces_drawn_anew() -> None:
+    """By the standard errors of means and shares, which 400 faces have."""
+    rng = np.random.default_rng(1)
+    sigma = np.radians(rng.uniform(1.0, 8.0, (400, 1)))
+    said = rotation_from_vector(sigma * rng.normal(size=(400, 3)))
+    given = Gaussians(said, sigma[..., None] ** 2 * np.eye(3))
+    true = np.tile(np.eye(3), (400, 1, 1))
+    row = measure(true, given)
+    apart = np.abs(angles_from_rotation(said).columns()).mean(axis=1)
+    assert row["mae"] == pytest.approx(apart.mean(), rel=0.01)
+    assert np.diff(row["mae_interval"])[0] == pytest.approx(2 * 1.96 * apart.std() / 20, rel=0.1)
+    for axis, share in row["held"]["0.95"].items():
+        low, high = row["held_interval"][axis]
+        assert low <= share <= high
+        assert high - low == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share)) / 20, rel=0.2)
+    low, high = row["risk_80_interval"]
+    assert 0.6 < low < row["risk_80"] < high < 0.9
+    assert high - low < 0.1
+    # By the angle between rotations, not by the mean of angles.
+    doubt = np.sqrt(3) * sigma[:, 0]
+    assert row["spearman"] == pytest.approx(spearmanr(doubt, geodesic_degrees(said, true)).statistic)
+    low, high = row["spearman_if_right_interval"]
+    # Of n pairs a rank correlation r is known to about (1 - r ** 2) / sqrt(n), here a little better.
+    assert high - low == pytest.approx(2 * 1.96 * (1 - row["spearman_if_right"] ** 2) / 20, rel=0.2)
+    # The table has them, and a line for each range, which it calls by words; unanswered faces are counted with them.
+    line = doubt_table([{"eye": "image", "faces": "all", **row}], 7).splitlines()[1]
+    held = [" / ".join(f"{100 * share:.0f}" for share in row["held"][nominal].values()) for nominal in row["held"]]
+    numbers = [row["mae"], *row["mae_interval"], row["risk_80"], *row["risk_80_interval"]]
+    for text in (*held, *(f"{number:.2f}" for number in numbers)):
+        assert text in line
+    assert len(set(held)) == 3
+    said[:3] = np.nan
+    flat = Gaussians(said, np.tile(given.covariance[0], (400, 1, 1)))
+    rows = doubt_rows(true, {"image": flat})
+    assert [(row["faces"], row["n"], row["n_total"]) for row in rows] == [("in range", 397, 400), ("all", 397, 400)]
+    assert "7 of 400 faces, which no search finds" in doubt_table(rows, 7)
+    assert doubt_table(rows, 0).splitlines()[1].split()[-2:] == ["-", "-"]  # equal doubts have no order
+    one = measure(true[3:4], Gaussians(said[3:4], given.covariance[3:4]))
+    assert set(one["risk"].values()) == {one["mae"]}  # the surer half of one face is that face
+
+
 def test_an_interval_of_no_width_holds_an_error_of_nought() -> None:
     """Of a grid of one pitch and one roll, as the evaluation's own shares have it: here it never held."""
     yaw = np.random.default_rng(0).normal(0, 2, 400)
@@ -183,6 +265,7 @@ def test_the_table_says_where_an_eye_has_no_answer() -> None:
     text = doubt_table(rows, 0)
     assert text.count("no answer") == 3
     assert "100 of 100" in text
+    assert "; 0 of 200 faces, which no search finds" in text
     # HopeNet, which states no doubt, answers every face.
     silent = Gaussians(labelled.image.rotation, nothing.covariance)
     assert doubt_table(doubt_rows(labelled.true, {"image": silent}), 0).count("no answer with error bars") == 3
@@ -230,10 +313,42 @@ def test_faces_that_no_search_finds_are_counted(photo: RgbImage, tmp_path: Path)
     data = Dataset("aflw2000", tmp_path)
     data.add(Sample("face", (0.0, 0.0, 0.0), lambda: photo, (179.0, 86.0, 270.0, 175.0)))
     data.add(Sample("nothing", (0.0, 0.0, 0.0), lambda: blank, (8.0, 8.0, 56.0, 56.0)))
+    data.add(Sample("no more", (0.0, 0.0, 0.0), lambda: blank, (9.0, 9.0, 55.0, 55.0)))
     data.add(Sample("unseen", (0.0, 0.0, 0.0), lambda: blank))
+    data.add(Sample("beyond", (120.0, 0.0, 0.0), lambda: blank, (8.0, 8.0, 56.0, 56.0)))  # by its label, it counts not
     eyes = open_eyes(SHIPPED)
     answered = answered_faces(eyes, data)
-    assert answered.found.tolist() == [True, False, False]
-    assert in_label_box(answered) == 1
+    assert answered.found.tolist() == [True, False, False, False]
+    assert in_label_box(answered) == 2
     rows = doubt_rows(answered.true, answers_of(eyes, labelled_faces(eyes, data, answered)))
-    assert "; 1 of 3 faces, which no search finds, are answered in the label's box" in doubt_table(rows, 1)
+    assert "; 2 of 4 faces, which no search finds, are answered in the label's box" in doubt_table(rows, 2)
+    # A face that is found is shown to the image eye in the box that `predict` finds.
+    engine = engine_of(eyes)
+    with open_detector_for(engine.point_set, engine.min_confidence) as detector:
+        face = annotated_face(detector, photo, (179.0, 86.0, 270.0, 175.0))
+    assert face is not None
+    expected = eyes.by_image([face]).rotation[0]
+    np.testing.assert_allclose(answered.answers["image"].rotation[0], expected, atol=1e-6)
+    # Of rendered people all count, whichever way they look; and of photographs at least one must.
+    for name, count in (("crops", 5), ("aflw2000", 4)):
+        assert len(answered_faces(eyes, replace(data, name=name)).names) == count
+    with pytest.raises(ValueError, match="no label lies within 99 degrees"):
+        answered_faces(eyes, replace(data, samples=data.samples[-1:]))
+
+
+def test_a_model_of_one_eye_is_measured_by_that_eyes_answers(tmp_path: Path) -> None:
+    """Alone the image eye sees more crops of each face than beside the other one."""
+    labelled = faces(20)
+    alone = Gaussians(labelled.image.rotation, 2 * labelled.image.covariance)
+    labelled = Labelled(labelled.true, labelled.landmarks, labelled.image, alone)
+    for kind, expected in (("landmark_eye", labelled.landmarks), ("image_eye", alone)):
+        folder = tmp_path / kind
+        folder.mkdir()
+        component = read_components(SHIPPED)[kind]
+        for name in component.sha256:
+            shutil.copyfile(SHIPPED / name, folder / name)
+        put_component(folder, kind, component.settings)
+        eyes = open_eyes(folder)
+        ((eye, given),) = answers_of(eyes, labelled).items()
+        assert eye == eyes.default
+        assert given is expected

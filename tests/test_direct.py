@@ -174,6 +174,9 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(parallel, "_CONNECT_SECONDS", 1)
     with pytest.raises(WorkerError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         list(run_tasks(abs, [(1,)], "nothing", 1, "tcp://127.0.0.1:1"))
+    # Nor at what is no address.
+    with pytest.raises(WorkerError, match="no Dask scheduler answers at nowhere"):
+        list(run_tasks(abs, [(1,)], "nothing", 1, "nowhere"))
 
 
 def test_a_worker_that_dies_is_a_clear_error() -> None:
