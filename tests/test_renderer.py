@@ -110,14 +110,18 @@ def test_a_ball_is_seen_where_and_as_large_as_perspective_has_it(ball: tuple[np.
 def test_normals_of_a_ball_point_away_from_its_middle(ball: tuple[np.ndarray, np.ndarray]) -> None:
     places, faces = ball
     np.testing.assert_allclose(vertex_normals(places, faces), places, atol=0.03)
-    inwards = orient_outwards(places, faces[:, ::-1], np.zeros(3))
-    np.testing.assert_allclose(vertex_normals(places.astype(np.float64), inwards), places, atol=0.03)
+    # Away from the origin, too, of which most faces of this ball are seen from the same side; and what came is kept.
+    inwards, away = np.ascontiguousarray(faces[:, ::-1]), np.array([0.0, 0.0, 5.0])
+    outwards = orient_outwards(places + away, inwards, away)
+    np.testing.assert_allclose(vertex_normals(places.astype(np.float64), outwards), places, atol=0.03)
+    np.testing.assert_array_equal(inwards, faces[:, ::-1])
 
 
 def test_larger_faces_count_more_in_a_normal() -> None:
-    corners = np.array([(0, 0, 0), (3, 0, 0), (0, 3, 0), (0, 0, -4)], dtype=np.float32)
+    corners = np.array([(0, 0, 0), (3, 0, 0), (0, 3, 0), (0, 0, -4), (9, 9, 9)], dtype=np.float32)
     normals = vertex_normals(corners, np.array([(0, 1, 2), (0, 1, 3)], np.int32))
     np.testing.assert_allclose(normals[0], np.array([0, 12, 9]) / 15, atol=1e-6)
+    assert not normals[4].any()  # a corner of no face, as scans have
 
 
 def test_where_faces_meet_nothing_is_left_open_and_of_equal_ones_the_first_is_seen() -> None:
@@ -141,14 +145,28 @@ def test_an_unknown_rasteriser_is_named() -> None:
         get_rasterizer("crayon")
 
 
-def test_a_mesh_refuses_faces_that_index_nothing() -> None:
-    with pytest.raises(ValueError, match=r"0\.\.7 of 3"):
-        Mesh(
-            np.zeros((3, 3), np.float32),
-            np.array([[0, 1, 7]], np.int32),
-            np.zeros((3, 2), np.float32),
-            np.zeros((2, 2, 3), np.uint8),
-        )
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"faces": np.array([[0, 1, 3]], np.int32)}, r"0\.\.3 of 3"),
+        ({"faces": np.array([[0, -1, 2]], np.int32)}, r"-1\.\.2 of 3"),
+        ({"faces": np.array([[0, 1]], np.int32)}, r"faces \(F, 3\); received .* \(1, 2\)"),
+        ({"uv": np.zeros((2, 2), np.float32)}, r"uv \(V, 2\).* received .* \(2, 2\)"),
+        ({"uv": np.full((3, 2), np.nan, np.float32)}, "texture coordinates hold NaN"),
+        ({"vertices": np.full((3, 3), np.inf, np.float32)}, "vertices hold NaN or infinite"),
+    ],
+)
+def test_a_mesh_refuses_what_compiled_code_would_read_beyond_its_arrays(
+    changes: dict[str, np.ndarray], said: str
+) -> None:
+    good = {
+        "vertices": np.zeros((3, 3), np.float32),
+        "faces": np.array([[0, 1, 2]], np.int32),
+        "uv": np.zeros((3, 2), np.float32),
+        "texture": np.zeros((2, 2, 3), np.uint8),
+    }
+    with pytest.raises(ValueError, match=said):
+        Mesh(**{**good, **changes})
 
 
 def test_a_mesh_needs_a_texture() -> None:
@@ -167,6 +185,9 @@ def test_a_texture_may_be_a_pixel_wide(shape: tuple[int, int]) -> None:
     normals = np.tile(np.float32([0, 0, 1]), (3, 1))
     _shade.py_func(seen, weights, faces, uv, texture, normals, np.float32([0, 0, 1]), 0.3, np.ones(3), image)
     assert (image == 200).all()
+    # Normals that cancel each other out have no side that light could come from.
+    _shade.py_func(seen, weights, faces, uv, texture, 0 * normals, np.float32([0, 0, 1]), 0.3, np.ones(3), image)
+    assert (image == 60).all()
 
 
 @pytest.mark.parametrize("pose", [(0, 0, 0), (50, -40, 30), (-50, 40, -30), (90, 0, 0), (180, 0, 0), (0, 60, 0)])
