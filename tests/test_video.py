@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import struct
 import time
@@ -25,6 +26,7 @@ from nlml_hpe.face import HeadPose
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference import video_files
 from nlml_hpe.inference.estimator import HeadPoseEstimator
+from nlml_hpe.inference.fixed_lag import SmootherName
 from nlml_hpe.inference.kalman import KalmanFilter
 from nlml_hpe.inference.smoothing import SMOOTHERS, FilterName, PoseSmoother, RotationFilter
 from nlml_hpe.inference.video import FrameResult, Summary, process
@@ -324,6 +326,28 @@ def test_a_camera_that_is_unplugged_is_said_and_its_time_begins_with_its_first_f
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     assert main(["video", "--webcam", "0"]) == 1
     assert "the camera gives no more frames" in capfd.readouterr().err
+
+
+def test_a_camera_is_smoothed_by_the_kalman_filter_and_a_file_by_the_frames_around(video: Path) -> None:
+    """Where nobody says by what: One-Euro lags, and a picture of a camera is not to come late."""
+    turned = noisy(30.0, 12, 2.0, 60.0)
+    pose = HeadPose(0.0, 0.0, 0.0, np.eye(3), None, False, np.empty((0, 3)), (0.0, 0.0, 9.0, 9.0), 0.5, "image", 1)
+    frames = [[dataclasses.replace(pose, rotation=rotation, covariance=spread(2.0))] for rotation in turned]
+
+    def smoothed(camera: bool, smoother: SmootherName | None) -> tuple[list[int], NDArray[np.float64]]:
+        """How many frames are done after each, and their poses."""
+        with VideoSource(video) as source:
+            source.is_camera = camera
+            smoothing = nlml_hpe.inference.video._smoothing(source, True, smoother)
+        done = [list(smoothing.put(None, poses, number / FPS)) for number, poses in enumerate(frames)]
+        every = [*itertools.chain(*done), *smoothing.rest()]
+        return [len(some) for some in done], np.array([poses[0].rotation for _, poses in every])
+
+    for camera, name in ((True, "kalman"), (False, "fixed_lag")):
+        (at_once, found), (expected_at_once, expected) = smoothed(camera, None), smoothed(camera, name)
+        assert at_once == expected_at_once
+        np.testing.assert_array_equal(found, expected)
+        assert at_once[0] == camera
 
 
 @pytest.mark.parametrize("silent", [1, 3])

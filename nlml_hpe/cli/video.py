@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     video.add_argument(
         "--smoother",
         choices=sorted(SMOOTHER_NAMES),
-        help="with --smooth: how (default: fixed_lag of a file, one_euro of a camera, whose pictures fixed_lag would "
+        help="with --smooth: how (default: fixed_lag of a file, kalman of a camera, whose pictures fixed_lag would "
         "show a third of a second late)",
     )
     video.add_argument(

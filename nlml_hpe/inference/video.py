@@ -138,7 +138,7 @@ def process(
     smoother : "one_euro", "kalman" or "fixed_lag", optional
         By which filter, see ``smoothing`` and ``kalman``; or by the frames before and after, which is better and gives
         each frame 0.36 s later, see ``fixed_lag``; of five frames a second and fewer it changes none. By default that
-        of a file, and One-Euro of a camera.
+        of a file, and the Kalman filter of a camera.
     refine, eye
         As of ``HeadPoseEstimator.predict``.
     show : callable, optional
@@ -234,7 +234,7 @@ def _with_poses(done: Iterator[tuple[FrameResult, list[HeadPose]]]) -> Iterator[
 
 def _smoothing(source: VideoSource, smooth: bool, smoother: SmootherName | None) -> _Smoothing:
     """What gives results with smoothed poses, by a name that is checked even where nothing is to be smoothed."""
-    name = ("one_euro" if source.is_camera else "fixed_lag") if smoother is None else smoother
+    name = ("kalman" if source.is_camera else "fixed_lag") if smoother is None else smoother
     if name not in SMOOTHER_NAMES:
         raise ValueError(f"smoother: expected one of {list(SMOOTHER_NAMES)}; received {smoother!r}")
     if not smooth:
