@@ -25,10 +25,10 @@ from nlml_hpe.inference.smoothing import SMOOTHERS, FilterName, PoseSmoother, wi
 from nlml_hpe.rotation import mean_rotation, rotation_from_vector, vector_from_rotation
 
 BANDWIDTH_SECONDS = 0.12
-"""Standard deviation of the normal curve by which poses count less the further off they are in time. Chosen on three
-rendered heads on which no figure is reported: from 0.10 to 0.14 jitter hardly differs."""
-LAG_SECONDS = 0.36
-"""How far it looks ahead and back, three bandwidths: so long a camera's picture comes late. A file's does not. Of five
+"""Standard deviation of the normal curve by which poses count less the further off they are in time. Chosen on the
+rendered heads of ``benchmarks/smoothing.py`` and three others, on which jitter hardly differs from 0.10 to 0.14."""
+LAG_SECONDS = 3 * BANDWIDTH_SECONDS
+"""How far it looks ahead and back, 0.36 s: so long a camera's picture comes late. A file's does not. Of five
 frames a second and fewer it sees no more than three at a time, and leaves them as they are; the filters made errors
 change more from one to the next there, not less."""
 SmootherName = FilterName | Literal["fixed_lag"]
