@@ -55,7 +55,7 @@ _LOOKS = LooksConfig(bald=0.07, long_hair=0.45, beard=0.25, glasses=0.2, sunglas
 _ROUND = CropsConfig(size=_PX, around=1.0, wide=0.0, spread_deg=(0, 22, 22))
 _IN_RANGE = CropsConfig(size=_PX, wide=1.0, limits_deg=(50, 40, 30), occluded=0.0)
 _MASKED = 30
-"""People who are shown with a mask and without."""
+"""So many people at most are shown with a mask and without."""
 _DRAWINGS = 1000
 _TURN_DEG = tuple(range(0, 360, 15))
 
@@ -93,15 +93,15 @@ def main(model: Path, kit: Path, people: int, makehuman: Path | None) -> None:
             report("all_around_dressed", "Dressed heads all the way round", rows, notes)
             return
         report("all_around", "Rendered heads all the way round", rows, notes)
-        report("masks", "Rendered heads with a face mask and without", *_masks(rendered, subject, detector))
+        report("masks", "Rendered heads with a face mask and without", *_masks(rendered, subject, detector, min(people, _MASKED)))
         save_image(_turning(kit, Path(cache), subject, detector), RESULTS / "all_around.jpg")
 
 
 def _masks(
-    rendered: Callable[[CropsConfig, int, float], list[Crop]], subject: Subject, detector: FaceMeshOnnx
+    rendered: Callable[[CropsConfig, int, float], list[Crop]], subject: Subject, detector: FaceMeshOnnx, people: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each eye, and the note below the table."""
-    plain, masked = (rendered(_IN_RANGE, _MASKED, share) for share in (0.0, 1.0))
+    plain, masked = (rendered(_IN_RANGE, people, share) for share in (0.0, 1.0))
     first, second = (_answers(crops, subject, detector) for crops in (plain, masked))
     rows = []
     for route in _ROUTES:
@@ -113,7 +113,7 @@ def _masks(
             for what, part in (("without", one), ("with", other))
         }
         rows.append({"eye": route, **row, "MAE with over without": other["MAE"] / one["MAE"]})
-    return rows, [f"{len(plain)} crops of {_MASKED} unseen people in the paper's range, twice: same poses and light."]
+    return rows, [f"{len(plain)} crops of {people} unseen people in the paper's range, twice: same poses and light."]
 
 
 def _answers(crops: Sequence[Crop], subject: Subject, detector: FaceMeshOnnx) -> dict[str, Estimates]:
