@@ -93,7 +93,8 @@ def main(model: Path, kit: Path, people: int, makehuman: Path | None) -> None:
             report("all_around_dressed", "Dressed heads all the way round", rows, notes)
             return
         report("all_around", "Rendered heads all the way round", rows, notes)
-        report("masks", "Rendered heads with a face mask and without", *_masks(rendered, subject, detector, min(people, _MASKED)))
+        masks = _masks(rendered, subject, detector, min(people, _MASKED))
+        report("masks", "Rendered heads with a face mask and without", *masks)
         save_image(_turning(kit, Path(cache), subject, detector), RESULTS / "all_around.jpg")
 
 
