@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.face import Box, Face, box_of, has_size
+from nlml_hpe.face import Box, Face, has_size
 from nlml_hpe.files.atomic import ArtifactError
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.image_networks.crop import crop, square_around, turned
@@ -49,6 +49,8 @@ docs/ablations.md."""
 FEW = 2
 """So many of them, the first, are enough where another eye answers the face, too: that is worth more than the other
 crops are."""
+_PLACED_ROUGHLY = "box"
+"""``Face.found_by`` of faces that the face detector alone has seen."""
 _WIDEST_SHARE = 10.0
 _LARGEST_PX = 1024
 """Twice what a configuration takes; crops of more would fill the memory."""
@@ -139,8 +141,9 @@ class ImageEngine:
         faces : sequence of Face
             With their images. The crop is cut around the box of the 68 contour-and-feature points
             (``detection.landmarks.box_of_68``): the one that was given, otherwise that of a face's landmarks, where it
-            has any, otherwise around its own box. With a ``refiner`` that of landmarks is averaged with the refiner's,
-            which begins at the face's ``placed_box``, where there is one.
+            has any, otherwise around its own box. With a ``refiner`` that of landmarks, and of a face that the face
+            detector alone has seen (``found_by`` is "box"), is what ``HeadRefiner.settled`` makes of it and of the
+            refiner's look, which begins at the face's ``placed_box``, where there is one.
         few : bool or sequence of bool
             Which of them are shown in the first ``FEW`` crops alone: in half of the time, and a little less exactly.
 
@@ -233,14 +236,18 @@ class ImageEngine:
     def _boxed(self, faces: Sequence[Face], ahead: PlacesAhead | None) -> list[tuple[RgbImage, Box]]:
         """Image and box of the 68 points of faces that have both."""
         boxed = [(face.image, box_of_68(face)) for face in faces if face.image is not None]
-        by_landmarks = [n for n, face in enumerate(faces) if face.points is not None and face.given_box is None]
-        if self._refiner is not None and by_landmarks:
+        unsure = [
+            n
+            for n, face in enumerate(faces)
+            if face.given_box is None and (face.points is not None or face.found_by == _PLACED_ROUGHLY)
+        ]
+        if self._refiner is not None and unsure:
             # Landmarks err most where the image eye is needed, and their box with them; pixels say it independently.
-            about = [(boxed[n][0], faces[n].placed_box or boxed[n][1]) for n in by_landmarks]
+            about = [(boxed[n][0], faces[n].placed_box or boxed[n][1]) for n in unsure]
             seen = (ahead or self._refiner).places(about)
-            for number, box in zip(by_landmarks, seen, strict=True):
-                image, other = boxed[number]
-                boxed[number] = image, box_of(np.mean([box, other], axis=0).reshape(2, 2))
+            settled = self._refiner.settled([boxed[n] for n in unsure], seen)
+            for number, box in zip(unsure, settled, strict=True):
+                boxed[number] = boxed[number][0], box
         return boxed
 
     @property

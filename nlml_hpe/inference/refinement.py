@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.heads import PLACE, Floats, Head, open_stage
+from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Box, box_of, has_size
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.head_network.proposals import (
@@ -22,6 +23,9 @@ from nlml_hpe.head_network.proposals import (
 from nlml_hpe.sessions import CPU
 from nlml_hpe.threads import Begun, begin
 
+_SAME_PLACE, _MOST_LOOKS = 0.8, 3
+"""Two boxes tell of one place where they overlap by the first (intersection over union); so many looks at a head are
+taken at most. Chosen on rendered people; see docs/ablations.md."""
 _BATCH = 32
 """Crops that go through the network together."""
 
@@ -100,6 +104,42 @@ class HeadRefiner:
             For a box without a size.
         """
         return self._placed(faces)[1]
+
+    def settled(self, known: Sequence[tuple[RgbImage, Box]], seen: Sequence[Box]) -> list[Box]:
+        """Where heads are, by what others say and by closer looks.
+
+        Where both tell of one place it is their mean. Elsewhere the others are wrong more often: there the look is
+        repeated, each time from where the last one saw the head, until two looks tell of one place or three are taken,
+        and the last one counts alone.
+
+        Parameters
+        ----------
+        known : sequence of (RGB uint8 array (H, W, 3), Box)
+            Each head's image, and where it is by its landmarks or by a detector: the box of the 68 points, in pixels.
+        seen : sequence of Box
+            Of each, the first look's, as of ``places``.
+
+        Returns
+        -------
+        list of Box
+            In the same order, of the 68 points, in pixels.
+
+        Raises
+        ------
+        ValueError
+            As ``places`` does.
+        """
+        settled = [
+            box_of(np.mean([box, look], axis=0).reshape(2, 2)) for (_, box), look in zip(known, seen, strict=True)
+        ]
+        last = list(seen)
+        apart = [n for n, (_, box) in enumerate(known) if overlap(box, last[n]) < _SAME_PLACE]
+        for _ in range(_MOST_LOOKS - 1):
+            looks = dict(zip(apart, self.places([(known[n][0], last[n]) for n in apart]), strict=True))
+            apart = [n for n, look in looks.items() if overlap(last[n], look) < _SAME_PLACE]
+            for number, look in looks.items():
+                settled[number] = last[number] = look
+        return settled
 
     def _placed(self, proposed: Sequence[tuple[RgbImage, Box]]) -> tuple[Floats, list[Box]]:
         """Scores (n,) and boxes in pixels: the means of what is said of each crop and of its mirror image."""
