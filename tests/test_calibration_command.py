@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from nlml_hpe.detection.detectors import open_detector_for
+from nlml_hpe.detection.places import overlap
 from nlml_hpe.evaluation import calibration, calibration_run
 from nlml_hpe.evaluation.calibration_fit import Labelled, fit
 from nlml_hpe.evaluation.calibration_run import answered_faces, in_label_box, labelled_faces
@@ -25,6 +27,7 @@ from nlml_hpe.evaluation.protocols import PROTOCOLS
 from nlml_hpe.evaluation.score_tables import answers
 from nlml_hpe.files.images import RgbImage, read_image
 from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Gaussians
 from nlml_hpe.inference.opening import engine_of, open_eyes
@@ -39,6 +42,7 @@ from nlml_hpe.rotation import (
     rotation_from_vector,
 )
 from nlml_hpe.view.doubt_plots import plot_held
+from nlml_hpe.view.pictures import save_image
 from tests.test_calibration import faces
 from tests.test_eyes import two_eyes
 
@@ -124,7 +128,7 @@ def test_ranges_of_too_few_faces_are_refused_before_the_first_is_answered(
     few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_eyes(tmp_path / "model")
-    monkeypatch.delattr(calibration_run, "open_detector_for")
+    monkeypatch.delattr(calibration_run, "HeadPoseEstimator")
     given = ["--dataset", "aflw2000", "--root", str(few), "--model", str(tmp_path / "model"), "--fit", "turned"]
     assert calibration.main(given) == 1
     assert "of each range; turned has 0" in capsys.readouterr().err
@@ -176,7 +180,8 @@ def test_what_others_write_into_the_model_meanwhile_is_not_lost(
     other = DEFAULT_CALIBRATION.with_numbers("turned", fit(faces()).numbers("in_range"))
     meanwhile = partial(put_component, model, "calibration", {**other.settings(), "fitted_on": {"turned": "others"}})
 
-    monkeypatch.setattr(calibration_run, "answered_faces", lambda *_: meanwhile())
+    answered = SimpleNamespace(found=np.ones(len(faces().true), dtype=bool))
+    monkeypatch.setattr(calibration_run, "answered_faces", lambda *_: (meanwhile(), answered)[1])
     monkeypatch.setattr(calibration_run, "labelled_faces", lambda *_: faces())
     monkeypatch.setattr(calibration_run, "in_label_box", lambda _: 0)
     given = ["--dataset", "aflw2000", "--root", str(few), "--model", str(model), "--fit"]
@@ -334,6 +339,36 @@ def test_faces_that_no_search_finds_are_counted(photo: RgbImage, tmp_path: Path)
         assert len(answered_faces(eyes, replace(data, name=name)).names) == count
     with pytest.raises(ValueError, match="no label lies within 99 degrees"):
         answered_faces(eyes, replace(data, samples=data.samples[-1:]))
+
+
+def test_heads_without_landmarks_are_answered_where_predict_finds_them(shared_data: Path) -> None:
+    """They were answered in their labels' boxes, so that error bars of heads from behind were half of what they are."""
+    data = read_dataset("aflw2000", shared_data / "aflw2000_dev")
+    data.samples = [sample for sample in data.samples if sample.name in ("image02598", "image02612")]
+    answered = answered_faces(open_eyes(SHIPPED), data)
+    assert answered.found_by == ("head", "box")
+    assert in_label_box(answered) == 0
+    with HeadPoseEstimator() as estimator:
+        for sample, rotation in zip(data.samples, answered.answers["alone"].rotation, strict=True):
+            image, label = sample.load(), sample.box
+            assert label is not None
+            face = max(estimator.detect(image), key=lambda face: overlap(face.box, label))
+            alone = estimator.eyes.answer([face], eye="image").estimates.rotation[0]
+            np.testing.assert_allclose(rotation, alone, atol=1e-6)
+
+
+def test_nothing_is_fitted_to_answers_that_nobody_gets(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Faces that no search finds have an answer in their label's box, which counts in the table alone."""
+    model, root = tmp_path / "model", tmp_path / "some_grey"
+    two_eyes(model)
+    shutil.copytree(few, root)
+    for sample in read_dataset("aflw2000", few).samples[:3]:
+        save_image(np.full_like(sample.load(), 127), root / f"{sample.name}.jpg")
+    assert calibration.main(["--dataset", "aflw2000", "--root", str(root), "--model", str(model), "--fit"]) == 0
+    assert read_components(model)["calibration"].settings["fitted_on"]["wide"]["faces"] == 117
+    assert "3 of 120 faces, which no search finds" in capsys.readouterr().out
 
 
 def test_a_model_of_one_eye_is_measured_by_that_eyes_answers(tmp_path: Path) -> None:

@@ -11,28 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from nlml_hpe.detection.detectors import open_detector_for
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.detection.places import overlap
 from nlml_hpe.evaluation.calibration_fit import Labelled, fit, require_enough
 from nlml_hpe.evaluation.calibration_fit import answered as answered_by
 from nlml_hpe.evaluation.command import require_apart
 from nlml_hpe.evaluation.datasets import Dataset, chosen_by_list, read_dataset
 from nlml_hpe.evaluation.doubt import doubt_rows, doubt_table
-from nlml_hpe.evaluation.faces import Answered, Answerer, ask, is_known, photographs
+from nlml_hpe.evaluation.faces import Answered, Answerer, LabelledFace, ask, is_known, photographs
 from nlml_hpe.evaluation.protocols import PROTOCOLS, protocol_of
 from nlml_hpe.files.atomic import ArtifactError, write_bytes, write_json
 from nlml_hpe.files.folders import fresh_folder, require_replaceable
 from nlml_hpe.files.manifests import write_manifest
 from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, ON_PHOTOGRAPHS, RANGES, Calibration
 from nlml_hpe.inference.engines import Estimates
+from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import EYES, Gaussians
-from nlml_hpe.inference.opening import engine_of, open_eyes
+from nlml_hpe.inference.opening import open_eyes
 from nlml_hpe.model.components import Component, put_component, read_components
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.view.doubt_plots import plot_held, plot_risk
 
 KIND = "calibration"
 """What the manifest calls the folder of figures; one of another kind is never replaced."""
+_SAME_HEAD = 0.3
+"""A head that is found is the label's where their boxes overlap by so much (intersection over union) or more."""
 
 
 def run(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -57,9 +61,11 @@ def run(given: argparse.Namespace) -> list[dict[str, Any]]:
             raise ArtifactError(
                 f"{given.model}: its eyes are not those that have answered the faces; run the same command again"
             )
+        # Of a head that no search finds nobody gets the answer that is given in its label's box.
+        found = faces.chosen(answered.found)
         # As it stands now: another run may have fitted other ranges meanwhile.
-        calibration = fit(faces, ranges, open_eyes(given.model).calibration or DEFAULT_CALIBRATION)
-        origin = _fitted_on(given.model) | dict.fromkeys(ranges, _about(given, faces))
+        calibration = fit(found, ranges, open_eyes(given.model).calibration or DEFAULT_CALIBRATION)
+        origin = _fitted_on(given.model) | dict.fromkeys(ranges, _about(given, found))
         put_component(given.model, "calibration", {**calibration.settings(), "fitted_on": origin})
         print(numbers_text(calibration))
         eyes = open_eyes(given.model)
@@ -88,27 +94,35 @@ def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answe
     -------
     Answered
         Of the routes ``landmarks``, ``image`` and ``alone``, as of ``Labelled``, as far as the model has them. The
-        image eye is shown the box of the landmarks that were found; where none were, as of a head from behind, that of
-        the label.
+        image eye is shown the box that ``predict`` finds; where it finds none, that of the label.
 
     Raises
     ------
     ValueError
         Where no face counts, and for another number of looks than there are.
     """
-    counting, engine = _counting(data), engine_of(eyes)
+    counting = _counting(data)
     said: dict[str, Answerer] = {}
     if eyes.landmarks is not None:
         said["landmarks"] = eyes.by_landmarks
     if eyes.image is not None:
         said |= {"image": eyes.by_image, "alone": eyes.image.estimate}
-    with open_detector_for(engine.point_set, engine.min_confidence) as detector:
-        # As `predict` does it: with the box of the landmarks that were found, not with the label's.
-        found = photographs(counting, detector, looks=looks)
-        answered = ask((replace(each, face=replace(each.face, given_box=None)) for each in found), said)
+    with HeadPoseEstimator(eyes) as estimator:
+        found = photographs(counting, estimator.detector, looks=looks)
+        answered = ask((_as_found(estimator, each) for each in found), said)
     if not answered.names:
         raise ValueError(f"{data.root}: no image of a label within 99 degrees reads")
     return answered
+
+
+def _as_found(estimator: HeadPoseEstimator, labelled: LabelledFace) -> LabelledFace:
+    """A labelled face as ``predict`` has it, whose box is not the label's: by its landmarks, or where it finds a head
+    without any."""
+    face = labelled.face
+    if face.points is not None or face.image is None:
+        return replace(labelled, face=replace(face, given_box=None))
+    heads = [head for head in estimator.detect(face.image) if overlap(box_of_68(head), face.box) >= _SAME_HEAD]
+    return replace(labelled, face=max(heads, key=lambda head: overlap(box_of_68(head), face.box), default=face))
 
 
 def in_label_box(answered: Answered) -> int:
