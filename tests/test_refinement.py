@@ -319,25 +319,29 @@ def test_where_landmarks_are_lost_pixels_alone_say_where_the_head_is(photo: RgbI
     assert geodesic_degrees(both[0], both[1]) < 2
 
 
-def test_where_the_face_detector_alone_says_where_a_face_is_pixels_say_it_better(
+def test_where_it_is_known_roughly_where_a_head_is_pixels_say_it_better(
     photo: RgbImage, detector: FaceMeshOnnx
 ) -> None:
     """Three looks at most, each from where the one before saw the head; a box of the head detector has had its look."""
     (face,) = detector.detect(photo)
     left, top, right, bottom = box_of_68(face)
     side = right - left
-    engine, refiner = ImageEngine(SHIPPED / IMAGE_EYE_FILE, refiner=HeadRefiner()), HeadRefiner()
-    expected = engine.estimate([replace(face, given_box=box_of_68(face))]).rotation[0]
+    plain, refiner = ImageEngine(SHIPPED / IMAGE_EYE_FILE), HeadRefiner()
+    engine = ImageEngine(SHIPPED / IMAGE_EYE_FILE, refiner=refiner)
     # As large again, and beside the face, by so much that the first look does not see where it ends.
-    rough = (left - 0.75 * side, top - 0.75 * side, right + 0.25 * side, bottom + 0.25 * side)
-    box, head = (engine.estimate([Face(photo, rough, None, step)]).rotation[0] for step in ("box", "head"))
-    assert geodesic_degrees(box, expected) < 3 < 10 < geodesic_degrees(head, expected)
-    looks = [rough]
+    rough = Face(photo, (left - 0.75 * side, top - 0.75 * side, right + 0.25 * side, bottom + 0.25 * side))
+    looks = [rough.box]
     for _ in range(3):
         looks += refiner.places([(photo, looks[-1])])
     shared = [float(overlaps(np.array([one]), np.array(two))[0]) for one, two in pairwise(looks)]
     assert max(shared[:2]) < 0.8 < shared[2]
-    assert refiner.settled([(photo, rough)], looks[1:2]) == [looks[3]]
+    beyond, unseen = Face(photo, (9e3, 9e3, 9.1e3, 9.1e3)), Face(None, rough.box)
+    placed, *others = engine.placed([rough, beyond, unseen])
+    assert (placed.box, placed.given_box, others) == (looks[3], looks[3], [beyond, unseen])
+    assert plain.placed([rough])[0].box == rough.box
+    expected = plain.estimate([replace(face, given_box=box_of_68(face))]).rotation[0]
+    assert geodesic_degrees(plain.estimate([placed]).rotation[0], expected) < 3
+    assert geodesic_degrees(plain.estimate([rough]).rotation[0], expected) > 10
 
 
 def test_what_is_looked_at_ahead_is_what_would_be_seen_then(photo: RgbImage) -> None:

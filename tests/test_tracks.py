@@ -113,6 +113,27 @@ def test_a_head_that_turns_once_around_keeps_its_number_and_has_a_pose_in_every_
     assert all(not len(pose.landmarks) for pose in backs)
 
 
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_head_that_looks_away_is_seen_where_it_is(kit_of_few: Path, estimator: HeadPoseEstimator, step: int) -> None:
+    """Also where it walks, 100 pixels a second: its box was that of where its face was seen last."""
+    wall = background(480, 320)
+    shares, apart = [], []
+    for person in people(kit_of_few, 4):
+        estimator.forget()
+        follow = HeadFollower(estimator)
+        for number, yaw in enumerate(np.arange(0, 361, 9)):
+            placed = Placed(person, (yaw, 0, 0), (130 + step * number, 230), 0.65)
+            frame, (rotation, *_), (box, *_) = scene(wall, [placed])
+            (pose,) = [pose for pose in follow(frame, number / FPS) if pose.track == 1]
+            if not len(pose.landmarks):
+                shares.append(overlap(pose.box, box))
+                apart.append(float(geodesic_degrees(pose.rotation, rotation)))
+    # Of some 85 answers to four people 0.81 and 7.1 degrees here, by where they were seen last 0.49 and 14.
+    assert len(shares) > 60
+    assert np.mean(shares) > 0.7
+    assert np.mean(apart) < 10
+
+
 def test_the_command_line_writes_numbers_and_cones(
     turning: Turning, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -469,7 +490,7 @@ def test_a_head_that_nobody_is_sure_of_ends_and_has_a_new_number_when_it_comes_b
         for time in np.arange(0.1, seconds, 0.1):
             assert numbers(tracker, [], time) == []
             for track in tracker.lost:
-                track.answer(FRONT, 0.02 if expected == [1] else np.nan)  # of an eye that knows no doubt
+                track.answer(track.box, FRONT, 0.02 if expected == [1] else np.nan)  # of an eye that knows no doubt
         numbers(tracker, [square(300)], seconds)
         assert numbers(tracker, [square(300)], seconds + 0.04) == expected
 
@@ -480,13 +501,13 @@ def test_a_head_that_the_image_eye_is_sure_of_stays() -> None:
     for time in np.arange(0.1, 2 * PATIENCE_SECONDS, 0.1):
         numbers(tracker, [], time)
         (track,) = tracker.lost
-        track.answer(turned(180), 0.4)
+        track.answer(track.box, turned(180), 0.4)
         assert not track.is_doubted
     assert numbers(tracker, [square(300)], 2 * PATIENCE_SECONDS) == [1]
     for time in np.arange(0.1, LONGEST_UNSEEN_SECONDS + 0.2, 0.1):
         numbers(tracker, [], 2 * PATIENCE_SECONDS + time)
         for track in tracker.lost:
-            track.answer(turned(180), 0.4)
+            track.answer(track.box, turned(180), 0.4)
     assert tracker.lost == []  # not for ever: it may be sure of a picture on the wall
 
 
@@ -497,7 +518,7 @@ def test_a_head_that_moved_while_its_face_was_not_seen_keeps_its_number_when_it_
     for number in range(5, 80):
         tracker.see([], [], number / 25, SIZE)
         for track in tracker.lost:
-            track.answer(FRONT, 1.0)
+            track.answer(track.box, FRONT, 1.0)
     shown += [numbers(tracker, [square(250)], number / 25) for number in range(80, 90)]
     assert shown == [[1]] * 15
     # Of one that is found in every tenth frame alone the place stays where it is.
@@ -505,7 +526,7 @@ def test_a_head_that_moved_while_its_face_was_not_seen_keeps_its_number_when_it_
         there = number % 10 == 0
         tracker.see([square(250 + number % 3)] if there else [], [FRONT] * there, number / 25, SIZE)
         for track in tracker.lost:
-            track.answer(FRONT, 1.0)
+            track.answer(track.box, FRONT, 1.0)
             assert overlap(track.box, square(251)) > 0.8
     assert tracker.count == 1
 
@@ -535,7 +556,7 @@ def test_a_head_that_moves_steadily_is_expected_ahead_and_comes_to_rest_where_it
     np.testing.assert_allclose(track.place, np.add(expected, [5, 2, 0]), atol=1.0)
     for frame in range(42, 91):
         tracker.see([], [], frame / FPS, SIZE)
-        track.answer(FRONT, 1.0)
+        track.answer(track.box, FRONT, 1.0)
     # 0.3 s at 125 and 50 pixels a second, in steps.
     np.testing.assert_allclose(track.place, np.add(expected, [37, 15, 0]), atol=5)
 

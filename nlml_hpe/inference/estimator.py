@@ -24,7 +24,7 @@ from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Eye
-from nlml_hpe.inference.heads import HeadSearch, with_heads
+from nlml_hpe.inference.heads import HeadSearch, with_boxes_settled, with_heads
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
 from nlml_hpe.inference.refinement import PlacesAhead
@@ -320,14 +320,14 @@ class HeadPoseEstimator:
         if not boxes or self.eyes.image is None:
             return found
         if self._heads is not None:
-            return with_heads(self._heads, self.eyes.image, images, found, self.max_faces)
-        if self._looks_for_heads_last:
+            found = with_heads(self._heads, self.eyes.image, images, found, self.max_faces)
+        elif self._looks_for_heads_last:
             hidden = [row for row, faces in enumerate(found) if not any(face.found_by in AT_ONCE for face in faces)]
             for row in hidden:
                 (found[row],) = with_heads(
                     self._last_search, self.eyes.image, [images[row]], [found[row]], self.max_faces
                 )
-        return found
+        return [with_boxes_settled(self.eyes.image, faces) for faces in found]
 
     def poses(
         self,

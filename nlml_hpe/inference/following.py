@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.detection.places import beside
+from nlml_hpe.detection.places import beside, overlap
 from nlml_hpe.face import Box, Face, HeadPose, area_of
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.poses import head_poses
-from nlml_hpe.inference.refinement import PlacesAhead
-from nlml_hpe.inference.tracks import HeadTracker
+from nlml_hpe.inference.tracks import HIDDEN, HeadTracker
 
 BoxSource = Callable[[RgbImage], Sequence[Box]]
 """Boxes of the 68 points, in pixels, of all heads in an RGB image (H, W, 3): a head detector."""
@@ -108,16 +107,15 @@ class HeadFollower:
             return []  # a flash, or a lost picture: the next frame may go on with what was seen before it
         if self._is_cut(image.shape, thumb):
             self._start_anew()
-        ahead = self._estimator.eyes.ahead(self._eye)
-        faces = self._faces(image, ahead)
-        found = self._estimator.poses(faces, self._route, self._eye, ahead)
+        faces = self._faces(image)
+        found = self._estimator.poses(faces, self._route, self._eye)
         boxes, rotations = [box_of_68(face) for face in faces], [pose.rotation for pose in found]
         tracks = self._tracker.see(boxes, rotations, seconds, (image.shape[1], image.shape[0]))
         if any(track.number is None for track in tracks):
             # A head gets its number where it is found again in the next frame, which is therefore searched, too.
             self._since_search = _SEARCH_EVERY
         poses = [replace(pose, track=track.number) for pose, track in zip(found, tracks, strict=True)]
-        return sorted([*poses, *self._unseen(image)], key=lambda pose: -area_of(pose.box))
+        return sorted([*poses, *self._unseen(image, boxes)], key=lambda pose: -area_of(pose.box))
 
     def _start_anew(self) -> None:
         """Another scene begins, of which nothing is known."""
@@ -125,11 +123,15 @@ class HeadFollower:
         self._estimator.forget()
         self._since_search = _SEARCH_EVERY
 
-    def _faces(self, image: RgbImage, ahead: PlacesAhead | None) -> list[Face]:
+    def _faces(self, image: RgbImage) -> list[Face]:
         """What the detectors find: faces, and where it is needed heads without one."""
+        eyes = self._estimator.eyes
+        ahead = eyes.ahead(self._eye)
         faces = self._estimator.detect(image, self._looks, ahead)
         if self._eye == "landmarks":
             return [face for face in faces if face.points is not None]
+        # They are followed by where they are seen, too, not by where their landmarks are alone.
+        faces = faces if eyes.image is None else eyes.image.placed(faces, ahead)
         self._since_search += 1
         if self._boxes is None or self._since_search < (
             _SEARCH_FOR_LOST_EVERY if self._tracker.lost else _SEARCH_EVERY
@@ -139,19 +141,24 @@ class HeadFollower:
         others = beside(self._boxes(image), faces)[: max(0, self._estimator.max_faces - len(faces))]
         return faces + [Face(image, box, None, "head") for box in others]
 
-    def _unseen(self, image: RgbImage) -> list[HeadPose]:
-        """The image eye's answers where heads are known to be that no detector found."""
-        if self._eye == "landmarks":
-            return []
+    def _unseen(self, image: RgbImage, seen: Sequence[Box]) -> list[HeadPose]:
+        """The image eye's answers where heads are known to be that no detector found, none in the ``seen`` boxes."""
         lost = self._tracker.lost
-        if not lost:
+        if self._eye == "landmarks" or not lost:
             return []
-        faces = [Face(image, track.box, None, "track") for track in lost]
+        expected = [Face(image, track.box, None, "track") for track in lost]
+        assert self._estimator.eyes.image is not None  # nobody else answers by this eye
+        placed = self._estimator.eyes.image.placed(expected)
+        # What the refiner sees there may be another's head.
+        faces = [
+            before if any(overlap(face.box, box) > HIDDEN for box in [*seen, *_others(expected, index)]) else face
+            for index, (before, face) in enumerate(zip(expected, placed, strict=True))
+        ]
         answer = self._estimator.eyes.answer(faces, eye="image")
         poses = head_poses(faces, answer, self._estimator.engine)
         # Its own doubt tells heads from other things; calibrated, those that look away are as unsure as a wall.
-        for track, pose, score in zip(lost, poses, answer.image.score, strict=True):
-            track.answer(pose.rotation, float(score))
+        for track, face, pose, score in zip(lost, faces, poses, answer.image.score, strict=True):
+            track.answer(face.box, pose.rotation, float(score))
         pairs = zip(lost, poses, strict=True)
         return [replace(pose, track=track.number) for track, pose in pairs if not track.is_doubted]
 
@@ -168,6 +175,11 @@ class HeadFollower:
         deviations = [each - each.mean() for each in (before, thumb)]
         strength = float(np.prod([np.linalg.norm(each) for each in deviations]))
         return float((deviations[0] * deviations[1]).sum()) < _CUT_CORRELATION * strength or strength == 0.0
+
+
+def _others(faces: Sequence[Face], index: int) -> list[Box]:
+    """The boxes of all faces but one."""
+    return [face.box for number, face in enumerate(faces) if number != index]
 
 
 def _thumb(image: RgbImage) -> NDArray[np.float64]:

@@ -6,14 +6,13 @@ anything else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from nlml_hpe.detection.heads import MIN_SCORE, Floats, Head, HeadDetector, longest_side, suppressed, uncovered
 from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.detection.places import overlap
+from nlml_hpe.detection.places import beside, overlap
 from nlml_hpe.face import Box, Face, area_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.proposals import REFINEMENT_FILE
@@ -29,6 +28,8 @@ is hard to tell of a head from behind, but it seldom takes other things for head
 """
 _EYES_PART = 0.25
 """Power of the image eye's score: it says little of where the head is, which the detector's does."""
+_ROUGH = "box"
+"""``Face.found_by`` of faces that the face detector alone has seen: its box overlaps that of the 68 points by half."""
 _UNTOLD = (LEAST_CONFIRMED / MIN_SCORE) ** (1 / _EYES_PART)
 """In place of the score of an eye that tells no doubt, as MobileNetV2's: then the search's own score of ``MIN_SCORE``
 or more is enough for a head, and a known face stays.
@@ -203,6 +204,27 @@ def with_heads(
     return found
 
 
+def with_boxes_settled(eye: ImageEngine, faces: Sequence[Face]) -> list[Face]:
+    """Faces of one image; those that the face detector alone has seen are where the second stage sees them.
+
+    Parameters
+    ----------
+    eye : ImageEngine
+        Whose refiner looks.
+    faces : sequence of Face
+        As the search finds them.
+
+    Returns
+    -------
+    list of Face
+        Largest first. A face that turns out to be where another one is is left out.
+    """
+    kept = [face for face in faces if face.found_by != _ROUGH]
+    for face in eye.placed([face for face in faces if face.found_by == _ROUGH]):
+        kept += [face] if beside([face.box], kept) else []
+    return sorted(kept, key=lambda face: -face.area)
+
+
 def _believed(eye: ImageEngine, image: RgbImage, faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
     """Those faces of an image that lie where a head is seen, that are large, or that the image eye knows."""
     boxes, large = [box_of_68(face) for face in faces], _LARGE * max(image.shape[:2])
@@ -236,5 +258,5 @@ def _placed(faces: Sequence[Face], heads: Sequence[Head]) -> list[Face]:
             placed.append(face)
             continue
         free.remove(nearest)
-        placed.append(replace(face, box=nearest.face_box, points=None, looks=None, found_by="head"))
+        placed.append(Face(face.image, nearest.face_box, None, "head"))
     return placed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,8 +50,6 @@ docs/ablations.md."""
 FEW = 2
 """So many of them, the first, are enough where another eye answers the face, too: that is worth more than the other
 crops are."""
-_PLACED_ROUGHLY = "box"
-"""``Face.found_by`` of faces that the face detector alone has seen."""
 _WIDEST_SHARE = 10.0
 _LARGEST_PX = 1024
 """Twice what a configuration takes; crops of more would fill the memory."""
@@ -141,9 +140,8 @@ class ImageEngine:
         faces : sequence of Face
             With their images. The crop is cut around the box of the 68 contour-and-feature points
             (``detection.landmarks.box_of_68``): the one that was given, otherwise that of a face's landmarks, where it
-            has any, otherwise around its own box. With a ``refiner`` that of landmarks, and of a face that the face
-            detector alone has seen (``found_by`` is "box"), is what ``HeadRefiner.settled`` makes of it and of the
-            refiner's look, which begins at the face's ``placed_box``, where there is one.
+            has any, otherwise around its own box. With a ``refiner`` that of landmarks is what ``HeadRefiner.settled``
+            makes of it and of the refiner's look, which begins at the face's ``placed_box``, where there is one.
         few : bool or sequence of bool
             Which of them are shown in the first ``FEW`` crops alone: in half of the time, and a little less exactly.
 
@@ -160,6 +158,40 @@ class ImageEngine:
             For an image that is no RGB uint8 array (H, W, 3).
         """
         return self.begin(faces, few=few)()
+
+    def placed(self, faces: Sequence[Face], ahead: PlacesAhead | None = None) -> list[Face]:
+        """Faces, each where it is by what is known of it and by the refiner's looks.
+
+        Parameters
+        ----------
+        faces : sequence of Face
+            With their images, and landmarks or a box of the 68 points.
+        ahead : PlacesAhead, optional
+            As of ``begin``.
+
+        Returns
+        -------
+        list of Face
+            In the same order, each with the box that ``HeadRefiner.settled`` makes of its own as ``given_box``, and of
+            a face without landmarks as ``box``, too. Those of which crops show nothing stay as they are, those that
+            have a ``given_box``, and all of them without a refiner.
+
+        Raises
+        ------
+        ValueError
+            For an image that is no RGB uint8 array (H, W, 3).
+        """
+        placed = list(faces)
+        unsure = [
+            number
+            for number, face in enumerate(faces)
+            if face.image is not None and face.given_box is None and self._shows(face.image, face)
+        ]
+        if self._refiner is not None:
+            for number, (_, box) in zip(unsure, self._settled([faces[n] for n in unsure], ahead), strict=True):
+                face = faces[number]
+                placed[number] = replace(face, box=box if face.points is None else face.box, given_box=box)
+        return placed
 
     def ahead(self) -> PlacesAhead | None:
         """What looks where heads are while their landmarks are looked for; none where nothing is looked at so."""
@@ -234,21 +266,22 @@ class ImageEngine:
         return bool(near and side < self.size * max(height, width))
 
     def _boxed(self, faces: Sequence[Face], ahead: PlacesAhead | None) -> list[tuple[RgbImage, Box]]:
-        """Image and box of the 68 points of faces that have both."""
+        """Image and box of the 68 points of faces that have both, where crops are cut."""
         boxed = [(face.image, box_of_68(face)) for face in faces if face.image is not None]
-        unsure = [
-            n
-            for n, face in enumerate(faces)
-            if face.given_box is None and (face.points is not None or face.found_by == _PLACED_ROUGHLY)
-        ]
-        if self._refiner is not None and unsure:
-            # Landmarks err most where the image eye is needed, and their box with them; pixels say it independently.
-            about = [(boxed[n][0], faces[n].placed_box or boxed[n][1]) for n in unsure]
-            seen = (ahead or self._refiner).places(about)
-            settled = self._refiner.settled([boxed[n] for n in unsure], seen)
-            for number, box in zip(unsure, settled, strict=True):
-                boxed[number] = boxed[number][0], box
+        unsure = [n for n, face in enumerate(faces) if face.points is not None and face.given_box is None]
+        # Landmarks err most where the image eye is needed, and their box with them; pixels say it independently.
+        for number, settled in zip(unsure, self._settled([faces[n] for n in unsure], ahead), strict=True):
+            boxed[number] = settled
         return boxed
+
+    def _settled(self, faces: Sequence[Face], ahead: PlacesAhead | None) -> list[tuple[RgbImage, Box]]:
+        """Image and box of the 68 points of faces that have both, as the refiner settles them, where there is one."""
+        known = [(face.image, box_of_68(face)) for face in faces if face.image is not None]
+        if self._refiner is None or not known:
+            return known
+        about = [(image, face.placed_box or box) for face, (image, box) in zip(faces, known, strict=True)]
+        boxes = self._refiner.settled(known, (ahead or self._refiner).places(about))
+        return [(image, box) for (image, _), box in zip(known, boxes, strict=True)]
 
     @property
     def _threads(self) -> int:

@@ -7,10 +7,11 @@ nobody sees, and the image eye can be asked there.
 
 Each frame's heads are given to the tracks one by one, the nearest pair first, if they lie near enough, and rather to
 one that was found lately. A track's place is smoothed with its velocity (an alpha-beta filter). A head that no detector
-finds stays where it was, its velocity dying away. It ends where it leaves the picture, ``PATIENCE_SECONDS`` after it
-was found last or the image eye was sure enough to see a head there, and ``LONGEST_UNSEEN_SECONDS`` after it was found
-last; its pose is given for ``DOUBTED_SECONDS`` after the image eye was sure of it. Seconds without a frame make nobody
-lose patience; after ``LONGEST_UNSEEN_SECONDS`` of them all heads are new.
+finds is where the image eye, which looks about there, is sure of one; where it is not, the head stays where it was, its
+velocity dying away. It ends where it leaves the picture, ``PATIENCE_SECONDS`` after it was found last or the image eye
+was sure enough to see a head there, and ``LONGEST_UNSEEN_SECONDS`` after it was found last; its pose is given for
+``DOUBTED_SECONDS`` after the image eye was sure of it. Seconds without a frame make nobody lose patience; after
+``LONGEST_UNSEEN_SECONDS`` of them all heads are new.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _LARGEST_RATIO = 1.7
 _ALPHA, _BETA = 0.7, 0.3
 _COASTING_SECONDS = 0.3
 """Within so long the velocity of a head that is not found falls to a third."""
-_HIDDEN = 0.3
+HIDDEN = 0.3
 """A head that is not found, whose box overlaps that of one that is by more (IoU), is behind it."""
 Floats = NDArray[np.float64]
 
@@ -162,10 +163,21 @@ class Track:
         self.velocity = self.velocity + min(_BETA, share) / seconds * apart * [1, 1, 0]
         self.rotation, self.seen, self.sure = rotation, self.time, self.time
 
-    def answer(self, rotation: Floats, score: float) -> None:
-        """What the image eye says of the head at ``box``, where no detector finds it; doubtful answers say nothing."""
-        if score >= SURE_SCORE:  # NaN, which an eye that knows no doubt gives, is not
+    def answer(self, box: Box, rotation: Floats, score: float) -> None:
+        """What the image eye says of the head in a box, where no detector finds it; doubtful answers say nothing.
+
+        Parameters
+        ----------
+        box : Box
+            Of the 68 points, in pixels: where the eye looked.
+        rotation : float array (3, 3)
+            Head to camera.
+        score : float
+            The eye's own, in 0..1, before calibration; NaN of one that knows no doubt.
+        """
+        if score >= SURE_SCORE:  # NaN is not
             self.rotation, self.sure = rotation.copy(), self.time
+            self.place = self.place + _ALPHA * (place_of(box, rotation) - self.place)
 
 
 class HeadTracker:
@@ -198,7 +210,7 @@ class HeadTracker:
         """Heads with a number that the last frame's detectors did not find, and that no other head hides."""
         seen = [track.box for track in self._tracks if track.seen == self._time]
         missed = [(track, track.box) for track in self._tracks if track.seen < self._time]
-        return [track for track, box in missed if all(overlap(box, other) < _HIDDEN for other in seen)]
+        return [track for track, box in missed if all(overlap(box, other) < HIDDEN for other in seen)]
 
     def cut(self) -> None:
         """Another scene begins: all heads of the next frame are new ones."""
