@@ -20,6 +20,8 @@ import pytest
 
 from nlml_hpe import HeadPose, HeadPoseEstimator
 from nlml_hpe.detection.detectors import FaceMeshOnnx
+from nlml_hpe.detection.landmarks import box_of_68
+from nlml_hpe.detection.places import overlap
 from nlml_hpe.face import Face
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.inference.engines import OnnxEngine
@@ -147,25 +149,33 @@ def test_settings_reach_the_detector_and_those_of_one_that_was_handed_in_count()
 
 
 @pytest.mark.parametrize("heads", [False, True])
-def test_an_own_detector_may_give_landmarks_alone(detector: FaceMeshOnnx, photo: RgbImage, heads: bool) -> None:
-    """The image eye had no image then: it had no say, could not be asked for, and heads ended in an error."""
+@pytest.mark.parametrize(("astray", "eyes"), [([0.0], ["both"]), ([38.0], ["image"]), ([38.0, 0.0], ["both"])])
+def test_an_own_detector_may_give_landmarks_alone(
+    detector: FaceMeshOnnx, photo: RgbImage, heads: bool, astray: list[float], eyes: list[str]
+) -> None:
+    """The image eye had no image then: it had no say, could not be asked for, and heads ended in an error.
+
+    A face whose landmarks are lost is where it is seen, and no second one where another face is.
+    """
 
     class Own:
         point_set = detector.point_set
         detect_in_box = detector.detect_in_box
 
         def detect(self, image: RgbImage) -> list[Face]:
-            # Beside the face, as landmarks that are lost.
-            return [Face.from_points(face.landmarks + np.array([38.0, 0, 0])) for face in detector.detect(image)]
+            (face,) = detector.detect(image)
+            return [Face.from_points(face.landmarks + np.array([by, 0, 0])) for by in astray]
 
         def close(self) -> None:
             """Nothing is open."""
 
+    (face,) = detector.detect(photo)
     with HeadPoseEstimator(detector=Own(), heads=heads) as estimator:
         assert [pose.eye for pose in estimator.predict(photo, eye="image")] == ["image"]
         (pose,) = estimator.predict(photo)
-        # Where heads are looked for the face is where its head is.
-        assert pose.eye == ("image" if heads else "both")
+        assert [pose.eye] == eyes
+        found = Face(photo, pose.box, pose.landmarks if len(pose.landmarks) else None)
+        assert overlap(box_of_68(found), box_of_68(face)) > 0.8
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from nlml_hpe.inference.batches import read_batches
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Route
 from nlml_hpe.inference.eyes import Eyes
 from nlml_hpe.inference.fusion import Eye
-from nlml_hpe.inference.heads import HeadSearch, with_boxes_settled, with_heads
+from nlml_hpe.inference.heads import HeadSearch, where_seen, with_heads
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
 from nlml_hpe.inference.refinement import PlacesAhead
@@ -327,7 +327,7 @@ class HeadPoseEstimator:
                 (found[row],) = with_heads(
                     self._last_search, self.eyes.image, [images[row]], [found[row]], self.max_faces
                 )
-        return [with_boxes_settled(self.eyes.image, faces) for faces in found]
+        return [where_seen(self.eyes.image, faces, ahead) for faces in found]
 
     def poses(
         self,

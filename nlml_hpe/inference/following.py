@@ -125,13 +125,10 @@ class HeadFollower:
 
     def _faces(self, image: RgbImage) -> list[Face]:
         """What the detectors find: faces, and where it is needed heads without one."""
-        eyes = self._estimator.eyes
-        ahead = eyes.ahead(self._eye)
+        ahead = self._estimator.eyes.ahead(self._eye)
         faces = self._estimator.detect(image, self._looks, ahead)
         if self._eye == "landmarks":
             return [face for face in faces if face.points is not None]
-        # They are followed by where they are seen, too, not by where their landmarks are alone.
-        faces = faces if eyes.image is None else eyes.image.placed(faces, ahead)
         self._since_search += 1
         if self._boxes is None or self._since_search < (
             _SEARCH_FOR_LOST_EVERY if self._tracker.lost else _SEARCH_EVERY

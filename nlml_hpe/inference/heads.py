@@ -6,6 +6,7 @@ anything else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from nlml_hpe.face import Box, Face, area_of
 from nlml_hpe.files.images import RgbImage
 from nlml_hpe.head_network.proposals import REFINEMENT_FILE
 from nlml_hpe.inference.image_engine import ImageEngine
-from nlml_hpe.inference.refinement import HeadRefiner
+from nlml_hpe.inference.refinement import HeadRefiner, PlacesAhead
 from nlml_hpe.sessions import CPU
 
 LEAST_CONFIRMED = 0.29
@@ -28,14 +29,13 @@ is hard to tell of a head from behind, but it seldom takes other things for head
 """
 _EYES_PART = 0.25
 """Power of the image eye's score: it says little of where the head is, which the detector's does."""
-_ROUGH = "box"
-"""``Face.found_by`` of faces that the face detector alone has seen: its box overlaps that of the 68 points by half."""
 _UNTOLD = (LEAST_CONFIRMED / MIN_SCORE) ** (1 / _EYES_PART)
 """In place of the score of an eye that tells no doubt, as MobileNetV2's: then the search's own score of ``MIN_SCORE``
 or more is enough for a head, and a known face stays.
 """
 _LOST, _SURE, _OWN_AREA = 0.5, 0.6, 0.25
-"""A known face is where its head's box of the 68 points is, if both boxes overlap by less than the first and both
+"""Landmarks are lost where their box of the 68 points and the one that the second stage sees overlap by less than the
+first. A known face is where its head's box of the 68 points is, if both boxes overlap by less than the first and both
 stages are this sure of the head: its landmarks are lost. A head of less than the last of the face's area is another's.
 ``benchmarks/heads.py``.
 """
@@ -204,23 +204,34 @@ def with_heads(
     return found
 
 
-def with_boxes_settled(eye: ImageEngine, faces: Sequence[Face]) -> list[Face]:
-    """Faces of one image; those that the face detector alone has seen are where the second stage sees them.
+def where_seen(eye: ImageEngine, faces: Sequence[Face], ahead: PlacesAhead | None = None) -> list[Face]:
+    """Faces of one image, each where the second stage sees it.
 
     Parameters
     ----------
     eye : ImageEngine
-        Whose refiner looks.
+        Whose refiner looks (``ImageEngine.placed``).
     faces : sequence of Face
-        As the search finds them.
+        As the search finds them. Heads that the head detector has found were looked at so.
+    ahead : PlacesAhead, optional
+        As of ``ImageEngine.begin``.
 
     Returns
     -------
     list of Face
-        Largest first. A face that turns out to be where another one is is left out.
+        Largest first. A face whose landmarks lie elsewhere is where it is seen, without landmarks; one that, without
+        landmarks, is where another one is is left out.
     """
-    kept = [face for face in faces if face.found_by != _ROUGH]
-    for face in eye.placed([face for face in faces if face.found_by == _ROUGH]):
+    kept, without = [face for face in faces if face.found_by == "head"], []
+    for face in eye.placed([face for face in faces if face.found_by != "head"], ahead):
+        place = face.given_box
+        if face.points is None or place is None:
+            without.append(face)
+        elif overlap(box_of_68(replace(face, given_box=None)), place) < _LOST:
+            without.append(Face(face.image, place, None, "box", given_box=place))
+        else:
+            kept.append(face)
+    for face in without:
         kept += [face] if beside([face.box], kept) else []
     return sorted(kept, key=lambda face: -face.area)
 

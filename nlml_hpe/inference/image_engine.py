@@ -57,17 +57,8 @@ _BATCH = 16
 """So many crops at most go through the network together."""
 Floats = NDArray[np.float64]
 
-
-class _Shown(NamedTuple):
-    """An image, the box of the 68 points of a face in it, and where the refiner's first look sees it, if it looked."""
-
-    image: RgbImage
-    known: Box
-    seen: Box | None
-
-
-_View = tuple[_Shown, int]
-"""A face, and which of the engine's crops."""
+_View = tuple[RgbImage, Box, int]
+"""An image, the box in it, and which of the engine's crops."""
 
 
 class ImageEngine:
@@ -191,15 +182,18 @@ class ImageEngine:
         ValueError
             For an image that is no RGB uint8 array (H, W, 3).
         """
-        placed = list(faces)
         unsure = [
             number
             for number, face in enumerate(faces)
             if face.image is not None and face.given_box is None and self._shows(face.image, face)
         ]
-        if self._refiner is not None:
-            boxes = self._settled(self._seen([faces[number] for number in unsure], ahead))
-            for number, box in zip(unsure, boxes, strict=True):
+        placed = list(faces)
+        if self._refiner is not None and unsure:
+            known = [(image, box_of_68(faces[n])) for n in unsure if (image := faces[n].image) is not None]
+            about = [(image, faces[n].placed_box or box) for n, (image, box) in zip(unsure, known, strict=True)]
+            # Landmarks err most where the image eye is needed, and their box with them; pixels say it independently.
+            seen = (ahead or self._refiner).places(about)
+            for number, box in zip(unsure, self._refiner.settled(known, seen), strict=True):
                 face = faces[number]
                 placed[number] = replace(face, box=box if face.points is None else face.box, given_box=box)
         return placed
@@ -240,10 +234,18 @@ class ImageEngine:
         ValueError
             As ``estimate`` does.
         """
-        given = [index for index, face in enumerate(faces) if face.image is not None and self._shows(face.image, face)]
-        shown = self._shown([faces[index] for index in given], ahead)
+        by_landmarks = [number for number, face in enumerate(faces) if face.points is not None]
+        shown = dict(enumerate(faces)) | dict(
+            zip(by_landmarks, self.placed([faces[number] for number in by_landmarks], ahead), strict=True)
+        )
+        boxed = {
+            number: (face.image, box_of_68(face))
+            for number, face in shown.items()
+            if face.image is not None and self._shows(face.image, face)
+        }
+        given = list(boxed)
         counts = np.where(np.broadcast_to(few, len(faces))[given], min(FEW, len(self.crops)), len(self.crops))
-        views = [(face, each) for face, count in zip(shown, counts, strict=True) for each in range(count)]
+        views = [(*face, each) for face, count in zip(boxed.values(), counts, strict=True) for each in range(count)]
         # Of several faces two parts a thread or more, so that one who has other work, too, leaves some to the next. Two
         # crops go together, which is quicker, but where threads would be left without one.
         least = 1 if len(views) < 2 * (self._threads - beside) else 2
@@ -276,35 +278,6 @@ class ImageEngine:
         near = -reach < x < width + reach and -reach < y < height + reach
         return bool(near and side < self.size * max(height, width))
 
-    def _shown(self, faces: Sequence[Face], ahead: PlacesAhead | None) -> list[_Shown]:
-        """What is known of where faces with images are, and of those of which landmarks alone tell what is seen."""
-        shown = [_Shown(face.image, box_of_68(face), None) for face in faces if face.image is not None]
-        unsure = [n for n, face in enumerate(faces) if face.points is not None and face.given_box is None]
-        if self._refiner is not None:
-            # Landmarks err most where the image eye is needed, and their box with them; pixels say it independently.
-            for number, seen in zip(unsure, self._seen([faces[n] for n in unsure], ahead), strict=True):
-                shown[number] = seen
-        return shown
-
-    def _seen(self, faces: Sequence[Face], ahead: PlacesAhead | None) -> list[_Shown]:
-        """Faces with images, and where the refiner's first look sees each."""
-        assert self._refiner is not None  # nobody asks without one
-        known = [(face.image, box_of_68(face)) for face in faces if face.image is not None]
-        about = [(image, face.placed_box or box) for face, (image, box) in zip(faces, known, strict=True)]
-        seen = (ahead or self._refiner).places(about)
-        return [_Shown(*each, look) for each, look in zip(known, seen, strict=True)]
-
-    def _settled(self, shown: Sequence[_Shown]) -> list[Box]:
-        """The box of each face, of which crops are cut."""
-        boxes = [each.known for each in shown]
-        looks = [(n, each.seen) for n, each in enumerate(shown) if each.seen is not None]
-        if self._refiner is not None and looks:
-            known = [(shown[n].image, shown[n].known) for n, _ in looks]
-            settled = self._refiner.settled(known, [seen for _, seen in looks])
-            for (number, _), box in zip(looks, settled, strict=True):
-                boxes[number] = box
-        return boxes
-
     @property
     def _threads(self) -> int:
         """How many threads may take part."""
@@ -317,13 +290,10 @@ class ImageEngine:
     def _answers(self, views: Sequence[_View]) -> tuple[Floats, Floats]:
         """What the network says of crops of images around boxes, in the upright image and the own frame: rotations and
         covariances (M, 3, 3)."""
-        which = [number for _, number in views]
-        # Here, and not before: a second look at where a face is then takes its time beside what the caller does.
-        faces = {id(face): face for face, _ in views}
-        boxes = dict(zip(faces, self._settled(list(faces.values())), strict=True))
+        which = [number for _, _, number in views]
         crops = [
-            crop(face.image, box, self.size, each.side * self.share, each.turn_deg)[:, :: -1 if each.mirrored else 1]
-            for face, box, each in ((face, boxes[id(face)], self.crops[number]) for face, number in views)
+            crop(image, box, self.size, each.side * self.share, each.turn_deg)[:, :: -1 if each.mirrored else 1]
+            for image, box, each in ((image, box, self.crops[number]) for image, box, number in views)
         ]
         pixels = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
         shape = (len(views), 3, 3)
