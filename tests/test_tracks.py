@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from nlml_hpe.inference.tracks import (
 )
 from nlml_hpe.inference.video_files import VideoSource, VideoWriter
 from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
+from renderer.crop_scene import pictures
 from tests.rendered_scenes import Placed, background, people, scene
 
 FPS, FRONT, SIZE = 25, np.eye(3), (640, 480)
@@ -150,6 +152,21 @@ def test_the_command_line_writes_numbers_and_cones(
     assert [row["track"] for row in rows].count("2") == len(frames)
     with VideoSource(tmp_path / "out.mp4") as copy:
         assert len(list(copy)) == len(frames)
+
+
+def test_what_the_search_takes_for_a_head_is_followed_only_where_the_image_eye_sees_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``video --heads`` followed it through the whole video, where ``predict --heads`` says that nobody is there."""
+    frame = cv2.resize(pictures(None)[-1], (480, 320), interpolation=cv2.INTER_AREA)
+    assert HeadSearch().find(frame)
+    with HeadPoseEstimator(heads=True) as searching:
+        assert searching.predict(frame) == []
+    with VideoWriter(tmp_path / "in.mp4", FPS) as writer:
+        for number in range(3):
+            writer.put(frame, number / FPS)
+    assert main(["video", str(tmp_path / "in.mp4"), "--csv", str(tmp_path / "poses.csv"), "--heads"]) == 0
+    assert "3 frames, 0 with a face; 0 heads;" in capsys.readouterr().err
 
 
 def test_a_face_that_the_landmark_eye_loses_comes_back_under_its_number(
