@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from nlml_hpe.inference.tracks import (
     Floats,
     HeadTracker,
     box_at,
+    is_same_place,
     place_of,
 )
 from nlml_hpe.inference.video_files import VideoSource, VideoWriter
@@ -486,6 +488,31 @@ def test_a_head_behind_another_is_not_answered_and_comes_out_under_its_number() 
         if hidden and abs(x - 270) < 30:
             assert tracker.lost == []
     assert found == [1, 2]
+
+
+@pytest.mark.parametrize(("way", "side"), [(30, 80), (20, 40)])
+def test_of_two_heads_in_one_place_that_nobody_sees_one_is_answered(way: int, side: float) -> None:
+    """One head, whose face was seen beside itself once, had two poses under two numbers while it looked away."""
+    tracker = HeadTracker()
+    older, younger = tracker.see([square(300), square(300 + way, side=side)], [FRONT] * 2, 0.0, SIZE)
+    assert tracker.see([], [], 0.04, SIZE) == []
+    assert tracker.lost == [older]
+    younger.answer(younger.box, FRONT, 1.0)
+    assert tracker.lost == [younger]
+    tracker.see([square(500)], [FRONT], 0.08, SIZE)
+    assert len(tracker.lost) == 1
+
+
+def test_heads_that_nobody_sees_are_not_seen_in_one_place(turning: Turning, estimator: HeadPoseEstimator) -> None:
+    """Two are expected on both sides of the one that is there, and the second stage sees it from either side."""
+    left, top, right, bottom = turning.boxes[20]
+    boxes = [(left + way, top, right + way, bottom) for way in (-0.6 * (right - left), 0.6 * (right - left))]
+    estimator.forget()
+    follow = HeadFollower(estimator, boxes=lambda image: boxes if follow.count == 0 else [])
+    follow(turning.frames[20], 0.0)
+    poses = follow(turning.frames[20], 1 / FPS)
+    assert {1, 2} <= {pose.track for pose in poses}
+    assert not any(is_same_place(one.box, other.box) for one, other in itertools.combinations(poses, 2))
 
 
 def test_a_head_that_passes_before_another_does_not_take_its_number() -> None:

@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import canonical_68
-from nlml_hpe.detection.places import overlap
-from nlml_hpe.face import Box, has_size
+from nlml_hpe.face import Box, area_of, has_size
 
 DOUBTED_SECONDS, PATIENCE_SECONDS, LONGEST_UNSEEN_SECONDS = 0.5, 2.0, 10.0
 SURE_SCORE = 0.045
@@ -41,8 +40,9 @@ _LARGEST_RATIO = 1.7
 _ALPHA, _BETA = 0.7, 0.3
 _COASTING_SECONDS = 0.3
 """Within so long the velocity of a head that is not found falls to a third."""
-HIDDEN = 0.3
-"""A head that is not found, whose box overlaps that of one that is by more (IoU), is behind it."""
+_COVERED = 0.46
+"""Two boxes of which the smaller one lies in the other by more are of one place; boxes of one size overlap by 0.3 (IoU)
+then."""
 Floats = NDArray[np.float64]
 
 
@@ -207,10 +207,20 @@ class HeadTracker:
 
     @property
     def lost(self) -> list[Track]:
-        """Heads with a number that the last frame's detectors did not find, and that no other head hides."""
-        seen = [track.box for track in self._tracks if track.seen == self._time]
-        missed = [(track, track.box) for track in self._tracks if track.seen < self._time]
-        return [track for track, box in missed if all(overlap(box, other) < HIDDEN for other in seen)]
+        """Heads with a number that the last frame's detectors did not find, and that no other head hides.
+
+        Of two in one place that nobody found, the one that was sure last stays, of two such the older one: often both
+        are one head, whose face was seen beside itself once.
+        """
+        taken = [track.box for track in self._tracks if track.seen == self._time]
+        missed = [track for track in self._tracks if track.seen < self._time]
+        lost = []
+        for track in sorted(missed, key=lambda track: -track.sure):
+            box = track.box
+            if not any(is_same_place(box, other) for other in taken):
+                taken.append(box)
+                lost.append(track)
+        return lost
 
     def cut(self) -> None:
         """Another scene begins: all heads of the next frame are new ones."""
@@ -310,6 +320,19 @@ def _is_awaited(track: Track, last: float, time: float) -> bool:
     """
     is_missed = track.sure < last and time - track.sure > PATIENCE_SECONDS
     return not is_missed and time - track.seen <= LONGEST_UNSEEN_SECONDS
+
+
+def is_same_place(first: Box, second: Box) -> bool:
+    """Whether of two heads with these boxes one hides the other, or both are one.
+
+    Examples
+    --------
+    >>> is_same_place((0, 0, 10, 10), (2, 2, 6, 6)), is_same_place((0, 0, 10, 10), (6, 0, 16, 10))
+    (True, False)
+    """
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0.0) * max(height, 0.0) > _COVERED * min(area_of(first), area_of(second))
 
 
 def _middle(box: Box) -> tuple[float, float]:
