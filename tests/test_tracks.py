@@ -515,6 +515,18 @@ def test_heads_that_nobody_sees_are_not_seen_in_one_place(turning: Turning, esti
     assert not any(is_same_place(one.box, other.box) for one, other in itertools.combinations(poses, 2))
 
 
+def test_a_wrong_rotation_does_not_carry_a_head_away() -> None:
+    """Its place, the point between the ears, jumped by a head's size, at 700 pixels a second; its box did not."""
+    tracker, box = HeadTracker(), square(300)
+    for frame, yaw in enumerate((90, 90, -20)):
+        (track,) = tracker.see([box], [turned(yaw)], frame / FPS, SIZE)
+    for frame in range(3, 9):
+        tracker.see([], [], frame / FPS, SIZE)
+        assert overlap(track.box, box) > 0.9
+    (again,) = tracker.see([box], [turned(90)], 9 / FPS, SIZE)
+    assert again is track
+
+
 def test_a_head_that_passes_before_another_does_not_take_its_number() -> None:
     """It did in half of the cases: the hidden one's track rests where it passes, nearer to it than its own by noise."""
     noise = np.random.default_rng(0)

@@ -156,12 +156,22 @@ class Track:
             Since the frame before.
         """
         apart, seconds = place - self.place, max(seconds, 1e-3)
+        if self._is_turned_in_place(place, rotation):
+            # One of the two rotations is wrong, and with it the point between the ears: nothing moved so quickly.
+            self.place, apart = place, np.zeros(3)
         # Of a head that was missed in frames before, what was expected says less, and it had more time to come here.
         share = min(seconds / max(self.time - self.seen, 1e-3), 1.0)
         self.place = self.place + (1 - (1 - _ALPHA) * share) * apart
         # A head's size changes by its way to the camera, which is slow: what is measured of it is noise.
         self.velocity = self.velocity + min(_BETA, share) / seconds * apart * [1, 1, 0]
         self.rotation, self.seen, self.sure = rotation, self.time, self.time
+
+    def _is_turned_in_place(self, place: Floats, rotation: Floats) -> bool:
+        """Whether the head jumped by its rotation alone: its box is where it was expected."""
+        far = _REACH * math.exp(self.place[2])
+        if math.dist(place[:2], self.place[:2]) < far:
+            return False
+        return math.dist(_middle(box_at(place, rotation)), _middle(self.box)) < far
 
     def answer(self, box: Box, rotation: Floats, score: float) -> None:
         """What the image eye says of the head in a box, where no detector finds it; doubtful answers say nothing.
