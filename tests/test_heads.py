@@ -199,6 +199,7 @@ def test_what_the_detector_proposes_is_looked_at_closely_and_faces_leave_room(
     assert sorted((head.score for head in sure), reverse=True) == [head.score for head in sure]
     assert overlaps(np.array([head.face_box for head in sure]), box).max() > 0.4
     assert search.boxes(image) == [head.face_box for head in search.find(image)]
+    assert search.boxes(image, eye) == [head.face_box for head in sure]
     known = Face(image, tuple(box.tolist()))
     (all_of_them,) = with_heads(search, eye, [image], [[known]], 100)
     assert known in all_of_them

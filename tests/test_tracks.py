@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -28,10 +30,12 @@ from nlml_hpe.inference.tracks import (
     Floats,
     HeadTracker,
     box_at,
+    is_same_place,
     place_of,
 )
 from nlml_hpe.inference.video_files import VideoSource, VideoWriter
 from nlml_hpe.rotation import Angles, geodesic_degrees, rotation_from_angles
+from renderer.crop_scene import pictures
 from tests.rendered_scenes import Placed, background, people, scene
 
 FPS, FRONT, SIZE = 25, np.eye(3), (640, 480)
@@ -150,6 +154,21 @@ def test_the_command_line_writes_numbers_and_cones(
     assert [row["track"] for row in rows].count("2") == len(frames)
     with VideoSource(tmp_path / "out.mp4") as copy:
         assert len(list(copy)) == len(frames)
+
+
+def test_what_the_search_takes_for_a_head_is_followed_only_where_the_image_eye_sees_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``video --heads`` followed it through the whole video, where ``predict --heads`` says that nobody is there."""
+    frame = cv2.resize(pictures(None)[-1], (480, 320), interpolation=cv2.INTER_AREA)
+    assert HeadSearch().find(frame)
+    with HeadPoseEstimator(heads=True) as searching:
+        assert searching.predict(frame) == []
+    with VideoWriter(tmp_path / "in.mp4", FPS) as writer:
+        for number in range(3):
+            writer.put(frame, number / FPS)
+    assert main(["video", str(tmp_path / "in.mp4"), "--csv", str(tmp_path / "poses.csv"), "--heads"]) == 0
+    assert "3 frames, 0 with a face; 0 heads;" in capsys.readouterr().err
 
 
 def test_a_face_that_the_landmark_eye_loses_comes_back_under_its_number(
@@ -469,6 +488,43 @@ def test_a_head_behind_another_is_not_answered_and_comes_out_under_its_number() 
         if hidden and abs(x - 270) < 30:
             assert tracker.lost == []
     assert found == [1, 2]
+
+
+@pytest.mark.parametrize(("way", "side"), [(30, 80), (20, 40)])
+def test_of_two_heads_in_one_place_that_nobody_sees_one_is_answered(way: int, side: float) -> None:
+    """One head, whose face was seen beside itself once, had two poses under two numbers while it looked away."""
+    tracker = HeadTracker()
+    older, younger = tracker.see([square(300), square(300 + way, side=side)], [FRONT] * 2, 0.0, SIZE)
+    assert tracker.see([], [], 0.04, SIZE) == []
+    assert tracker.lost == [older]
+    younger.answer(younger.box, FRONT, 1.0)
+    assert tracker.lost == [younger]
+    tracker.see([square(500)], [FRONT], 0.08, SIZE)
+    assert len(tracker.lost) == 1
+
+
+def test_heads_that_nobody_sees_are_not_seen_in_one_place(turning: Turning, estimator: HeadPoseEstimator) -> None:
+    """Two are expected on both sides of the one that is there, and the second stage sees it from either side."""
+    left, top, right, bottom = turning.boxes[20]
+    boxes = [(left + way, top, right + way, bottom) for way in (-0.6 * (right - left), 0.6 * (right - left))]
+    estimator.forget()
+    follow = HeadFollower(estimator, boxes=lambda image: boxes if follow.count == 0 else [])
+    follow(turning.frames[20], 0.0)
+    poses = follow(turning.frames[20], 1 / FPS)
+    assert {1, 2} <= {pose.track for pose in poses}
+    assert not any(is_same_place(one.box, other.box) for one, other in itertools.combinations(poses, 2))
+
+
+def test_a_wrong_rotation_does_not_carry_a_head_away() -> None:
+    """Its place, the point between the ears, jumped by a head's size, at 700 pixels a second; its box did not."""
+    tracker, box = HeadTracker(), square(300)
+    for frame, yaw in enumerate((90, 90, -20)):
+        (track,) = tracker.see([box], [turned(yaw)], frame / FPS, SIZE)
+    for frame in range(3, 9):
+        tracker.see([], [], frame / FPS, SIZE)
+        assert overlap(track.box, box) > 0.9
+    (again,) = tracker.see([box], [turned(90)], 9 / FPS, SIZE)
+    assert again is track
 
 
 def test_a_head_that_passes_before_another_does_not_take_its_number() -> None:

@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def run(given: argparse.Namespace) -> int:
         show = _window if given.webcam is not None and _has_windows() else None
         stack.enter_context(stopping(video.stop))
         options = given.smooth, not given.no_refine, show, given.eye, given.smoother, given.looks
-        boxes = HeadSearch(providers=given.providers).boxes if given.heads else None
+        search = HeadSearch(providers=given.providers) if given.heads else None
+        boxes = None if search is None else partial(search.boxes, eye=estimator.eyes.image)
         results = process(video, estimator, given.output, *options, boxes=boxes, cone=given.cone)
         columns = ("frame", "seconds", "track", *COLUMNS)
         table = stack.enter_context(RowTable(columns, target)) if has_table else None

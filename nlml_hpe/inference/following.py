@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import box_of_68
-from nlml_hpe.detection.places import beside, overlap
+from nlml_hpe.detection.places import beside
 from nlml_hpe.face import Box, Face, HeadPose, area_of
 from nlml_hpe.files.images import RgbImage, require_rgb
 from nlml_hpe.inference.engines import Route
 from nlml_hpe.inference.estimator import HeadPoseEstimator
 from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.poses import head_poses
-from nlml_hpe.inference.tracks import HIDDEN, HeadTracker
+from nlml_hpe.inference.tracks import HeadTracker, is_same_place
 
 BoxSource = Callable[[RgbImage], Sequence[Box]]
 """Boxes of the 68 points, in pixels, of all heads in an RGB image (H, W, 3): a head detector."""
@@ -146,11 +146,11 @@ class HeadFollower:
         expected = [Face(image, track.box, None, "track") for track in lost]
         assert self._estimator.eyes.image is not None  # nobody else answers by this eye
         placed = self._estimator.eyes.image.placed(expected)
-        # What the refiner sees there may be another's head.
-        faces = [
-            before if any(overlap(face.box, box) > HIDDEN for box in [*seen, *_others(expected, index)]) else face
-            for index, (before, face) in enumerate(zip(expected, placed, strict=True))
-        ]
+        # What the refiner sees there may be another's head; of two that it sees in one place the first one is there.
+        faces: list[Face] = []
+        for index, (before, face) in enumerate(zip(expected, placed, strict=True)):
+            taken = [*seen, *(other.box for other in faces), *(other.box for other in expected[index + 1 :])]
+            faces.append(before if any(is_same_place(face.box, box) for box in taken) else face)
         answer = self._estimator.eyes.answer(faces, eye="image")
         poses = head_poses(faces, answer, self._estimator.engine)
         # Its own doubt tells heads from other things; calibrated, those that look away are as unsure as a wall.
@@ -172,11 +172,6 @@ class HeadFollower:
         deviations = [each - each.mean() for each in (before, thumb)]
         strength = float(np.prod([np.linalg.norm(each) for each in deviations]))
         return float((deviations[0] * deviations[1]).sum()) < _CUT_CORRELATION * strength or strength == 0.0
-
-
-def _others(faces: Sequence[Face], index: int) -> list[Box]:
-    """The boxes of all faces but one."""
-    return [face.box for number, face in enumerate(faces) if number != index]
 
 
 def _thumb(image: RgbImage) -> NDArray[np.float64]:

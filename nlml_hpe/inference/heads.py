@@ -109,13 +109,15 @@ class HeadSearch:
         face_boxes = np.array([head.face_box for head in sure]).reshape(-1, 4)
         return [sure[row] for row in suppressed(face_boxes, np.array([head.score for head in sure]))]
 
-    def boxes(self, image: RgbImage) -> list[Box]:
-        """The boxes of the 68 points of ``find``'s heads: what follows heads through a video asks for them.
+    def boxes(self, image: RgbImage, eye: ImageEngine | None = None) -> list[Box]:
+        """The boxes of the 68 points of heads: what follows heads through a video asks for them.
 
         Parameters
         ----------
         image : RGB uint8 array (H, W, 3)
             As of ``find``.
+        eye : ImageEngine, optional
+            Confirms them, as ``predict`` has them confirmed; without one they are those of ``find``.
 
         Returns
         -------
@@ -127,7 +129,8 @@ class HeadSearch:
         ValueError
             For other arrays.
         """
-        return [head.face_box for head in self.find(image)]
+        heads = self.find(image) if eye is None else confirmed_heads(self, eye, image)
+        return [head.face_box for head in heads]
 
 
 def confirmed_heads(

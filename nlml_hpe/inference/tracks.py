@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import canonical_68
-from nlml_hpe.detection.places import overlap
-from nlml_hpe.face import Box, has_size
+from nlml_hpe.face import Box, area_of, has_size
 
 DOUBTED_SECONDS, PATIENCE_SECONDS, LONGEST_UNSEEN_SECONDS = 0.5, 2.0, 10.0
 SURE_SCORE = 0.045
@@ -41,8 +40,9 @@ _LARGEST_RATIO = 1.7
 _ALPHA, _BETA = 0.7, 0.3
 _COASTING_SECONDS = 0.3
 """Within so long the velocity of a head that is not found falls to a third."""
-HIDDEN = 0.3
-"""A head that is not found, whose box overlaps that of one that is by more (IoU), is behind it."""
+_COVERED = 0.46
+"""Two boxes of which the smaller one lies in the other by more are of one place; boxes of one size overlap by 0.3 (IoU)
+then."""
 Floats = NDArray[np.float64]
 
 
@@ -156,12 +156,22 @@ class Track:
             Since the frame before.
         """
         apart, seconds = place - self.place, max(seconds, 1e-3)
+        if self._is_turned_in_place(place, rotation):
+            # One of the two rotations is wrong, and with it the point between the ears: nothing moved so quickly.
+            self.place, apart = place, np.zeros(3)
         # Of a head that was missed in frames before, what was expected says less, and it had more time to come here.
         share = min(seconds / max(self.time - self.seen, 1e-3), 1.0)
         self.place = self.place + (1 - (1 - _ALPHA) * share) * apart
         # A head's size changes by its way to the camera, which is slow: what is measured of it is noise.
         self.velocity = self.velocity + min(_BETA, share) / seconds * apart * [1, 1, 0]
         self.rotation, self.seen, self.sure = rotation, self.time, self.time
+
+    def _is_turned_in_place(self, place: Floats, rotation: Floats) -> bool:
+        """Whether the head jumped by its rotation alone: its box is where it was expected."""
+        far = _REACH * math.exp(self.place[2])
+        if math.dist(place[:2], self.place[:2]) < far:
+            return False
+        return math.dist(_middle(box_at(place, rotation)), _middle(self.box)) < far
 
     def answer(self, box: Box, rotation: Floats, score: float) -> None:
         """What the image eye says of the head in a box, where no detector finds it; doubtful answers say nothing.
@@ -207,10 +217,20 @@ class HeadTracker:
 
     @property
     def lost(self) -> list[Track]:
-        """Heads with a number that the last frame's detectors did not find, and that no other head hides."""
-        seen = [track.box for track in self._tracks if track.seen == self._time]
-        missed = [(track, track.box) for track in self._tracks if track.seen < self._time]
-        return [track for track, box in missed if all(overlap(box, other) < HIDDEN for other in seen)]
+        """Heads with a number that the last frame's detectors did not find, and that no other head hides.
+
+        Of two in one place that nobody found, the one that was sure last stays, of two such the older one: often both
+        are one head, whose face was seen beside itself once.
+        """
+        taken = [track.box for track in self._tracks if track.seen == self._time]
+        missed = [track for track in self._tracks if track.seen < self._time]
+        lost = []
+        for track in sorted(missed, key=lambda track: -track.sure):
+            box = track.box
+            if not any(is_same_place(box, other) for other in taken):
+                taken.append(box)
+                lost.append(track)
+        return lost
 
     def cut(self) -> None:
         """Another scene begins: all heads of the next frame are new ones."""
@@ -310,6 +330,19 @@ def _is_awaited(track: Track, last: float, time: float) -> bool:
     """
     is_missed = track.sure < last and time - track.sure > PATIENCE_SECONDS
     return not is_missed and time - track.seen <= LONGEST_UNSEEN_SECONDS
+
+
+def is_same_place(first: Box, second: Box) -> bool:
+    """Whether of two heads with these boxes one hides the other, or both are one.
+
+    Examples
+    --------
+    >>> is_same_place((0, 0, 10, 10), (2, 2, 6, 6)), is_same_place((0, 0, 10, 10), (6, 0, 16, 10))
+    (True, False)
+    """
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0.0) * max(height, 0.0) > _COVERED * min(area_of(first), area_of(second))
 
 
 def _middle(box: Box) -> tuple[float, float]:
