@@ -357,6 +357,17 @@ def test_heads_without_landmarks_are_answered_where_predict_finds_them(shared_da
             np.testing.assert_allclose(rotation, alone, atol=1e-6)
 
 
+def test_where_predict_finds_heads_each_is_looked_at_as_often_as_was_asked_for(
+    photo: RgbImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``--looks 5`` a face that the label did not lead to was looked at three times."""
+    asked, data, blank = [], Dataset("aflw2000", Path("faces"), []), np.zeros_like(photo)
+    data.add(Sample("nothing", (0.0, 0.0, 0.0), lambda: blank, (8.0, 8.0, 56.0, 56.0)))
+    monkeypatch.setattr(HeadPoseEstimator, "detect", lambda _, image, looks=None: asked.append(looks) or [])
+    answered_faces(open_eyes(SHIPPED), data, 5)
+    assert asked == [5]
+
+
 def test_nothing_is_fitted_to_answers_that_nobody_gets(
     few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

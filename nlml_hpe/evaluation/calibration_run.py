@@ -109,19 +109,19 @@ def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answe
         said |= {"image": eyes.by_image, "alone": eyes.image.estimate}
     with HeadPoseEstimator(eyes) as estimator:
         found = photographs(counting, estimator.detector, looks=looks)
-        answered = ask((_as_found(estimator, each) for each in found), said)
+        answered = ask((_as_found(estimator, each, looks) for each in found), said)
     if not answered.names:
         raise ValueError(f"{data.root}: no image of a label within 99 degrees reads")
     return answered
 
 
-def _as_found(estimator: HeadPoseEstimator, labelled: LabelledFace) -> LabelledFace:
+def _as_found(estimator: HeadPoseEstimator, labelled: LabelledFace, looks: int | None) -> LabelledFace:
     """A labelled face as ``predict`` has it, whose box is not the label's: by its landmarks, or where it finds a head
     without any."""
     face = labelled.face
     if face.points is not None or face.image is None:
         return replace(labelled, face=replace(face, given_box=None))
-    heads = [head for head in estimator.detect(face.image) if overlap(box_of_68(head), face.box) >= _SAME_HEAD]
+    heads = [head for head in estimator.detect(face.image, looks) if overlap(box_of_68(head), face.box) >= _SAME_HEAD]
     return replace(labelled, face=max(heads, key=lambda head: overlap(box_of_68(head), face.box), default=face))
 
 
