@@ -121,8 +121,7 @@ class Face:
         Landmarks of the same face in K further looks at it, in pixels of the same image; see ``detection.looks``.
     given_box : Box, or None
         A box of the face's 68 contour-and-feature points that says better where it is than its landmarks do: a label's,
-        or that of ``ImageEngine.placed``. The image eye cuts its crop around it, and around that of the landmarks where
-        there is none.
+        or that of ``ImageEngine.placed``. The image eye cuts its crop around it, and does not look for another one.
     placed_box : Box, or None
         About the same box, as it is known before the landmarks are: by the detection network or, of a face that is
         followed, by the frame before. There the image eye begins to look. None where another step found the face.

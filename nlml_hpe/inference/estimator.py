@@ -248,7 +248,8 @@ class HeadPoseEstimator:
         looks : 1, 2, 3, 5 or 11, optional
             How often each face is looked at; by default as often as ``predict`` does by landmarks.
         ahead : PlacesAhead, optional
-            Of ``eyes.ahead``: told where faces are before their landmarks are looked for, it saves ``poses`` time.
+            Of ``eyes.ahead``: told where faces are before their landmarks are looked for, it saves
+            ``eyes.image.placed`` and ``eyes.answer`` time.
 
         Returns
         -------
@@ -329,13 +330,7 @@ class HeadPoseEstimator:
                 )
         return [where_seen(self.eyes.image, faces, ahead) for faces in found]
 
-    def poses(
-        self,
-        faces: Sequence[Face],
-        route: Route = DEFAULT_ROUTE,
-        eye: Eye | None = None,
-        ahead: PlacesAhead | None = None,
-    ) -> list[HeadPose]:
+    def poses(self, faces: Sequence[Face], route: Route = DEFAULT_ROUTE, eye: Eye | None = None) -> list[HeadPose]:
         """Poses of faces that were found before.
 
         Parameters
@@ -347,8 +342,6 @@ class HeadPoseEstimator:
             optimisation; the last two need ``backend="torch"``.
         eye : "both", "landmarks" or "image", optional
             As for ``predict``.
-        ahead : PlacesAhead, optional
-            What ``detect`` was given; the answers are the same without it.
 
         Returns
         -------
@@ -365,7 +358,7 @@ class HeadPoseEstimator:
             In a forked child.
         """
         with self._alone():
-            answer = self.eyes.answer(faces, route, eye, ahead=ahead)
+            answer = self.eyes.answer(faces, route, eye)
         return head_poses(faces, answer, self.engine)
 
     def forget(self) -> None:

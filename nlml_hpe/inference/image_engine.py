@@ -76,7 +76,7 @@ class ImageEngine:
     crops : sequence of CropOfFace
         What is shown of each face; see ``FEW``.
     refiner : HeadRefiner, optional
-        Says where heads are whose landmarks are known; without it the landmarks alone do.
+        Says where heads are, beside their landmarks or a rough box; without it these alone do.
 
     Attributes
     ----------
@@ -211,7 +211,7 @@ class ImageEngine:
     ) -> Callable[[], Estimates]:
         """As ``estimate``, begun in other threads where there are some: what is returned waits for the poses.
 
-        Where the heads are is found first, by the caller's thread, or waited for, where ``ahead`` was told of them.
+        Where the heads are is looked at first, by the caller's thread, or waited for, where ``ahead`` was told of them.
 
         Parameters
         ----------
