@@ -27,7 +27,6 @@ from nlml_hpe.inference.fusion import Eye
 from nlml_hpe.inference.heads import HeadSearch, where_seen, with_heads
 from nlml_hpe.inference.opening import engine_of, open_eyes
 from nlml_hpe.inference.poses import head_poses
-from nlml_hpe.inference.refinement import PlacesAhead
 from nlml_hpe.model.format import SHIPPED
 from nlml_hpe.sessions import CPU, resolve_providers
 
@@ -220,14 +219,13 @@ class HeadPoseEstimator:
         if self._heads is not None:
             self.eyes.require_image(chosen)
         self._require_usable()  # before anything is read, and before ``_read`` takes the lock
-        boxes = chosen != "landmarks"
         if chosen == "image" and looks is None:
             # The image eye takes its crop from the first look, and has looks of its own.
             looks = 1
         route: Route = "refined" if refine else "network"
         answers: list[list[HeadPose]] = []
         for batch in read_batches(images, self._read):
-            found, poses = self._seen_and_answered([image for _, image in batch], looks, boxes, route, eye)
+            found, poses = self._seen_and_answered([image for _, image in batch], looks, route, chosen)
             answers += [[next(poses) for _ in faces] for faces in found]
         return answers
 
@@ -238,7 +236,7 @@ class HeadPoseEstimator:
         with self._lock:
             return as_rgb(image)
 
-    def detect(self, image: RgbImage, looks: int | None = None, ahead: PlacesAhead | None = None) -> list[Face]:
+    def detect(self, image: RgbImage, looks: int | None = None, eye: Eye | None = None) -> list[Face]:
         """Faces in an image, for ``poses`` to answer.
 
         Parameters
@@ -247,9 +245,8 @@ class HeadPoseEstimator:
             ``files.images.as_rgb`` makes one of other images.
         looks : 1, 2, 3, 5 or 11, optional
             How often each face is looked at; by default as often as ``predict`` does by landmarks.
-        ahead : PlacesAhead, optional
-            Of ``eyes.ahead``: told where faces are before their landmarks are looked for, it saves
-            ``eyes.image.placed`` and ``eyes.answer`` time.
+        eye : "both", "landmarks" or "image", optional
+            Which is to answer, as for ``predict``: for that of landmarks faces without any are not looked for.
 
         Returns
         -------
@@ -260,14 +257,15 @@ class HeadPoseEstimator:
         Raises
         ------
         ValueError
-            For other arrays, for another number of looks, where the detector cannot look again, and after ``close``.
+            For other arrays, for another number of looks, where the detector cannot look again, for an eye that the
+            model does not have, and after ``close``.
         RuntimeError
             In a forked child.
         """
-        return self.detect_batch([image], looks, ahead)[0]
+        return self.detect_batch([image], looks, eye)[0]
 
     def detect_batch(
-        self, images: Iterable[RgbImage], looks: int | None = None, ahead: PlacesAhead | None = None
+        self, images: Iterable[RgbImage], looks: int | None = None, eye: Eye | None = None
     ) -> list[list[Face]]:
         """As ``detect`` for several images, which are searched together.
 
@@ -275,7 +273,7 @@ class HeadPoseEstimator:
         ----------
         images : iterable of RGB uint8 arrays (H, W, 3)
             Of any sizes; all are in memory at once.
-        looks, ahead
+        looks, eye
             As of ``detect``.
 
         Returns
@@ -290,22 +288,21 @@ class HeadPoseEstimator:
         """
         further = looks_by(self.detector, looks)
         with self._alone():
-            found = self._first_seen(list(images), bool(further), self.eyes.image is not None, ahead)
+            found = self._first_seen(list(images), bool(further), self.eyes.chosen(eye))
             again = iter(seen_again(self.detector, [face for faces in found for face in faces], further))
         return [[next(again) for _ in faces] for faces in found]
 
     def _seen_and_answered(
-        self, images: Sequence[RgbImage], looks: int | None, boxes: bool, route: Route, eye: Eye | None
+        self, images: Sequence[RgbImage], looks: int | None, route: Route, eye: Eye
     ) -> tuple[list[list[Face]], Iterator[HeadPose]]:
         """Faces in each image and the poses of all: ``detect`` and ``poses``, but both eyes look at the same time."""
         further = looks_by(self.detector, looks)
         with self._alone():
-            ahead = self.eyes.ahead(eye)
-            found = self._first_seen(images, bool(further), boxes, ahead)
+            found = self._first_seen(images, bool(further), eye)
             faces = [face for some in found for face in some]
             # The image eye begins first: what it does one after the other takes longer than a look.
             again = partial(seen_again, self.detector, faces, further) if further else None
-            answer = self.eyes.answer(faces, route, eye, again, ahead)
+            answer = self.eyes.answer(faces, route, eye, again)
         return found, iter(head_poses(faces, answer, self.engine))
 
     @cached_property
@@ -313,13 +310,13 @@ class HeadPoseEstimator:
         """The head detector, opened by the first image that needs it."""
         return HeadSearch(providers=self._providers)
 
-    def _first_seen(
-        self, images: Sequence[RgbImage], turned: bool, boxes: bool, ahead: PlacesAhead | None
-    ) -> list[list[Face]]:
-        """Faces in each image; with ``boxes`` also those without landmarks, where the detector can place them."""
-        found = first_seen(self.detector, images, turned, boxes, None if ahead is None else ahead.tell)
-        if not boxes or self.eyes.image is None:
-            return found
+    def _first_seen(self, images: Sequence[RgbImage], turned: bool, eye: Eye) -> list[list[Face]]:
+        """Faces in each image; but for the eye of landmarks also those without, where the detector can place them, and
+        each where it is seen."""
+        if eye == "landmarks" or self.eyes.image is None:
+            return first_seen(self.detector, images, turned)
+        ahead = self.eyes.image.ahead()
+        found = first_seen(self.detector, images, turned, True, None if ahead is None else ahead.tell)
         if self._heads is not None:
             found = with_heads(self._heads, self.eyes.image, images, found, self.max_faces)
         elif self._looks_for_heads_last:

@@ -14,7 +14,6 @@ from nlml_hpe.inference.calibration import DEFAULT_CALIBRATION, Calibration
 from nlml_hpe.inference.engines import DEFAULT_ROUTE, Engine, Estimates, Interval, Route
 from nlml_hpe.inference.fusion import EYES, Eye, Gaussians
 from nlml_hpe.inference.image_engine import ImageEngine
-from nlml_hpe.inference.refinement import PlacesAhead
 
 
 class Answer(NamedTuple):
@@ -103,17 +102,12 @@ class Eyes:
             )
         return self.image
 
-    def ahead(self, eye: Eye | None = None) -> PlacesAhead | None:
-        """What looks where heads are while their landmarks are looked for; None where that ``eye`` does not."""
-        return None if self.image is None or self.chosen(eye) == "landmarks" else self.image.ahead()
-
     def answer(
         self,
         faces: Sequence[Face],
         route: Route = DEFAULT_ROUTE,
         eye: Eye | None = None,
         again: Callable[[], Sequence[Face]] | None = None,
-        ahead: PlacesAhead | None = None,
         own_frame: bool = False,
     ) -> Answer:
         """Pose of faces, in their order; NaN for a face that no eye can answer.
@@ -129,8 +123,6 @@ class Eyes:
         again : callable, optional
             Takes the further looks, and gives the same faces with them. The image eye needs the first look alone, and
             answers while the others are taken; None where there are none to be taken.
-        ahead : PlacesAhead, optional
-            As of ``ImageEngine.begin``.
         own_frame : bool
             As of ``joined``.
 
@@ -148,7 +140,7 @@ class Eyes:
         nothing = Estimates.of_rotations(np.full((len(faces), 3, 3), np.nan))
         asked = None if wanted == "landmarks" else self.image
         few = self._answered_twice(faces, wanted)
-        image = asked.begin(faces, ahead, again is not None, few) if asked is not None else lambda: nothing
+        image = asked.begin(faces, again is not None, few) if asked is not None else lambda: nothing
         looked = again() if again else faces
         landmarks = self.by_landmarks(looked, route) if wanted != "image" else nothing
         return self.joined(landmarks, image(), wanted, own_frame)

@@ -125,10 +125,9 @@ class HeadFollower:
 
     def _faces(self, image: RgbImage) -> list[Face]:
         """What the detectors find: faces, and where it is needed heads without one."""
-        ahead = self._estimator.eyes.ahead(self._eye)
-        faces = self._estimator.detect(image, self._looks, ahead)
+        faces = self._estimator.detect(image, self._looks, self._eye)
         if self._eye == "landmarks":
-            return [face for face in faces if face.points is not None]
+            return faces
         self._since_search += 1
         if self._boxes is None or self._since_search < (
             _SEARCH_FOR_LOST_EVERY if self._tracker.lost else _SEARCH_EVERY

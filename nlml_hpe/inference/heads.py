@@ -217,7 +217,7 @@ def where_seen(eye: ImageEngine, faces: Sequence[Face], ahead: PlacesAhead | Non
     faces : sequence of Face
         As the search finds them. Heads that the head detector has found were looked at so.
     ahead : PlacesAhead, optional
-        As of ``ImageEngine.begin``.
+        As of ``ImageEngine.placed``.
 
     Returns
     -------

@@ -168,7 +168,7 @@ class ImageEngine:
         faces : sequence of Face
             With their images, and landmarks or a box of the 68 points.
         ahead : PlacesAhead, optional
-            As of ``begin``.
+            Of ``ahead``; what it was told of is known sooner.
 
         Returns
         -------
@@ -205,20 +205,17 @@ class ImageEngine:
     def begin(
         self,
         faces: Sequence[Face],
-        ahead: PlacesAhead | None = None,
         beside: bool = False,
         few: bool | Sequence[bool] = False,
     ) -> Callable[[], Estimates]:
         """As ``estimate``, begun in other threads where there are some: what is returned waits for the poses.
 
-        Where the heads are is looked at first, by the caller's thread, or waited for, where ``ahead`` was told of them.
+        Where faces are of which landmarks alone tell it is looked at first, by the caller's thread.
 
         Parameters
         ----------
         faces : sequence of Face
             As of ``estimate``.
-        ahead : PlacesAhead, optional
-            Of ``ahead``; what it was told of is known sooner.
         beside : bool
             Whether the caller has other work of about that length until it asks for the poses.
         few : bool or sequence of bool
@@ -236,7 +233,7 @@ class ImageEngine:
         """
         by_landmarks = [number for number, face in enumerate(faces) if face.points is not None]
         shown = dict(enumerate(faces)) | dict(
-            zip(by_landmarks, self.placed([faces[number] for number in by_landmarks], ahead), strict=True)
+            zip(by_landmarks, self.placed([faces[number] for number in by_landmarks]), strict=True)
         )
         boxed = {
             number: (face.image, box_of_68(face))
