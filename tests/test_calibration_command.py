@@ -342,7 +342,7 @@ def test_faces_that_no_search_finds_are_counted(photo: RgbImage, tmp_path: Path)
 
 
 def test_heads_without_landmarks_are_answered_where_predict_finds_them(shared_data: Path) -> None:
-    """They were answered in their labels' boxes, so that error bars of heads from behind were half of what they are."""
+    """They were answered in their labels' boxes, so that error bars of heads from behind were too small."""
     data = read_dataset("aflw2000", shared_data / "aflw2000_dev")
     data.samples = [sample for sample in data.samples if sample.name in ("image02598", "image02612")]
     answered = answered_faces(open_eyes(SHIPPED), data)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nlml_hpe.face import Box, Face, box_of
+from nlml_hpe.face import Box, Face, area_of, box_of
 from nlml_hpe.files.images import RgbImage
 
 Points = list[NDArray[np.float64]]
@@ -61,13 +61,17 @@ def tile_starts(length: int, side: int) -> list[int]:
     return [round(start) for start in np.linspace(0, max(0, length - side), count)]
 
 
-def overlap(first: Box, second: Box) -> float:
-    """Intersection over union."""
+def shared_area(first: Box, second: Box) -> float:
+    """Area that two boxes have in common, in square pixels."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return shared / (areas - shared)
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def overlap(first: Box, second: Box) -> float:
+    """Intersection over union."""
+    shared = shared_area(first, second)
+    return shared / (area_of(first) + area_of(second) - shared)
 
 
 def centre_within(inner: Box, outer: Box) -> bool:

@@ -116,8 +116,8 @@ def answered_faces(eyes: Eyes, data: Dataset, looks: int | None = None) -> Answe
 
 
 def _as_found(estimator: HeadPoseEstimator, labelled: LabelledFace, looks: int | None) -> LabelledFace:
-    """A labelled face as ``predict`` has it, whose box is not the label's: by its landmarks, or where it finds a head
-    without any."""
+    """A labelled face without its label's box: with the landmarks that were found, which here count even where
+    ``predict`` takes them to be lost, or where it finds a head without any."""
     face = labelled.face
     if face.points is not None or face.image is None:
         return replace(labelled, face=replace(face, given_box=None))

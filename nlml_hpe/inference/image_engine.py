@@ -232,12 +232,12 @@ class ImageEngine:
             As ``estimate`` does.
         """
         by_landmarks = [number for number, face in enumerate(faces) if face.points is not None]
-        shown = dict(enumerate(faces)) | dict(
-            zip(by_landmarks, self.placed([faces[number] for number in by_landmarks]), strict=True)
-        )
+        shown = list(faces)
+        for number, face in zip(by_landmarks, self.placed([faces[n] for n in by_landmarks]), strict=True):
+            shown[number] = face
         boxed = {
             number: (face.image, box_of_68(face))
-            for number, face in shown.items()
+            for number, face in enumerate(shown)
             if face.image is not None and self._shows(face.image, face)
         }
         given = list(boxed)

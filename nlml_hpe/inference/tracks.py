@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlml_hpe.detection.landmarks import canonical_68
+from nlml_hpe.detection.places import shared_area
 from nlml_hpe.face import Box, area_of, has_size
 
 DOUBTED_SECONDS, PATIENCE_SECONDS, LONGEST_UNSEEN_SECONDS = 0.5, 2.0, 10.0
@@ -340,9 +341,7 @@ def is_same_place(first: Box, second: Box) -> bool:
     >>> is_same_place((0, 0, 10, 10), (2, 2, 6, 6)), is_same_place((0, 0, 10, 10), (6, 0, 16, 10))
     (True, False)
     """
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(width, 0.0) * max(height, 0.0) > _COVERED * min(area_of(first), area_of(second))
+    return shared_area(first, second) > _COVERED * min(area_of(first), area_of(second))
 
 
 def _middle(box: Box) -> tuple[float, float]:
