@@ -1,4 +1,4 @@
-"""Heads all the way round, with a mask and without: ``python benchmarks/all_around.py --kit FACEXMODEL``, up to an hour.
+"""Heads all the way round, with a mask and without: ``python benchmarks/all_around.py --kit FACEXMODEL``: an hour.
 
 Unseen people of ICT-FaceKit are rendered as crops with backgrounds and answered by each eye of a model; angles between
 rotations, in degrees. Over three heads in ten lies a hand or a thing. In the rows of the crop's *own* box the image eye
